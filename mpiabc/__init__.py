@@ -1,0 +1,41 @@
+"""mpiabc: approximate Bayesian computation by sequential Monte Carlo, on every core you have."""
+
+from mpiabc import schedulers
+from mpiabc.distance import PNorm
+from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
+from mpiabc.kernel import Gaussian, LocalGaussian
+from mpiabc.population import Population
+from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
+from mpiabc.problem import Problem
+from mpiabc.smc import ABCSMC
+from mpiabc.store import History
+from mpiabc.store import History as open  # noqa: N813
+from mpiabc.threshold import Constant, Listed, Quantile
+from mpiabc.version import __version__
+
+__all__ = [
+    "ABCSMC",
+    "Constant",
+    "Error",
+    "Gaussian",
+    "History",
+    "Interrupted",
+    "Listed",
+    "LocalGaussian",
+    "LogNormal",
+    "LogUniform",
+    "Normal",
+    "PNorm",
+    "Population",
+    "Prior",
+    "Problem",
+    "ProblemError",
+    "Quantile",
+    "SchedulerError",
+    "SimulatorError",
+    "StoreError",
+    "Uniform",
+    "__version__",
+    "open",
+    "schedulers",
+]

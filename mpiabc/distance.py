@@ -1,0 +1,59 @@
+"""Distances between simulated and observed data.
+
+A distance is any callable `(simulated, observed) -> float`. One that also has
+`rows(simulated (n, k), observed (k,)) -> (n,)` is computed for many simulations at once.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpiabc.errors import ProblemError
+from mpiabc.structure import Structure
+
+
+@dataclass(frozen=True)
+class PNorm:
+    """(sum_i |w_i (x_i - y_i)|^p)^(1/p); p = inf is the largest of the terms.
+
+    `weights` has the structure of the data. Each row is summed on its own, in a fixed order, so that
+    a distance does not depend on how many others are computed with it.
+    """
+
+    p: float = 2
+    weights: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.p >= 1:
+            raise ProblemError(f"PNorm(p={self.p}) is no norm: give p >= 1, or math.inf")
+
+    def __call__(self, simulated: Any, observed: Any) -> float:
+        """The distance of two data of the same structure."""
+        structure = Structure(observed)
+        return float(self.rows(structure.row(simulated)[None], structure.row(observed))[0])
+
+    def rows(self, simulated: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        """Distances of simulated (n, k) from observed (k,), (n,)."""
+        difference = np.abs(simulated - observed)
+        if self.weights is not None:
+            difference *= self._weight_row(len(observed))
+        if difference.shape[1] == 1:
+            return difference[:, 0]
+        if self.p == math.inf:
+            return difference.max(axis=1)
+        if self.p == 1:
+            return difference.sum(axis=1)
+        if self.p == 2:
+            return np.sqrt(np.square(difference).sum(axis=1))
+        return (difference**self.p).sum(axis=1) ** (1 / self.p)
+
+    def _weight_row(self, size: int) -> np.ndarray:
+        row = np.abs(Structure(self.weights).row(self.weights))
+        if row.size != size:
+            raise ProblemError(
+                f"PNorm has {row.size} weights for data of {size} numbers: give one for each, in the "
+                "structure of the observed data"
+            )
+        return row

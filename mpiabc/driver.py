@@ -1,0 +1,222 @@
+"""When what is sent, taken in, and cancelled: one loop for every engine.
+
+The driver decides about time alone. Whatever it does, sooner or later, in larger or smaller leases,
+once or twice, the ledger comes to the same population.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpiabc.errors import Interrupted, SimulatorError
+from mpiabc.generation import Generation
+from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.progress import Progress
+from mpiabc.records import Failure, Lease, Records, Status
+from mpiabc.schedulers.base import Engine, Lost
+
+_AnyLedger = Ledger | SlotLedger
+
+_TARGET = 0.02  # seconds of work in a lease
+_LEAST = 0.0005  # seconds of work below which a message costs more than it carries
+_PREFETCH = 0.25  # seconds of work in a lease above which waiting for the next one costs nothing
+_POLL = 0.05  # seconds between two looks at the clock and the signals
+_MOST_DEATHS = 3  # of workers on the same single evaluation, before it counts as failed
+_ALL_FAIL = 1000  # evaluations, all failed, after which going on is hopeless
+
+
+class Pace:
+    """Lease sizes from the measured cost of an evaluation, a mean with a short memory."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._count = 0.0
+
+    @property
+    def cost(self) -> float:
+        """Seconds for one evaluation (one slot, if static); 0 before the first measurement."""
+        return self._seconds / self._count if self._count else 0.0
+
+    def learn(self, records: Records) -> None:
+        """Take in the time that a lease needed."""
+        memory = 0.9 if self._seconds < 1.0 else 1.0 / (1.0 + records.seconds)
+        self._seconds = memory * self._seconds + records.seconds
+        self._count = memory * self._count + len(records)
+
+    def size(self, expected: float, workers: int) -> int:
+        """Evaluations for the next lease, when about `expected` more are needed."""
+        if not self.cost:
+            return 1
+        fair = max(expected / (2 * workers), _LEAST / self.cost)
+        return max(1, int(min(_TARGET / self.cost, fair)))
+
+    def is_quick(self, n: int) -> bool:
+        """Whether workers should hold the next lease before they need it."""
+        return 0 < n * self.cost < _PREFETCH
+
+
+@dataclass
+class Limits:
+    """What ends a run from outside: the clock, a signal, too many failures."""
+
+    deadline: float = math.inf  # of the driver's clock
+    signal: Callable[[], str | None] = lambda: None
+    on_error: str | int = "raise"
+    failures_before: int = 0  # in earlier generations
+    grace: float = 2.0  # seconds to collect what is finished
+
+    def reason(self, now: float) -> str | None:
+        """Why the run should stop now, if it should."""
+        seen = self.signal()
+        return f"stopped by {seen}" if seen else "walltime reached" if now >= self.deadline else None
+
+
+class Driver:
+    """Brings ledgers to completion on one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+        journal: Callable[[Records], None] = lambda records: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.pace = Pace()
+        self._engine = engine
+        self.limits = Limits() if limits is None else limits
+        self._progress = Progress(is_live=False) if progress is None else progress
+        self._journal = journal
+        self._clock = clock
+
+    def run(self, ledger: _AnyLedger, generation: Generation) -> str | None:
+        """Drive until the ledger is complete (None) or exhausted (the name of the bound).
+
+        Raises SimulatorError for failures that end the run, Interrupted for signals and walltime.
+        """
+        self._ledger, self._generation = ledger, generation
+        self._outstanding: dict[Lease, int] = {}
+        self._deaths: dict[int, int] = {}
+        self._cut = math.inf
+        self._progress.begin(generation.index, generation.epsilon)
+        self._engine.begin(generation)
+        while not ledger.complete:
+            if reason := ledger.exhausted:
+                return reason
+            if why := self.limits.reason(self._clock()):
+                self._wind_up(why)
+            self._feed()
+            self._take(self._engine.poll(_POLL))
+            self._progress.tick(ledger, self._engine)
+        self._engine.cancel(0)
+        return None
+
+    def _feed(self) -> None:
+        """Give out leases while there is room and need."""
+        size = self.pace.size(self._ledger.expected, self._engine.workers)
+        prefetch = self.pace.is_quick(size)
+        for _ in range(self._engine.capacity(prefetch)):
+            lease = self._ledger.lease(size)
+            if lease is None:
+                if prefetch and self._engine.capacity(False):
+                    self._feed_again()
+                return
+            self._submit(lease)
+            size = self.pace.size(self._ledger.expected, self._engine.workers)
+
+    def _feed_again(self) -> None:
+        """Idle workers take a copy of the leases that went out last: these wait behind others."""
+        idle = self._engine.capacity(False)
+        for lease in [lease for lease, copies in reversed(self._outstanding.items()) if copies == 1][:idle]:
+            if lease.start < self._ledger.cut:
+                self._ledger.dispatched += lease.stop - lease.start
+                self._submit(lease)
+
+    def _submit(self, lease: Lease) -> None:
+        self._outstanding[lease] = self._outstanding.get(lease, 0) + 1
+        self._engine.submit(lease)
+
+    def _take(self, reports: list[Records | Lost]) -> None:
+        for report in reports:
+            if isinstance(report, Lost):
+                self._lose(report)
+            elif report.generation == self._generation.index:
+                self._outstanding.pop(report.lease, None)
+                self._progress.count(report.seconds)
+                self.pace.learn(report)
+                self._tell(report)
+
+    def _tell(self, records: Records) -> None:
+        if self._ledger.tell(records):
+            self._journal(records)
+        for failure in records.failures:
+            self._judge(failure)
+        if self._ledger.cut < self._cut:
+            self._cut = self._ledger.cut
+            self._engine.cancel(self._cut)
+
+    def _lose(self, lost: Lost) -> None:
+        """A worker died: its evaluations go out again, one by one if they may be the cause."""
+        lease = lost.lease
+        if lease.generation != self._generation.index:
+            return
+        self._outstanding.pop(lease, None)
+        deaths = self._deaths[lease.start] = self._deaths.get(lease.start, 0) + 1
+        if deaths >= _MOST_DEATHS and lease.stop == lease.start + 1:
+            self._tell(_died(lost, self._generation))
+        elif deaths >= _MOST_DEATHS:
+            for id in range(lease.start, lease.stop):
+                self._ledger.give_back(id, id + 1)
+        else:
+            self._ledger.give_back(lease.start, lease.stop)
+
+    def _judge(self, failure: Failure) -> None:
+        """Raise SimulatorError if this failure ends the run."""
+        on_error = self.limits.on_error
+        if isinstance(self._ledger, Ledger) and failure.index >= self._ledger.cut:
+            return
+        if on_error == "raise":
+            raise SimulatorError(f"{failure.error}\n{failure}")
+        below = len(self._ledger.failures_below_cut())
+        if isinstance(on_error, int) and self.limits.failures_before + below >= on_error:
+            raise SimulatorError(
+                f"{on_error} evaluations failed, as many as on_error allows; last\n{failure}"
+            )
+        if below >= _ALL_FAIL and below >= self._ledger.known and not self._ledger.accepted:
+            raise SimulatorError(f"all of the first {below} evaluations failed; last\n{failure}")
+
+    def _wind_up(self, why: str) -> None:
+        """Collect what is being finished, for a short while, then raise Interrupted."""
+        self._engine.cancel(0)
+        end = self._clock() + self.limits.grace
+        while self._engine.busy() and self._clock() < end:
+            self._take(self._engine.poll(_POLL))
+        raise Interrupted(why)
+
+
+def _died(lost: Lost, generation: Generation) -> Records:
+    """The record of an evaluation that ended its worker each time it was tried."""
+    none = np.empty(0)
+    failure = Failure(
+        generation.index,
+        lost.lease.start,
+        {},
+        f"{lost.worker} died {_MOST_DEATHS} times in this evaluation: {lost.why}",
+        "",
+        lost.worker,
+        "death",
+    )
+    return Records(
+        *lost.lease,
+        np.array([Status.FAILED], np.uint8),
+        none.astype(np.int64),
+        none.reshape(0, 0),
+        none,
+        none,
+        none.reshape(0, 0),
+        failures=(failure,),
+    )

@@ -1,0 +1,296 @@
+"""Which evaluations are needed: pure bookkeeping, without statistics, clocks, or sockets.
+
+`Ledger` keeps the ids of one generation under dynamic scheduling. Its population is the first `size`
+acceptances *in id order*; taking the first to finish would prefer fast simulations. `SlotLedger` is
+its twin for static scheduling, where each of `size` slots tries until it has one acceptance.
+"""
+
+import dataclasses
+import heapq
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from mpiabc.records import Failure, Lease, Records, Status
+
+
+class _Addresses:
+    """What both ledgers do: hand addresses out, take them back, note what became known."""
+
+    def __init__(self, generation: int, size: int, step: int) -> None:
+        self.generation = generation
+        self.size = size
+        self.step = step  # leases start and end at multiples of it (or at the end of a static generation)
+        self.issued = 0  # addresses below it have been handed out, or were known before
+        self.dispatched = 0  # evaluations handed out, duplicates included
+        self.known = 0
+        self.frontier = 0
+        self._failures: dict[int, Failure] = {}
+        self._status = np.zeros(1024, np.uint8)
+        self._returned: list[tuple[int, int]] = []  # heap of ranges to hand out again
+        self._records: list[Records] = []
+
+    def tell(self, records: Records) -> bool:
+        """Take records in; what is known already is ignored. False if nothing was new."""
+        if records.generation != self.generation:
+            return False
+        start, stop = records.start, records.stop
+        self._reserve(stop)
+        part = self._status[start:stop]
+        new = (part == Status.UNKNOWN) & (records.status != Status.UNKNOWN)
+        self._failures |= {f.index: f for f in records.failures}
+        if not new.any():
+            return False
+        if not new.all():
+            records = _only(records, new)
+        np.copyto(part, records.status, where=new)
+        self.known += int(np.count_nonzero(new))
+        self.issued = max(self.issued, stop)
+        if len(records.ids) or records.tries is not None:
+            self._records.append(records)
+        self._note(records)
+        self._advance()
+        return True
+
+    def _note(self, records: Records) -> None:
+        """What a ledger keeps of new records besides their statuses."""
+
+    def give_back(self, start: int, stop: int) -> None:
+        """Of the range, hand out again what is not known."""
+        for gap in self._gaps(start, stop):
+            heapq.heappush(self._returned, gap)
+
+    def recover(self) -> None:
+        """After a restart: all that was handed out and is not known is to be handed out again."""
+        self._returned.clear()
+        self.give_back(0, self.issued)
+
+    @property
+    def in_flight(self) -> int:
+        """Addresses handed out and neither known nor given back."""
+        return self.issued - self.known - sum(stop - start for start, stop in self._returned)
+
+    def _reserve(self, stop: int) -> None:
+        if stop > len(self._status):
+            grown = np.zeros(max(stop, 2 * len(self._status)), np.uint8)
+            grown[: len(self._status)] = self._status
+            self._status = grown
+
+    def _gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The unknown parts of [start, stop), as ranges in whole steps."""
+        self._reserve(stop)
+        unknown = np.flatnonzero(self._status[start:stop] == Status.UNKNOWN) + start
+        if unknown.size:
+            breaks = np.flatnonzero(np.diff(unknown) > 1) + 1
+            for run in np.split(unknown, breaks):
+                first = int(run[0]) // self.step * self.step
+                yield first, min(-(-(int(run[-1]) + 1) // self.step) * self.step, stop)
+
+    def _advance(self) -> None:
+        """Move the frontier over all that is known."""
+        ahead = self._status[self.frontier : self.issued]
+        unknown = int(np.argmin(ahead)) if ahead.size else 0
+        is_all_known = ahead.size and ahead[unknown] != Status.UNKNOWN
+        self.frontier += len(ahead) if is_all_known else unknown
+
+    def _again(self, n: int, end: float) -> Lease | None:
+        """A lease of returned addresses below `end`, if there are any."""
+        while self._returned:
+            start, stop = heapq.heappop(self._returned)
+            gaps = [gap for gap in self._gaps(start, stop) if gap[0] < end]
+            if gaps:
+                start, stop = gaps[0]
+                cut = min(stop, start + self._whole(n))
+                for gap in [(cut, stop), *gaps[1:]]:
+                    if gap[0] < gap[1]:
+                        heapq.heappush(self._returned, gap)
+                self.dispatched += cut - start
+                return Lease(self.generation, start, cut)
+        return None
+
+    def _whole(self, n: int) -> int:
+        return max(self.step, n // self.step * self.step)
+
+    def _joined(self) -> "dict[str, np.ndarray]":
+        """The accepted rows of all records, as arrays."""
+        parts = [r for r in self._records if len(r.ids)]
+        names = ("ids", "theta", "distances", "log_weights", "summaries")
+        return {name: np.concatenate([getattr(r, name) for r in parts]) for name in names}
+
+
+class Ledger(_Addresses):
+    """Ids of a generation that ends with the first `size` acceptances in id order.
+
+    `most_ids` and `most_simulations` bound how far it goes: beyond them it is `exhausted`.
+    """
+
+    def __init__(
+        self,
+        generation: int,
+        size: int,
+        *,
+        step: int = 1,
+        most_ids: float = math.inf,
+        most_simulations: float = math.inf,
+    ) -> None:
+        super().__init__(generation, size, step)
+        self.most_ids = most_ids
+        self.most_simulations = most_simulations
+        self._first: list[int] = []  # heap of the negated `size` smallest accepted ids
+        self._outside = 0
+
+    @property
+    def accepted(self) -> int:
+        """Acceptances known anywhere, at most `size`."""
+        return len(self._first)
+
+    @property
+    def cut(self) -> float:
+        """One past the last id that can matter: it falls, and is final once the frontier reaches it."""
+        return 1 - self._first[0] if len(self._first) == self.size else math.inf
+
+    @property
+    def complete(self) -> bool:
+        """Whether the population is known: `size` acceptances below the frontier, within the bounds."""
+        return self.frontier >= self.cut and self.exhausted is None
+
+    @property
+    def exhausted(self) -> str | None:
+        """The bound that keeps an open generation from being completed, if one does."""
+        if self.frontier < min(self.issued, self.cut):
+            return None
+        if self.frontier >= self.cut:  # only whole blocks can have gone too far
+            used, end, spare = self.simulations_below(self.cut), self.cut, 1
+        else:
+            used, end, spare = self.simulations_below(self.frontier), self.frontier, 0
+        if used >= self.most_simulations + spare:
+            return "simulations"
+        return "acceptance_rate" if end >= self.most_ids + spare else None
+
+    @property
+    def expected(self) -> float:
+        """Ids that will probably be needed beyond those known or in flight."""
+        rate = (self.accepted + 1) / (self.known + 2)
+        return max(0.0, (self.size - self.accepted) / rate - self.in_flight)
+
+    def simulations_below(self, id: float) -> int:
+        """Known evaluations below `id` that were simulated."""
+        status = self._status[: int(min(id, self.issued))]
+        return int(np.count_nonzero((status != Status.OUTSIDE) & (status != Status.UNKNOWN)))
+
+    def _note(self, records: Records) -> None:
+        self._outside += int(np.count_nonzero(records.status == Status.OUTSIDE))
+        for id in records.ids.tolist():
+            if len(self._first) < self.size:
+                heapq.heappush(self._first, -id)
+            elif -id > self._first[0]:
+                heapq.heapreplace(self._first, -id)
+
+    def lease(self, n: int) -> Lease | None:
+        """About `n` ids to evaluate, the lowest first; None if no more are wanted now."""
+        again = self._again(n, self.cut)
+        if again is not None:
+            return again
+        if self.cut < math.inf:
+            return None  # new ids would lie above the cut
+        start = self.issued
+        room = min(self.most_ids - start, self.most_simulations - (start - self._outside))
+        if room <= 0:
+            return None
+        stop = start + self._whole(int(min(n, room)))
+        self.issued = stop
+        self.dispatched += stop - start
+        self._reserve(stop)
+        return Lease(self.generation, start, stop)
+
+    def population(self) -> dict[str, np.ndarray]:
+        """The accepted rows below the cut, in id order: ids, theta, distances, log_weights, summaries."""
+        rows = self._joined()
+        order = np.argsort(rows["ids"])[: self.size]
+        return {name: np.ascontiguousarray(column[order]) for name, column in rows.items()}
+
+    def counts(self) -> tuple[int, int]:
+        """Evaluations and simulations below the cut."""
+        return int(self.cut), self.simulations_below(self.cut)
+
+    def failures_below_cut(self) -> list[Failure]:
+        """Failed evaluations that are part of the result so far, in id order."""
+        end = min(self.cut, self.frontier)
+        return [self._failures[id] for id in sorted(self._failures) if id < end]
+
+
+class SlotLedger(_Addresses):
+    """Slots of a generation, each of which tries its own ids until one is accepted."""
+
+    def __init__(
+        self, generation: int, size: int, *, step: int = 1, most_simulations: float = math.inf
+    ) -> None:
+        super().__init__(generation, size, step)
+        self.most_simulations = most_simulations
+        self.cut = size
+
+    @property
+    def accepted(self) -> int:
+        """Slots that have their acceptance."""
+        return int(np.count_nonzero(self._status == Status.ACCEPTED))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all slots have an acceptance, within the bound on simulations."""
+        return self.frontier == self.size and self.exhausted is None
+
+    @property
+    def exhausted(self) -> str | None:
+        """The bound that keeps an open generation from being completed, if one does."""
+        if np.any(self._status[: self.frontier] != Status.ACCEPTED):
+            return "acceptance_rate"
+        if self.frontier == self.size and self.counts()[1] > self.most_simulations:
+            return "simulations"
+        return None
+
+    @property
+    def expected(self) -> float:
+        """Slots not handed out yet."""
+        return self.size - self.issued
+
+    def lease(self, n: int) -> Lease | None:
+        """About `n` slots; None if all are handed out."""
+        again = self._again(n, self.size)
+        if again is not None or self.issued >= self.size:
+            return again
+        start = self.issued
+        self.issued = min(self.size, start + self._whole(n))
+        self.dispatched += self.issued - start
+        return Lease(self.generation, start, self.issued)
+
+    def population(self) -> dict[str, np.ndarray]:
+        """The accepted rows in slot order."""
+        self._records.sort(key=lambda r: r.start)
+        return self._joined()
+
+    def counts(self) -> tuple[int, int]:
+        """Evaluations and simulations of all slots."""
+        evaluations, simulations = sum(r.tries.sum(axis=0) for r in self._records if r.tries is not None)
+        return int(evaluations), int(simulations)
+
+    def failures_below_cut(self) -> list[Failure]:
+        """Failed evaluations, in id order."""
+        return [self._failures[id] for id in sorted(self._failures)]
+
+
+def _only(records: Records, new: np.ndarray) -> Records:
+    """`records` without those that are known; statuses of the others become UNKNOWN."""
+
+    accepted = np.flatnonzero(records.status == Status.ACCEPTED)
+    keep = new[accepted]
+    return dataclasses.replace(
+        records,
+        status=np.where(new, records.status, Status.UNKNOWN).astype(np.uint8),
+        ids=records.ids[keep],
+        theta=records.theta[keep],
+        distances=records.distances[keep],
+        log_weights=records.log_weights[keep],
+        summaries=records.summaries[keep],
+        tries=None if records.tries is None else np.where(new[:, None], records.tries, 0),
+    )

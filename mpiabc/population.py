@@ -1,0 +1,140 @@
+"""Population: N weighted particles, as immutable arrays, rows in id order."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+class Named(np.ndarray):
+    """A float array whose last axis has names: `mean["mu"]` as well as `mean[0]`."""
+
+    names: tuple[str, ...]
+
+    def __new__(cls, values: Any, names: tuple[str, ...]) -> "Named":
+        """View `values` (..., d) with the `d` names."""
+        out = np.asarray(values, dtype=np.float64).view(cls)
+        out.names = names
+        return out
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.names = getattr(source, "names", ())
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            if key not in self.names:
+                raise KeyError(f"no parameter {key!r}; the parameters are {', '.join(self.names)}")
+            return self.view(np.ndarray)[..., self.names.index(key)]
+        return self.view(np.ndarray)[key]
+
+    def __repr__(self) -> str:
+        if self.shape == (len(self.names),):
+            told = (f"{name}={value:.6g}" for name, value in zip(self.names, self.tolist(), strict=True))
+            return f"({', '.join(told)})"
+        return repr(self.view(np.ndarray))
+
+    __str__ = __repr__
+
+
+def effective_sample_size(weights: np.ndarray) -> float:
+    """Kish effective sample size, (sum w)^2 / sum w^2."""
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def weighted_quantile(values: np.ndarray, weights: np.ndarray, q: Any) -> np.ndarray:
+    """The smallest value at which the weighted distribution function reaches `q`."""
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(weights[order])
+    at = np.searchsorted(cumulative, np.asarray(q) * cumulative[-1], side="left")
+    return values[order[np.minimum(at, len(values) - 1)]]
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The accepted evaluations of one generation.
+
+    theta (N, d), weights (N,) summing to 1, distances (N,), summaries (N, k), ids (N,) int64. The
+    counts are of ids below the cut: `evaluations` all, `simulations` those inside the prior's
+    support. `dispatched` depends on timing and is for information only.
+    """
+
+    names: tuple[str, ...]
+    theta: np.ndarray
+    weights: np.ndarray
+    distances: np.ndarray
+    summaries: np.ndarray
+    ids: np.ndarray
+    generation: int
+    epsilon: float
+    evaluations: int
+    simulations: int
+    failures: int
+    log_evidence: float
+    dispatched: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        for array in (self.theta, self.weights, self.distances, self.summaries, self.ids):
+            array.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Population {self.generation}: {len(self)} particles, epsilon {self.epsilon:.6g}, "
+            f"ess {self.ess:.0f}, acceptance rate {self.acceptance_rate:.3g}>"
+        )
+
+    @cached_property
+    def ess(self) -> float:
+        """Effective sample size of the weights."""
+        return effective_sample_size(self.weights)
+
+    @property
+    def acceptance_rate(self) -> float:
+        """N over the ids below the cut; a proposal outside the support counts as a rejection."""
+        return len(self) / self.evaluations
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The column (N,) of one parameter."""
+        return Named(self.theta, self.names)[name]
+
+    def mean(self) -> Named:
+        """Weighted mean, (d,)."""
+        return Named(self.weights @ self.theta, self.names)
+
+    def std(self) -> Named:
+        """Weighted standard deviation, (d,)."""
+        return Named(np.sqrt(self.weights @ np.square(self.theta - self.mean())), self.names)
+
+    def quantile(self, q: Any) -> Named:
+        """Weighted quantiles of each parameter: (d,) for a number q, (m, d) for m of them."""
+        if not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= 1)):
+            raise ValueError(f"quantile of {q}, expected numbers from 0 to 1")
+        columns = [weighted_quantile(column, self.weights, q) for column in self.theta.T]
+        return Named(np.stack(columns, axis=-1), self.names)
+
+    def resample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` equally weighted draws from the particles, (n, d)."""
+        return self.theta[rng.choice(len(self), size=n, p=self.weights)]
+
+    def digest(self) -> str:
+        """Hex SHA-256 over ids, theta, weights, distances, epsilon: equal digests, equal populations."""
+        sha = hashlib.sha256()
+        for array in (self.ids, self.theta, self.weights, self.distances, np.float64(self.epsilon)):
+            sha.update(array.tobytes())
+        return sha.hexdigest()
+
+    def to_dataframe(self) -> Any:
+        """A pandas data frame: a column a parameter, then weight, distance, id."""
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
+        columns = dict(zip(self.names, self.theta.T, strict=True))
+        return pandas.DataFrame(
+            columns | {"weight": self.weights, "distance": self.distances, "id": self.ids}
+        )

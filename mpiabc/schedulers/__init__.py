@@ -1,0 +1,44 @@
+"""Where evaluations run. A scheduler is given as an object or by its short name."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.base import Engine, Lost, Scheduler
+from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
+from mpiabc.schedulers.processes import Processes
+from mpiabc.schedulers.serial import Serial
+from mpiabc.schedulers.together import Together
+
+__all__ = ["MPI", "Engine", "Lost", "MPIStatic", "Processes", "Scheduler", "Serial", "Together", "resolve"]
+
+_BY_NAME: dict[str, Callable[[], Scheduler]] = {
+    "serial": Serial,
+    "processes": Processes,
+    "mpi": MPI,
+    "mpi-static": MPIStatic,
+}
+
+
+def resolve(scheduler: Any) -> Scheduler:
+    """The scheduler of a short name, or the object itself. Raises SchedulerError for neither."""
+    if scheduler == "auto":
+        return MPI() if _is_mpi_job() else Processes()
+    if isinstance(scheduler, str) and scheduler in _BY_NAME:
+        return _BY_NAME[scheduler]()
+    if not isinstance(scheduler, str) and all(
+        hasattr(scheduler, name) for name in ("open", "leads", "serve")
+    ):
+        return scheduler
+    raise SchedulerError(
+        f'unknown scheduler {scheduler!r}: give "auto", {", ".join(map(repr, _BY_NAME))}, or an object '
+        "from mpiabc.schedulers"
+    )
+
+
+def _is_mpi_job() -> bool:
+    """Started by a launcher with several ranks, or MPI is up already with several."""
+    mpi: Any = sys.modules.get("mpi4py.MPI")
+    is_up = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
+    return launched_size() > 1 or (is_up and mpi.COMM_WORLD.size > 1)

@@ -1,0 +1,76 @@
+"""What every scheduler is: a description that opens an engine, and the engine that carries leases.
+
+A scheduler decides *where* evaluations run, never which, and never whether one counts.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mpiabc.records import Lease, Records
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A lease that will bring no records: its worker died, with the evaluations unfinished."""
+
+    lease: Lease
+    worker: str
+    why: str
+
+
+class Engine(Protocol):
+    """Workers that are up: they take leases of one generation after another.
+
+    All methods return at once but `poll`, which waits for a report at most `timeout` seconds.
+    """
+
+    @property
+    def workers(self) -> int:
+        """How many evaluate at once, as far as known."""
+        ...
+
+    def begin(self, generation: Any) -> None:
+        """Work on this generation from now on; busy workers join when they are free."""
+        ...
+
+    def capacity(self, prefetch: bool) -> int:
+        """Leases it would take now; with `prefetch`, one more for each worker than it can work on."""
+        ...
+
+    def submit(self, lease: Lease) -> None:
+        """Give a lease to the worker that will be free first."""
+        ...
+
+    def poll(self, timeout: float) -> list[Records | Lost]:
+        """What has come in: records, of any generation, and lost leases."""
+        ...
+
+    def cancel(self, cut: float) -> None:
+        """Addresses from `cut` on are not wanted any more; what has not begun need not begin."""
+        ...
+
+    def busy(self) -> int:
+        """Workers that hold a lease."""
+        ...
+
+    def close(self, status: int) -> None:
+        """End all workers: 0 after success, 75 if the run can be continued, 1 after an error."""
+        ...
+
+
+class Scheduler(Protocol):
+    """A description of where to run."""
+
+    is_static: bool
+
+    def leads(self) -> bool:
+        """Whether this process runs the algorithm; the others `serve`."""
+        ...
+
+    def open(self, problem: Any) -> Engine:
+        """Start, or greet, the workers."""
+        ...
+
+    def serve(self, problem: Any) -> None:
+        """Work for the process that leads until it says that the run is over."""
+        ...

@@ -1,0 +1,415 @@
+"""Evaluation on the ranks of an MPI job: the leading side, and below it the other ranks' side.
+
+Rank 0 leads and simulates too (`Home`); the others take leases. Everything after the communicator's
+duplication is point to point and waits by probing with a growing pause, so that no rank burns a core
+while it waits, signals are seen, and no rank is ever stuck in a collective call.
+"""
+
+import contextlib
+import os
+import pickle
+import platform
+import struct
+import sys
+import time
+from collections import deque
+from typing import Any
+
+import cloudpickle
+
+from mpiabc.errors import RESUMABLE, Interrupted, ProblemError, SchedulerError
+from mpiabc.generation import Evaluator, Generation
+from mpiabc.problem import differing_parts
+from mpiabc.records import Lease, Records, pack, unpack
+from mpiabc.schedulers import threads
+from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.processes import ProcessesEngine
+from mpiabc.schedulers.serial import SerialEngine
+from mpiabc.schedulers.together import Backoff, Together
+from mpiabc.version import __version__
+
+# Tags. Orders go from rank 0 to the others, answers come back.
+HELLO, GENERATION, LEASE, CANCEL, STOP = range(1, 6)
+READY, RECORDS, SKIPPED, BYE = range(11, 15)
+
+_LEASE = struct.Struct("<3q")
+_CUT = struct.Struct("<qd")
+_SLOW = 0.005  # seconds: from here on rank 0 simulates in a child process
+_GRACE = 2.0  # seconds that ranks have to answer before the job is aborted
+
+#: What launchers say about the number of ranks they started.
+_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def launched_size() -> int:
+    """How many ranks the launcher says that it started; 1 without a launcher."""
+    told = (os.environ.get(name, "") for name in _SIZE_VARIABLES)
+    return max((int(number) for number in told if number.isdigit()), default=1)
+
+
+def load_mpi() -> Any:
+    """mpi4py.MPI, initialised. Raises SchedulerError if there is no MPI, or N singletons."""
+    try:
+        from mpi4py import MPI as library  # noqa: N811
+    except (ImportError, RuntimeError) as error:
+        raise SchedulerError(
+            f"mpi4py found no MPI library ({str(error).splitlines()[0]}): install `mpiabc[mpich]` or "
+            "`mpiabc[openmpi]`, or load your system's MPI"
+        ) from None
+    size, launched = library.COMM_WORLD.size, launched_size()
+    if size == 1 and launched > 1:
+        raise SchedulerError(
+            f"the launcher started {launched} ranks but MPI sees only this one, so each would run alone: "
+            f"mpirun and mpi4py belong to different MPIs (mpi4py uses {_library_name(library)}); use the "
+            "mpirun of that one, or srun with the right --mpi"
+        )
+    return library
+
+
+def _library_name(library: Any) -> str:
+    return library.Get_library_version().strip("\0").split("\n")[0].strip()
+
+
+class MPI:
+    """The ranks of a communicator (COMM_WORLD by default), rank 0 of which leads.
+
+    is_static: `size` slots are dealt out, and each tries until it has its acceptance.
+    """
+
+    def __init__(self, comm: Any = None, *, is_static: bool = False) -> None:
+        self.comm = comm
+        self.is_static = is_static
+
+    def __repr__(self) -> str:
+        return "MPIStatic()" if self.is_static else "MPI()"
+
+    def leads(self) -> bool:
+        """Whether this is rank 0."""
+        return self._communicator().rank == 0
+
+    def open(self, problem: Any) -> Together:
+        """Greet the other ranks and take this rank's own core into service."""
+        comm = _duplicate(self._communicator())
+        limit_threads(comm)
+        home = Home(problem, _where(comm))
+        return Together([home, Ranks(comm, problem)] if comm.size > 1 else [home])
+
+    def serve(self, problem: Any) -> None:
+        """Work for rank 0. Raises Interrupted or SystemExit if the run ends so there."""
+        comm = _duplicate(self._communicator())
+        limit_threads(comm)
+        _finish(_Rank(comm, problem).run())
+
+    def _communicator(self) -> Any:
+        library = load_mpi()
+        return library.COMM_WORLD if self.comm is None else self.comm
+
+
+def MPIStatic(comm: Any = None) -> MPI:
+    """Static scheduling over MPI: no simulation is wasted, the slowest slot is waited for."""
+    return MPI(comm, is_static=True)
+
+
+def _duplicate(comm: Any) -> Any:
+    """A communicator of our own; waits for the other ranks without burning a core."""
+    duplicate, request = comm.Idup()
+    backoff = Backoff()
+    while not request.Test():
+        backoff.wait()
+    return duplicate
+
+
+def _where(comm: Any) -> str:
+    return f"rank {comm.rank} of {comm.size} on {platform.node()}"
+
+
+def limit_threads(comm: Any) -> None:
+    """Give each rank of a node its share of the cores that it may use."""
+    library = load_mpi()
+    node = comm.Split_type(library.COMM_TYPE_SHARED)
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    sharing = node.allgather(mine).count(mine)
+    node.Free()
+    threads.limit(threads.cores() // sharing)
+
+
+class _Wire:
+    """Messages of bytes over a communicator, none of which waits for the other side."""
+
+    def __init__(self, comm: Any) -> None:
+        self.comm = comm
+        self._library = load_mpi()
+        self._status = self._library.Status()
+        self._sent: list[Any] = []  # requests with their buffers, until these are out
+
+    def send(self, rank: int, tag: int, content: bytes = b"") -> None:
+        """Start sending."""
+        self._sent = [(request, kept) for request, kept in self._sent if not request.Test()]
+        request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
+        self._sent.append((request, content))
+
+    def receive(self) -> tuple[int, int, bytearray] | None:
+        """The next message as (rank, tag, content), if one is there."""
+        status = self._status
+        if not self.comm.Iprobe(source=self._library.ANY_SOURCE, tag=self._library.ANY_TAG, status=status):
+            return None
+        rank, tag = status.source, status.tag
+        content = bytearray(status.Get_count(self._library.BYTE))
+        self.comm.Recv([content, self._library.BYTE], source=rank, tag=tag)
+        return rank, tag, content
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all is sent, at most so long."""
+        end, backoff = time.monotonic() + seconds, Backoff()
+        while time.monotonic() < end and not all(request.Test() for request, _ in self._sent):
+            backoff.wait()
+        _unsent.extend(entry for entry in self._sent if not entry[0].Test())
+
+
+_unsent: list[Any] = []  # buffers that MPI may still read, for a rank that is busy when the run ends
+
+
+# Rank 0.
+
+
+class Home:
+    """Rank 0's own core.
+
+    Quick evaluations run here, between probes: nothing is started or sent for them. Once they take
+    longer than a few milliseconds a child process takes them, so that the other ranks never wait for
+    an answer, whatever the simulator does to this process's interpreter lock.
+    """
+
+    workers = 1
+
+    def __init__(self, problem: Any, where: str) -> None:
+        self._problem = problem
+        self._inline = SerialEngine(problem, where)
+        self._child: ProcessesEngine | None = None
+        self._generation: Generation | None = None
+
+    def begin(self, generation: Generation) -> None:
+        """Start on a generation."""
+        self._generation = generation
+        self._inline.begin(generation)
+        if self._child:
+            self._child.begin(generation)
+
+    def capacity(self, prefetch: bool) -> int:
+        """The child's room once it is up, else one lease."""
+        return self._now.capacity(prefetch)
+
+    def submit(self, lease: Lease) -> None:
+        """Keep the lease, or pass it to the child."""
+        self._now.submit(lease)
+
+    def poll(self, timeout: float) -> list[Records | Lost]:
+        """Evaluate here, or hear from the child."""
+        reports = self._inline.poll(0)
+        if self._child:
+            return reports + self._child.poll(timeout)
+        for records in reports:
+            if isinstance(records, Records) and _is_slow(records):
+                self._start_child()
+        return reports
+
+    def cancel(self, cut: float) -> None:
+        """Pass it on."""
+        self._inline.cancel(cut)
+        if self._child:
+            self._child.cancel(cut)
+
+    def busy(self) -> int:
+        """Whether this core works."""
+        return self._inline.busy() + (self._child.busy() if self._child else 0)
+
+    def close(self, status: int) -> None:
+        """End the child."""
+        if self._child:
+            self._child.close(status)
+
+    @property
+    def _now(self) -> SerialEngine | ProcessesEngine:
+        return self._child if self._child and self._child.is_ready() else self._inline
+
+    def _start_child(self) -> None:
+        try:
+            self._child = ProcessesEngine(self._problem, 1, "spawn")
+        except SchedulerError:
+            return  # the problem cannot travel: this process goes on simulating
+        assert self._generation is not None
+        self._child.begin(self._generation)
+
+
+def _is_slow(records: Records) -> bool:
+    simulations = len(records) if records.tries is None else int(records.tries[:, 1].sum())
+    return records.seconds > _SLOW * max(1, simulations)
+
+
+class Ranks:
+    """The other ranks, as rank 0 sees them."""
+
+    def __init__(self, comm: Any, problem: Any) -> None:
+        self._wire = _Wire(comm)
+        self._parts = problem.parts()
+        self._leases: dict[int, deque[Lease]] = {rank: deque() for rank in range(1, comm.size)}
+        self._ready: set[int] = set()
+        self._ended: set[int] = set()
+        self._generation = -1
+        self.workers = comm.size - 1
+        hello = pickle.dumps((__version__, self._parts))
+        for rank in self._leases:
+            self._wire.send(rank, HELLO, hello)
+
+    def begin(self, generation: Generation) -> None:
+        """Send the generation to all: one that is busy reads it when it is free."""
+        self._generation = generation.index
+        order = cloudpickle.dumps(generation)
+        for rank in self._leases:
+            self._wire.send(rank, GENERATION, order)
+
+    def capacity(self, prefetch: bool) -> int:
+        """Free places of the ranks that have answered."""
+        return sum(self._room(rank, 2 if prefetch else 1) for rank in self._ready)
+
+    def submit(self, lease: Lease) -> None:
+        """Give the lease to the rank with the fewest."""
+        rank = max(self._ready, key=lambda rank: self._room(rank, 2))
+        self._leases[rank].append(lease)
+        self._wire.send(rank, LEASE, _LEASE.pack(*lease))
+
+    def poll(self, timeout: float) -> list[Records | Lost]:
+        """All that has arrived."""
+        reports: list[Records | Lost] = []
+        while message := self._wire.receive():
+            rank, tag, content = message
+            if tag == RECORDS:
+                self._leases[rank].popleft()
+                reports.append(unpack(content))
+            elif tag == SKIPPED:
+                self._leases[rank].popleft()
+            elif tag == READY:
+                self._welcome(rank, pickle.loads(content))
+            elif tag == BYE:
+                self._ended.add(rank)
+        return reports
+
+    def cancel(self, cut: float) -> None:
+        """Ranks skip leases above the cut that they have not begun."""
+        order = _CUT.pack(self._generation, cut)
+        for rank, leases in self._leases.items():
+            if len(leases) > 1:
+                self._wire.send(rank, CANCEL, order)
+
+    def busy(self) -> int:
+        """Ranks that hold a lease."""
+        return sum(bool(leases) for leases in self._leases.values())
+
+    def close(self, status: int) -> None:
+        """Tell all ranks that the run is over; after an error, abort those that do not answer."""
+        for rank in self._leases:
+            self._wire.send(rank, STOP, bytes([status]))
+        if status == 0:
+            self._wire.flush(_GRACE)
+            return
+        end, backoff = time.monotonic() + _GRACE, Backoff()
+        while len(self._ended) < len(self._leases) and time.monotonic() < end:
+            with contextlib.suppress(ProblemError):
+                self.poll(0)
+            backoff.wait()
+        if len(self._ended) < len(self._leases):
+            _abort(self._wire.comm, status)
+
+    def _room(self, rank: int, depth: int) -> int:
+        """Leases that a rank can take: none while it is still busy with another generation."""
+        leases = self._leases[rank]
+        return 0 if leases and leases[0].generation != self._generation else max(0, depth - len(leases))
+
+    def _welcome(self, rank: int, answer: tuple[str, str, dict[str, str]]) -> None:
+        """A rank is up; refuse one that would evaluate something else."""
+        where, version, parts = answer
+        if version != __version__:
+            raise SchedulerError(
+                f"{where} runs mpiabc {version}, rank 0 runs {__version__}: use one environment"
+            )
+        different = differing_parts(self._parts, parts)
+        if different:
+            raise ProblemError(
+                f"{where} built another problem than rank 0: its {' and '.join(different)} differ; "
+                "all ranks run the same script, so give random numbers in it a seed"
+            )
+        self._ready.add(rank)
+
+
+def _abort(comm: Any, status: int) -> None:
+    """End the job: some rank is in a simulation that does not return. Never returns."""
+    error = sys.exception()
+    if error is not None and not isinstance(error, Interrupted):
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    comm.Abort(status)
+
+
+# The other ranks.
+
+
+class _Rank:
+    """A rank that works for rank 0: takes orders in turn, evaluates leases, answers each."""
+
+    def __init__(self, comm: Any, problem: Any) -> None:
+        self._wire = _Wire(comm)
+        self._problem = problem
+        self._where = _where(comm)
+        self._leases: deque[Lease] = deque()
+        self._evaluator: Evaluator | None = None
+        self._cut = float("inf")
+        self._status: int | None = None
+
+    def run(self) -> int:
+        """Work until rank 0 says that the run is over; returns its status."""
+        backoff = Backoff()
+        while self._status is None:
+            if self._take_orders() or self._leases:
+                backoff.reset()
+            if self._leases and self._status is None:
+                self._work(self._leases.popleft())
+            else:
+                backoff.wait()
+        self._wire.send(0, BYE)
+        self._wire.flush(_GRACE)
+        return self._status
+
+    def _take_orders(self) -> bool:
+        """Read all that has arrived; whether there was anything."""
+        is_any = False
+        while message := self._wire.receive():
+            is_any = True
+            _, tag, content = message
+            if tag == LEASE:
+                self._leases.append(Lease(*_LEASE.unpack(content)))
+            elif tag == GENERATION:
+                self._evaluator = Evaluator(self._problem, cloudpickle.loads(content), self._where)
+                self._cut = float("inf")
+            elif tag == CANCEL:
+                self._cut = _CUT.unpack(content)[1]
+            elif tag == HELLO:
+                answer = (self._where, __version__, self._problem.parts())
+                self._wire.send(0, READY, pickle.dumps(answer))
+            elif tag == STOP:
+                self._status = content[0]
+        return is_any
+
+    def _work(self, lease: Lease) -> None:
+        assert self._evaluator is not None
+        if lease.generation != self._evaluator.generation.index or lease.start >= self._cut:
+            self._wire.send(0, SKIPPED)
+        else:
+            self._wire.send(0, RECORDS, pack(self._evaluator(lease.start, lease.stop)))
+
+
+def _finish(status: int) -> None:
+    if status == RESUMABLE:
+        raise Interrupted
+    if status:
+        raise SystemExit(status)

@@ -1,0 +1,340 @@
+"""Evaluation in processes of this machine: the leading side, and below it the child's.
+
+A child is forked where that is safe, which is instant and takes any simulator. Elsewhere (threads,
+MPI, JAX, macOS) it is a new interpreter that gets the problem through cloudpickle, functions of a
+script or notebook by value; it never imports the script again.
+"""
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from socket import socketpair
+from typing import Any
+
+import cloudpickle
+
+from mpiabc.errors import SchedulerError
+from mpiabc.generation import Evaluator, Generation
+from mpiabc.records import Lease, Records, pack, unpack
+from mpiabc.schedulers import threads
+from mpiabc.schedulers.base import Lost
+
+#: Set by launchers of MPI; a child that inherited them would take itself for a rank.
+_RANK_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
+_UNSAFE_TO_FORK = ("jax", "torch", "tensorflow")
+
+
+class Processes:
+    """`n` processes of this machine; all its cores by default."""
+
+    is_static = False
+
+    def __init__(self, n: int | None = None, *, start: str | None = None) -> None:
+        """start: "fork", "spawn", or None for fork where that is safe."""
+        self.n = n
+        self.start = start
+
+    def __repr__(self) -> str:
+        return f"Processes({'' if self.n is None else self.n})"
+
+    def leads(self) -> bool:
+        """Always."""
+        return True
+
+    def open(self, problem: Any) -> "ProcessesEngine":
+        """Start the processes. Raises SchedulerError if that cannot be."""
+        n = threads.cores() if self.n is None else self.n
+        if not (isinstance(n, int) and n >= 1):
+            raise SchedulerError(f"Processes({self.n!r}): give a whole number of at least 1")
+        if self.start not in (None, "fork", "spawn"):
+            raise SchedulerError(f'Processes(start={self.start!r}): give "fork", "spawn", or None')
+        return ProcessesEngine(problem, n, self.start)
+
+    def serve(self, problem: Any) -> None:
+        """Nobody to serve."""
+
+
+def fork_is_safe() -> bool:
+    """No thread, no MPI and no library in this process that a fork would break."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return (
+        sys.platform == "linux"
+        and threading.active_count() == 1
+        and not any(name in sys.modules for name in _UNSAFE_TO_FORK)
+        and not (mpi is not None and mpi.Is_initialized())
+    )
+
+
+class ProcessesEngine:
+    """Children, each on its own pipe; a child that dies is replaced, its lease reported as lost."""
+
+    def __init__(self, problem: Any, n: int, start: str | None = None) -> None:
+        is_forked = fork_is_safe() if start is None else start == "fork"
+        self.workers = n
+        self._start = _Forked(problem, n) if is_forked else _Spawned(problem, n)
+        self._selector = selectors.DefaultSelector()
+        self._generation = -1
+        self._order = b""
+        self._births = 0
+        self._children = [self._new_child() for _ in range(n)]
+
+    def begin(self, generation: Generation) -> None:
+        """Start on a generation; each child hears of it with its first lease."""
+        self._generation = generation.index
+        self._order = cloudpickle.dumps(("generation", generation))
+
+    def is_ready(self) -> bool:
+        """Whether any child has come up."""
+        return any(child.is_ready for child in self._children)
+
+    def capacity(self, prefetch: bool) -> int:
+        """Free places of the children that are up."""
+        return sum(self._room(child, 2 if prefetch else 1) for child in self._children)
+
+    def submit(self, lease: Lease) -> None:
+        """Give the lease to the child with the fewest."""
+        child = max(self._children, key=lambda child: self._room(child, 2))
+        if child.generation != self._generation:
+            child.send(self._order)
+            child.generation = self._generation
+        child.leases.append(lease)
+        child.send(cloudpickle.dumps(("lease", lease)))
+
+    def poll(self, timeout: float) -> list[Records | Lost]:
+        """Records and lost leases; returns early when there are any."""
+        reports: list[Records | Lost] = []
+        for key, _ in self._selector.select(timeout):
+            child: _Child = key.data
+            try:
+                message = child.connection.recv_bytes()
+            except (EOFError, OSError):
+                reports += self._bury(child)
+                continue
+            child.is_ready = True
+            if message.startswith(b"E"):
+                raise SchedulerError(f"a worker process could not start:\n{message[1:].decode()}")
+            if message.startswith(b"R"):
+                child.leases.pop(0)
+                reports.append(unpack(memoryview(message)[8:]))
+            elif message.startswith(b"S"):
+                child.leases.pop(0)
+        return reports
+
+    def cancel(self, cut: float) -> None:
+        """Children skip leases above the cut that they have not begun."""
+        order = cloudpickle.dumps(("cancel", cut))
+        for child in self._children:
+            if len(child.leases) > 1:
+                child.send(order)
+
+    def busy(self) -> int:
+        """Children that hold a lease."""
+        return sum(bool(child.leases) for child in self._children)
+
+    def close(self, status: int) -> None:
+        """End the children: nothing of theirs is wanted any more."""
+        for child in self._children:
+            child.process.end()
+            child.connection.close()
+        self._selector.close()
+
+    def _new_child(self) -> "_Child":
+        """Start a child; the pipe ends of its siblings are not for it."""
+        self._births += 1
+        if self._births > 4 * self.workers + 20 and not self.is_ready():
+            raise SchedulerError("worker processes die as soon as they start; see their messages above")
+        process, connection = self._start([c.connection for c in getattr(self, "_children", [])])
+        child = _Child(process, connection)
+        self._selector.register(connection, selectors.EVENT_READ, child)
+        return child
+
+    def _room(self, child: "_Child", depth: int) -> int:
+        """Leases that a child can take: none while it is still busy with another generation."""
+        is_late = child.leases and child.generation != self._generation
+        return 0 if is_late or not child.is_ready else max(0, depth - len(child.leases))
+
+    def _bury(self, child: "_Child") -> list[Lost]:
+        self._selector.unregister(child.connection)
+        child.connection.close()
+        ending = child.process.end()
+        self._children.remove(child)
+        self._children.append(self._new_child())
+        return [
+            Lost(lease, f"process {child.process.pid}", f"the process {ending}") for lease in child.leases
+        ]
+
+
+class _Child:
+    """A worker process as its leader sees it: leases[0] is in work, the others wait."""
+
+    def __init__(self, process: "_Process", connection: Connection) -> None:
+        self.process = process
+        self.connection = connection
+        self.leases: list[Lease] = []
+        self.generation = -1
+        self.is_ready = isinstance(process, _ForkedProcess)
+
+    def send(self, message: bytes) -> None:
+        """Send, if it lives; that it died is seen by the next poll."""
+        with contextlib.suppress(OSError):
+            self.connection.send_bytes(message)
+
+
+class _ForkedProcess:
+    """A process without an image of its own."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def end(self) -> str:
+        """Kill it, if it lives, and say how it ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            return "ended"
+        return _ending(os.waitstatus_to_exitcode(status))
+
+
+class _SpawnedProcess:
+    """A new interpreter."""
+
+    def __init__(self, popen: subprocess.Popen) -> None:
+        self.pid = popen.pid
+        self._popen = popen
+
+    def end(self) -> str:
+        """Kill it, if it lives, and say how it ended."""
+        self._popen.kill()
+        return _ending(self._popen.wait())
+
+
+_Process = _ForkedProcess | _SpawnedProcess
+
+
+def _ending(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+
+
+class _Forked:
+    """Starts children by fork: they have the problem already."""
+
+    def __init__(self, problem: Any, n: int) -> None:
+        self._problem = problem
+        self._threads = max(1, threads.cores() // n)
+
+    def __call__(self, siblings: list[Connection]) -> tuple[_ForkedProcess, Connection]:
+        ours, theirs = _pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            return _ForkedProcess(pid), ours
+        try:
+            for connection in [ours, *siblings]:
+                connection.close()
+            threads.limit(self._threads)
+            _serve(theirs, lambda: self._problem)
+        finally:
+            os._exit(0)
+
+
+class _Spawned:
+    """Starts children as new interpreters; they get the problem as their first message."""
+
+    def __init__(self, problem: Any, n: int) -> None:
+        try:
+            self._problem = cloudpickle.dumps(problem)
+        except Exception as error:
+            raise SchedulerError(
+                f"the problem cannot be sent to another process: {type(error).__name__}: {error}; "
+                'make what the simulator uses picklable, or use scheduler="serial" or "mpi"'
+            ) from error
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_RANK_VARIABLES)}
+        own = {"MPI4PY_RC_INITIALIZE": "0"}
+        self._environment = inherited | own | threads.environment(threads.cores() // n)
+
+    def __call__(self, siblings: list[Connection]) -> tuple[_SpawnedProcess, Connection]:
+        ours, theirs = _pipe()
+        program = (
+            f"import sys; sys.path[:] = {sys.path!r}\n"
+            f"from mpiabc.schedulers.processes import main; main({theirs.fileno()})"
+        )
+        popen = subprocess.Popen(
+            [sys.executable, "-c", program],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            env=self._environment,
+        )
+        theirs.close()
+        ours.send_bytes(self._problem)
+        return _SpawnedProcess(popen), ours
+
+
+def _pipe() -> tuple[Connection, Connection]:
+    return tuple(Connection(end.detach()) for end in socketpair())  # type: ignore[return-value]
+
+
+# The child's side.
+
+
+def main(fd: int) -> None:
+    """A spawned child: problem first, then orders until the leader closes the pipe."""
+    connection = Connection(fd)
+    _serve(connection, lambda: cloudpickle.loads(connection.recv_bytes()))
+
+
+def _serve(connection: Connection, get_problem: Callable[[], Any]) -> None:
+    """Evaluate leases in order until the pipe closes."""
+    _follow_parent()
+    try:
+        problem = get_problem()
+    except EOFError:
+        return
+    except BaseException:
+        connection.send_bytes(b"E" + traceback.format_exc().encode())
+        return
+    with contextlib.suppress(EOFError, OSError):
+        connection.send_bytes(b"H")
+        _work(connection, problem)
+
+
+def _work(connection: Connection, problem: Any) -> None:
+    evaluator: Evaluator | None = None
+    leases: deque[Lease] = deque()
+    cut = float("inf")
+    while True:
+        while not leases or connection.poll():
+            kind, content = cloudpickle.loads(connection.recv_bytes())
+            if kind == "lease":
+                leases.append(content)
+            elif kind == "cancel":
+                cut = content
+            elif kind == "generation":
+                evaluator, cut = Evaluator(problem, content), float("inf")
+        lease = leases.popleft()
+        assert evaluator is not None  # its generation comes before a lease
+        if lease.generation != evaluator.generation.index or lease.start >= cut:
+            connection.send_bytes(b"S")
+        else:
+            connection.send_bytes(b"R" + bytes(7) + pack(evaluator(lease.start, lease.stop)))
+
+
+def _follow_parent() -> None:
+    """Leave signals to the leader, and die with it, even in the middle of a simulation."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)

@@ -1,0 +1,70 @@
+"""Evaluation in this process, one lease at a time."""
+
+from collections import deque
+from typing import Any
+
+from mpiabc.generation import Evaluator, Generation
+from mpiabc.records import Lease, Records
+from mpiabc.schedulers.base import Lost
+
+
+class Serial:
+    """This process alone."""
+
+    is_static = False
+
+    def __repr__(self) -> str:
+        return "Serial()"
+
+    def leads(self) -> bool:
+        """Always."""
+        return True
+
+    def open(self, problem: Any) -> "SerialEngine":
+        """An engine that evaluates while it is polled."""
+        return SerialEngine(problem)
+
+    def serve(self, problem: Any) -> None:
+        """Nobody to serve."""
+
+
+class SerialEngine:
+    """Evaluates the lease it was given when it is polled."""
+
+    workers = 1
+
+    def __init__(self, problem: Any, where: str | None = None) -> None:
+        self._problem = problem
+        self._where = where
+        self._leases: deque[Lease] = deque()
+
+    def begin(self, generation: Generation) -> None:
+        """Start on a generation."""
+        self._leases.clear()
+        self._evaluator = Evaluator(self._problem, generation, self._where)
+
+    def capacity(self, prefetch: bool) -> int:
+        """One lease at a time: there is nobody to keep waiting."""
+        return 1 - len(self._leases)
+
+    def submit(self, lease: Lease) -> None:
+        """Keep the lease for the next poll."""
+        self._leases.append(lease)
+
+    def poll(self, timeout: float) -> list[Records | Lost]:
+        """Evaluate what there is."""
+        if not self._leases:
+            return []
+        lease = self._leases.popleft()
+        return [self._evaluator(lease.start, lease.stop)]
+
+    def cancel(self, cut: float) -> None:
+        """Forget a lease above the cut."""
+        self._leases = deque(lease for lease in self._leases if lease.start < cut)
+
+    def busy(self) -> int:
+        """1 while there is a lease to work on."""
+        return len(self._leases)
+
+    def close(self, status: int) -> None:
+        """Nothing to end."""

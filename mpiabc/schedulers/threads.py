@@ -1,0 +1,31 @@
+"""Threads of BLAS and OpenMP: as many as a worker has cores, unless the user has said otherwise."""
+
+import logging
+import os
+
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+_log = logging.getLogger(__name__)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def are_set_by_user() -> bool:
+    """Whether the environment speaks of thread numbers."""
+    return any(name in os.environ for name in _VARIABLES)
+
+
+def environment(n: int) -> dict[str, str]:
+    """Variables that limit a new process to `n` threads; none where the user has set any."""
+    return {} if are_set_by_user() else {name: str(max(1, n)) for name in _VARIABLES}
+
+
+def limit(n: int) -> None:
+    """Limit the libraries loaded in this process to `n` threads, unless the user has set a number."""
+    if not are_set_by_user():
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(limits=max(1, n))
+        _log.debug("BLAS and OpenMP limited to %d threads; set OMP_NUM_THREADS to change it", n)

@@ -1,0 +1,89 @@
+"""Several engines as one: a rank's own core beside the other ranks, MPI beside Redis."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mpiabc.records import Lease, Records
+from mpiabc.schedulers.base import Engine, Lost
+
+
+class Backoff:
+    """Waits that begin short and grow to a millisecond: quick answers at 3 % of a core."""
+
+    def __init__(self, shortest: float = 2e-5, longest: float = 1e-3) -> None:
+        self._shortest, self._longest = shortest, longest
+        self.reset()
+
+    def reset(self) -> None:
+        """Something happened: be quick again."""
+        self._next = 0.0
+
+    def wait(self, most: float = float("inf")) -> None:
+        """Give the core away for a moment, at most for `most` seconds."""
+        if self._next < self._shortest:
+            os.sched_yield()
+            self._next += self._shortest / 10
+        else:
+            time.sleep(min(self._next, most))
+            self._next = min(2 * self._next, self._longest)
+
+
+class Together:
+    """Engines that share one ledger: a lease goes to the one with the most room."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = list(engines)
+
+    @property
+    def workers(self) -> int:
+        """The workers of all."""
+        return sum(engine.workers for engine in self._engines)
+
+    def begin(self, generation: Any) -> None:
+        """Start all on a generation."""
+        for engine in self._engines:
+            engine.begin(generation)
+
+    def capacity(self, prefetch: bool) -> int:
+        """The room of all."""
+        return sum(engine.capacity(prefetch) for engine in self._engines)
+
+    def submit(self, lease: Lease) -> None:
+        """Give the lease to an engine with a free worker, else to one with room to prefetch."""
+        free = max(self._engines, key=lambda engine: engine.capacity(False))
+        if not free.capacity(False):
+            free = max(self._engines, key=lambda engine: engine.capacity(True))
+        free.submit(lease)
+
+    def poll(self, timeout: float) -> list[Records | Lost]:
+        """What any has; asks them in turn, less and less often."""
+        end = time.monotonic() + timeout
+        backoff = Backoff()
+        while True:
+            reports = [report for engine in self._engines for report in engine.poll(0)]
+            left = end - time.monotonic()
+            if reports or left <= 0:
+                return reports
+            backoff.wait(left)
+
+    def cancel(self, cut: float) -> None:
+        """Tell all."""
+        for engine in self._engines:
+            engine.cancel(cut)
+
+    def busy(self) -> int:
+        """The busy workers of all."""
+        return sum(engine.busy() for engine in self._engines)
+
+    def close(self, status: int) -> None:
+        """Close all, whatever happens to one."""
+        first: BaseException | None = None
+        for engine in self._engines:
+            try:
+                engine.close(status)
+            except Exception as error:
+                first = first or error
+        if first:
+            raise first

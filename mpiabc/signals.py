@@ -1,0 +1,31 @@
+"""Signals that ask a run to stop: the first is noted and obeyed soon, the second at once."""
+
+import signal
+import threading
+from types import FrameType
+
+_ASK_TO_STOP = ("SIGINT", "SIGTERM", "SIGUSR1")
+
+
+class Signals:
+    """Within the `with`, notes the first signal; outside the main thread it notes none."""
+
+    def __init__(self) -> None:
+        self.seen: str | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Signals":
+        if threading.current_thread() is threading.main_thread():
+            for name in _ASK_TO_STOP:
+                number = getattr(signal, name)
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.seen is not None:
+            raise KeyboardInterrupt
+        self.seen = signal.Signals(number).name

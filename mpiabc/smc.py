@@ -1,0 +1,334 @@
+"""ABC-SMC: generations one after another, each with a smaller threshold (Toni et al. 2009).
+
+for each generation t:
+    epsilon   = threshold.epsilon(t, population[t-1])
+    proposal  = prior if t = 0, else kernel.fit(population[t-1])
+    accepted  = the first N evaluations, in id order, whose distance is at most epsilon
+    weights   = prior / proposal, normalised
+"""
+
+import math
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mpiabc import stopping as stops
+from mpiabc.driver import Driver, Limits
+from mpiabc.errors import RESUMABLE, Interrupted, ProblemError, SimulatorError, StoreError
+from mpiabc.generation import Generation, evaluate
+from mpiabc.kernel import Gaussian, Kernel
+from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.population import Population
+from mpiabc.problem import Problem, told
+from mpiabc.progress import Progress
+from mpiabc.records import Records, Status
+from mpiabc.schedulers import Engine, resolve
+from mpiabc.signals import Signals
+from mpiabc.stopping import Stopping
+from mpiabc.store import History, Store
+from mpiabc.streams import BLOCK, stream_key
+from mpiabc.threshold import Quantile, Threshold
+from mpiabc.version import __version__
+
+Path = str | os.PathLike[str]
+
+
+class ABCSMC:
+    """An ABC-SMC sampler.
+
+    population_size: particles in each generation. kernel: how the next proposal is fitted, by default
+    `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. seed: a non-negative
+    integer; without one it is drawn, and kept in the store. Raises ProblemError for bad settings.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        population_size: int,
+        *,
+        kernel: Kernel | None = None,
+        threshold: Threshold | None = None,
+        seed: int | None = None,
+        model_prior: Any = None,
+    ) -> None:
+        if isinstance(problem, list | tuple) or model_prior is not None:
+            raise ProblemError("model selection is not supported yet: give one Problem, no model_prior")
+        if not isinstance(problem, Problem):
+            raise ProblemError(f"the problem is {problem!r}, expected an mpiabc.Problem")
+        self.problem = problem
+        self.population_size = _whole("population_size", population_size, 2)
+        self.kernel = Gaussian() if kernel is None else kernel
+        self.threshold = Quantile() if threshold is None else threshold
+        self.seed = None if seed is None else _whole("seed", seed, 0)
+        if not callable(getattr(self.kernel, "fit", None)):
+            raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
+        if not callable(getattr(self.threshold, "epsilon", None)):
+            raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+
+    def run(
+        self,
+        store: Path,
+        *,
+        generations: int | None = None,
+        epsilon: float | None = None,
+        simulations: int | None = None,
+        acceptance_rate: float | None = None,
+        walltime: float | str | None = None,
+        scheduler: Any = "auto",
+        progress: bool | None = None,
+        overwrite: bool = False,
+    ) -> History | None:
+        """Start the run in the file `store`, or continue it; returns its History, None on other ranks.
+
+        The first stopping rule that holds ends the run: so many `generations`, an `epsilon` reached, so
+        many `simulations`, an `acceptance_rate` that a generation cannot reach, or `walltime` (seconds,
+        or text such as "2h"), after which the run can be continued. They never change a population.
+
+        Raises ProblemError and StoreError before any work, SimulatorError for failing evaluations,
+        Interrupted (exit status 75) after a signal or the walltime.
+        """
+        options = {name: value for name, value in locals().items() if name not in ("self", "store")}
+        is_leading = False
+        for _ in self._sampled(store, **options):
+            is_leading = True
+        return History(store) if is_leading else None
+
+    def sample(self, store: Path, **options: Any) -> Iterator[Population]:
+        """As `run`, but yields each Population of this call as it is committed."""
+        return (population for population in self._sampled(store, **options) if population is not None)
+
+    def _sampled(
+        self,
+        store: Path,
+        *,
+        scheduler: Any = "auto",
+        progress: bool | None = None,
+        overwrite: bool = False,
+        walltime: float | str | None = None,
+        **rules: Any,
+    ) -> Iterator[Population | None]:
+        """Yields None once in the process that leads, then the populations; nothing elsewhere."""
+        began = time.monotonic()
+        place = resolve(scheduler)
+        if not place.leads():
+            place.serve(self.problem)
+            return
+        with Signals() as signals, _opened(place, self.problem) as engine:
+            stopping = Stopping(**rules, walltime=stops.seconds(walltime))
+            if not stopping.is_bounded and isinstance(self.threshold.epsilon(10**9, None), float):
+                raise ProblemError(
+                    "the run has no end: give a stopping rule, such as generations=8 or epsilon=0.1"
+                )
+            with Store(store) as file:
+                settings = self._settled(file, place.is_static, overwrite)
+                limits = Limits(
+                    began + (stopping.walltime or math.inf), lambda: signals.seen, self.problem.on_error
+                )
+                live = Progress(progress)
+                driver = Driver(engine, limits=limits, progress=live)
+                run = _Run(self, settings, stopping, file, driver, engine, live)
+                yield None
+                try:
+                    yield from run.generations()
+                finally:
+                    live.clear()
+
+    def _settled(self, file: Store, is_static: bool, overwrite: bool) -> dict[str, Any]:
+        """The settings of the run in the file, after checking that it is this one; begins it if new."""
+        mine = {
+            "names": list(self.problem.prior.names),
+            **self.problem.parts(),
+            "population_size": self.population_size,
+            "kernel": told(self.kernel),
+            "threshold": told(self.threshold),
+            "seed": self.seed,
+            "scheduling": "static" if is_static else "dynamic",
+            "mpiabc": __version__,
+            "numpy": np.__version__,
+        }
+        found = None if overwrite else file.settings()
+        if found is None:
+            mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
+            file.start(mine, self.problem.name or "")
+            return mine
+        if self.seed is None:
+            mine["seed"] = found.get("seed")
+        different = [key for key in mine if mine[key] != found.get(key)]
+        if different:
+            told_apart = "; ".join(
+                f"{key}: {found.get(key)!r} there, {mine[key]!r} here" for key in different
+            )
+            raise StoreError(
+                f"{file.path} holds a run with other settings ({told_apart}): give another file name, or "
+                "overwrite=True to begin anew"
+            )
+        return found
+
+
+@dataclass
+class _Run:
+    """One call of `run`, in the process that leads."""
+
+    abc: ABCSMC
+    settings: dict[str, Any]
+    stopping: Stopping
+    file: Store
+    driver: Driver
+    engine: Engine
+    progress: Progress
+
+    def generations(self) -> Iterator[Population]:
+        """Generation after generation until a stopping rule holds."""
+        history = self.file.history()
+        count, used = len(history), sum(population.simulations for population in history)
+        last = history[-1] if count else None
+        self.driver.limits.failures_before = len(history.failures)
+        reason = self._reason(last, used)
+        if reason is None and history.reason is not None:
+            self.file.finish(None)
+        while reason is None:
+            epsilon = self.abc.threshold.epsilon(count, last)
+            if epsilon is None:
+                reason = "threshold"
+                break
+            generation = self._generation(count, epsilon, last)
+            result = self._populate(generation, used)
+            if isinstance(result, str):
+                reason = result
+                break
+            last, count, used = result, count + 1, used + result.simulations
+            yield last
+            reason = self._reason(last, used)
+        self.file.finish(reason)
+
+    def _reason(self, last: Population | None, used: int) -> str | None:
+        if last is None:
+            return None
+        return self.stopping.reason(last.generation + 1, last.epsilon, used)
+
+    def _generation(self, index: int, epsilon: float, last: Population | None) -> Generation:
+        proposal = self.abc.problem.prior if last is None else self.abc.kernel.fit(last)
+        return Generation(
+            index,
+            stream_key(self.settings["seed"]),
+            epsilon,
+            proposal,
+            self.abc.population_size,
+            self.settings["scheduling"] == "static",
+        )
+
+    def _populate(self, generation: Generation, used: int) -> Population | str:
+        """The population of a generation, committed; or the bound that it cannot be completed within."""
+        began = time.monotonic()
+        ledger, generation = self._ledger(generation, used)
+        if generation.index == 0:
+            self._try_out(generation, ledger)
+        reason = self.driver.run(ledger, generation)
+        if reason is not None:
+            return reason
+        population = _population(self.abc.problem, generation, ledger, time.monotonic() - began)
+        failures = ledger.failures_below_cut()
+        self.file.commit(population, failures)
+        self.driver.limits.failures_before += len(failures)
+        self.progress.done(population, self.engine.workers)
+        return population
+
+    def _ledger(self, generation: Generation, used: int) -> tuple[Ledger | SlotLedger, Generation]:
+        step = BLOCK if self.abc.problem.vectorized else 1
+        most_ids = self.stopping.most_ids(generation.size)
+        most_simulations = self.stopping.most_simulations(used)
+        if generation.is_static:
+            most = min(most_ids, most_simulations)
+            limited = replace(generation, most_tries=None if math.isinf(most) else int(most))
+            ledger = SlotLedger(
+                generation.index, generation.size, step=step, most_simulations=most_simulations
+            )
+            return ledger, limited
+        bounds = {"most_ids": most_ids, "most_simulations": most_simulations}
+        return Ledger(generation.index, generation.size, step=step, **bounds), generation
+
+    def _try_out(self, generation: Generation, ledger: Ledger | SlotLedger) -> None:
+        """One evaluation here, before any other, so that a wrong problem is told at once.
+
+        It is evaluation 0:0 itself and counts; more are tried while data are malformed.
+        """
+        step = BLOCK if self.abc.problem.vectorized else 1
+        for start in range(0, 8 * step, step):
+            records = evaluate(self.abc.problem, replace(generation, is_static=False), start, start + step)
+            malformed = [failure for failure in records.failures if failure.kind == "structure"]
+            if not malformed:
+                break
+        else:
+            raise ProblemError(str(malformed[0].error))
+        if start == 0:
+            self._note_trial(records, ledger)
+
+    def _note_trial(self, records: Records, ledger: Ledger | SlotLedger) -> None:
+        if records.failures and self.abc.problem.on_error == "raise":
+            raise SimulatorError(f"{records.failures[0].error}\n{records.failures[0]}")
+        if isinstance(ledger, Ledger):
+            ledger.dispatched += len(records)
+            ledger.tell(records)
+            if np.any(records.status != Status.OUTSIDE):
+                self.driver.pace.learn(records)
+
+
+def _population(
+    problem: Problem, generation: Generation, ledger: Ledger | SlotLedger, seconds: float
+) -> Population:
+    """The ledger's rows with normalised weights.
+
+    The evidence uses the first N - 1 weights and ids, because the cut itself was chosen by an
+    acceptance: N / cut would be too large.
+    """
+    rows = ledger.population()
+    log_weights = rows.pop("log_weights")
+    highest = log_weights.max()
+    weights = np.exp(log_weights - highest)
+    evaluations, simulations = ledger.counts()
+    n = len(weights)
+    mean_weight = weights[:-1].mean() if isinstance(ledger, Ledger) else weights.mean()
+    log_evidence = highest + math.log(mean_weight) + math.log((n - 1) / max(1, evaluations - 1))
+    return Population(
+        names=tuple(problem.prior.names),
+        weights=weights / weights.sum(),
+        generation=generation.index,
+        epsilon=generation.epsilon,
+        evaluations=evaluations,
+        simulations=simulations,
+        failures=len(ledger.failures_below_cut()),
+        log_evidence=float(log_evidence),
+        dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
+        seconds=seconds,
+        **rows,
+    )
+
+
+@contextmanager
+def _opened(place: Any, problem: Problem) -> Iterator[Engine]:
+    """The scheduler's engine, closed with the status that its workers should end with."""
+    engine = place.open(problem)
+    status = 1
+    try:
+        yield engine
+        status = 0
+    except GeneratorExit:
+        status = 0
+        raise
+    except Interrupted:
+        status = RESUMABLE
+        raise
+    finally:
+        engine.close(status)
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ProblemError(f"{name}={value!r}: give a whole number of at least {least}")
+    return int(value)

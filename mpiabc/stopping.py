@@ -1,0 +1,80 @@
+"""When a run ends. Stopping rules never change a population: a shorter run is a prefix of a longer one."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from mpiabc.errors import ProblemError
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The rules of one call of `run`; None means: no such rule.
+
+    Raises ProblemError for values that could never, or would at once, end a run.
+    """
+
+    generations: int | None = None
+    epsilon: float | None = None
+    simulations: int | None = None
+    acceptance_rate: float | None = None
+    walltime: float | None = None  # seconds
+
+    def __post_init__(self) -> None:
+        for name in ("generations", "simulations"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ProblemError(f"{name}={value!r}: give a whole number of at least 1")
+        if self.epsilon is not None and not self.epsilon >= 0:
+            raise ProblemError(f"epsilon={self.epsilon!r}: give a distance >= 0")
+        if self.acceptance_rate is not None and not 0 < self.acceptance_rate <= 1:
+            raise ProblemError(f"acceptance_rate={self.acceptance_rate!r}: give a number in (0, 1]")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether any rule is set."""
+        return self != Stopping()
+
+    def reason(self, generations: int, epsilon: float, simulations: int) -> str | None:
+        """Which rule ends a run of so many committed generations, if one does."""
+        if self.generations is not None and generations >= self.generations:
+            return "generations"
+        if self.epsilon is not None and generations and epsilon <= self.epsilon:
+            return "epsilon"
+        if self.simulations is not None and simulations >= self.simulations:
+            return "simulations"
+        return None
+
+    def most_ids(self, size: int) -> float:
+        """Ids after which a generation of `size` cannot reach the acceptance rate any more."""
+        return math.inf if self.acceptance_rate is None else math.floor(size / self.acceptance_rate)
+
+    def most_simulations(self, used: int) -> float:
+        """Simulations that the budget leaves to the open generation."""
+        return math.inf if self.simulations is None else self.simulations - used
+
+
+def seconds(walltime: float | str | None) -> float | None:
+    """A walltime in seconds, from a number or from text such as "90", "30m", "2h", "1:30:00"."""
+    if walltime is None:
+        return None
+    if isinstance(walltime, str):
+        return _parse(walltime.strip())
+    if not walltime > 0:
+        raise ProblemError(f"walltime={walltime!r}: give seconds > 0, or text such as '2h'")
+    return float(walltime)
+
+
+def _parse(text: str) -> float:
+    if match := re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smhd]?)", text):
+        value = float(match[1]) * _UNITS[match[2]]
+    elif match := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text):
+        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+        value = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
+    else:
+        raise ProblemError(f"walltime={text!r} is not understood: give seconds, or '30m', '2h', '1:30:00'")
+    if not value > 0:
+        raise ProblemError(f"walltime={text!r} is no time at all")
+    return value

@@ -1,0 +1,374 @@
+"""The run's file: one SQLite database, written by the leading process, readable at any time.
+
+A generation is one row of a few large blobs, committed in one transaction before anything depends on
+it. The rollback journal is used, not the write-ahead log, whose shared memory does not exist on
+network file systems; where file locks do not work either, SQLite is told to do without them, which is
+safe because one process writes and readers check what they read.
+"""
+
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpiabc.errors import StoreError
+from mpiabc.population import Population
+from mpiabc.records import Failure
+
+_log = logging.getLogger(__name__)
+
+FORMAT = 1
+_APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
+_PATIENCE = 10.0  # seconds to wait for another process's short transaction
+
+_SCHEMA = f"""
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {FORMAT};
+CREATE TABLE run (key TEXT PRIMARY KEY, value);
+CREATE TABLE population (
+    generation INTEGER PRIMARY KEY, epsilon REAL, evaluations INTEGER, simulations INTEGER,
+    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT,
+    ids BLOB, weights BLOB, distances BLOB, theta BLOB, summaries BLOB);
+CREATE TABLE failure (
+    generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
+    PRIMARY KEY (generation, id));
+"""
+
+_NUMBERS = (
+    "generation",
+    "epsilon",
+    "evaluations",
+    "simulations",
+    "failures",
+    "log_evidence",
+    "dispatched",
+    "seconds",
+)
+_ARRAYS = ("ids", "weights", "distances", "theta", "summaries")
+
+
+class Store:
+    """The file, open for writing. Use as a context manager."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._db: sqlite3.Connection | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> "Store":
+        if not self.path.parent.is_dir():
+            raise StoreError(f"the folder of {self.path} does not exist: make it first")
+        self._lock = _lock(self.path)
+        try:
+            with _errors_told(self.path):
+                self._db = _connect_to_write(self.path)
+                self._check_kind()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+        if self._lock is not None:
+            with suppress(OSError):
+                os.unlink(_lock_path(self.path))
+            os.close(self._lock)
+
+    def settings(self) -> dict[str, Any] | None:
+        """What the run in the file was begun with; None if the file is new."""
+        with _errors_told(self.path):
+            text = _value(self._db, "settings")
+        return None if text is None else json.loads(text)
+
+    def start(self, settings: dict[str, Any], problem_name: str) -> None:
+        """Begin a run in the file; what was in it is gone."""
+        with _errors_told(self.path), self._transaction() as db:
+            for table in ("run", "population", "failure"):
+                db.execute(f"DELETE FROM {table}")
+            values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None}
+            db.executemany("INSERT INTO run VALUES (?, ?)", values.items())
+
+    def commit(self, population: Population, failures: list[Failure]) -> None:
+        """Write a generation, all of it or nothing."""
+        row = {name: getattr(population, name) for name in _NUMBERS}
+        row |= {name: getattr(population, name).tobytes() for name in _ARRAYS}
+        row["digest"] = population.digest()
+        places = ", ".join(f":{name}" for name in row)
+        told = [
+            (f.generation, f.index, json.dumps(f.theta), f.error, f.traceback, f.where, f.kind)
+            for f in failures
+        ]
+        with _errors_told(self.path), self._transaction() as db:
+            db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
+            db.executemany("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)", told)
+
+    def finish(self, reason: str | None) -> None:
+        """Note which stopping rule ended the run; None: it goes on."""
+        with _errors_told(self.path), self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO run VALUES ('reason', ?)", (reason,))
+
+    def history(self) -> "History":
+        """The read-only view."""
+        return History(self.path)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        assert self._db is not None
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _check_kind(self) -> None:
+        """A new file gets our tables, another program's file is left alone."""
+        assert self._db is not None
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        else:
+            _check_format(self._db, self.path)
+
+
+class History:
+    """The committed populations of a run, read-only; safe while the run goes on."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StoreError(f"there is no file {self.path}")
+        self._populations: dict[int, Population] = {}
+        self._read("SELECT count(*) FROM population")
+
+    def __repr__(self) -> str:
+        return f"<History {str(self.path)!r}: {len(self)} generations of {self.problem_name}>"
+
+    def __len__(self) -> int:
+        ((count,),) = self._read("SELECT count(*) FROM population")
+        return int(count)
+
+    def __getitem__(self, t: int) -> Population:
+        generation = range(len(self))[t]
+        if generation not in self._populations:
+            self._populations[generation] = self._load(generation)
+        return self._populations[generation]
+
+    def __iter__(self) -> Iterator[Population]:
+        return (self[t] for t in range(len(self)))
+
+    @property
+    def reason(self) -> str | None:
+        """The stopping rule that ended the run; None if it was not ended by one."""
+        return self._setting("reason")
+
+    @property
+    def problem_name(self) -> str:
+        """The name of the problem."""
+        return self._setting("problem_name") or ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the run was begun with."""
+        return json.loads(self._setting("settings") or "{}")
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Failed evaluations below the cuts, by address."""
+        rows = self._read(
+            "SELECT generation, id, theta, error, traceback, place, kind FROM failure ORDER BY generation, id"
+        )
+        return [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
+
+    def to_dataframe(self) -> Any:
+        """All populations in one pandas data frame, with the generation as a column."""
+        import pandas
+
+        return pandas.concat(
+            [population.to_dataframe().assign(generation=t) for t, population in enumerate(self)],
+            ignore_index=True,
+        )
+
+    def to_arviz(self, draws: int = 1000, seed: int = 0) -> Any:
+        """The last population, resampled to equal weights, as ArviZ inference data."""
+        try:
+            import arviz
+        except ImportError:
+            raise ImportError("to_arviz needs arviz: install `mpiabc[arviz]`") from None
+        theta = self[-1].resample(draws, np.random.default_rng(seed))
+        posterior = {name: column[None] for name, column in zip(self[-1].names, theta.T, strict=True)}
+        return arviz.from_dict({"posterior": posterior})
+
+    def _load(self, generation: int) -> Population:
+        """A population, checked by its digest: a reader without locks may meet a half-written file."""
+        columns = ", ".join((*_NUMBERS, "digest", *_ARRAYS))
+        names = tuple(self.settings["names"])
+        for _ in _attempts():
+            rows = self._read(f"SELECT {columns} FROM population WHERE generation = ?", generation)
+            if rows:
+                population, digest = _population(rows[0], names)
+                if population.digest() == digest:
+                    return population
+        raise StoreError(
+            f"generation {generation} of {self.path} is damaged: its content does not have the digest "
+            "that was stored with it"
+        )
+
+    def _setting(self, key: str) -> Any:
+        rows = self._read("SELECT value FROM run WHERE key = ?", key)
+        return rows[0][0] if rows else None
+
+    def _read(self, query: str, *values: Any) -> list[tuple]:
+        with _errors_told(self.path), closing(_connect_to_read(self.path)) as db:
+            _check_format(db, self.path)
+            return db.execute(query, values).fetchall()
+
+
+def _population(row: tuple, names: tuple[str, ...]) -> tuple[Population, str]:
+    numbers = dict(zip(_NUMBERS, row, strict=False))
+    digest, *blobs = row[len(_NUMBERS) :]
+    ids, weights, distances, theta, summaries = (
+        np.frombuffer(blob, np.int64 if name == "ids" else np.float64)
+        for name, blob in zip(_ARRAYS, blobs, strict=True)
+    )
+    n = len(ids)
+    return (
+        Population(
+            names=names,
+            theta=theta.reshape(n, len(names)),
+            weights=weights,
+            distances=distances,
+            summaries=summaries.reshape(n, -1),
+            ids=ids,
+            **numbers,
+        ),
+        digest,
+    )
+
+
+def _value(db: sqlite3.Connection | None, key: str) -> Any:
+    assert db is not None
+    row = db.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
+    return row[0] if row else None
+
+
+def _check_format(db: sqlite3.Connection, path: Path) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION:
+        raise StoreError(f"{path} is a database of another program: give another file name")
+    if version != FORMAT:
+        raise StoreError(
+            f"{path} has format {version}, this mpiabc reads {FORMAT}: use the one that wrote it"
+        )
+
+
+# Connections: with the system's file locks where they work, without where they do not.
+
+
+def _connect_to_write(path: Path) -> sqlite3.Connection:
+    for options in ("", "?nolock=1"):
+        db = sqlite3.connect(
+            f"{path.absolute().as_uri()}{options}", uri=True, isolation_level=None, timeout=_PATIENCE
+        )
+        try:
+            db.execute("PRAGMA journal_mode = DELETE")
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            db.close()
+            if options or not _is_about_locks(error):
+                raise
+            _log.info("file locks do not work for %s: going on without them", path)
+            continue
+        return db
+    raise AssertionError("unreachable")
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    last: sqlite3.OperationalError | None = None
+    for _ in _attempts():
+        for options in ("?mode=ro", "?mode=ro&nolock=1", "?mode=rw"):  # the last recovers a killed run's file
+            db = sqlite3.connect(f"{path.absolute().as_uri()}{options}", uri=True, timeout=_PATIENCE)
+            try:
+                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError as error:
+                db.close()
+                last = error
+                if options == "?mode=ro" and not _is_about_locks(error):
+                    continue
+            else:
+                return db
+    assert last is not None
+    raise last
+
+
+def _is_about_locks(error: sqlite3.OperationalError) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(
+        ("SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_IOERR_UNLOCK", "SQLITE_PROTOCOL", "SQLITE_IOERR")
+    )
+
+
+def _attempts(n: int = 5) -> Iterator[int]:
+    for i in range(n):
+        yield i
+        time.sleep(0.02 * 2**i)
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _lock(path: Path) -> int | None:
+    """A lock that dies with this process; None where the file system has none."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        fd = os.open(_lock_path(path), os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StoreError(
+            f"{path} is in use by another run: wait for it to end, or give another file name"
+        ) from None
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+@contextmanager
+def _errors_told(path: Path) -> Iterator[None]:
+    """SQLite's errors as StoreError, with what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), str(error))
+        raise StoreError(f"{path}: {advice}") from error
+
+
+_ADVICE = {
+    "SQLITE_FULL": "the disk is full; make room and run the same command again",
+    "SQLITE_READONLY": "it cannot be written; check the permissions of the file and its folder",
+    "SQLITE_CANTOPEN": "it cannot be opened; check the path and the permissions of the file and its folder",
+    "SQLITE_NOTADB": "it is not an mpiabc run (no SQLite database); give another file name",
+    "SQLITE_CORRUPT": "it is damaged; start again from a copy, or with overwrite=True",
+    "SQLITE_BUSY": "another program holds it locked; close that and run the same command again",
+}
