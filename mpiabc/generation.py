@@ -234,7 +234,7 @@ class _Evaluated(NamedTuple):
     """The wanted rows' statuses, and of the accepted ones all that is kept."""
 
     status: np.ndarray
-    ids: np.ndarray
+    ids: np.ndarray  # (m,)
     theta: np.ndarray
     log_prior: np.ndarray
     distances: np.ndarray

@@ -129,11 +129,6 @@ class Prior:
             raise ProblemError("the prior is empty: name at least one parameter, Prior(mu=...)")
         self.names: tuple[str, ...] = tuple(marginals)
         self.marginals = tuple(_checked(name, marginal) for name, marginal in marginals.items())
-
-    def __repr__(self) -> str:
-        parts = zip(self.names, self.marginals, strict=True)
-        return f"Prior({', '.join(f'{name}={_told(marginal)}' for name, marginal in parts)})"
-
         is_uniform = [isinstance(marginal, Uniform) for marginal in self.marginals]
         # A box needs one comparison for all its sides; the other marginals are asked one by one.
         self._box = np.flatnonzero(is_uniform)
@@ -141,6 +136,10 @@ class Prior:
         self._low = np.array([self.marginals[i].low for i in self._box])
         self._high = np.array([self.marginals[i].high for i in self._box])
         self._log_box = -sum(math.log(side) for side in self._high - self._low)
+
+    def __repr__(self) -> str:
+        parts = zip(self.names, self.marginals, strict=True)
+        return f"Prior({', '.join(f'{name}={_told(marginal)}' for name, marginal in parts)})"
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
