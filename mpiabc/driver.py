@@ -17,10 +17,11 @@ from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.progress import Progress
 from mpiabc.records import Failure, Lease, Records, Status
 from mpiabc.schedulers.base import Engine, Lost
+from mpiabc.signals import GRACE
 
 _AnyLedger = Ledger | SlotLedger
 
-_TARGET = 0.02  # seconds of work in a lease
+_TARGET = 0.05  # seconds of work in a lease
 _LEAST = 0.0005  # seconds of work below which a message costs more than it carries
 _PREFETCH = 0.25  # seconds of work in a lease above which waiting for the next one costs nothing
 _POLL = 0.05  # seconds between two looks at the clock and the signals
@@ -66,7 +67,7 @@ class Limits:
     signal: Callable[[], str | None] = lambda: None
     on_error: str | int = "raise"
     failures_before: int = 0  # in earlier generations
-    grace: float = 2.0  # seconds to collect what is finished
+    grace: float = GRACE
 
     def reason(self, now: float) -> str | None:
         """Why the run should stop now, if it should."""
@@ -84,6 +85,7 @@ class Driver:
         limits: Limits | None = None,
         progress: Progress | None = None,
         journal: Callable[[Records], None] = lambda records: None,
+        theta_of: Callable[[Generation, int], dict[str, float]] = lambda generation, id: {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pace = Pace()
@@ -91,6 +93,7 @@ class Driver:
         self.limits = Limits() if limits is None else limits
         self._progress = Progress(is_live=False) if progress is None else progress
         self._journal = journal
+        self._theta_of = theta_of
         self._clock = clock
 
     def run(self, ledger: _AnyLedger, generation: Generation) -> str | None:
@@ -99,7 +102,7 @@ class Driver:
         Raises SimulatorError for failures that end the run, Interrupted for signals and walltime.
         """
         self._ledger, self._generation = ledger, generation
-        self._outstanding: dict[Lease, int] = {}
+        self._copied: set[Lease] = set()
         self._deaths: dict[int, int] = {}
         self._cut = math.inf
         self._progress.begin(generation.index, generation.epsilon)
@@ -125,27 +128,23 @@ class Driver:
                 if prefetch and self._engine.capacity(False):
                     self._feed_again()
                 return
-            self._submit(lease)
+            self._engine.submit(lease)
             size = self.pace.size(self._ledger.expected, self._engine.workers)
 
     def _feed_again(self) -> None:
-        """Idle workers take a copy of the leases that went out last: these wait behind others."""
+        """Idle workers take copies of leases that wait behind others: whoever is first counts."""
         idle = self._engine.capacity(False)
-        for lease in [lease for lease, copies in reversed(self._outstanding.items()) if copies == 1][:idle]:
-            if lease.start < self._ledger.cut:
+        for lease in [lease for lease in self._engine.waiting() if lease not in self._copied][:idle]:
+            if lease.generation == self._generation.index and lease.start < self._ledger.cut:
+                self._copied.add(lease)
                 self._ledger.dispatched += lease.stop - lease.start
-                self._submit(lease)
-
-    def _submit(self, lease: Lease) -> None:
-        self._outstanding[lease] = self._outstanding.get(lease, 0) + 1
-        self._engine.submit(lease)
+                self._engine.submit(lease)
 
     def _take(self, reports: list[Records | Lost]) -> None:
         for report in reports:
             if isinstance(report, Lost):
                 self._lose(report)
             elif report.generation == self._generation.index:
-                self._outstanding.pop(report.lease, None)
                 self._progress.count(report.seconds)
                 self.pace.learn(report)
                 self._tell(report)
@@ -164,10 +163,9 @@ class Driver:
         lease = lost.lease
         if lease.generation != self._generation.index:
             return
-        self._outstanding.pop(lease, None)
         deaths = self._deaths[lease.start] = self._deaths.get(lease.start, 0) + 1
         if deaths >= _MOST_DEATHS and lease.stop == lease.start + 1:
-            self._tell(_died(lost, self._generation))
+            self._tell(_died(lost, self._theta_of(self._generation, lease.start)))
         elif deaths >= _MOST_DEATHS:
             for id in range(lease.start, lease.stop):
                 self._ledger.give_back(id, id + 1)
@@ -180,7 +178,7 @@ class Driver:
         if isinstance(self._ledger, Ledger) and failure.index >= self._ledger.cut:
             return
         if on_error == "raise":
-            raise SimulatorError(f"{failure.error}\n{failure}")
+            raise SimulatorError(str(failure))
         below = len(self._ledger.failures_below_cut())
         if isinstance(on_error, int) and self.limits.failures_before + below >= on_error:
             raise SimulatorError(
@@ -198,13 +196,13 @@ class Driver:
         raise Interrupted(why)
 
 
-def _died(lost: Lost, generation: Generation) -> Records:
+def _died(lost: Lost, theta: dict[str, float]) -> Records:
     """The record of an evaluation that ended its worker each time it was tried."""
     none = np.empty(0)
     failure = Failure(
-        generation.index,
+        lost.lease.generation,
         lost.lease.start,
-        {},
+        theta,
         f"{lost.worker} died {_MOST_DEATHS} times in this evaluation: {lost.why}",
         "",
         lost.worker,

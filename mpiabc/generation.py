@@ -53,6 +53,12 @@ def evaluate(problem: Problem, generation: Generation, start: int, stop: int) ->
     return Evaluator(problem, generation)(start, stop)
 
 
+def theta_of(problem: Problem, generation: Generation, id: int) -> dict[str, float]:
+    """The proposal of an evaluation; of the first one of a slot, if static."""
+    theta = Evaluator(problem, generation).proposed(id // BLOCK).theta[id % BLOCK]
+    return dict(zip(problem.prior.names, theta.tolist(), strict=True))
+
+
 class Evaluator:
     """`evaluate` for one generation, with what can be prepared once kept between leases."""
 
@@ -94,7 +100,7 @@ class Evaluator:
                 slots = slots[done.status != Status.ACCEPTED]
                 tries += 1
 
-    def _proposed(self, block: int) -> "_Block":
+    def proposed(self, block: int) -> "_Block":
         """Proposals of a whole aligned block of ids; the last one is kept for the next lease."""
         if self._block.number != block:
             rng = self._proposals.at(self.generation.index, block)
@@ -104,7 +110,7 @@ class Evaluator:
 
     def _evaluate(self, index: int, rows: np.ndarray, outcome: "_Outcome") -> "_Evaluated":
         """Evaluate `rows` of block `index`."""
-        block = self._proposed(index)
+        block = self.proposed(index)
         inside = block.log_prior > -np.inf
         is_inside = inside[rows]
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
@@ -231,7 +237,7 @@ class _Simulated(NamedTuple):
 
 
 class _Evaluated(NamedTuple):
-    """The wanted rows' statuses, and of the accepted ones all that is kept."""
+    """The wanted rows' statuses, and of the accepted ones, m of them, all that is kept."""
 
     status: np.ndarray
     ids: np.ndarray  # (m,)
@@ -296,7 +302,8 @@ class _Outcome:
         """All of it, the accepted rows in the order of their addresses."""
         generation, problem = self._evaluator.generation, self._evaluator.problem
         d, k = len(problem.prior.names), self._evaluator._structure.size
-        empty = _Evaluated(*np.empty((2, 0), np.int64), np.empty((0, d)), *np.empty((2, 0)), np.empty((0, k)))
+        none, ids = np.empty(0), np.empty(0, np.int64)
+        empty = _Evaluated(ids, ids, none.reshape(0, d), none, none, none.reshape(0, k))
         parts = self._parts or [empty]
         _, ids, theta, log_prior, distances, summaries = (
             columns[0] if len(parts) == 1 else np.concatenate(columns) for columns in zip(*parts, strict=True)
@@ -351,10 +358,12 @@ def _in_words(error: BaseException) -> str:
 
 
 def _remote_traceback(error: BaseException) -> str:
-    """The traceback without our own frame; for a value of our own making, the sentence alone."""
-    if isinstance(error, StructureMismatchError) or error.__traceback__ is None:
-        return _in_words(error)
-    inner = error.__traceback__.tb_next or error.__traceback__
+    """The simulator's part of the traceback; empty for an error of our own finding."""
+    inner = error.__traceback__
+    while inner and inner.tb_frame.f_code.co_filename == __file__:
+        inner = inner.tb_next
+    if inner is None or isinstance(error, StructureMismatchError):
+        return ""
     return "".join(traceback.format_exception(type(error), error, inner))
 
 

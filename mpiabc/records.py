@@ -44,8 +44,8 @@ class Failure:
 
     def __str__(self) -> str:
         theta = ", ".join(f"{name}={value!r}" for name, value in self.theta.items())
-        told = f"evaluation {self.generation}:{self.index} failed on {self.where} with theta: {theta}"
-        return f"{told}\n\n{self.traceback.rstrip()}" if self.traceback else f"{told}\n{self.error}"
+        told = f"evaluation {self.generation}:{self.index} failed on {self.where}, theta: {theta}"
+        return f"{told}\n{self.traceback.rstrip() or self.error}"
 
 
 @dataclass(frozen=True)

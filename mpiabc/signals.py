@@ -4,11 +4,17 @@ import signal
 import threading
 from types import FrameType
 
+GRACE = 2.0  # seconds to collect what is finished
+
 _ASK_TO_STOP = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class Signals:
-    """Within the `with`, notes the first signal; outside the main thread it notes none."""
+    """Within the `with`, notes the first signal; outside the main thread it notes none.
+
+    A simulation that goes on in this thread beyond the grace is left by KeyboardInterrupt, and so is
+    everything at the second signal.
+    """
 
     def __init__(self) -> None:
         self.seen: str | None = None
@@ -22,6 +28,8 @@ class Signals:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self.seen is not None and self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -29,3 +37,8 @@ class Signals:
         if self.seen is not None:
             raise KeyboardInterrupt
         self.seen = signal.Signals(number).name
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._leave)
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from mpiabc import stopping as stops
 from mpiabc.driver import Driver, Limits
 from mpiabc.errors import RESUMABLE, Interrupted, ProblemError, SimulatorError, StoreError
-from mpiabc.generation import Generation, evaluate
+from mpiabc.generation import Generation, evaluate, theta_of
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.population import Population
@@ -131,11 +132,15 @@ class ABCSMC:
                     began + (stopping.walltime or math.inf), lambda: signals.seen, self.problem.on_error
                 )
                 live = Progress(progress)
-                driver = Driver(engine, limits=limits, progress=live)
+                driver = Driver(
+                    engine, limits=limits, progress=live, theta_of=partial(theta_of, self.problem)
+                )
                 run = _Run(self, settings, stopping, file, driver, engine, live)
                 yield None
                 try:
                     yield from run.generations()
+                except KeyboardInterrupt:
+                    raise Interrupted(f"stopped by {signals.seen}") from None
                 finally:
                     live.clear()
 
@@ -186,26 +191,30 @@ class _Run:
     def generations(self) -> Iterator[Population]:
         """Generation after generation until a stopping rule holds."""
         history = self.file.history()
-        count, used = len(history), sum(population.simulations for population in history)
-        last = history[-1] if count else None
-        self.driver.limits.failures_before = len(history.failures)
-        reason = self._reason(last, used)
-        if reason is None and history.reason is not None:
-            self.file.finish(None)
+        committed = list(history)
+        last, used = committed[-1] if committed else None, sum(p.simulations for p in committed)
+        self.driver.limits.failures_before = sum(p.failures for p in committed)
+        reason, noted = self._reason(last, used), history.reason
+        if reason is None and noted is not None:
+            self.file.finish(noted := None)
         while reason is None:
-            epsilon = self.abc.threshold.epsilon(count, last)
-            if epsilon is None:
-                reason = "threshold"
-                break
-            generation = self._generation(count, epsilon, last)
-            result = self._populate(generation, used)
+            result = self._next(last, used)
             if isinstance(result, str):
                 reason = result
                 break
-            last, count, used = result, count + 1, used + result.simulations
+            last, used = result, used + result.simulations
+            reason = noted = self._reason(last, used)
             yield last
-            reason = self._reason(last, used)
-        self.file.finish(reason)
+        if reason != noted:
+            self.file.finish(reason)
+
+    def _next(self, last: Population | None, used: int) -> Population | str:
+        """The next population, committed; or the reason why there is none."""
+        index = 0 if last is None else last.generation + 1
+        epsilon = self.abc.threshold.epsilon(index, last)
+        if epsilon is None:
+            return "threshold"
+        return self._populate(self._generation(index, epsilon, last), used)
 
     def _reason(self, last: Population | None, used: int) -> str | None:
         if last is None:
@@ -234,7 +243,7 @@ class _Run:
             return reason
         population = _population(self.abc.problem, generation, ledger, time.monotonic() - began)
         failures = ledger.failures_below_cut()
-        self.file.commit(population, failures)
+        self.file.commit(population, failures, self._reason(population, used + population.simulations))
         self.driver.limits.failures_before += len(failures)
         self.progress.done(population, self.engine.workers)
         return population
@@ -271,7 +280,7 @@ class _Run:
 
     def _note_trial(self, records: Records, ledger: Ledger | SlotLedger) -> None:
         if records.failures and self.abc.problem.on_error == "raise":
-            raise SimulatorError(f"{records.failures[0].error}\n{records.failures[0]}")
+            raise SimulatorError(str(records.failures[0]))
         if isinstance(ledger, Ledger):
             ledger.dispatched += len(records)
             ledger.tell(records)

@@ -31,12 +31,12 @@ _PATIENCE = 10.0  # seconds to wait for another process's short transaction
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
-CREATE TABLE run (key TEXT PRIMARY KEY, value);
-CREATE TABLE population (
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value);
+CREATE TABLE IF NOT EXISTS population (
     generation INTEGER PRIMARY KEY, epsilon REAL, evaluations INTEGER, simulations INTEGER,
     failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT,
     ids BLOB, weights BLOB, distances BLOB, theta BLOB, summaries BLOB);
-CREATE TABLE failure (
+CREATE TABLE IF NOT EXISTS failure (
     generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
     PRIMARY KEY (generation, id));
 """
@@ -87,19 +87,24 @@ class Store:
     def settings(self) -> dict[str, Any] | None:
         """What the run in the file was begun with; None if the file is new."""
         with _errors_told(self.path):
-            text = _value(self._db, "settings")
-        return None if text is None else json.loads(text)
+            assert self._db is not None
+            if self._is_new:
+                return None
+            row = self._db.execute("SELECT value FROM run WHERE key = 'settings'").fetchone()
+        return json.loads(row[0]) if row else None
 
     def start(self, settings: dict[str, Any], problem_name: str) -> None:
         """Begin a run in the file; what was in it is gone."""
         with _errors_told(self.path), self._transaction() as db:
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
             for table in ("run", "population", "failure"):
                 db.execute(f"DELETE FROM {table}")
             values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None}
             db.executemany("INSERT INTO run VALUES (?, ?)", values.items())
 
-    def commit(self, population: Population, failures: list[Failure]) -> None:
-        """Write a generation, all of it or nothing."""
+    def commit(self, population: Population, failures: list[Failure], reason: str | None) -> None:
+        """Write a generation, all of it or nothing, and whether it ends the run."""
         row = {name: getattr(population, name) for name in _NUMBERS}
         row |= {name: getattr(population, name).tobytes() for name in _ARRAYS}
         row["digest"] = population.digest()
@@ -111,11 +116,12 @@ class Store:
         with _errors_told(self.path), self._transaction() as db:
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
             db.executemany("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)", told)
+            db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
 
     def finish(self, reason: str | None) -> None:
         """Note which stopping rule ended the run; None: it goes on."""
         with _errors_told(self.path), self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO run VALUES ('reason', ?)", (reason,))
+            db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
 
     def history(self) -> "History":
         """The read-only view."""
@@ -133,12 +139,11 @@ class Store:
         self._db.execute("COMMIT")
 
     def _check_kind(self) -> None:
-        """A new file gets our tables, another program's file is left alone."""
+        """A new file may be ours; another program's file is left alone."""
         assert self._db is not None
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables == 0:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        else:
+        self._is_new = tables == 0
+        if not self._is_new:
             _check_format(self._db, self.path)
 
 
@@ -255,12 +260,6 @@ def _population(row: tuple, names: tuple[str, ...]) -> tuple[Population, str]:
         ),
         digest,
     )
-
-
-def _value(db: sqlite3.Connection | None, key: str) -> Any:
-    assert db is not None
-    row = db.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
-    return row[0] if row else None
 
 
 def _check_format(db: sqlite3.Connection, path: Path) -> None:

@@ -45,6 +45,10 @@ class Engine(Protocol):
         """What has come in: records, of any generation, and lost leases."""
         ...
 
+    def waiting(self) -> list[Lease]:
+        """Leases that were submitted and have not begun: they wait behind another one."""
+        ...
+
     def cancel(self, cut: float) -> None:
         """Addresses from `cut` on are not wanted any more; what has not begun need not begin."""
         ...

@@ -9,9 +9,11 @@ import contextlib
 import os
 import pickle
 import platform
+import signal
 import struct
 import sys
 import time
+import traceback
 from collections import deque
 from typing import Any
 
@@ -26,11 +28,12 @@ from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.together import Backoff, Together
+from mpiabc.signals import Signals
 from mpiabc.version import __version__
 
 # Tags. Orders go from rank 0 to the others, answers come back.
 HELLO, GENERATION, LEASE, CANCEL, STOP = range(1, 6)
-READY, RECORDS, SKIPPED, BYE = range(11, 15)
+READY, RECORDS, SKIPPED, BROKEN, SIGNALLED, BYE = range(11, 17)
 
 _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
@@ -92,7 +95,7 @@ class MPI:
         comm = _duplicate(self._communicator())
         limit_threads(comm)
         home = Home(problem, _where(comm))
-        return Together([home, Ranks(comm, problem)] if comm.size > 1 else [home])
+        return Together([Ranks(comm, problem), home] if comm.size > 1 else [home])
 
     def serve(self, problem: Any) -> None:
         """Work for rank 0. Raises Interrupted or SystemExit if the run ends so there."""
@@ -151,12 +154,17 @@ class _Wire:
     def receive(self) -> tuple[int, int, bytearray] | None:
         """The next message as (rank, tag, content), if one is there."""
         status = self._status
-        if not self.comm.Iprobe(source=self._library.ANY_SOURCE, tag=self._library.ANY_TAG, status=status):
+        # The first probe may only move the message in; both MPIs were seen to answer at the second.
+        if not (self._probe() or self._probe()):
             return None
         rank, tag = status.source, status.tag
         content = bytearray(status.Get_count(self._library.BYTE))
         self.comm.Recv([content, self._library.BYTE], source=rank, tag=tag)
         return rank, tag, content
+
+    def _probe(self) -> bool:
+        anyone, anything = self._library.ANY_SOURCE, self._library.ANY_TAG
+        return self.comm.Iprobe(source=anyone, tag=anything, status=self._status)
 
     def flush(self, seconds: float) -> None:
         """Wait until all is sent, at most so long."""
@@ -212,6 +220,10 @@ class Home:
             if isinstance(records, Records) and _is_slow(records):
                 self._start_child()
         return reports
+
+    def waiting(self) -> list[Lease]:
+        """The child's second lease."""
+        return self._child.waiting() if self._child else []
 
     def cancel(self, cut: float) -> None:
         """Pass it on."""
@@ -292,7 +304,15 @@ class Ranks:
                 self._welcome(rank, pickle.loads(content))
             elif tag == BYE:
                 self._ended.add(rank)
+            elif tag == BROKEN:
+                raise SchedulerError(content.decode())
+            elif tag == SIGNALLED:
+                signal.raise_signal(signal.SIGTERM)
         return reports
+
+    def waiting(self) -> list[Lease]:
+        """Second leases of busy ranks."""
+        return [leases[i] for leases in self._leases.values() for i in range(1, len(leases))]
 
     def cancel(self, cut: float) -> None:
         """Ranks skip leases above the cut that they have not begun."""
@@ -314,7 +334,7 @@ class Ranks:
             return
         end, backoff = time.monotonic() + _GRACE, Backoff()
         while len(self._ended) < len(self._leases) and time.monotonic() < end:
-            with contextlib.suppress(ProblemError):
+            with contextlib.suppress(ProblemError, SchedulerError):
                 self.poll(0)
             backoff.wait()
         if len(self._ended) < len(self._leases):
@@ -365,19 +385,24 @@ class _Rank:
         self._evaluator: Evaluator | None = None
         self._cut = float("inf")
         self._status: int | None = None
+        self._is_signalled = False
 
     def run(self) -> int:
         """Work until rank 0 says that the run is over; returns its status."""
-        backoff = Backoff()
-        while self._status is None:
-            if self._take_orders() or self._leases:
-                backoff.reset()
-            if self._leases and self._status is None:
-                self._work(self._leases.popleft())
-            else:
-                backoff.wait()
-        self._wire.send(0, BYE)
-        self._wire.flush(_GRACE)
+        with Signals() as signals:
+            backoff = Backoff()
+            while self._status is None:
+                if self._take_orders() or self._leases:
+                    backoff.reset()
+                if self._leases and self._status is None:
+                    self._work(self._leases.popleft())
+                else:
+                    backoff.wait()
+                if signals.seen and not self._is_signalled:
+                    self._is_signalled = True
+                    self._wire.send(0, SIGNALLED)
+            self._wire.send(0, BYE)
+            self._wire.flush(_GRACE)
         return self._status
 
     def _take_orders(self) -> bool:
@@ -405,7 +430,15 @@ class _Rank:
         if lease.generation != self._evaluator.generation.index or lease.start >= self._cut:
             self._wire.send(0, SKIPPED)
         else:
-            self._wire.send(0, RECORDS, pack(self._evaluator(lease.start, lease.stop)))
+            try:
+                records = self._evaluator(lease.start, lease.stop)
+            except KeyboardInterrupt:  # a signal, and the grace is over
+                self._wire.send(0, SKIPPED)
+            except Exception:
+                told = f"{self._where} failed in evaluation {lease}:\n{traceback.format_exc()}"
+                self._wire.send(0, BROKEN, told.encode())
+            else:
+                self._wire.send(0, RECORDS, pack(records))
 
 
 def _finish(status: int) -> None:

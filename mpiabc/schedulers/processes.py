@@ -121,13 +121,17 @@ class ProcessesEngine:
                 continue
             child.is_ready = True
             if message.startswith(b"E"):
-                raise SchedulerError(f"a worker process could not start:\n{message[1:].decode()}")
+                raise SchedulerError(f"process {child.process.pid} broke down:\n{message[1:].decode()}")
             if message.startswith(b"R"):
                 child.leases.pop(0)
                 reports.append(unpack(memoryview(message)[8:]))
             elif message.startswith(b"S"):
                 child.leases.pop(0)
         return reports
+
+    def waiting(self) -> list[Lease]:
+        """Second leases of busy children."""
+        return [lease for child in self._children for lease in child.leases[1:]]
 
     def cancel(self, cut: float) -> None:
         """Children skip leases above the cut that they have not begun."""
@@ -307,7 +311,12 @@ def _serve(connection: Connection, get_problem: Callable[[], Any]) -> None:
         return
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"H")
-        _work(connection, problem)
+        try:
+            _work(connection, problem)
+        except (EOFError, OSError):
+            raise
+        except Exception:
+            connection.send_bytes(b"E" + traceback.format_exc().encode())
 
 
 def _work(connection: Connection, problem: Any) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 from mpiabc.generation import Evaluator, Generation
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers.base import Lost
+from mpiabc.streams import BLOCK
+
+_SLICE = 0.01  # seconds of work between two looks at the rest of the world
 
 
 class Serial:
@@ -29,7 +32,10 @@ class Serial:
 
 
 class SerialEngine:
-    """Evaluates the lease it was given when it is polled."""
+    """Evaluates the lease it was given when it is polled, a slice at a time.
+
+    Between slices the driver sees signals and, on rank 0, what the other ranks have sent.
+    """
 
     workers = 1
 
@@ -37,6 +43,8 @@ class SerialEngine:
         self._problem = problem
         self._where = where
         self._leases: deque[Lease] = deque()
+        self._step = BLOCK if problem.vectorized else 1
+        self._cost = _SLICE  # seconds for one step of ids
 
     def begin(self, generation: Generation) -> None:
         """Start on a generation."""
@@ -55,8 +63,17 @@ class SerialEngine:
         """Evaluate what there is."""
         if not self._leases:
             return []
-        lease = self._leases.popleft()
-        return [self._evaluator(lease.start, lease.stop)]
+        generation, start, stop = self._leases.popleft()
+        middle = min(stop, start + self._step * max(1, int(_SLICE / self._cost)))
+        if middle < stop:
+            self._leases.appendleft(Lease(generation, middle, stop))
+        records = self._evaluator(start, middle)
+        self._cost = max(1e-9, self._step * records.seconds / len(records))
+        return [records]
+
+    def waiting(self) -> list[Lease]:
+        """None that another worker could take over."""
+        return []
 
     def cancel(self, cut: float) -> None:
         """Forget a lease above the cut."""

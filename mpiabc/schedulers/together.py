@@ -31,7 +31,10 @@ class Backoff:
 
 
 class Together:
-    """Engines that share one ledger: a lease goes to the one with the most room."""
+    """Engines that share one ledger: a lease goes to the one with the most room.
+
+    One that evaluates while it is polled comes last: it works when the others have what they need.
+    """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = list(engines)
@@ -58,15 +61,21 @@ class Together:
         free.submit(lease)
 
     def poll(self, timeout: float) -> list[Records | Lost]:
-        """What any has; asks them in turn, less and less often."""
+        """What the first one that has anything has; asks them in turn, less and less often."""
         end = time.monotonic() + timeout
         backoff = Backoff()
         while True:
-            reports = [report for engine in self._engines for report in engine.poll(0)]
+            for engine in self._engines:
+                if reports := engine.poll(0):
+                    return reports
             left = end - time.monotonic()
-            if reports or left <= 0:
-                return reports
+            if left <= 0:
+                return []
             backoff.wait(left)
+
+    def waiting(self) -> list[Lease]:
+        """The waiting leases of all."""
+        return [lease for engine in self._engines for lease in engine.waiting()]
 
     def cancel(self, cut: float) -> None:
         """Tell all."""
