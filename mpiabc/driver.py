@@ -25,7 +25,7 @@ _TARGET = 0.05  # seconds of work in a lease
 _LEAST = 0.0005  # seconds of work below which a message costs more than it carries
 _PREFETCH = 0.25  # seconds of work in a lease above which waiting for the next one costs nothing
 _POLL = 0.05  # seconds between two looks at the clock and the signals
-_MOST_DEATHS = 3  # of workers on the same single evaluation, before it counts as failed
+_MOST_DEATHS = 10  # of workers on the same single evaluation, before it counts as failed
 _ALL_FAIL = 1000  # evaluations, all failed, after which going on is hopeless
 
 
@@ -114,6 +114,7 @@ class Driver:
                 self._wind_up(why)
             self._feed()
             self._take(self._engine.poll(_POLL))
+            self._count_failures()
             self._progress.tick(ledger, self._engine)
         self._engine.cancel(0)
         return None
@@ -159,33 +160,37 @@ class Driver:
             self._engine.cancel(self._cut)
 
     def _lose(self, lost: Lost) -> None:
-        """A worker died: its evaluations go out again, one by one if they may be the cause."""
-        lease = lost.lease
+        """A worker died: its evaluations go out again, in halves, as one of them may be the cause."""
+        lease, step = lost.lease, self._ledger.step
         if lease.generation != self._generation.index:
             return
-        deaths = self._deaths[lease.start] = self._deaths.get(lease.start, 0) + 1
-        if deaths >= _MOST_DEATHS and lease.stop == lease.start + 1:
-            self._tell(_died(lost, self._theta_of(self._generation, lease.start)))
-        elif deaths >= _MOST_DEATHS:
-            for id in range(lease.start, lease.stop):
-                self._ledger.give_back(id, id + 1)
-        else:
+        if lease.stop - lease.start > step:
+            middle = lease.start + max(step, (lease.stop - lease.start) // 2 // step * step)
+            self._ledger.give_back(lease.start, middle)
+            self._ledger.give_back(middle, lease.stop)
+            return
+        self._deaths[lease.start] = self._deaths.get(lease.start, 0) + 1
+        if self._deaths[lease.start] < _MOST_DEATHS:
             self._ledger.give_back(lease.start, lease.stop)
+        else:
+            self._tell(_died(lost, self._theta_of(self._generation, lease.start)))
 
     def _judge(self, failure: Failure) -> None:
-        """Raise SimulatorError if this failure ends the run."""
-        on_error = self.limits.on_error
-        if isinstance(self._ledger, Ledger) and failure.index >= self._ledger.cut:
-            return
-        if on_error == "raise":
+        """Raise SimulatorError if a single failure ends the run."""
+        is_needed = not isinstance(self._ledger, Ledger) or failure.index < self._ledger.cut
+        if self.limits.on_error == "raise" and is_needed:
             raise SimulatorError(str(failure))
-        below = len(self._ledger.failures_below_cut())
-        if isinstance(on_error, int) and self.limits.failures_before + below >= on_error:
-            raise SimulatorError(
-                f"{on_error} evaluations failed, as many as on_error allows; last\n{failure}"
-            )
-        if below >= _ALL_FAIL and below >= self._ledger.known and not self._ledger.accepted:
-            raise SimulatorError(f"all of the first {below} evaluations failed; last\n{failure}")
+
+    def _count_failures(self) -> None:
+        """Raise SimulatorError if there are too many; only those below the frontier count for sure."""
+        failures = self._ledger.failures_below_cut() if self._ledger.has_failures else []
+        on_error = self.limits.on_error
+        spare = on_error - self.limits.failures_before if isinstance(on_error, int) else math.inf
+        if len(failures) >= spare:
+            last = failures[int(spare) - 1]
+            raise SimulatorError(f"{on_error} evaluations failed, as many as on_error allows; last\n{last}")
+        if len(failures) >= _ALL_FAIL and len(failures) >= self._ledger.frontier:
+            raise SimulatorError(f"all of the first {len(failures)} evaluations failed; last\n{failures[-1]}")
 
     def _wind_up(self, why: str) -> None:
         """Collect what is being finished, for a short while, then raise Interrupted."""
@@ -210,7 +215,7 @@ def _died(lost: Lost, theta: dict[str, float]) -> Records:
     )
     return Records(
         *lost.lease,
-        np.array([Status.FAILED], np.uint8),
+        np.full(lost.lease.stop - lost.lease.start, Status.FAILED, np.uint8),
         none.astype(np.int64),
         none.reshape(0, 0),
         none,

@@ -67,6 +67,11 @@ class _Addresses:
         self.give_back(0, self.issued)
 
     @property
+    def has_failures(self) -> bool:
+        """Whether any evaluation has failed."""
+        return bool(self._failures)
+
+    @property
     def in_flight(self) -> int:
         """Addresses handed out and neither known nor given back."""
         return self.issued - self.known - sum(stop - start for start, stop in self._returned)

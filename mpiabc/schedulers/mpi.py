@@ -6,6 +6,7 @@ while it waits, signals are seen, and no rank is ever stuck in a collective call
 """
 
 import contextlib
+import math
 import os
 import pickle
 import platform
@@ -38,6 +39,7 @@ READY, RECORDS, SKIPPED, BROKEN, SIGNALLED, BYE = range(11, 17)
 _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
 _SLOW = 0.005  # seconds: from here on rank 0 simulates in a child process
+_SILENCE = 10.0  # seconds after which a rank that failed takes rank 0 for stuck, and ends the job
 _GRACE = 2.0  # seconds that ranks have to answer before the job is aborted
 
 #: What launchers say about the number of ranks they started.
@@ -297,7 +299,10 @@ class Ranks:
             rank, tag, content = message
             if tag == RECORDS:
                 self._leases[rank].popleft()
-                reports.append(unpack(content))
+                records = unpack(content)
+                reports.append(records)
+                if records.failures:
+                    self._wire.send(rank, CANCEL, _CUT.pack(self._generation, math.inf))  # "I am here"
             elif tag == SKIPPED:
                 self._leases[rank].popleft()
             elif tag == READY:
@@ -338,7 +343,9 @@ class Ranks:
                 self.poll(0)
             backoff.wait()
         if len(self._ended) < len(self._leases):
-            _abort(self._wire.comm, status)
+            error = sys.exc_info()[1]
+            is_told = error is None or isinstance(error, Interrupted)
+            _abort(self._wire.comm, status, "" if is_told else f"{type(error).__name__}: {error}")
 
     def _room(self, rank: int, depth: int) -> int:
         """Leases that a rank can take: none while it is still busy with another generation."""
@@ -361,11 +368,10 @@ class Ranks:
         self._ready.add(rank)
 
 
-def _abort(comm: Any, status: int) -> None:
+def _abort(comm: Any, status: int, message: str) -> None:
     """End the job: some rank is in a simulation that does not return. Never returns."""
-    error = sys.exception()
-    if error is not None and not isinstance(error, Interrupted):
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    if message:
+        print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     comm.Abort(status)
@@ -386,6 +392,8 @@ class _Rank:
         self._cut = float("inf")
         self._status: int | None = None
         self._is_signalled = False
+        self._failure = ""  # not answered yet
+        self._give_up_at = math.inf
 
     def run(self) -> int:
         """Work until rank 0 says that the run is over; returns its status."""
@@ -398,6 +406,8 @@ class _Rank:
                     self._work(self._leases.popleft())
                 else:
                     backoff.wait()
+                if self._failure and time.monotonic() > self._give_up_at:
+                    _abort(self._wire.comm, 1, self._failure)
                 if signals.seen and not self._is_signalled:
                     self._is_signalled = True
                     self._wire.send(0, SIGNALLED)
@@ -409,7 +419,7 @@ class _Rank:
         """Read all that has arrived; whether there was anything."""
         is_any = False
         while message := self._wire.receive():
-            is_any = True
+            is_any, self._failure = True, ""
             _, tag, content = message
             if tag == LEASE:
                 self._leases.append(Lease(*_LEASE.unpack(content)))
@@ -439,6 +449,9 @@ class _Rank:
                 self._wire.send(0, BROKEN, told.encode())
             else:
                 self._wire.send(0, RECORDS, pack(records))
+                if records.failures and self._problem.on_error == "raise":
+                    self._failure = str(records.failures[0])
+                    self._give_up_at = time.monotonic() + _SILENCE
 
 
 def _finish(status: int) -> None:

@@ -15,9 +15,7 @@ def problem(simulate, **options):
 
 def sampler(simulate, n, **options):
     """Five generations of the toy problem."""
-    return mpiabc.ABCSMC(
-        problem(simulate, **options), n, threshold=mpiabc.Listed(THRESHOLDS), seed=1
-    )
+    return mpiabc.ABCSMC(problem(simulate, **options), n, threshold=mpiabc.Listed(THRESHOLDS), seed=1)
 
 
 def trivial(theta, rng):

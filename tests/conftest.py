@@ -1,0 +1,94 @@
+"""Where the tests find their parts: both MPIs, each in an environment of its own."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+_SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi")
+
+
+def missing(part):
+    """A part of the outside world is not here: a failure in CI, a skip with its reason elsewhere."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(part)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """An MPI with the Python that belongs to it."""
+
+    name: str
+    bin: Path
+
+    def command(self, n, *arguments):
+        return [str(self.bin / "mpirun"), "-n", str(n), str(self.bin / "python"), *map(str, arguments)]
+
+    def start(self, n, *arguments, **options):
+        """The running job; its output is in one pipe."""
+        return subprocess.Popen(
+            self.command(n, *arguments),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            **options,
+        )
+
+    def run(self, n, *arguments, timeout=120):
+        """The finished job."""
+        job = self.start(n, *arguments)
+        try:
+            output, _ = job.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            job.kill()
+            output, _ = job.communicate()
+            pytest.fail(f"the job hangs; it said:\n{output}")
+        return subprocess.CompletedProcess(job.args, job.returncode, output)
+
+
+def environment(**extra):
+    """The tests' environment for a child process: the checkout first, any MPI at any size, as anyone."""
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        **extra,
+    }
+
+
+def _installed(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _environment_of(name):
+    """The folder of executables of an environment with this MPI, made if there is none."""
+    if _installed(name):
+        return Path(sys.executable).parent
+    folder = ROOT / f".venv-{name}"
+    mark = folder / "complete"
+    packages = [f"{package}=={_installed(package)}" for package in _SHARED]
+    if not mark.exists() or mark.read_text() != " ".join(packages):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", *packages, name]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode:
+            missing(f"cannot install {name}: {done.stderr.strip().splitlines()[-1]}")
+        mark.write_text(" ".join(packages))
+    return folder / "bin"
+
+
+@pytest.fixture(scope="session", params=["mpich", "openmpi"])
+def mpi(request):
+    """Each of the two MPIs in turn."""
+    return Launcher(request.param, _environment_of(request.param))

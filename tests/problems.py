@@ -1,0 +1,57 @@
+"""Problems with closed-form answers, and the runs that tests make of them."""
+
+import time
+
+import numpy as np
+from scipy import integrate, stats
+
+import mpiabc
+
+
+def gaussian(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal()}
+
+
+def gaussian_vectorized(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal(theta["mu"].shape)}
+
+
+def gaussian_slow(theta, rng):
+    y = gaussian(theta, rng)
+    time.sleep(0.005 * rng.random())
+    return y
+
+
+def problem(simulate=gaussian, *, observed=1.0, **options):
+    """mu ~ N(0, 2^2), y ~ N(mu, 1): target 1 of the statistics."""
+    return mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Normal(0, 2)), simulate, {"y": observed}, **options)
+
+
+def sampler(n=100, thresholds=(3, 1.5, 0.8), seed=1, simulate=gaussian, kernel=None, **options):
+    return mpiabc.ABCSMC(
+        problem(simulate, **options), n, threshold=mpiabc.Listed(thresholds), seed=seed, kernel=kernel
+    )
+
+
+def digests(history):
+    return [population.digest() for population in history]
+
+
+class Posterior:
+    """The exact ABC posterior of a location theta with noise N(0, s^2), accepted within e of y0."""
+
+    def __init__(self, prior, y0, e, s=1.0, low=-30.0, high=30.0):
+        low, high = max(low, prior.support()[0]), min(high, prior.support()[1])
+        grid = np.linspace(low, high, 20_001)
+        density = prior.pdf(grid) * (
+            stats.norm.cdf((y0 + e - grid) / s) - stats.norm.cdf((y0 - e - grid) / s)
+        )
+        self.evidence = integrate.trapezoid(density, grid)
+        self._grid, self._density = grid, density / self.evidence
+        self._cdf = np.concatenate([[0], integrate.cumulative_trapezoid(self._density, grid)])
+
+    def expect(self, f):
+        return integrate.trapezoid(f(self._grid) * self._density, self._grid)
+
+    def cdf(self, x):
+        return np.interp(x, self._grid, self._cdf)

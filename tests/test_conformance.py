@@ -1,0 +1,175 @@
+"""What every scheduler must do: the same digest, the truth, the same treatment of failures."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+import mpiabc
+from mpiabc import schedulers
+from tests import problems
+from tests.programs import digests as program
+
+SCHEDULERS = {
+    "serial": schedulers.Serial(),
+    "processes 1": schedulers.Processes(1),
+    "processes 2": schedulers.Processes(2),
+    "processes 3": schedulers.Processes(3),
+    "processes, spawned": schedulers.Processes(2, start="spawn"),
+    "auto": "auto",
+}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The digests of the serial run, and of one rank for static scheduling."""
+    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+
+
+@pytest.mark.parametrize("variant", program.VARIANTS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_digest_does_not_depend_on_the_scheduler(scheduler, variant, expected):
+    assert program.digests(SCHEDULERS[scheduler], variant) == expected[variant]
+
+
+def test_digest_does_not_depend_on_the_number_of_ranks(mpi, expected):
+    """Dynamic as serial; static as static on one rank; on 1, 2, 3 and 5 ranks of both MPIs."""
+    static = None
+    for ranks in (1, 2, 3, 5):
+        job = mpi.run(ranks, "-m", "tests.programs.digests", "mpi", "mpi-static")
+        assert job.returncode == 0, job.stdout
+        (line,) = [line for line in job.stdout.splitlines() if line.startswith("DIGESTS")]
+        found = json.loads(line.removeprefix("DIGESTS"))
+        assert {v: found[f"mpi, {v}"] for v in program.VARIANTS} == expected
+        static_now = [found[f"mpi-static, {v}"] for v in program.VARIANTS]
+        static = static or static_now
+        assert static_now == static
+        assert not any(digest in expected.values() for digest in static_now)
+
+
+FAILURES = {
+    "exception": "RuntimeError: the pump broke",
+    "SystemExit": "SystemExit: 0",
+    "os._exit": "the simulator called os._exit(0)",
+    "nan": "the distance of the simulated from the observed data is nan",
+    "shape": 'it is {"y": array (3,)}, expected {"y": float}',
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "scheduler"), [*((how, "mpi") for how in FAILURES), ("exception", "mpi-static")]
+)
+def test_failing_evaluation_ends_the_job_and_is_named(mpi, how, scheduler, tmp_path):
+    """Within seconds, non-zero, with address, theta, rank, host and traceback in the last lines."""
+    began = time.monotonic()
+    job = mpi.run(2, "-m", "tests.programs.failing", how, scheduler, "raise", tmp_path / "run.db")
+    assert time.monotonic() - began < 10  # 5 s after the failure, with the start of the job
+    assert job.returncode not in (0, 75)
+    told = job.stdout[job.stdout.index("mpiabc.errors.SimulatorError") :]
+    assert told.startswith("mpiabc.errors.SimulatorError: evaluation 0:137 failed on rank ")
+    assert "theta: mu=" in told
+    assert FAILURES[how] in told
+    assert job.stdout.count("SimulatorError:") == 1
+    if how in ("exception", "SystemExit", "os._exit"):
+        assert "in simulate" in told
+    assert len(mpiabc.open(tmp_path / "run.db")) == 0
+
+
+def test_job_ends_although_another_rank_is_stuck_in_a_simulation(mpi, tmp_path):
+    began = time.monotonic()
+    job = mpi.run(3, "-m", "tests.programs.failing", "hang elsewhere", "mpi", "raise", tmp_path / "run.db")
+    assert time.monotonic() - began < 30  # rank 0 may be the one that is stuck: it is given 10 s to answer
+    assert job.returncode not in (0, 75)
+    assert "evaluation 0:130 failed on rank" in job.stdout
+    assert "the pump broke" in job.stdout
+
+
+def test_policy_on_error_holds_on_ranks(mpi, tmp_path):
+    def run(on_error):
+        return mpi.run(
+            2, "-m", "tests.programs.failing", "exception", "mpi", on_error, tmp_path / f"{on_error}.db"
+        )
+
+    rejected, counted, stopped = run("reject"), run("3"), run("2")
+    assert rejected.returncode == counted.returncode == 0, rejected.stdout + counted.stdout
+    assert rejected.stdout == counted.stdout  # the digest too: a policy is no setting of the population
+    assert "['0:137', '1:137']" in rejected.stdout
+    assert stopped.returncode == 1
+    assert "2 evaluations failed, as many as on_error allows" in stopped.stdout
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_failing_evaluation_ends_a_run_in_processes(how, tmp_path):
+    def simulate(theta, rng, *, id):
+        return _go_wrong(how) if id.index == 30 else problems.gaussian(theta, rng)
+
+    sampler = problems.sampler(simulate=simulate)
+    with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:30 failed on process") as error:
+        sampler.run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
+    assert FAILURES[how] in str(error.value)
+
+
+def _go_wrong(how):
+    if how == "exception":
+        raise RuntimeError("the pump broke")
+    if how == "SystemExit":
+        raise SystemExit(0)
+    if how == "os._exit":
+        os._exit(0)
+    return {"y": float("nan") if how == "nan" else [0.0, 0.0, 0.0]}
+
+
+def test_killed_workers_are_replaced_and_change_nothing(tmp_path):
+    """A child is killed every few evaluations of generation 0; the digest is that of a quiet run."""
+    sampler = problems.sampler(simulate=_suicidal)
+    quiet = problems.sampler(simulate=problems.gaussian)
+    flag = tmp_path / "killed"
+    _suicidal.folder = flag
+    flag.mkdir()
+    history = sampler.run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
+    assert len(list(flag.iterdir())) >= 3
+    assert problems.digests(history) == problems.digests(quiet.run(tmp_path / "b.db", scheduler="serial"))
+
+
+def _suicidal(theta, rng, *, id):
+    mark = _suicidal.folder / f"{id}"
+    if id.index % 40 == 39 and id.generation == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return problems.gaussian(theta, rng)
+
+
+def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):
+    def simulate(theta, rng, *, id):
+        if id.index == 30:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return problems.gaussian(theta, rng)
+
+    with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:30 failed") as error:
+        problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
+    assert "was ended by SIGSEGV" in str(error.value)
+    assert "theta: mu=" in str(error.value)
+
+
+def test_problem_that_cannot_travel_is_refused_where_it_must(tmp_path):
+    handle = multiprocessing.Lock()
+
+    def simulate(theta, rng):
+        with handle:
+            return problems.gaussian(theta, rng)
+
+    with pytest.raises(mpiabc.SchedulerError, match="cannot be sent to another process"):
+        problems.sampler(simulate=simulate).run(
+            tmp_path / "run.db", scheduler=schedulers.Processes(2, start="spawn")
+        )
+
+
+def test_all_failing_simulator_ends_the_run_under_reject(tmp_path):
+    def simulate(theta, rng):
+        raise RuntimeError("always")
+
+    with pytest.raises(mpiabc.SimulatorError, match=r"all of the first \d+ evaluations failed"):
+        problems.sampler(simulate=simulate, on_error="reject").run(tmp_path / "run.db", scheduler="serial")

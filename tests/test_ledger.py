@@ -1,0 +1,139 @@
+"""The ledger comes to the same population whatever happens to leases."""
+
+import numpy as np
+import pytest
+
+from mpiabc.generation import Generation, evaluate
+from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.records import Status, pack, unpack
+from mpiabc.streams import BLOCK, stream_key
+from tests import problems
+from tests.cluster import Simulated, random_time
+
+
+def generation(problem, size=20, epsilon=1.0, **options):
+    return Generation(0, stream_key(7), epsilon, problem.prior, size, **options)
+
+
+def told(ledger, problem, order, start, stop):
+    ledger.tell(evaluate(problem, order, start, stop))
+
+
+def test_cut_is_one_past_the_nth_acceptance_in_id_order():
+    problem = problems.problem()
+    order = generation(problem)
+    ledger = Ledger(0, 20)
+    told(ledger, problem, order, 100, 300)
+    assert not ledger.complete
+    assert ledger.frontier == 0
+    told(ledger, problem, order, 0, 100)
+    status = evaluate(problem, order, 0, 300).status
+    assert ledger.cut == np.flatnonzero(status == Status.ACCEPTED)[19] + 1
+    assert ledger.complete
+    assert ledger.population()["ids"].max() == ledger.cut - 1
+
+
+def test_cut_only_falls_and_nothing_new_is_issued_once_n_acceptances_are_known():
+    problem = problems.problem()
+    order = generation(problem)
+    ledger = Ledger(0, 20)
+    leases = [ledger.lease(50) for _ in range(8)]
+    cuts = []
+    for lease in reversed(leases):
+        told(ledger, problem, order, lease.start, lease.stop)
+        cuts.append(ledger.cut)
+        assert (ledger.lease(10) is None) == (ledger.cut < np.inf)
+    assert cuts == sorted(cuts, reverse=True)
+
+
+def test_records_told_twice_or_in_overlapping_pieces_count_once():
+    problem = problems.problem()
+    order = generation(problem)
+    once, often = Ledger(0, 20), Ledger(0, 20)
+    told(once, problem, order, 0, 300)
+    for start, stop in [(0, 100), (50, 200), (0, 100), (150, 300), (0, 300)]:
+        told(often, problem, order, start, stop)
+    assert once.counts() == often.counts()
+    assert once.known == often.known == 300
+    for name, column in once.population().items():
+        np.testing.assert_array_equal(column, often.population()[name])
+
+
+def test_records_of_another_generation_are_ignored():
+    ledger = Ledger(1, 20)
+    assert not ledger.tell(evaluate(problems.problem(), generation(problems.problem()), 0, 10))
+    assert ledger.known == 0
+
+
+def test_lost_leases_go_out_again_and_only_what_is_unknown():
+    problem = problems.problem()
+    order = generation(problem)
+    ledger = Ledger(0, 20)
+    lease = ledger.lease(50)
+    told(ledger, problem, order, 10, 20)
+    ledger.give_back(lease.start, lease.stop)
+    assert ledger.in_flight == 0
+    assert [ledger.lease(100)[1:] for _ in range(2)] == [(0, 10), (20, 50)]
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_simulation_budget_is_exhausted_at_the_same_place_on_every_schedule(vectorized):
+    simulate = problems.gaussian_vectorized if vectorized else problems.gaussian
+    problem = problems.problem(simulate, vectorized=vectorized)
+    step = BLOCK if vectorized else 1
+    needed = Ledger(0, 100, step=step)
+    while not needed.complete:
+        told(needed, problem, generation(problem, 100), *needed.lease(64)[1:])
+    used = needed.counts()[1]
+    for budget, expected in [(used, None), (used - 1, "simulations")]:
+        ledger = Ledger(0, 100, step=step, most_simulations=budget)
+        while not ledger.complete and not ledger.exhausted:
+            told(ledger, problem, generation(problem, 100), *ledger.lease(7)[1:])
+        assert ledger.exhausted == expected
+
+
+def test_slots_are_complete_when_each_has_its_acceptance():
+    problem = problems.problem()
+    order = generation(problem, 300, is_static=True)
+    whole, pieces = SlotLedger(0, 300), SlotLedger(0, 300)
+    told(whole, problem, order, 0, 300)
+    for start, stop in [(200, 300), (0, 7), (7, 200), (100, 220)]:
+        assert not pieces.complete or start == 100
+        told(pieces, problem, order, start, stop)
+    assert whole.complete
+    assert pieces.complete
+    assert whole.counts() == pieces.counts()
+    np.testing.assert_array_equal(whole.population()["ids"], pieces.population()["ids"])
+    np.testing.assert_array_equal(np.sort(whole.population()["ids"] % order.stride), np.arange(300))
+
+
+def test_records_survive_the_wire():
+    problem = problems.problem(on_error="reject", simulate=lambda theta, rng: 1 / 0)
+    for records in (
+        evaluate(problems.problem(), generation(problems.problem()), 3, 400),
+        evaluate(problem, generation(problem), 0, 3),
+        evaluate(problems.problem(), generation(problems.problem(), is_static=True), 5, 20),
+    ):
+        again = unpack(pack(records))
+        assert again.lease == records.lease
+        assert again.failures == records.failures
+        for name in ("status", "ids", "theta", "distances", "log_weights", "summaries", "tries"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(records, name))
+    with pytest.raises(ValueError, match="does not fit"):
+        unpack(pack(records)[:-1])
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_population_does_not_depend_on_completion_order_losses_or_duplicates(tmp_path, is_static, vectorized):
+    """Two thousand schedules of 1 to 40 workers in all: the first N acceptances by id win."""
+    simulate = problems.gaussian_vectorized if vectorized else problems.gaussian
+    sampler = problems.sampler(8, (3, 1.5), simulate=simulate, vectorized=vectorized)
+    expected = None
+    for seed in range(500):
+        scheduler = Simulated(
+            1 + seed % 40, random_time, is_static=is_static, seed=seed, loss=0.2, duplicate=0.2
+        )
+        history = sampler.run(tmp_path / "run.db", scheduler=scheduler, overwrite=True)
+        expected = expected or problems.digests(history)
+        assert problems.digests(history) == expected
