@@ -113,18 +113,21 @@ def _check_scale(kernel: "Gaussian | LocalGaussian") -> None:
 
 
 def _cholesky(covariance: np.ndarray, population: Population) -> np.ndarray:
-    """Cholesky factor; too few particles for a full covariance leave its diagonal."""
-    variance = np.diagonal(covariance)
-    if not np.all(variance > 0):
-        name = population.names[int(np.argmin(variance))]
+    """Cholesky factor; where there are too few particles for a full covariance, of its diagonal."""
+    constant = np.flatnonzero(np.ptp(population.theta, axis=0) == 0)
+    if constant.size:
         raise ProblemError(
-            f"parameter {name!r} has the same value in all particles of generation "
+            f"parameter {population.names[constant[0]]!r} has the same value in all particles of generation "
             f"{population.generation}, so no kernel fits: use a larger population or a gentler threshold"
         )
+    variance = np.diagonal(covariance)
     try:
-        return np.linalg.cholesky(covariance)
+        factor = np.linalg.cholesky(covariance)
+        if np.all(np.square(np.diagonal(factor)) > 1e-10 * variance):
+            return factor
     except np.linalg.LinAlgError:
-        return np.diag(np.sqrt(variance))
+        pass
+    return np.diag(np.sqrt(variance))
 
 
 def _parents(cumulative: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

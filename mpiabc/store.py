@@ -6,6 +6,7 @@ network file systems; where file locks do not work either, SQLite is told to do 
 safe because one process writes and readers check what they read.
 """
 
+import errno
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ class Store:
         self._lock = _lock(self.path)
         try:
             with _errors_told(self.path):
-                self._db = _connect_to_write(self.path)
+                self._db = _connect(self.path, "mode=rwc")
                 self._check_kind()
         except BaseException:
             self.__exit__()
@@ -141,6 +143,9 @@ class Store:
     def _check_kind(self) -> None:
         """A new file may be ours; another program's file is left alone."""
         assert self._db is not None
+        self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.execute("BEGIN IMMEDIATE")  # finds out now whether the file can be written
+        self._db.execute("ROLLBACK")
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._is_new = tables == 0
         if not self._is_new:
@@ -276,47 +281,46 @@ def _check_format(db: sqlite3.Connection, path: Path) -> None:
 # Connections: with the system's file locks where they work, without where they do not.
 
 
-def _connect_to_write(path: Path) -> sqlite3.Connection:
-    for options in ("", "?nolock=1"):
-        db = sqlite3.connect(
-            f"{path.absolute().as_uri()}{options}", uri=True, isolation_level=None, timeout=_PATIENCE
-        )
-        try:
-            db.execute("PRAGMA journal_mode = DELETE")
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("ROLLBACK")
-        except sqlite3.OperationalError as error:
-            db.close()
-            if options or not _is_about_locks(error):
-                raise
-            _log.info("file locks do not work for %s: going on without them", path)
-            continue
-        return db
-    raise AssertionError("unreachable")
+def _connect(path: Path, options: str) -> sqlite3.Connection:
+    """A connection; `options` are those of an SQLite URI."""
+    if not _locks_work(path.absolute().parent):
+        options = f"{options}&nolock=1"
+    uri = f"{path.absolute().as_uri()}?{options}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_PATIENCE)
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
     last: sqlite3.OperationalError | None = None
     for _ in _attempts():
-        for options in ("?mode=ro", "?mode=ro&nolock=1", "?mode=rw"):  # the last recovers a killed run's file
-            db = sqlite3.connect(f"{path.absolute().as_uri()}{options}", uri=True, timeout=_PATIENCE)
+        for mode in ("ro", "rw"):  # the second rolls back what a killed run had begun to write
+            db = _connect(path, f"mode={mode}")
             try:
                 db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                return db
             except sqlite3.OperationalError as error:
                 db.close()
                 last = error
-                if options == "?mode=ro" and not _is_about_locks(error):
-                    continue
-            else:
-                return db
     assert last is not None
     raise last
 
 
-def _is_about_locks(error: sqlite3.OperationalError) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(
-        ("SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_IOERR_UNLOCK", "SQLITE_PROTOCOL", "SQLITE_IOERR")
-    )
+@cache
+def _locks_work(folder: Path) -> bool:
+    """Whether the file system of a folder has the locks that SQLite uses; asked of the folder itself."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            _log.info("file locks do not work in %s: going on without them", folder)
+            return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def _attempts(n: int = 5) -> Iterator[int]:

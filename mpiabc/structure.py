@@ -22,6 +22,7 @@ class Structure:
     """
 
     def __init__(self, example: Data) -> None:
+        self._told = _told(example)
         self.is_mapping = isinstance(example, Mapping)
         parts = example if self.is_mapping else {"": example}
         if not parts:
@@ -36,7 +37,7 @@ class Structure:
         self.flatten: Callable[[Data], Row] = self._flattener()
 
     def __str__(self) -> str:
-        return describe(self.shapes if self.is_mapping else self.shapes[""])
+        return self._told
 
     def row(self, data: Data) -> np.ndarray:
         """`data` as a float64 array of shape (size,); raises StructureMismatchError."""
@@ -45,10 +46,9 @@ class Structure:
     def rows(self, data: Data, n: int) -> np.ndarray:
         """The data of `n` simulations, each part with first axis n, as an array (n, size)."""
         out = np.empty((n, self.size))
+        how = f"with a first axis of {n} for a vectorised simulator"
         for name, part in self._parts(data):
-            array = np.asarray(part, dtype=np.float64)
-            if array.shape != (n, *self.shapes[name]):
-                raise self._mismatch(data, f"with a first axis of {n} for a vectorised simulator")
+            array = self._array(part, (n, *self.shapes[name]), data, how)
             out[:, self.slices[name]] = array.reshape(n, -1)
         return out
 
@@ -83,7 +83,7 @@ class Structure:
             try:
                 if len(data) == 1:
                     return [float(data[only])]
-            except (TypeError, KeyError, IndexError):
+            except (TypeError, ValueError, KeyError, IndexError):
                 pass
             raise self._mismatch(data)
 
@@ -99,17 +99,14 @@ class Structure:
         try:
             if len(data) == len(self.shapes):
                 return [float(data[name]) for name in self.shapes]
-        except (TypeError, KeyError, IndexError):
+        except (TypeError, ValueError, KeyError, IndexError):
             pass
         raise self._mismatch(data)
 
     def _flatten_arrays(self, data: Data) -> np.ndarray:
         out = np.empty(self.size)
         for name, part in self._parts(data):
-            array = np.asarray(part, dtype=np.float64)
-            if array.shape != self.shapes[name]:
-                raise self._mismatch(data)
-            out[self.slices[name]] = array.ravel()
+            out[self.slices[name]] = self._array(part, self.shapes[name], data).ravel()
         return out
 
     def _parts(self, data: Data) -> list[tuple[str, Any]]:
@@ -121,8 +118,17 @@ class Structure:
             raise self._mismatch(data)
         return [(name, data[name]) for name in self.shapes]
 
+    def _array(self, part: Any, shape: tuple[int, ...], data: Data, how: str = "") -> np.ndarray:
+        try:
+            array = np.asarray(part, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise self._mismatch(data, how) from None
+        if array.shape != shape:
+            raise self._mismatch(data, how)
+        return array
+
     def _mismatch(self, data: Data, how: str = "") -> StructureMismatchError:
-        return StructureMismatchError(f"it is {_shapes(data)}, expected {self} {how}".rstrip())
+        return StructureMismatchError(f"it is {_told(data)}, expected {self} {how}".rstrip())
 
 
 def _numbers(part: Any, name: str) -> np.ndarray:
@@ -138,14 +144,12 @@ def _numbers(part: Any, name: str) -> np.ndarray:
     return array
 
 
-def _shapes(data: Data) -> str:
+def _told(data: Data) -> str:
+    """What data are, in words: `{"y": float, "z": array (3,)}`."""
     if isinstance(data, Mapping):
-        return describe({str(name): np.shape(part) for name, part in data.items()})
-    return "None" if data is None else describe(np.shape(data))
-
-
-def describe(shapes: Mapping[str, tuple[int, ...]] | tuple[int, ...]) -> str:
-    """A structure in words: `{"y": float, "z": array (3,)}`."""
-    if isinstance(shapes, Mapping):
-        return "{" + ", ".join(f'"{name}": {describe(shape)}' for name, shape in shapes.items()) + "}"
-    return f"array {shapes}" if shapes else "float"
+        return "{" + ", ".join(f'"{name}": {_told(part)}' for name, part in data.items()) + "}"
+    try:
+        shape = np.shape(np.asarray(data, dtype=np.float64))
+    except (TypeError, ValueError):
+        return type(data).__name__
+    return f"array {shape}" if shape else "None" if data is None else "float"

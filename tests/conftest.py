@@ -24,9 +24,10 @@ class Launcher:
 
     name: str
     bin: Path
+    python: Path  # the folder of its python
 
     def command(self, n, *arguments):
-        return [str(self.bin / "mpirun"), "-n", str(n), str(self.bin / "python"), *map(str, arguments)]
+        return [str(self.bin / "mpirun"), "-n", str(n), str(self.python / "python"), *map(str, arguments)]
 
     def start(self, n, *arguments, **options):
         """The running job; its output is in one pipe."""
@@ -71,7 +72,7 @@ def _installed(name):
         return None
 
 
-def _environment_of(name):
+def environment_of(name):
     """The folder of executables of an environment with this MPI, made if there is none."""
     if _installed(name):
         return Path(sys.executable).parent
@@ -91,4 +92,5 @@ def _environment_of(name):
 @pytest.fixture(scope="session", params=["mpich", "openmpi"])
 def mpi(request):
     """Each of the two MPIs in turn."""
-    return Launcher(request.param, _environment_of(request.param))
+    folder = environment_of(request.param)
+    return Launcher(request.param, folder, folder)

@@ -55,7 +55,7 @@ def launched_size() -> int:
 def load_mpi() -> Any:
     """mpi4py.MPI, initialised. Raises SchedulerError if there is no MPI, or N singletons."""
     try:
-        from mpi4py import MPI as library  # noqa: N811
+        library = _import_mpi()
     except (ImportError, RuntimeError) as error:
         raise SchedulerError(
             f"mpi4py found no MPI library ({str(error).splitlines()[0]}): install `mpiabc[mpich]` or "
@@ -63,16 +63,36 @@ def load_mpi() -> Any:
         ) from None
     size, launched = library.COMM_WORLD.size, launched_size()
     if size == 1 and launched > 1:
-        raise SchedulerError(
-            f"the launcher started {launched} ranks but MPI sees only this one, so each would run alone: "
-            f"mpirun and mpi4py belong to different MPIs (mpi4py uses {_library_name(library)}); use the "
-            "mpirun of that one, or srun with the right --mpi"
-        )
+        raise _wrong_launcher(library, launched)
     return library
 
 
-def _library_name(library: Any) -> str:
-    return library.Get_library_version().strip("\0").split("\n")[0].strip()
+def _import_mpi() -> Any:
+    """mpi4py.MPI, initialised unless the launcher is of another MPI, which some answer by an abort."""
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI as library  # noqa: N811
+
+        return library
+    import mpi4py
+
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    from mpi4py import MPI as library  # noqa: N811
+
+    is_open_mpi = "Open MPI" in library.Get_library_version()
+    if "OMPI_COMM_WORLD_SIZE" in os.environ and not is_open_mpi and launched_size() > 1:
+        raise _wrong_launcher(library, launched_size())
+    if not library.Is_initialized():
+        library.Init_thread()
+    return library
+
+
+def _wrong_launcher(library: Any, launched: int) -> SchedulerError:
+    name = library.Get_library_version().strip("\0").splitlines()[0].strip()
+    return SchedulerError(
+        f"the launcher started {launched} ranks but MPI sees only this one, so each would run alone: "
+        f"mpirun and mpi4py belong to different MPIs (mpi4py uses {name}); use the mpirun of that one, or "
+        "srun with the right --mpi"
+    )
 
 
 class MPI:
@@ -343,7 +363,7 @@ class Ranks:
                 self.poll(0)
             backoff.wait()
         if len(self._ended) < len(self._leases):
-            error = sys.exc_info()[1]
+            error = sys.exception()
             is_told = error is None or isinstance(error, Interrupted)
             _abort(self._wire.comm, status, "" if is_told else f"{type(error).__name__}: {error}")
 

@@ -46,12 +46,13 @@ def measure(scheduler):
                         if history is not None:
                             results.append(needed(history, busy) / CORES / wall)
                 if results:
-                    row = (
-                        f"{scheduler:<11}{seconds * 1e3:5.0f} ms  {'C, holds GIL' if holds_gil else 'pure Python':<14}"
-                        f"{'lognormal' if is_lognormal else 'even':<11}{sorted(results)[1]:.3f}   "
-                        f"({min(results):.3f} to {max(results):.3f})"
+                    simulator = "C, holds GIL" if holds_gil else "pure Python"
+                    run_times = "lognormal" if is_lognormal else "even"
+                    print(
+                        f"{scheduler:<11}{seconds * 1e3:5.0f} ms  {simulator:<14}{run_times:<11}"
+                        f"{sorted(results)[1]:.3f}   ({min(results):.3f} to {max(results):.3f})",
+                        flush=True,
                     )
-                    print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,214 @@
+"""Bad input gets one clear sentence before any work starts."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import mpiabc
+from tests import problems
+from tests.conftest import Launcher, environment, environment_of
+
+GOOD = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
+
+
+def never(theta, rng):
+    raise AssertionError("no simulation may start")
+
+
+def settings(**options):
+    return mpiabc.ABCSMC(problems.problem(never), **{"population_size": 10, **options})
+
+
+BAD = {
+    "empty prior": (lambda: mpiabc.Prior(), "the prior is empty"),
+    "prior that is no distribution": (lambda: mpiabc.Prior(mu=3), "parameter 'mu' has 3 as its prior"),
+    "prior that is not frozen": (lambda: mpiabc.Prior(mu=stats.norm), "freeze it"),
+    "discrete prior": (lambda: mpiabc.Prior(k=stats.poisson(3)), "discrete parameters are not supported yet"),
+    "uniform without width": (lambda: mpiabc.Uniform(1, 1), "no width"),
+    "problem without prior": (lambda: mpiabc.Problem(stats.norm(), never, 1.0), "the prior is"),
+    "simulator that is none": (lambda: mpiabc.Problem(GOOD, 3, 1.0), "simulate is 3, expected a callable"),
+    "simulator of one argument": (
+        lambda: mpiabc.Problem(GOOD, lambda theta: 1, 1.0),
+        r"simulate\(theta, rng\)",
+    ),
+    "simulator with unknown arguments": (
+        lambda: mpiabc.Problem(GOOD, lambda theta, rng, *, box: 1, 1.0),
+        "keyword-only epsilon or id",
+    ),
+    "simulator with a third argument": (
+        lambda: mpiabc.Problem(GOOD, lambda theta, rng, box: 1, 1.0),
+        r"the simulator is <lambda>\(theta, rng, box\)",
+    ),
+    "simulator that wants a team": (
+        lambda: mpiabc.Problem(GOOD, lambda theta, rng, *, comm: 1, 1.0),
+        "comm=",
+    ),
+    "observed text": (lambda: mpiabc.Problem(GOOD, never, {"y": "three"}), "expected a number"),
+    "observed nothing": (lambda: mpiabc.Problem(GOOD, never, {}), "observed data are empty"),
+    "observed nan": (lambda: mpiabc.Problem(GOOD, never, float("nan")), "contain nan"),
+    "distance that is none": (lambda: mpiabc.Problem(GOOD, never, 1.0, distance=2), "distance is 2"),
+    "weights of another size": (
+        lambda: mpiabc.Problem(GOOD, never, 1.0, distance=mpiabc.PNorm(weights=[1, 2])),
+        "2 weights for data of 1 numbers",
+    ),
+    "p below 1": (lambda: mpiabc.PNorm(p=0.5), "give p >= 1"),
+    "unknown policy": (lambda: mpiabc.Problem(GOOD, never, 1.0, on_error="ignore"), "on_error='ignore'"),
+    "population of one": (lambda: settings(population_size=1), "whole number of at least 2"),
+    "population of 2.5": (lambda: settings(population_size=2.5), "whole number"),
+    "seed below zero": (lambda: settings(seed=-1), "seed=-1"),
+    "thresholds that do not fall": (lambda: mpiabc.Listed([4, 2, 2]), "does not fall"),
+    "thresholds below zero": (lambda: mpiabc.Listed([-1]), ">= 0"),
+    "no thresholds": (lambda: mpiabc.Listed([]), "is empty"),
+    "quantile of 1": (lambda: mpiabc.Quantile(1.0), "between 0 and 1"),
+    "threshold that is none": (lambda: settings(threshold=0.5), "threshold=0.5"),
+    "kernel that is none": (lambda: settings(kernel="gaussian"), "kernel='gaussian'"),
+    "kernel of no width": (lambda: mpiabc.Gaussian(scale=0), "scale > 0"),
+    "several problems": (lambda: mpiabc.ABCSMC([1, 2], 10), "model selection is not supported yet"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_problem_or_settings(what):
+    build, sentence = BAD[what]
+    with pytest.raises(mpiabc.ProblemError, match=sentence) as error:
+        build()
+    assert "\n" not in str(error.value)
+
+
+BAD_RUNS = {
+    "no end": ({"generations": None}, "the run has no end"),
+    "no generations": ({"generations": 0}, "generations=0"),
+    "simulations of 0.5": ({"simulations": 0.5}, "simulations=0.5"),
+    "acceptance rate of 2": ({"acceptance_rate": 2}, "acceptance_rate=2"),
+    "epsilon below zero": ({"epsilon": -1}, "epsilon=-1"),
+    "walltime in words": ({"walltime": "two hours"}, "walltime='two hours' is not understood"),
+    "no walltime": ({"walltime": 0}, "walltime=0"),
+    "unknown scheduler": ({"scheduler": "slurm?"}, "unknown scheduler 'slurm\\?'"),
+    "scheduler that is none": ({"scheduler": 4}, "unknown scheduler 4"),
+    "no processes": ({"scheduler": mpiabc.schedulers.Processes(0)}, "at least 1"),
+    "folder that is not there": ({"store": "nowhere/run.db"}, "does not exist"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_RUNS)
+def test_bad_run(what, tmp_path):
+    options, sentence = BAD_RUNS[what]
+    options = {"store": tmp_path / "run.db", "generations": 1, "scheduler": "serial"} | options
+    with pytest.raises(mpiabc.Error, match=sentence) as error:
+        settings().run(options.pop("store"), **options)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (1.0, "it is float"),
+        ({"z": 1.0}, '{"z": float}'),
+        ({"y": [1.0, 2.0]}, r"array \(2,\)"),
+        ({"y": 1.0, "z": 1.0}, '"z": float'),
+        ({"y": "text"}, '{"y": str}'),
+        ([1.0], "array"),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["raise", "reject"])
+def test_data_of_another_structure_are_found_by_one_simulation(returned, found, on_error, tmp_path):
+    problem = problems.problem(lambda theta, rng: returned, on_error=on_error)
+    with pytest.raises(mpiabc.ProblemError, match=f'{found}.*expected {{"y": float}}'):
+        mpiabc.ABCSMC(problem, 10).run(tmp_path / "run.db", generations=1, scheduler="serial")
+
+
+def test_vectorized_simulator_that_returns_one_row_is_found(tmp_path):
+    problem = problems.problem(lambda theta, rng: {"y": 1.0}, vectorized=True)
+    with pytest.raises(mpiabc.ProblemError, match="with a first axis of 256"):
+        mpiabc.ABCSMC(problem, 10).run(tmp_path / "run.db", generations=1, scheduler="serial")
+
+
+def test_store_that_cannot_be_written(tmp_path):
+    os.mkdir(tmp_path / "run.db")
+    with pytest.raises(mpiabc.StoreError, match="cannot be opened"):
+        settings().run(tmp_path / "run.db", generations=1, scheduler="serial")
+
+
+def test_store_of_another_program_is_left_alone(tmp_path):
+    text, database = tmp_path / "notes.txt", tmp_path / "other.db"
+    text.write_text("dear diary, " * 100)
+    with sqlite3.connect(database) as db:
+        db.execute("CREATE TABLE mine (x)")
+    db.close()
+    for path, sentence in [(text, "no SQLite database"), (database, "database of another program")]:
+        before = path.read_bytes()
+        for overwrite in (False, True):
+            with pytest.raises(mpiabc.StoreError, match=sentence):
+                settings().run(path, generations=1, scheduler="serial", overwrite=overwrite)
+        assert path.read_bytes() == before
+
+
+OTHERS = {
+    "seed": {"seed": 2},
+    "population_size": {"n": 50},
+    "threshold": {"thresholds": (3, 2)},
+    "kernel": {"kernel": mpiabc.LocalGaussian()},
+    "observed data": {"observed": 2.0},
+    "distance": {"distance": mpiabc.PNorm(1)},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_store_of_another_run_is_refused_by_name_of_the_difference(what, tmp_path):
+    store = tmp_path / "run.db"
+    history = problems.sampler().run(store, scheduler="serial")
+    before, settings_before = problems.digests(history), history.settings
+    content = store.read_bytes()
+    with pytest.raises(mpiabc.StoreError, match=f"holds a run with other settings .{what}"):
+        problems.sampler(**OTHERS[what]).run(store, scheduler="serial")
+    assert store.read_bytes() == content
+    assert problems.digests(mpiabc.open(store)) == before
+    again = problems.sampler(**OTHERS[what]).run(store, scheduler="serial", overwrite=True)
+    assert again.settings != settings_before
+    assert mpiabc.open(store).settings == again.settings
+
+
+def test_static_and_dynamic_runs_are_not_mixed(tmp_path):
+    from tests.cluster import Simulated, random_time
+
+    problems.sampler().run(tmp_path / "run.db", scheduler="serial")
+    with pytest.raises(mpiabc.StoreError, match="scheduling: 'dynamic' there, 'static' here"):
+        problems.sampler().run(tmp_path / "run.db", scheduler=Simulated(2, random_time, is_static=True))
+
+
+@pytest.mark.parametrize(("mpirun", "python"), [("mpich", "openmpi"), ("openmpi", "mpich")])
+def test_launcher_and_mpi_that_do_not_belong_together_are_told(mpirun, python, tmp_path):
+    """The mpirun of one MPI starts the Python of the other: N singletons."""
+    mixed = Launcher("mixed", environment_of(mpirun), environment_of(python))
+    job = mixed.run(2, "-m", "tests.programs.failing", "never", "auto", "raise", tmp_path / "run.db")
+    assert job.returncode not in (0, 75)
+    assert "the launcher started 2 ranks but MPI sees only this one" in job.stdout
+    assert not (tmp_path / "run.db").exists()
+
+
+def test_missing_mpi_library_names_the_extra():
+    program = "import sys, mpiabc; sys.modules['mpi4py.MPI'] = None\nmpiabc.schedulers.MPI().leads()"
+    job = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    assert job.returncode == 1
+    assert "install `mpiabc[mpich]` or `mpiabc[openmpi]`" in job.stderr.strip().splitlines()[-1]
+
+
+def test_degenerate_population_is_named(tmp_path):
+    class Point:
+        names = ("mu", "fixed")
+
+        def sample(self, n, rng):
+            return np.column_stack([rng.standard_normal(n), np.ones(n)])
+
+        def logpdf(self, theta):
+            return np.where(theta[:, 1] == 1, 0.0, -np.inf)
+
+    problem = mpiabc.Problem(Point(), problems.gaussian, {"y": 0.0})
+    with pytest.raises(mpiabc.ProblemError, match="'fixed' has the same value in all particles"):
+        mpiabc.ABCSMC(problem, 10).run(tmp_path / "run.db", generations=2, scheduler="serial")

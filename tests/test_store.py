@@ -1,0 +1,261 @@
+"""The run's file: whole generations, readable at any time, on any file system."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import mpiabc
+from mpiabc.store import Store
+from tests import problems
+from tests.conftest import environment, missing
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run of three generations."""
+    return problems.sampler().run(tmp_path / "run.db", scheduler="serial")
+
+
+def test_history_gives_back_what_was_yielded(tmp_path):
+    populations = list(problems.sampler().sample(tmp_path / "run.db", scheduler="serial"))
+    history = mpiabc.open(tmp_path / "run.db")
+    assert problems.digests(history) == problems.digests(populations)
+    assert len(history) == 3
+    assert history[-1].digest() == history[2].digest()
+    with pytest.raises(IndexError):
+        history[3]
+    for kept, yielded in zip(history, populations, strict=True):
+        for name in (
+            "epsilon",
+            "evaluations",
+            "simulations",
+            "dispatched",
+            "seconds",
+            "log_evidence",
+            "names",
+        ):
+            assert getattr(kept, name) == getattr(yielded, name)
+        np.testing.assert_array_equal(kept.summaries, yielded.summaries)
+        np.testing.assert_array_equal(kept.distances, np.abs(kept.summaries[:, 0] - 1.0))
+
+
+def test_history_says_how_the_run_went(finished):
+    assert finished.reason == "threshold"
+    assert finished.problem_name == "gaussian"
+    assert finished.settings["seed"] == 1
+    assert finished.settings["population_size"] == 100
+
+
+def test_populations_are_immutable(finished):
+    with pytest.raises(ValueError, match="read-only"):
+        finished[-1].theta[0] = 0.0
+
+
+def test_data_frames_hold_all_rows(finished):
+    frame = finished.to_dataframe()
+    assert list(frame.columns) == ["mu", "weight", "distance", "id", "generation"]
+    assert len(frame) == 300
+    np.testing.assert_array_equal(finished[1].to_dataframe()["mu"], finished[1]["mu"])
+
+
+def test_a_few_blobs_a_generation_and_no_row_a_particle(finished):
+    with sqlite3.connect(finished.path) as db:
+        counts = {
+            name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+    db.close()
+    assert counts["population"] == 3
+    assert sum(counts.values()) < 12
+
+
+def test_reading_while_writing_sees_whole_generations_only(tmp_path):
+    """A reader opens the file all the time during a run of many small generations."""
+    store = tmp_path / "run.db"
+    abc = mpiabc.ABCSMC(problems.problem(), 50, threshold=mpiabc.Constant(3.0), seed=1)
+    expected = problems.digests(abc.run(tmp_path / "quiet.db", generations=60, scheduler="serial"))
+    seen, errors = [], []
+
+    def read():
+        while len(seen) < 60:
+            try:
+                seen[:] = problems.digests(mpiabc.open(store)) if store.exists() else []
+            except mpiabc.StoreError as error:
+                if "another program" not in str(error):  # the file is there before its first table
+                    errors.append(error)
+                    return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    abc.run(store, generations=60, scheduler="serial")
+    reader.join(30)
+    assert not errors
+    assert seen == expected
+
+
+def test_second_run_on_one_file_is_refused_at_once(tmp_path):
+    sampling = problems.sampler().sample(tmp_path / "run.db", scheduler="serial")
+    next(sampling)
+    with pytest.raises(mpiabc.StoreError, match="in use by another run"):
+        problems.sampler().run(tmp_path / "run.db", scheduler="serial")
+    assert len(list(sampling)) == 2
+    assert len(problems.sampler().run(tmp_path / "run.db", scheduler="serial")) == 3
+
+
+def test_damaged_population_is_never_returned(finished):
+    """Every page of the file is overwritten in turn: an error, or the right digests."""
+    content = finished.path.read_bytes()
+    expected = problems.digests(finished)
+    told = 0
+    for page in range(0, len(content), 1024):
+        damaged = bytearray(content)
+        damaged[page : page + 64] = b"\xa5" * 64
+        finished.path.write_bytes(damaged)
+        try:
+            found = problems.digests(mpiabc.open(finished.path))
+        except mpiabc.Error:
+            told += 1
+        else:
+            assert found in (expected, expected[: len(found)])
+    assert told > 3
+
+
+def test_commit_that_is_killed_leaves_the_generations_before_it(tmp_path):
+    """The process is killed within its third commit, with the journal file on disk."""
+    program = f"""
+import os, signal, sqlite3
+from mpiabc.store import Store
+from tests import problems
+sampling = problems.sampler().sample({str(tmp_path / "run.db")!r}, scheduler="serial")
+next(sampling), next(sampling)
+real = Store._transaction
+from contextlib import contextmanager
+@contextmanager
+def killed(self):
+    with real(self) as db:
+        db.execute("PRAGMA cache_size = 1")  # so that pages go to the file before the commit
+        yield db
+        assert os.path.exists({str(tmp_path / "run.db-journal")!r})
+        os.kill(os.getpid(), signal.SIGKILL)
+Store._transaction = killed
+next(sampling)
+"""
+    job = subprocess.run([sys.executable, "-c", program], env=environment())
+    assert job.returncode == -signal.SIGKILL
+    expected = problems.digests(problems.sampler().run(tmp_path / "quiet.db", scheduler="serial"))
+    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected[:2]
+    assert problems.digests(problems.sampler().run(tmp_path / "run.db", scheduler="serial")) == expected
+
+
+def test_a_run_needs_no_file_locks(tmp_path):
+    """A library in front of libc refuses every lock, as some network file systems do."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        missing("no C compiler for the library that refuses locks")
+    source = tmp_path / "nolock.c"
+    source.write_text(_NO_LOCKS)
+    library = tmp_path / "nolock.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    program = (
+        "import fcntl, mpiabc\nfrom tests import problems\n"
+        f"f = open({str(tmp_path / 'probe')!r}, 'w')\n"
+        "try: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "except OSError as error: print('REFUSED', error.errno)\n"
+        f"history = problems.sampler().run({str(tmp_path / 'run.db')!r}, scheduler='serial')\n"
+        "print(*problems.digests(history))"
+    )
+    job = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(LD_PRELOAD=str(library)),
+        capture_output=True,
+        text=True,
+    )
+    assert job.returncode == 0, job.stderr
+    refused, digests = job.stdout.splitlines()
+    assert refused == "REFUSED 37"  # ENOLCK
+    expected = problems.digests(problems.sampler().run(tmp_path / "quiet.db", scheduler="serial"))
+    assert digests.split() == expected
+    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
+
+
+_NO_LOCKS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+static int pass_on(const char *name, int fd, int command, void *argument) {
+    int (*real)(int, int, void *) = (int (*)(int, int, void *))dlsym(RTLD_NEXT, name);
+    if (command == F_SETLK || command == F_SETLKW || command == F_GETLK) { errno = ENOLCK; return -1; }
+    return real(fd, command, argument);
+}
+int fcntl(int fd, int command, ...) {
+    va_list list; va_start(list, command); void *argument = va_arg(list, void *); va_end(list);
+    return pass_on("fcntl", fd, command, argument);
+}
+int fcntl64(int fd, int command, ...) {
+    va_list list; va_start(list, command); void *argument = va_arg(list, void *); va_end(list);
+    return pass_on("fcntl64", fd, command, argument);
+}
+int flock(int fd, int operation) { errno = ENOLCK; return -1; }
+"""
+
+
+def test_a_large_generation_is_written_quickly(tmp_path):
+    """N = 10 000, d = 10, k = 10: a few MB in one transaction; the bound is generous, see the benchmark."""
+    rng = np.random.default_rng(1)
+    n, d = 10_000, 10
+    population = mpiabc.Population(
+        names=tuple(f"x{i}" for i in range(d)),
+        theta=rng.standard_normal((n, d)),
+        weights=np.full(n, 1 / n),
+        distances=rng.random(n),
+        summaries=rng.random((n, 10)),
+        ids=np.arange(n),
+        generation=0,
+        epsilon=1.0,
+        evaluations=n,
+        simulations=n,
+        failures=0,
+        log_evidence=0.0,
+        dispatched=n,
+        seconds=1.0,
+    )
+    with Store(tmp_path / "run.db") as store:
+        store.start({"names": list(population.names)}, "large")
+        store.commit(population, [], None)
+    assert mpiabc.open(tmp_path / "run.db")[0].digest() == population.digest()
+    assert os.path.getsize(tmp_path / "run.db") < 2.2e6 * 1.2
+
+
+def test_deleted_file_is_told(finished):
+    os.remove(finished.path)
+    with pytest.raises(mpiabc.StoreError, match="cannot be opened"):
+        finished[0]
+    with pytest.raises(mpiabc.StoreError, match="there is no file"):
+        mpiabc.open(finished.path)
+
+
+def test_ctrl_c_leaves_a_store_that_opens(mpi, tmp_path):
+    """SIGINT to mpirun in the middle of a run: the job ends, the file opens and the run goes on."""
+    job = mpi.start(2, "-m", "tests.programs.endless", tmp_path / "run.db")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run.db").exists() or len(mpiabc.open(tmp_path / "run.db")) < 2:
+        assert time.monotonic() < deadline, job.stdout.read()
+        time.sleep(0.1)
+    job.send_signal(signal.SIGINT)
+    output, _ = job.communicate(timeout=20)
+    assert job.returncode != 0, output
+    before = problems.digests(mpiabc.open(tmp_path / "run.db"))
+    assert len(before) >= 2
+    quiet = mpiabc.ABCSMC(problems.problem(), 50, threshold=mpiabc.Constant(0.5), seed=1)
+    expected = problems.digests(quiet.run(tmp_path / "quiet.db", generations=len(before), scheduler="serial"))
+    assert before == expected
