@@ -138,13 +138,13 @@ def _parents(cumulative: np.ndarray, n: int, rng: np.random.Generator) -> np.nda
 def _log_sum_exp(exponents: np.ndarray) -> np.ndarray:
     """log sum_j exp(exponents_rj) for each row r.
 
-    The exponents are at most about 0, so the plain sum cannot overflow; only a row in which all terms
-    nearly vanish needs its maximum taken out first.
+    Rows near the centres, that is nearly all, need no care; only where the plain sum overflows or
+    nearly vanishes is the maximum taken out first.
     """
-    total = np.add.reduce(np.exp(exponents), axis=1)
-    with np.errstate(divide="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):
+        total = np.add.reduce(np.exp(exponents), axis=1)
         out = np.log(total)
-    for r in np.flatnonzero(total < 1e-250):
+    for r in np.flatnonzero(~((total > 1e-250) & (total < np.inf))):
         highest = exponents[r].max()
         out[r] = highest + np.log(np.exp(exponents[r] - highest).sum())
     return out

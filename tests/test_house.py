@@ -1,0 +1,117 @@
+"""The house: floors, light imports, idle ranks, formatting and types."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+import mpiabc
+from tests.conftest import ROOT, environment
+
+FLOORS = [
+    {"errors", "streams", "structure", "records", "population", "version", "signals"},
+    {"prior", "distance", "kernel", "threshold", "stopping"},
+    {"problem"},
+    {"generation", "ledger"},
+    {"driver", "schedulers", "store", "progress"},
+    {"smc"},
+    {"cli", "plots", "report", "adapters", "__init__"},
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+MODULES = sorted((ROOT / "mpiabc").rglob("*.py"))
+
+
+def room(path):
+    """The part of the package that a file belongs to."""
+    return path.relative_to(ROOT / "mpiabc").with_suffix("").parts[0]
+
+
+def imported(path):
+    """(room, module) of each import from the package, (None, module) of the others."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        module = getattr(node, "module", None) if isinstance(node, ast.ImportFrom) else None
+        for name in names:
+            full = f"{module}.{name}" if module else name
+            parts = full.split(".")
+            if parts[0] == "mpiabc":
+                yield (parts[1] if len(parts) > 1 and parts[1] in FLOOR else "__init__"), full
+            else:
+                yield None, full
+
+
+def test_every_module_has_its_floor():
+    assert {room(path) for path in MODULES} <= FLOOR.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+    mine = FLOOR[room(path)]
+    for other, full in imported(path):
+        if other is not None and other != room(path):
+            assert FLOOR[other] < mine or FLOOR[other] == mine in (0, 4), f"{path.name} imports {full}"
+    if room(path) == "schedulers":
+        assert not any(other is not None and FLOOR[other] == 1 for other, _ in imported(path))
+
+
+def test_what_and_which_do_not_know_each_other():
+    for one, other in [("generation", "ledger"), ("ledger", "generation")]:
+        rooms = {found for found, _ in imported(ROOT / "mpiabc" / f"{one}.py")}
+        assert other not in rooms
+
+
+@pytest.mark.parametrize(
+    ("library", "home"),
+    [("mpi4py", "schedulers/mpi.py"), ("sqlite3", "store.py"), ("subprocess", "schedulers/processes.py")],
+)
+def test_each_foreign_engine_has_one_file(library, home):
+    users = [
+        path
+        for path in MODULES
+        if any(full.split(".")[0] == library for other, full in imported(path) if other is None)
+    ]
+    assert users == [ROOT / "mpiabc" / home]
+
+
+def test_import_is_light():
+    """No scipy, pandas or matplotlib, and above all no MPI, which must only start in ranks."""
+    program = "import sys, mpiabc; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {"scipy", "scipy.stats", "pandas", "matplotlib", "mpi4py", "mpi4py.MPI", "redis", "distributed"}
+    assert not heavy & set(loaded)
+
+
+def test_public_names_are_those_promised():
+    promised = {
+        "ABCSMC",
+        "Constant",
+        "Gaussian",
+        "Interrupted",
+        "Listed",
+        "PNorm",
+        "Prior",
+        "Problem",
+        "Quantile",
+    }
+    assert promised | {"open", "schedulers", "Error", "History", "Population"} <= set(mpiabc.__all__)
+    assert all(hasattr(mpiabc, name) for name in mpiabc.__all__)
+    assert {"Serial", "Processes", "MPI", "MPIStatic"} <= set(mpiabc.schedulers.__all__)
+
+
+def test_worker_rank_is_light_and_a_waiting_rank_idle(mpi, tmp_path):
+    """Under 120 MB at N = 10 000, d = 10; under 5 % of a core while it waits (10 % allows for noise)."""
+    job = mpi.run(2, "-m", "tests.programs.light", tmp_path / "run.db")
+    assert job.returncode == 0, job.stdout
+    (line,) = [line for line in job.stdout.splitlines() if line.startswith("WORKER")]
+    _, megabytes, share = line.split()
+    assert float(megabytes) < 120
+    assert float(share) < 0.10
+
+
+@pytest.mark.parametrize("tool", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join)
+def test_tools_have_nothing_to_say(tool):
+    done = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
