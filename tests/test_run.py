@@ -145,7 +145,7 @@ def test_live_line_is_for_terminals_only(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     slow.run(tmp_path / "run.db", scheduler="serial", progress=True, overwrite=True)
     shown = capsys.readouterr().err
-    assert "generation 0, epsilon 3:" in shown
+    assert "generation 2, epsilon 0.8:" in shown
     assert "/60 accepted" in shown
     assert "evaluations/s" in shown
     assert "1/1 busy" in shown
