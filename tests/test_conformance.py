@@ -1,5 +1,6 @@
 """What every scheduler must do: the same digest, the truth, the same treatment of failures."""
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -145,6 +146,7 @@ def _suicidal(theta, rng, *, id):
 def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):
     def simulate(theta, rng, *, id):
         if id.index == 30:
+            faulthandler.disable()  # pytest's, which would print a page
             os.kill(os.getpid(), signal.SIGSEGV)
         return problems.gaussian(theta, rng)
 
