@@ -84,7 +84,6 @@ class Driver:
         *,
         limits: Limits | None = None,
         progress: Progress | None = None,
-        journal: Callable[[Records], None] = lambda records: None,
         theta_of: Callable[[Generation, int], dict[str, float]] = lambda generation, id: {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,16 +91,21 @@ class Driver:
         self._engine = engine
         self.limits = Limits() if limits is None else limits
         self._progress = Progress(is_live=False) if progress is None else progress
-        self._journal = journal
         self._theta_of = theta_of
         self._clock = clock
 
-    def run(self, ledger: _AnyLedger, generation: Generation) -> str | None:
+    def run(
+        self,
+        ledger: _AnyLedger,
+        generation: Generation,
+        journal: Callable[[Records], None] = lambda records: None,
+    ) -> str | None:
         """Drive until the ledger is complete (None) or exhausted (the name of the bound).
 
+        What the ledger learns goes to the `journal` too.
         Raises SimulatorError for failures that end the run, Interrupted for signals and walltime.
         """
-        self._ledger, self._generation = ledger, generation
+        self._ledger, self._generation, self._journal = ledger, generation, journal
         self._copied: set[Lease] = set()
         self._deaths: dict[int, int] = {}
         self._cut = math.inf

@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from mpiabc.records import Records, Status
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
-from mpiabc.store import History, Store
+from mpiabc.store import History, Journal, Store
 from mpiabc.streams import BLOCK, stream_key
 from mpiabc.threshold import Quantile, Threshold
 from mpiabc.version import __version__
@@ -236,10 +236,17 @@ class _Run:
         """The population of a generation, committed; or the bound that it cannot be completed within."""
         began = time.monotonic()
         ledger, generation = self._ledger(generation, used)
-        if generation.index == 0:
+        journal = Journal(self.file, generation.index)
+        if not self._recover(journal, ledger) and generation.index == 0:
             self._try_out(generation, ledger)
-        reason = self.driver.run(ledger, generation)
+        try:
+            reason = self.driver.run(ledger, generation, journal.add)
+        except BaseException:
+            with suppress(StoreError):
+                journal.flush()
+            raise
         if reason is not None:
+            journal.flush()
             return reason
         population = _population(self.abc.problem, generation, ledger, time.monotonic() - began)
         failures = ledger.failures_below_cut()
@@ -247,6 +254,17 @@ class _Run:
         self.driver.limits.failures_before += len(failures)
         self.progress.done(population, self.engine.workers)
         return population
+
+    def _recover(self, journal: Journal, ledger: Ledger | SlotLedger) -> int:
+        """Tell the ledger what an earlier call has kept of this generation; how much that is."""
+        for records in journal.recover():
+            if isinstance(ledger, SlotLedger):  # a slot that gave up may have more tries now
+                gave_up = records.status != Status.ACCEPTED
+                status = np.where(gave_up, Status.UNKNOWN, records.status).astype(np.uint8)
+                records = replace(records, status=status)
+            ledger.tell(records)
+        ledger.recover()
+        return ledger.known
 
     def _ledger(self, generation: Generation, used: int) -> tuple[Ledger | SlotLedger, Generation]:
         step = BLOCK if self.abc.problem.vectorized else 1

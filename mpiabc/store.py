@@ -1,9 +1,10 @@
 """The run's file: one SQLite database, written by the leading process, readable at any time.
 
 A generation is one row of a few large blobs, committed in one transaction before anything depends on
-it. The rollback journal is used, not the write-ahead log, whose shared memory does not exist on
-network file systems; where file locks do not work either, SQLite is told to do without them, which is
-safe because one process writes and readers check what they read.
+it; while it is open, a journal keeps the records that are finished. The rollback journal of SQLite is
+used, not the write-ahead log, whose shared memory does not exist on network file systems; where file
+locks do not work either, SQLite is told to do without them, which is safe because one process writes
+and readers check what they read.
 """
 
 import errno
@@ -12,6 +13,7 @@ import logging
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
@@ -22,7 +24,7 @@ import numpy as np
 
 from mpiabc.errors import StoreError
 from mpiabc.population import Population
-from mpiabc.records import Failure
+from mpiabc.records import Failure, Records, pack, unpack
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ CREATE TABLE IF NOT EXISTS population (
     generation INTEGER PRIMARY KEY, epsilon REAL, evaluations INTEGER, simulations INTEGER,
     failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT,
     ids BLOB, weights BLOB, distances BLOB, theta BLOB, summaries BLOB);
+CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
 CREATE TABLE IF NOT EXISTS failure (
     generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
     PRIMARY KEY (generation, id));
@@ -100,7 +103,7 @@ class Store:
         with _errors_told(self.path), self._transaction() as db:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
-            for table in ("run", "population", "failure"):
+            for table in ("run", "population", "journal", "failure"):
                 db.execute(f"DELETE FROM {table}")
             values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None}
             db.executemany("INSERT INTO run VALUES (?, ?)", values.items())
@@ -119,6 +122,26 @@ class Store:
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
             db.executemany("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)", told)
             db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
+            db.execute("DELETE FROM journal")
+
+    def note(self, generation: int, records: list[bytes]) -> None:
+        """Keep records of a generation that is not complete."""
+        blob = b"".join(len(buffer).to_bytes(8, "little") + buffer for buffer in records)
+        with _errors_told(self.path), self._transaction() as db:
+            db.execute("INSERT INTO journal VALUES (?, ?, ?)", (generation, zlib.crc32(blob), blob))
+
+    def noted(self, generation: int) -> Iterator[bytes]:
+        """The records kept of an open generation; damaged ones are left out, to be computed again."""
+        with _errors_told(self.path):
+            assert self._db is not None
+            query = "SELECT crc, records FROM journal WHERE generation = ?"
+            rows = self._db.execute(query, (generation,)).fetchall()
+        for crc, blob in rows:
+            at = 0 if zlib.crc32(blob) == crc else len(blob)
+            while at < len(blob):
+                end = at + 8 + int.from_bytes(blob[at : at + 8], "little")
+                yield blob[at + 8 : end]
+                at = end
 
     def finish(self, reason: str | None) -> None:
         """Note which stopping rule ended the run; None: it goes on."""
@@ -150,6 +173,37 @@ class Store:
         self._is_new = tables == 0
         if not self._is_new:
             _check_format(self._db, self.path)
+
+
+class Journal:
+    """Keeps what is finished of the open generation, in batches: at most so long is lost with the process.
+
+    Where writing is slow it is done less often, so that it takes at most a fiftieth of the time.
+    """
+
+    def __init__(self, store: Store, generation: int, period: float = 2.0) -> None:
+        self._store, self._generation, self._period = store, generation, period
+        self._records: list[Records] = []
+        self._next = time.monotonic() + period
+
+    def add(self, records: Records) -> None:
+        """Take records in; they are written when it is time."""
+        self._records.append(records)
+        if time.monotonic() >= self._next:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write now."""
+        began = time.monotonic()
+        if self._records:
+            self._store.note(self._generation, [pack(records) for records in self._records])
+            self._records.clear()
+        now = time.monotonic()
+        self._next = now + max(self._period, 50 * (now - began))
+
+    def recover(self) -> Iterator[Records]:
+        """What an earlier process has kept of this generation."""
+        return map(unpack, self._store.noted(self._generation))
 
 
 class History:

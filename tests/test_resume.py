@@ -1,0 +1,148 @@
+"""Nothing is lost: whatever is killed, the same command comes to the uninterrupted digests."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import mpiabc
+from mpiabc import schedulers
+from mpiabc.records import unpack
+from mpiabc.store import Journal, Store
+from tests import problems
+from tests.cluster import Simulated, random_time
+from tests.conftest import environment
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The digests of the quiet run of programs/killed.py, dynamic and static."""
+    from tests.programs import killed
+
+    folder = tmp_path_factory.mktemp("quiet")
+    static = Simulated(2, random_time, is_static=True)
+    return {
+        False: problems.digests(killed.sampler(0).run(folder / "dynamic.db", scheduler="serial")),
+        True: problems.digests(killed.sampler(0).run(folder / "static.db", scheduler=static)),
+    }
+
+
+def kill_and_go_on(command, store, seed, **options):
+    """Start, kill at a random moment, start again, until it ends by itself; how often it was killed."""
+    rng, kills = random.Random(seed), 0
+    while True:
+        patience = rng.uniform(0.6, 2.0) if kills < 4 else None
+        job = subprocess.Popen(command, env=environment(), start_new_session=True, **options)
+        try:
+            status = job.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+            kills += 1
+            time.sleep(0.3)  # ranks in sessions of their own see the launcher's end
+        else:
+            assert status == 0
+            return kills
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scheduler", ["serial", "processes"])
+def test_killed_runs_go_on_to_the_same_digests(scheduler, seed, expected, tmp_path):
+    command = [sys.executable, "-m", "tests.programs.killed", tmp_path / "run.db", scheduler]
+    assert kill_and_go_on(command, tmp_path / "run.db", seed) >= 1
+    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected[False]
+
+
+@pytest.mark.parametrize("scheduler", ["mpi", "mpi-static"])
+def test_killed_jobs_go_on_to_the_same_digests(mpi, scheduler, expected, tmp_path):
+    command = mpi.command(2, "-m", "tests.programs.killed", tmp_path / "run.db", scheduler)
+    for seed in range(2):
+        store = tmp_path / f"{seed}.db"
+        command = mpi.command(2, "-m", "tests.programs.killed", store, scheduler)
+        kill_and_go_on(command, store, seed, stderr=subprocess.DEVNULL)
+        assert problems.digests(mpiabc.open(store)) == expected[scheduler == "mpi-static"]
+
+
+def test_run_stopped_by_its_walltime_again_and_again_ends_with_the_same_digests(expected, tmp_path):
+    """And repeats no simulation that it had finished."""
+    command = [sys.executable, "-m", "tests.programs.killed", tmp_path / "run.db", "processes", "0.7"]
+    statuses = []
+    while not statuses or statuses[-1] == 75:
+        statuses.append(subprocess.run(command, env=environment()).returncode)
+        assert len(statuses) < 30
+    assert statuses[-1] == 0
+    assert statuses.count(75) >= 2
+    history = mpiabc.open(tmp_path / "run.db")
+    assert problems.digests(history) == expected[False]
+
+
+def test_generation_is_continued_not_begun_again(tmp_path):
+    """Stopped by the budget inside a generation, a run with a larger one simulates the rest only."""
+    calls = []
+
+    def simulate(theta, rng, *, id):
+        calls.append(tuple(id))
+        return problems.gaussian(theta, rng)
+
+    def run(store, budget):
+        abc = problems.sampler(simulate=simulate)
+        return abc.run(tmp_path / store, simulations=budget, scheduler="serial")
+
+    assert run("run.db", 150).reason == "simulations"
+    history = run("run.db", 10**6)
+    assert history.reason == "threshold"
+    assert len(calls) == len(set(calls))
+    assert problems.digests(history) == problems.digests(
+        problems.sampler().run(tmp_path / "b.db", scheduler="serial")
+    )
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_resumed_run_may_use_another_scheduler_of_its_kind(is_static, tmp_path):
+    def scheduler(n):
+        return Simulated(n, random_time, is_static=is_static)
+
+    def run(store, n, **rules):
+        return mpiabc.ABCSMC(problems.problem(), 100, seed=1).run(
+            tmp_path / store, scheduler=scheduler(n), **rules
+        )
+
+    expected = problems.digests(run("quiet.db", 1, generations=4))
+    for budget in (120, 250, 400, 600):
+        run("run.db", budget % 7 + 1, simulations=budget)
+    assert problems.digests(run("run.db", 5, generations=4)) == expected
+
+
+def test_damaged_journal_is_computed_again(tmp_path):
+    problems.sampler().run(tmp_path / "run.db", simulations=150, scheduler="serial")
+    with Store(tmp_path / "run.db") as store:
+        open_generation = len(store.history())
+        (buffer, *_) = store.noted(open_generation)
+        assert len(unpack(buffer)) >= 1
+        store._db.execute("UPDATE journal SET records = zeroblob(length(records))")
+        assert list(Journal(store, open_generation).recover()) == []
+    history = problems.sampler().run(tmp_path / "run.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(
+        problems.sampler().run(tmp_path / "b.db", scheduler="serial")
+    )
+
+
+def test_failed_run_goes_on_when_the_simulator_is_mended(tmp_path):
+    def broken(theta, rng, *, id):
+        return 1 / 0 if id == (1, 150) else problems.gaussian(theta, rng)
+
+    for scheduler in ("serial", schedulers.Processes(2)):
+        with pytest.raises(mpiabc.SimulatorError, match="1:150"):
+            problems.sampler(simulate=broken, name="x").run(tmp_path / "run.db", scheduler=scheduler)
+
+    def broken(theta, rng):  # the same name: the same problem, mended
+        return problems.gaussian(theta, rng)
+
+    history = problems.sampler(simulate=broken, name="x").run(tmp_path / "run.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(
+        problems.sampler().run(tmp_path / "b.db", scheduler="serial")
+    )
