@@ -25,9 +25,10 @@ class Launcher:
     name: str
     bin: Path
     python: Path  # the folder of its python
+    options: tuple = ()  # of mpirun
 
     def command(self, n, *arguments):
-        return [str(self.bin / "mpirun"), "-n", str(n), str(self.python / "python"), *map(str, arguments)]
+        return [str(self.bin / "mpirun"), *self.options, "-n", str(n), str(self.python / "python"), *map(str, arguments)]
 
     def start(self, n, *arguments, **options):
         """The running job; its output is in one pipe."""
@@ -87,6 +88,13 @@ def environment_of(name):
             missing(f"cannot install {name}: {done.stderr.strip().splitlines()[-1]}")
         mark.write_text(" ".join(packages))
     return folder / "bin"
+
+
+@pytest.fixture(scope="session")
+def ulfm():
+    """Open MPI with fault tolerance."""
+    folder = environment_of("openmpi")
+    return Launcher("ulfm", folder, folder, ("--with-ft", "ulfm"))
 
 
 @pytest.fixture(scope="session", params=["mpich", "openmpi"])

@@ -6,6 +6,7 @@ while it waits, signals are seen, and no rank is ever stuck in a collective call
 """
 
 import contextlib
+import logging
 import math
 import os
 import pickle
@@ -16,6 +17,7 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
@@ -31,6 +33,8 @@ from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.together import Backoff, Together
 from mpiabc.signals import Signals
 from mpiabc.version import __version__
+
+_log = logging.getLogger(__name__)
 
 # Tags. Orders go from rank 0 to the others, answers come back.
 HELLO, GENERATION, LEASE, CANCEL, STOP = range(1, 6)
@@ -166,23 +170,26 @@ class _Wire:
         self._library = load_mpi()
         self._status = self._library.Status()
         self._sent: list[Any] = []  # requests with their buffers, until these are out
+        self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)
 
     def send(self, rank: int, tag: int, content: bytes = b"") -> None:
-        """Start sending."""
-        self._sent = [(request, kept) for request, kept in self._sent if not request.Test()]
-        request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
-        self._sent.append((request, content))
+        """Start sending; what is sent to a dead rank is lost with it."""
+        self._sent = [entry for entry in self._sent if not self._is_sent(entry[0])]
+        with self._failures_noted():
+            request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
+            self._sent.append((request, content))
 
     def receive(self) -> tuple[int, int, bytearray] | None:
         """The next message as (rank, tag, content), if one is there."""
         status = self._status
-        # The first probe may only move the message in; both MPIs were seen to answer at the second.
-        if not (self._probe() or self._probe()):
-            return None
-        rank, tag = status.source, status.tag
-        content = bytearray(status.Get_count(self._library.BYTE))
-        self.comm.Recv([content, self._library.BYTE], source=rank, tag=tag)
-        return rank, tag, content
+        with self._failures_noted():
+            # The first probe may only move the message in; both MPIs were seen to answer at the second.
+            if self._probe() or self._probe():
+                rank, tag = status.source, status.tag
+                content = bytearray(status.Get_count(self._library.BYTE))
+                self.comm.Recv([content, self._library.BYTE], source=rank, tag=tag)
+                return rank, tag, content
+        return None
 
     def _probe(self) -> bool:
         anyone, anything = self._library.ANY_SOURCE, self._library.ANY_TAG
@@ -191,9 +198,30 @@ class _Wire:
     def flush(self, seconds: float) -> None:
         """Wait until all is sent, at most so long."""
         end, backoff = time.monotonic() + seconds, Backoff()
-        while time.monotonic() < end and not all(request.Test() for request, _ in self._sent):
+        while time.monotonic() < end and not all(self._is_sent(request) for request, _ in self._sent):
             backoff.wait()
-        _unsent.extend(entry for entry in self._sent if not entry[0].Test())
+        _unsent.extend(entry for entry in self._sent if not self._is_sent(entry[0]))
+
+    def _is_sent(self, request: Any) -> bool:
+        with self._failures_noted():
+            return request.Test()
+        return True  # to a dead rank: as good as sent
+
+    @contextlib.contextmanager
+    def _failures_noted(self) -> Iterator[None]:
+        """Note dead ranks instead of raising; an MPI without fault tolerance ends the job itself."""
+        try:
+            yield
+        except self._library.Exception as error:
+            if error.error_class not in self._about_failures():
+                raise
+            self.comm.Ack_failed()
+            dead = self.comm.Get_failed()
+            self.failed |= set(dead.Translate_ranks(range(dead.size), self.comm.group))
+
+    def _about_failures(self) -> set[int]:
+        names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING")
+        return {getattr(self._library, name) for name in names if hasattr(self._library, name)}
 
 
 _unsent: list[Any] = []  # buffers that MPI may still read, for a rank that is busy when the run ends
@@ -289,11 +317,16 @@ class Ranks:
         self._leases: dict[int, deque[Lease]] = {rank: deque() for rank in range(1, comm.size)}
         self._ready: set[int] = set()
         self._ended: set[int] = set()
+        self._where: dict[int, str] = {}
         self._generation = -1
-        self.workers = comm.size - 1
         hello = pickle.dumps((__version__, self._parts))
         for rank in self._leases:
             self._wire.send(rank, HELLO, hello)
+
+    @property
+    def workers(self) -> int:
+        """The ranks that live."""
+        return len(self._leases)
 
     def begin(self, generation: Generation) -> None:
         """Send the generation to all: one that is busy reads it when it is free."""
@@ -317,6 +350,8 @@ class Ranks:
         reports: list[Records | Lost] = []
         while message := self._wire.receive():
             rank, tag, content = message
+            if rank not in self._leases:
+                continue  # sent before its end was seen: its leases are out again
             if tag == RECORDS:
                 self._leases[rank].popleft()
                 records = unpack(content)
@@ -333,7 +368,17 @@ class Ranks:
                 raise SchedulerError(content.decode())
             elif tag == SIGNALLED:
                 signal.raise_signal(signal.SIGTERM)
-        return reports
+        return reports + self._bury()
+
+    def _bury(self) -> list[Lost]:
+        """The leases of ranks that died."""
+        lost = []
+        for rank in self._wire.failed & self._leases.keys():
+            where = self._where.get(rank, f"rank {rank}")
+            _log.warning("%s died; its evaluations go out again", where)
+            lost += [Lost(lease, where, "the rank died") for lease in self._leases.pop(rank)]
+            self._ready.discard(rank)
+        return lost
 
     def waiting(self) -> list[Lease]:
         """Second leases of busy ranks."""
@@ -358,11 +403,11 @@ class Ranks:
             self._wire.flush(_GRACE)
             return
         end, backoff = time.monotonic() + _GRACE, Backoff()
-        while len(self._ended) < len(self._leases) and time.monotonic() < end:
+        while not self._ended >= self._leases.keys() and time.monotonic() < end:
             with contextlib.suppress(ProblemError, SchedulerError):
                 self.poll(0)
             backoff.wait()
-        if len(self._ended) < len(self._leases):
+        if not self._ended >= self._leases.keys():
             error = sys.exception()
             is_told = error is None or isinstance(error, Interrupted)
             _abort(self._wire.comm, status, "" if is_told else f"{type(error).__name__}: {error}")
@@ -385,6 +430,7 @@ class Ranks:
                 f"{where} built another problem than rank 0: its {' and '.join(different)} differ; "
                 "all ranks run the same script, so give random numbers in it a seed"
             )
+        self._where[rank] = where
         self._ready.add(rank)
 
 
@@ -428,6 +474,8 @@ class _Rank:
                     backoff.wait()
                 if self._failure and time.monotonic() > self._give_up_at:
                     _abort(self._wire.comm, 1, self._failure)
+                if 0 in self._wire.failed:
+                    _abort(self._wire.comm, 1, f"{self._where}: rank 0 died; run the same command again")
                 if signals.seen and not self._is_signalled:
                     self._is_signalled = True
                     self._wire.send(0, SIGNALLED)
