@@ -168,6 +168,9 @@ class Driver:
         lease, step = lost.lease, self._ledger.step
         if lease.generation != self._generation.index:
             return
+        if lost.culprit is not None:
+            self._condemn(lost, lost.culprit // step * step)
+            return
         if lease.stop - lease.start > step:
             middle = lease.start + max(step, (lease.stop - lease.start) // 2 // step * step)
             self._ledger.give_back(lease.start, middle)
@@ -177,7 +180,22 @@ class Driver:
         if self._deaths[lease.start] < _MOST_DEATHS:
             self._ledger.give_back(lease.start, lease.stop)
         else:
-            self._tell(_died(lost, self._theta_of(self._generation, lease.start)))
+            self._condemn(lost, lease.start)
+
+    def _condemn(self, lost: Lost, id: int) -> None:
+        """An evaluation counts as failed without a record; the rest of its lease goes out again."""
+        is_late = lost.culprit is not None
+        why = lost.why if is_late else f"its worker died {_MOST_DEATHS} times: {lost.why}"
+        kind = "timeout" if is_late else "death"
+        theta = self._theta_of(self._generation, id)
+        failure = Failure(self._generation.index, id, theta, why, "", lost.worker, kind)
+        if self._generation.is_static and self.limits.on_error != "raise":
+            raise SimulatorError(f"a slot cannot go on after this, use dynamic scheduling\n{failure}")
+        stop = id + self._ledger.step
+        if not self._generation.is_static:
+            self._ledger.give_back(lost.lease.start, id)
+            self._ledger.give_back(stop, lost.lease.stop)
+        self._tell(_failed(failure, stop))
 
     def _judge(self, failure: Failure) -> None:
         """Raise SimulatorError if a single failure ends the run."""
@@ -205,21 +223,14 @@ class Driver:
         raise Interrupted(why)
 
 
-def _died(lost: Lost, theta: dict[str, float]) -> Records:
-    """The record of an evaluation that ended its worker each time it was tried."""
+def _failed(failure: Failure, stop: int) -> Records:
+    """The record of evaluations that brought none."""
     none = np.empty(0)
-    failure = Failure(
-        lost.lease.generation,
-        lost.lease.start,
-        theta,
-        f"{lost.worker} died {_MOST_DEATHS} times in this evaluation: {lost.why}",
-        "",
-        lost.worker,
-        "death",
-    )
     return Records(
-        *lost.lease,
-        np.full(lost.lease.stop - lost.lease.start, Status.FAILED, np.uint8),
+        failure.generation,
+        failure.index,
+        stop,
+        np.full(stop - failure.index, Status.FAILED, np.uint8),
         none.astype(np.int64),
         none.reshape(0, 0),
         none,

@@ -62,7 +62,15 @@ def theta_of(problem: Problem, generation: Generation, id: int) -> dict[str, flo
 class Evaluator:
     """`evaluate` for one generation, with what can be prepared once kept between leases."""
 
-    def __init__(self, problem: Problem, generation: Generation, where: str | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        generation: Generation,
+        where: str | None = None,
+        watch: Callable[[int], None] | None = None,
+    ) -> None:
+        """`where` is told with failures; `watch` hears each id before its simulation, then -1."""
+        self.watch = watch
         self.problem = problem
         self.generation = generation
         self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
@@ -83,6 +91,9 @@ class Evaluator:
                 (self._slots if self.generation.is_static else self._ids)(outcome)
         except _FailureEndsRunError:
             outcome.forget()
+        finally:
+            if self.watch:
+                self.watch(-1)
         return outcome.records(began)
 
     def _ids(self, outcome: "_Outcome") -> None:
@@ -139,10 +150,13 @@ class Evaluator:
         names, flatten, summarize = self.problem.prior.names, self._structure.flatten, self.problem.summarize
         distance = None if self._distance_of_rows else self.problem.distance
         simulate, stream, t = self._simulator, self._simulations.at, self.generation.index
+        watch = self.watch
         done, summaries, distances = [], [], []
         for row, values in zip(rows.tolist(), block.theta[rows].tolist(), strict=True):
             index = block.number * BLOCK + row
             theta = dict(zip(names, values, strict=True))
+            if watch:
+                watch(index)
             try:
                 data = simulate(theta, stream(t, index), index)
                 if data is None:
@@ -166,6 +180,8 @@ class Evaluator:
         everything = np.flatnonzero(inside)
         first = block.number * BLOCK
         theta = dict(zip(self.problem.prior.names, block.theta[everything].T.copy(), strict=True))
+        if self.watch:
+            self.watch(first)
         try:
             rng = self._simulations.at(self.generation.index, block.number)
             data = self._simulator(theta, rng, first + everything) if everything.size else None

@@ -237,7 +237,8 @@ class _Run:
         began = time.monotonic()
         ledger, generation = self._ledger(generation, used)
         journal = Journal(self.file, generation.index)
-        if not self._recover(journal, ledger) and generation.index == 0:
+        is_begun = self._recover(journal, ledger)
+        if not is_begun and generation.index == 0 and self.abc.problem.timeout is None:
             self._try_out(generation, ledger)
         try:
             reason = self.driver.run(ledger, generation, journal.add)

@@ -28,7 +28,14 @@ class Launcher:
     options: tuple = ()  # of mpirun
 
     def command(self, n, *arguments):
-        return [str(self.bin / "mpirun"), *self.options, "-n", str(n), str(self.python / "python"), *map(str, arguments)]
+        return [
+            str(self.bin / "mpirun"),
+            *self.options,
+            "-n",
+            str(n),
+            str(self.python / "python"),
+            *map(str, arguments),
+        ]
 
     def start(self, n, *arguments, **options):
         """The running job; its output is in one pipe."""

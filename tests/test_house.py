@@ -17,6 +17,7 @@ FLOORS = [
     {"driver", "schedulers", "store", "progress"},
     {"smc"},
     {"cli", "plots", "report", "adapters", "__init__"},
+    {"__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MODULES = sorted((ROOT / "mpiabc").rglob("*.py"))

@@ -11,11 +11,15 @@ from mpiabc.records import Lease, Records
 
 @dataclass(frozen=True)
 class Lost:
-    """A lease that will bring no records: its worker died, with the evaluations unfinished."""
+    """A lease that will bring no records: its worker died, with the evaluations unfinished.
+
+    `culprit` is the id of the evaluation that is sure to be the cause, as it took too long.
+    """
 
     lease: Lease
     worker: str
     why: str
+    culprit: int | None = None
 
 
 class Engine(Protocol):

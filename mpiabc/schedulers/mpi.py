@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 # Tags. Orders go from rank 0 to the others, answers come back.
 HELLO, GENERATION, LEASE, CANCEL, STOP = range(1, 6)
-READY, RECORDS, SKIPPED, BROKEN, SIGNALLED, BYE = range(11, 17)
+READY, RECORDS, SKIPPED, LOST, BROKEN, SIGNALLED, BYE = range(11, 18)
 
 _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
@@ -119,15 +119,13 @@ class MPI:
     def open(self, problem: Any) -> Together:
         """Greet the other ranks and take this rank's own core into service."""
         comm = _duplicate(self._communicator())
-        limit_threads(comm)
-        home = Home(problem, _where(comm))
+        home = Home(problem, _where(comm), limit_threads(comm))
         return Together([Ranks(comm, problem), home] if comm.size > 1 else [home])
 
     def serve(self, problem: Any) -> None:
         """Work for rank 0. Raises Interrupted or SystemExit if the run ends so there."""
         comm = _duplicate(self._communicator())
-        limit_threads(comm)
-        _finish(_Rank(comm, problem).run())
+        _finish(_Rank(comm, problem, limit_threads(comm)).run())
 
     def _communicator(self) -> Any:
         library = load_mpi()
@@ -152,14 +150,16 @@ def _where(comm: Any) -> str:
     return f"rank {comm.rank} of {comm.size} on {platform.node()}"
 
 
-def limit_threads(comm: Any) -> None:
-    """Give each rank of a node its share of the cores that it may use."""
+def limit_threads(comm: Any) -> int:
+    """Give each rank of a node its share of the cores that it may use; how many that is."""
     library = load_mpi()
     node = comm.Split_type(library.COMM_TYPE_SHARED)
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     sharing = node.allgather(mine).count(mine)
     node.Free()
-    threads.limit(threads.cores() // sharing)
+    share = max(1, threads.cores() // sharing)
+    threads.limit(share)
+    return share
 
 
 class _Wire:
@@ -240,10 +240,11 @@ class Home:
 
     workers = 1
 
-    def __init__(self, problem: Any, where: str) -> None:
-        self._problem = problem
+    def __init__(self, problem: Any, where: str, cores: int) -> None:
         self._inline = SerialEngine(problem, where)
-        self._child: ProcessesEngine | None = None
+        self._make_child = lambda: ProcessesEngine(problem, 1, start="spawn", where=where, cores=cores)
+        self._has_timeout = problem.timeout is not None
+        self._child = self._make_child() if self._has_timeout else None
         self._generation: Generation | None = None
 
     def begin(self, generation: Generation) -> None:
@@ -254,7 +255,7 @@ class Home:
             self._child.begin(generation)
 
     def capacity(self, prefetch: bool) -> int:
-        """The child's room once it is up, else one lease."""
+        """The child's room once it is up, else one lease; with a timeout the child alone works."""
         return self._now.capacity(prefetch)
 
     def submit(self, lease: Lease) -> None:
@@ -292,11 +293,11 @@ class Home:
 
     @property
     def _now(self) -> SerialEngine | ProcessesEngine:
-        return self._child if self._child and self._child.is_ready() else self._inline
+        return self._child if self._child and (self._has_timeout or self._child.is_ready()) else self._inline
 
     def _start_child(self) -> None:
         try:
-            self._child = ProcessesEngine(self._problem, 1, "spawn")
+            self._child = self._make_child()
         except SchedulerError:
             return  # the problem cannot travel: this process goes on simulating
         assert self._generation is not None
@@ -360,6 +361,9 @@ class Ranks:
                     self._wire.send(rank, CANCEL, _CUT.pack(self._generation, math.inf))  # "I am here"
             elif tag == SKIPPED:
                 self._leases[rank].popleft()
+            elif tag == LOST:
+                self._leases[rank].popleft()
+                reports.append(pickle.loads(content))
             elif tag == READY:
                 self._welcome(rank, pickle.loads(content))
             elif tag == BYE:
@@ -449,10 +453,15 @@ def _abort(comm: Any, status: int, message: str) -> None:
 class _Rank:
     """A rank that works for rank 0: takes orders in turn, evaluates leases, answers each."""
 
-    def __init__(self, comm: Any, problem: Any) -> None:
+    def __init__(self, comm: Any, problem: Any, cores: int) -> None:
         self._wire = _Wire(comm)
         self._problem = problem
         self._where = _where(comm)
+        self._child = (
+            None
+            if problem.timeout is None
+            else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores)
+        )
         self._leases: deque[Lease] = deque()
         self._evaluator: Evaluator | None = None
         self._cut = float("inf")
@@ -466,10 +475,10 @@ class _Rank:
         with Signals() as signals:
             backoff = Backoff()
             while self._status is None:
-                if self._take_orders() or self._leases:
+                if self._take_orders():
                     backoff.reset()
-                if self._leases and self._status is None:
-                    self._work(self._leases.popleft())
+                if self._status is None and (self._pass_on() if self._child else self._work()):
+                    backoff.reset()
                 else:
                     backoff.wait()
                 if self._failure and time.monotonic() > self._give_up_at:
@@ -479,6 +488,8 @@ class _Rank:
                 if signals.seen and not self._is_signalled:
                     self._is_signalled = True
                     self._wire.send(0, SIGNALLED)
+            if self._child:
+                self._child.close(self._status)
             self._wire.send(0, BYE)
             self._wire.flush(_GRACE)
         return self._status
@@ -492,7 +503,10 @@ class _Rank:
             if tag == LEASE:
                 self._leases.append(Lease(*_LEASE.unpack(content)))
             elif tag == GENERATION:
-                self._evaluator = Evaluator(self._problem, cloudpickle.loads(content), self._where)
+                generation = cloudpickle.loads(content)
+                self._evaluator = Evaluator(self._problem, generation, self._where)
+                if self._child:
+                    self._child.begin(generation)
                 self._cut = float("inf")
             elif tag == CANCEL:
                 self._cut = _CUT.unpack(content)[1]
@@ -503,11 +517,37 @@ class _Rank:
                 self._status = content[0]
         return is_any
 
-    def _work(self, lease: Lease) -> None:
-        assert self._evaluator is not None
-        if lease.generation != self._evaluator.generation.index or lease.start >= self._cut:
+    def _is_wanted(self, lease: Lease) -> bool:
+        assert self._evaluator is not None  # its generation comes before a lease
+        return lease.generation == self._evaluator.generation.index and lease.start < self._cut
+
+    def _pass_on(self) -> bool:
+        """Give the child a lease, send what it brings; whether anything happened."""
+        assert self._child is not None
+        is_any = False
+        if self._leases and self._child.capacity(False):
+            is_any, lease = True, self._leases.popleft()
+            if self._is_wanted(lease):
+                self._child.submit(lease)
+            else:
+                self._wire.send(0, SKIPPED)
+        for report in self._child.poll(0):
+            is_any = True
+            if isinstance(report, Lost):
+                self._wire.send(0, LOST, pickle.dumps(report))
+            else:
+                self._wire.send(0, RECORDS, pack(report))
+        return is_any
+
+    def _work(self) -> bool:
+        """Evaluate a lease, if there is one, and send what it brought; whether there was one."""
+        if not self._leases:
+            return False
+        lease = self._leases.popleft()
+        if not self._is_wanted(lease):
             self._wire.send(0, SKIPPED)
         else:
+            assert self._evaluator is not None
             try:
                 records = self._evaluator(lease.start, lease.stop)
             except KeyboardInterrupt:  # a signal, and the grace is over
@@ -520,6 +560,7 @@ class _Rank:
                 if records.failures and self._problem.on_error == "raise":
                     self._failure = str(records.failures[0])
                     self._give_up_at = time.monotonic() + _SILENCE
+        return True
 
 
 def _finish(status: int) -> None:

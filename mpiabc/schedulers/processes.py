@@ -7,15 +7,22 @@ script or notebook by value; it never imports the script again.
 
 import contextlib
 import ctypes
+import mmap
 import os
+import platform
 import selectors
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import Any
@@ -57,7 +64,7 @@ class Processes:
             raise SchedulerError(f"Processes({self.n!r}): give a whole number of at least 1")
         if self.start not in (None, "fork", "spawn"):
             raise SchedulerError(f'Processes(start={self.start!r}): give "fork", "spawn", or None')
-        return ProcessesEngine(problem, n, self.start)
+        return ProcessesEngine(problem, n, start=self.start)
 
     def serve(self, problem: Any) -> None:
         """Nobody to serve."""
@@ -75,12 +82,28 @@ def fork_is_safe() -> bool:
 
 
 class ProcessesEngine:
-    """Children, each on its own pipe; a child that dies is replaced, its lease reported as lost."""
+    """Children, each on its own pipe; a child that dies is replaced, its lease reported as lost.
 
-    def __init__(self, problem: Any, n: int, start: str | None = None) -> None:
+    A simulation that takes longer than the problem's timeout is ended with its child, whatever it does
+    to the interpreter lock: each child notes in shared memory what it evaluates since when, which costs
+    less than a microsecond a simulation. `cores` are for all children together.
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        n: int,
+        *,
+        start: str | None = None,
+        where: str | None = None,
+        cores: int | None = None,
+    ) -> None:
         is_forked = fork_is_safe() if start is None else start == "fork"
         self.workers = n
-        self._start = _Forked(problem, n) if is_forked else _Spawned(problem, n)
+        self._timeout = problem.timeout
+        self._where = where
+        share = max(1, (threads.cores() if cores is None else cores) // n)
+        self._start = (_Forked if is_forked else _Spawned)(problem, where, share)
         self._selector = selectors.DefaultSelector()
         self._generation = -1
         self._order = b""
@@ -127,7 +150,20 @@ class ProcessesEngine:
                 reports.append(unpack(memoryview(message)[8:]))
             elif message.startswith(b"S"):
                 child.leases.pop(0)
-        return reports
+        return reports + self._overdue()
+
+    def _overdue(self) -> list[Lost]:
+        """The leases of children whose simulation has taken too long."""
+        if self._timeout is None:
+            return []
+        lost: list[Lost] = []
+        for child in list(self._children):
+            index, since = child.watch.read()
+            if index >= 0 and child.leases and time.monotonic() - since > self._timeout:
+                first, *others = self._bury(child)
+                why = f"the simulation took longer than timeout={self._timeout} s"
+                lost += [replace(first, why=why, culprit=index), *others]
+        return lost
 
     def waiting(self) -> list[Lease]:
         """Second leases of busy children."""
@@ -148,7 +184,7 @@ class ProcessesEngine:
         """End the children: nothing of theirs is wanted any more."""
         for child in self._children:
             child.process.end()
-            child.connection.close()
+            child.close()
         self._selector.close()
 
     def _new_child(self) -> "_Child":
@@ -156,8 +192,10 @@ class ProcessesEngine:
         self._births += 1
         if self._births > 4 * self.workers + 20 and not self.is_ready():
             raise SchedulerError("worker processes die as soon as they start; see their messages above")
-        process, connection = self._start([c.connection for c in getattr(self, "_children", [])])
-        child = _Child(process, connection)
+        watch = Watch()
+        siblings = [child.connection for child in getattr(self, "_children", [])]
+        process, connection = self._start(siblings, watch)
+        child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
         return child
 
@@ -168,29 +206,61 @@ class ProcessesEngine:
 
     def _bury(self, child: "_Child") -> list[Lost]:
         self._selector.unregister(child.connection)
-        child.connection.close()
         ending = child.process.end()
+        child.close()
         self._children.remove(child)
         self._children.append(self._new_child())
-        return [
-            Lost(lease, f"process {child.process.pid}", f"the process {ending}") for lease in child.leases
-        ]
+        where = self._where or f"process {child.process.pid} on {platform.node()}"
+        return [Lost(lease, where, f"the process {ending}") for lease in child.leases]
 
 
 class _Child:
     """A worker process as its leader sees it: leases[0] is in work, the others wait."""
 
-    def __init__(self, process: "_Process", connection: Connection) -> None:
+    def __init__(self, process: "_Process", connection: Connection, watch: "Watch") -> None:
+        self.watch = watch
         self.process = process
         self.connection = connection
         self.leases: list[Lease] = []
         self.generation = -1
         self.is_ready = isinstance(process, _ForkedProcess)
 
+    def close(self) -> None:
+        """Close our ends."""
+        self.connection.close()
+        self.watch.close()
+
     def send(self, message: bytes) -> None:
         """Send, if it lives; that it died is seen by the next poll."""
         with contextlib.suppress(OSError):
             self.connection.send_bytes(message)
+
+
+class Watch:
+    """What a child evaluates since when, in memory that it shares with its leader."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        if fd is None:
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115 (close() closes it)
+            self.file.write(struct.pack("<qd", -1, 0.0))
+            self.file.flush()
+        else:
+            self.file = open(fd, "r+b", closefd=False)  # noqa: SIM115
+        self._memory = mmap.mmap(self.file.fileno(), 16)
+
+    def __call__(self, index: int) -> None:
+        """Note an id, -1 for none; the time goes first, so that an id is never seen with an older one."""
+        struct.pack_into("<d", self._memory, 8, time.monotonic())
+        struct.pack_into("<q", self._memory, 0, index)
+
+    def read(self) -> tuple[int, float]:
+        """The id, and since when (of the monotonic clock)."""
+        return struct.unpack_from("<qd", self._memory)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._memory.close()
+        self.file.close()
 
 
 class _ForkedProcess:
@@ -233,11 +303,10 @@ def _ending(code: int) -> str:
 class _Forked:
     """Starts children by fork: they have the problem already."""
 
-    def __init__(self, problem: Any, n: int) -> None:
-        self._problem = problem
-        self._threads = max(1, threads.cores() // n)
+    def __init__(self, problem: Any, where: str | None, cores: int) -> None:
+        self._problem, self._where, self._cores = problem, where, cores
 
-    def __call__(self, siblings: list[Connection]) -> tuple[_ForkedProcess, Connection]:
+    def __call__(self, siblings: list[Connection], watch: Watch) -> tuple[_ForkedProcess, Connection]:
         ours, theirs = _pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -248,8 +317,8 @@ class _Forked:
         try:
             for connection in [ours, *siblings]:
                 connection.close()
-            threads.limit(self._threads)
-            _serve(theirs, lambda: self._problem)
+            threads.limit(self._cores)
+            _serve(theirs, watch, lambda: (self._problem, self._where))
         finally:
             os._exit(0)
 
@@ -257,9 +326,9 @@ class _Forked:
 class _Spawned:
     """Starts children as new interpreters; they get the problem as their first message."""
 
-    def __init__(self, problem: Any, n: int) -> None:
+    def __init__(self, problem: Any, where: str | None, cores: int) -> None:
         try:
-            self._problem = cloudpickle.dumps(problem)
+            self._problem = cloudpickle.dumps((problem, where))
         except Exception as error:
             raise SchedulerError(
                 f"the problem cannot be sent to another process: {type(error).__name__}: {error}; "
@@ -267,17 +336,17 @@ class _Spawned:
             ) from error
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_RANK_VARIABLES)}
         own = {"MPI4PY_RC_INITIALIZE": "0"}
-        self._environment = inherited | own | threads.environment(threads.cores() // n)
+        self._environment = inherited | own | threads.environment(cores)
 
-    def __call__(self, siblings: list[Connection]) -> tuple[_SpawnedProcess, Connection]:
+    def __call__(self, siblings: list[Connection], watch: Watch) -> tuple[_SpawnedProcess, Connection]:
         ours, theirs = _pipe()
+        fds = theirs.fileno(), watch.file.fileno()
         program = (
-            f"import sys; sys.path[:] = {sys.path!r}\n"
-            f"from mpiabc.schedulers.processes import main; main({theirs.fileno()})"
+            f"import sys; sys.path[:] = {sys.path!r}\nfrom mpiabc.schedulers.processes import main; main{fds}"
         )
         popen = subprocess.Popen(
             [sys.executable, "-c", program],
-            pass_fds=(theirs.fileno(),),
+            pass_fds=fds,
             stdin=subprocess.DEVNULL,
             env=self._environment,
         )
@@ -293,17 +362,17 @@ def _pipe() -> tuple[Connection, Connection]:
 # The child's side.
 
 
-def main(fd: int) -> None:
+def main(fd: int, watch_fd: int) -> None:
     """A spawned child: problem first, then orders until the leader closes the pipe."""
     connection = Connection(fd)
-    _serve(connection, lambda: cloudpickle.loads(connection.recv_bytes()))
+    _serve(connection, Watch(watch_fd), lambda: cloudpickle.loads(connection.recv_bytes()))
 
 
-def _serve(connection: Connection, get_problem: Callable[[], Any]) -> None:
+def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]) -> None:
     """Evaluate leases in order until the pipe closes."""
     _follow_parent()
     try:
-        problem = get_problem()
+        problem, where = get_problem()
     except EOFError:
         return
     except BaseException:
@@ -312,14 +381,14 @@ def _serve(connection: Connection, get_problem: Callable[[], Any]) -> None:
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"H")
         try:
-            _work(connection, problem)
+            _work(connection, partial(Evaluator, problem, where=where, watch=watch))
         except (EOFError, OSError):
             raise
         except Exception:
             connection.send_bytes(b"E" + traceback.format_exc().encode())
 
 
-def _work(connection: Connection, problem: Any) -> None:
+def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluator]) -> None:
     evaluator: Evaluator | None = None
     leases: deque[Lease] = deque()
     cut = float("inf")
@@ -331,7 +400,7 @@ def _work(connection: Connection, problem: Any) -> None:
             elif kind == "cancel":
                 cut = content
             elif kind == "generation":
-                evaluator, cut = Evaluator(problem, content), float("inf")
+                evaluator, cut = make_evaluator(content), float("inf")
         lease = leases.popleft()
         assert evaluator is not None  # its generation comes before a lease
         if lease.generation != evaluator.generation.index or lease.start >= cut:

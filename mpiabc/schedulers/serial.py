@@ -6,6 +6,7 @@ from typing import Any
 from mpiabc.generation import Evaluator, Generation
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.streams import BLOCK
 
 _SLICE = 0.01  # seconds of work between two looks at the rest of the world
@@ -23,9 +24,9 @@ class Serial:
         """Always."""
         return True
 
-    def open(self, problem: Any) -> "SerialEngine":
-        """An engine that evaluates while it is polled."""
-        return SerialEngine(problem)
+    def open(self, problem: Any) -> "SerialEngine | ProcessesEngine":
+        """An engine that evaluates while it is polled; with a timeout, in a child that can be ended."""
+        return SerialEngine(problem) if problem.timeout is None else ProcessesEngine(problem, 1)
 
     def serve(self, problem: Any) -> None:
         """Nobody to serve."""

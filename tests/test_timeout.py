@@ -1,0 +1,71 @@
+"""Simulations that do not return are ended, whatever they do to the interpreter lock."""
+
+import time
+
+import pytest
+
+import mpiabc
+from mpiabc import schedulers
+from tests import problems
+
+
+def sleeping(theta, rng, *, id):
+    if id.index in (7, 30):
+        time.sleep(1000)
+    return problems.gaussian(theta, rng)
+
+
+def locked(theta, rng, *, id):
+    if id.index in (7, 30):
+        sum(range(10**13))  # one call into C that never gives the lock away
+    return problems.gaussian(theta, rng)
+
+
+def failing(theta, rng, *, id):
+    if id.index in (7, 30):
+        raise RuntimeError
+    return problems.gaussian(theta, rng)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """A timeout is a failure like any other: as if these simulations had raised at once."""
+    store = tmp_path_factory.mktemp("quiet") / "run.db"
+    return problems.digests(sampler(failing).run(store, scheduler="serial"))
+
+
+def sampler(simulate, on_error="reject", timeout=None, thresholds=(3, 1.5)):
+    return problems.sampler(
+        30, thresholds, simulate=simulate, on_error=on_error, timeout=timeout, name="hanging"
+    )
+
+
+@pytest.mark.parametrize("simulate", [sleeping, locked])
+@pytest.mark.parametrize(
+    "scheduler", ["serial", schedulers.Processes(2), schedulers.Processes(2, start="spawn")], ids=repr
+)
+def test_timeout_counts_as_a_failure(simulate, scheduler, expected, tmp_path):
+    abc = sampler(simulate, timeout=0.5)
+    history = abc.run(tmp_path / "run.db", scheduler=scheduler)
+    assert problems.digests(history) == expected
+    assert [(f.generation, f.index, f.kind) for f in history.failures] == [
+        (t, i, "timeout") for t in (0, 1) for i in (7, 30)
+    ]
+
+
+def test_timeout_ends_the_run_where_failures_do(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:7 failed on process") as error:
+        sampler(locked, "raise", 0.5).run(tmp_path / "run.db", scheduler="processes")
+    assert "took longer than timeout=0.5 s" in str(error.value)
+    assert "theta: mu=" in str(error.value)
+    assert time.monotonic() - began < 10
+
+
+def test_timeout_holds_on_ranks(mpi, expected, tmp_path):
+    job = mpi.run(2, "-m", "tests.programs.hanging", tmp_path / "run.db")
+    assert job.returncode == 0, job.stdout
+    history = mpiabc.open(tmp_path / "run.db")
+    assert problems.digests(history) == expected
+    assert {f.kind for f in history.failures} == {"timeout"}
+    assert all("rank" in f.where for f in history.failures)
