@@ -1,7 +1,6 @@
 """Distances between simulated and observed data.
 
-A distance is any callable `(simulated, observed) -> float`. One that also has
-`rows(simulated (n, k), observed (k,)) -> (n,)` is computed for many simulations at once.
+A distance is any callable `(simulated, observed) -> float`; `PNorm` is computed for many simulations at once.
 """
 
 import math

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpiabc.errors import Interrupted, SimulatorError
+from mpiabc.errors import Interrupted, ProblemError, SimulatorError
 from mpiabc.generation import Generation
 from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.progress import Progress
@@ -26,6 +26,8 @@ _LEAST = 0.0005  # seconds of work below which a message costs more than it carr
 _PREFETCH = 0.25  # seconds of work in a lease above which waiting for the next one costs nothing
 _POLL = 0.05  # seconds between two looks at the clock and the signals
 _MOST_DEATHS = 10  # of workers on the same single evaluation, before it counts as failed
+_HURRY = 3.0  # seconds that a failure waits for the evaluations below it
+_ALL_MALFORMED = 8  # evaluations, all of the wrong structure, after which the problem is wrong
 _ALL_FAIL = 1000  # evaluations, all failed, after which going on is hopeless
 
 
@@ -108,6 +110,8 @@ class Driver:
         self._ledger, self._generation, self._journal = ledger, generation, journal
         self._copied: set[Lease] = set()
         self._deaths: dict[int, int] = {}
+        self._failure: Failure | None = None  # the lowest one, if any ends the run
+        self._raise_at = math.inf
         self._cut = math.inf
         self._progress.begin(generation.index, generation.epsilon)
         self._engine.begin(generation)
@@ -116,8 +120,10 @@ class Driver:
                 return reason
             if why := self.limits.reason(self._clock()):
                 self._wind_up(why)
-            self._feed()
+            if self._failure is None:
+                self._feed()
             self._take(self._engine.poll(_POLL))
+            self._raise_failure()
             self._count_failures()
             self._progress.tick(ledger, self._engine)
         self._engine.cancel(0)
@@ -198,21 +204,51 @@ class Driver:
         self._tell(_failed(failure, stop))
 
     def _judge(self, failure: Failure) -> None:
-        """Raise SimulatorError if a single failure ends the run."""
-        is_needed = not isinstance(self._ledger, Ledger) or failure.index < self._ledger.cut
-        if self.limits.on_error == "raise" and is_needed:
-            raise SimulatorError(str(failure))
+        """Note a failure that may end the run: it does if it lies below the cut."""
+        if self.limits.on_error == "raise" and (self._failure is None or failure.index < self._failure.index):
+            self._failure = failure
+            self._raise_at = min(self._raise_at, self._clock() + _HURRY)
+
+    def _raise_failure(self) -> None:
+        """Raise for the lowest failure once all below it is known, or soon if that takes long.
+
+        So the same failure is raised, or none, on every schedule, unless simulations take seconds.
+        """
+        failure = self._failure
+        if failure is None:
+            return
+        if isinstance(self._ledger, Ledger) and failure.index >= self._ledger.cut:
+            self._failure, self._raise_at = None, math.inf
+        elif (
+            self._ledger.frontier >= failure.index
+            or self._generation.is_static
+            or self._clock() >= self._raise_at
+            or not self._engine.busy()
+        ):
+            is_first = failure.kind == "structure" and self._generation.index == failure.index == 0
+            raise ProblemError(failure.error) if is_first else SimulatorError(str(failure))
 
     def _count_failures(self) -> None:
-        """Raise SimulatorError if there are too many; only those below the frontier count for sure."""
-        failures = self._ledger.failures_below_cut() if self._ledger.has_failures else []
-        on_error = self.limits.on_error
-        spare = on_error - self.limits.failures_before if isinstance(on_error, int) else math.inf
-        if len(failures) >= spare:
-            last = failures[int(spare) - 1]
-            raise SimulatorError(f"{on_error} evaluations failed, as many as on_error allows; last\n{last}")
-        if len(failures) >= _ALL_FAIL and len(failures) >= self._ledger.frontier:
-            raise SimulatorError(f"all of the first {len(failures)} evaluations failed; last\n{failures[-1]}")
+        """Raise if there are too many failures; only those below the frontier count for sure."""
+        known, on_error = self._ledger.failed, self.limits.on_error
+        if isinstance(on_error, int) and self.limits.failures_before + known >= on_error:
+            failures = self._ledger.failures_below_cut()
+            spare = on_error - self.limits.failures_before
+            if len(failures) >= spare:
+                last = failures[spare - 1]
+                raise SimulatorError(
+                    f"{on_error} evaluations failed, as many as on_error allows; last\n{last}"
+                )
+        if known >= self._ledger.known > 0 and self._failure is None:
+            self._all_failed(known)
+
+    def _all_failed(self, known: int) -> None:
+        """Raise if nothing will ever come of this."""
+        failures = self._ledger.failures_below_cut()
+        if len(failures) >= _ALL_MALFORMED and all(f.kind == "structure" for f in failures):
+            raise ProblemError(failures[0].error)
+        if len(failures) >= _ALL_FAIL:
+            raise SimulatorError(f"all of the first {known} evaluations failed; last\n{failures[-1]}")
 
     def _wind_up(self, why: str) -> None:
         """Collect what is being finished, for a short while, then raise Interrupted."""

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mpiabc.distance import PNorm
+from mpiabc.errors import ProblemError
 from mpiabc.kernel import Proposal
 from mpiabc.problem import EvaluationId, Problem, accepted_extras
 from mpiabc.records import Failure, Records, Status
@@ -48,7 +50,7 @@ def evaluate(problem: Problem, generation: Generation, start: int, stop: int) ->
     """The records of the ids [start, stop), or of these slots if the generation is static.
 
     A pure function, as far as the simulator is one. Where `problem.on_error` says "raise", a failure
-    leaves all statuses UNKNOWN: then nothing else matters.
+    leaves its own status and the later ones UNKNOWN.
     """
     return Evaluator(problem, generation)(start, stop)
 
@@ -76,7 +78,7 @@ class Evaluator:
         self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
         self._structure = Structure(problem.observed)
         self._observed = self._structure.row(problem.observed)
-        self._distance_of_rows = getattr(problem.distance, "rows", None)
+        self._distance_of_rows = problem.distance.rows if isinstance(problem.distance, PNorm) else None
         self._simulator = _with_extras(problem, generation)
         self._proposals = Stream(generation.key, Purpose.PROPOSAL)
         self._simulations = Stream(generation.key, Purpose.SIMULATION)
@@ -90,11 +92,22 @@ class Evaluator:
             with exits_caught():
                 (self._slots if self.generation.is_static else self._ids)(outcome)
         except _FailureEndsRunError:
-            outcome.forget()
+            return self._up_to_failure(outcome, began)
         finally:
             if self.watch:
                 self.watch(-1)
         return outcome.records(began)
+
+    def _up_to_failure(self, outcome: "_Outcome", began: float) -> Records:
+        """The records below the failed evaluation, computed again; from there on nothing is known."""
+        below = _Outcome(self, outcome.start, outcome.stop)
+        if not self.generation.is_static:
+            step = BLOCK if self.problem.vectorized else 1
+            below.stop = max(outcome.start, outcome.failures[0].index // step * step)
+            self._ids(below)
+            below.stop = outcome.stop
+        below.failures += outcome.failures
+        return below.records(began)
 
     def _ids(self, outcome: "_Outcome") -> None:
         for block, ids in _by_block(outcome.start, outcome.stop):
@@ -116,7 +129,9 @@ class Evaluator:
         if self._block.number != block:
             rng = self._proposals.at(self.generation.index, block)
             theta = np.ascontiguousarray(self.generation.proposal.sample(BLOCK, rng), np.float64)
-            self._block = _Block(block, theta, np.asarray(self.problem.prior.logpdf(theta)))
+            log_prior = np.asarray(self.problem.prior.logpdf(theta), np.float64)
+            _check_proposals(self.problem, self.generation, theta, log_prior)
+            self._block = _Block(block, theta, log_prior)
         return self._block
 
     def _evaluate(self, index: int, rows: np.ndarray, outcome: "_Outcome") -> "_Evaluated":
@@ -231,7 +246,7 @@ class Evaluator:
         else:
             measured = np.array(distances, np.float64)
         for row in rows[np.isnan(measured)].tolist():
-            error = ValueError("the distance of the simulated from the observed data is nan")
+            error = NanDistanceError("the distance of the simulated from the observed data is nan")
             outcome.fail(block.number * BLOCK + row, block.theta[row], error)
         return _Simulated(rows, table, measured)
 
@@ -261,6 +276,13 @@ class _Evaluated(NamedTuple):
     log_prior: np.ndarray
     distances: np.ndarray
     summaries: np.ndarray
+
+
+class NanDistanceError(ValueError):
+    """A distance that is not a number."""
+
+
+_KINDS: dict[type, str] = {StructureMismatchError: "structure", NanDistanceError: "nan"}
 
 
 class _FailureEndsRunError(Exception):
@@ -302,17 +324,11 @@ class _Outcome:
                 _in_words(error),
                 _remote_traceback(error),
                 self._evaluator.where,
-                "structure" if isinstance(error, StructureMismatchError) else "exception",
+                _KINDS.get(type(error), "exception"),
             )
         )
         if problem.on_error == "raise":
             raise _FailureEndsRunError
-
-    def forget(self) -> None:
-        """Leave nothing but the failure."""
-        self._status[:] = Status.UNKNOWN
-        self._parts.clear()
-        self._addresses.clear()
 
     def records(self, began: float) -> Records:
         """All of it, the accepted rows in the order of their addresses."""
@@ -328,10 +344,7 @@ class _Outcome:
             order = np.argsort(np.concatenate(self._addresses))
             ids, theta, log_prior = ids[order], theta[order], log_prior[order]
             distances, summaries = distances[order], summaries[order]
-        if generation.proposal is problem.prior:
-            log_weights = np.zeros(len(ids))
-        else:
-            log_weights = log_prior - generation.proposal.logpdf(theta)
+        log_weights = log_prior - _log_proposal(generation, theta) if generation.index else np.zeros(len(ids))
         return Records(
             generation.index,
             self.start,
@@ -348,10 +361,39 @@ class _Outcome:
         )
 
 
+def _check_proposals(
+    problem: Problem, generation: Generation, theta: np.ndarray, log_prior: np.ndarray
+) -> None:
+    """Raise ProblemError for a prior or kernel that would never give a usable proposal."""
+    expected = (BLOCK, len(problem.prior.names))
+    if theta.shape != expected:
+        raise ProblemError(
+            f"sample({BLOCK}, rng) of the proposal gave shape {theta.shape}, expected {expected}"
+        )
+    if log_prior.shape != (BLOCK,):
+        raise ProblemError(f"logpdf of the prior gave shape {log_prior.shape}, expected ({BLOCK},)")
+    if np.isnan(log_prior).any():
+        raise ProblemError(f"logpdf of the prior is nan for theta = {theta[np.isnan(log_prior)][0].tolist()}")
+    if generation.index == 0 and not (log_prior > -np.inf).any():
+        raise ProblemError("all draws of the prior lie outside its own support: sample and logpdf disagree")
+
+
 def _by_block(start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
     """The addresses [start, stop) in the parts that lie in one block each."""
     for block in range(start // BLOCK, -(-stop // BLOCK)):
         yield block, np.arange(max(start, block * BLOCK), min(stop, (block + 1) * BLOCK))
+
+
+def _log_proposal(generation: Generation, theta: np.ndarray) -> np.ndarray:
+    """Log density of the proposal at theta (m, d), (m,).
+
+    m depends on how ids were leased, so only proposals that promise rows independent of their companions
+    get all of them at once; others are asked row by row.
+    """
+    logpdf = generation.proposal.logpdf
+    if getattr(generation.proposal, "is_rowwise", False):
+        return logpdf(theta)
+    return np.array([logpdf(row[None])[0] for row in theta], np.float64)
 
 
 def _with_extras(problem: Problem, generation: Generation) -> Callable:
@@ -370,6 +412,8 @@ def _with_extras(problem: Problem, generation: Generation) -> Callable:
 def _in_words(error: BaseException) -> str:
     if isinstance(error, StructureMismatchError):
         return f"the simulated data have not the structure of the observed data: {error}"
+    if isinstance(error, NanDistanceError):
+        return str(error)
     return f"{type(error).__name__}: {error}"
 
 

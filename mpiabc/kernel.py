@@ -3,8 +3,9 @@
 A kernel is anything with `fit(population) -> proposal`; a proposal has `sample(n, rng)` and
 `logpdf(theta)`. Both proposals here are mixtures of Gaussians, one component for each particle.
 
-Nothing here that enters a record goes through BLAS: its sums depend on shapes and threads. `einsum`
-over the small axis d keeps one order of summation for every row, whoever computes it with whom.
+No row of a density goes through BLAS, whose sums depend on shapes and threads: `einsum` over the small
+axis d keeps one order of summation for every row, whoever computes it with whom. Factors and inverses
+are computed once, by `fit` in the leading process, on one thread, and travel with the proposal.
 """
 
 import math
@@ -66,9 +67,10 @@ class Gaussian:
         theta, weights = population.theta, population.weights
         delta = theta - np.einsum("n,nd->d", weights, theta)
         covariance = np.einsum("n,ni,nj->ij", weights, delta, delta)
-        covariance /= 1.0 - np.square(weights).sum()
+        covariance /= max(1e-12, 1.0 - np.square(weights).sum())
         scale = default_scale(theta.shape[1]) if self.scale is None else self.scale
-        return GaussianMixture(theta, weights, _cholesky(scale * covariance, population))
+        factor = _cholesky(scale * covariance, population)
+        return GaussianMixture(theta, weights, factor, np.linalg.inv(factor))
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class LocalGaussian:
             covariance = scale * np.einsum("k,ki,kj->ij", local, delta, delta)
             # A share of the overall covariance keeps a neighbourhood of twins from collapsing.
             factors[j] = _cholesky(covariance + 1e-3 * scale * overall @ overall.T, population)
-        return LocalGaussianMixture(theta, weights, factors)
+        return LocalGaussianMixture(theta, weights, factors, np.linalg.inv(factors))
 
 
 def _check_scale(kernel: "Gaussian | LocalGaussian") -> None:
@@ -154,9 +156,12 @@ def _log_sum_exp(exponents: np.ndarray) -> np.ndarray:
 class GaussianMixture:
     """sum_j W_j N(theta; centre_j, L L^T), with one Cholesky factor L (d, d)."""
 
+    is_rowwise = True  # a row's density does not depend on the rows beside it
+
     centres: np.ndarray  # (N, d)
     weights: np.ndarray  # (N,)
     cholesky: np.ndarray
+    inverse: np.ndarray  # of the factor
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
@@ -175,7 +180,7 @@ class GaussianMixture:
         return norm + np.concatenate(out) if out else np.empty(0)
 
     def _whiten(self, theta: np.ndarray) -> np.ndarray:
-        return np.einsum("nk,dk->nd", theta - self._origin, self._inverse)
+        return np.einsum("nk,dk->nd", theta - self._origin, self.inverse)
 
     @cached_property
     def _origin(self) -> np.ndarray:
@@ -184,10 +189,6 @@ class GaussianMixture:
     @cached_property
     def _cumulative(self) -> np.ndarray:
         return np.cumsum(self.weights)
-
-    @cached_property
-    def _inverse(self) -> np.ndarray:
-        return np.linalg.inv(self.cholesky)
 
     @cached_property
     def _log_norm(self) -> float:
@@ -207,9 +208,12 @@ class GaussianMixture:
 class LocalGaussianMixture:
     """sum_j W_j N(theta; centre_j, L_j L_j^T), with Cholesky factors L (N, d, d)."""
 
+    is_rowwise = True  # a row's density does not depend on the rows beside it
+
     centres: np.ndarray
     weights: np.ndarray
     cholesky: np.ndarray
+    inverse: np.ndarray
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
@@ -221,7 +225,7 @@ class LocalGaussianMixture:
         """Log density of theta (m, d), (m,)."""
         out = np.empty(len(theta))
         for i, row in enumerate(theta):
-            z = np.einsum("jdk,jk->jd", self._inverse, row - self.centres)  # (N, d)
+            z = np.einsum("jdk,jk->jd", self.inverse, row - self.centres)  # (N, d)
             exponents = self._constant - 0.5 * np.square(z).sum(axis=1)
             highest = exponents.max()
             out[i] = highest + np.log(np.exp(exponents - highest).sum())
@@ -230,10 +234,6 @@ class LocalGaussianMixture:
     @cached_property
     def _cumulative(self) -> np.ndarray:
         return np.cumsum(self.weights)
-
-    @cached_property
-    def _inverse(self) -> np.ndarray:
-        return np.linalg.inv(self.cholesky)
 
     @cached_property
     def _constant(self) -> np.ndarray:

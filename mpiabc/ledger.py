@@ -67,9 +67,9 @@ class _Addresses:
         self.give_back(0, self.issued)
 
     @property
-    def has_failures(self) -> bool:
-        """Whether any evaluation has failed."""
-        return bool(self._failures)
+    def failed(self) -> int:
+        """Failed evaluations known anywhere."""
+        return len(self._failures)
 
     @property
     def in_flight(self) -> int:
@@ -174,6 +174,11 @@ class Ledger(_Addresses):
         return "acceptance_rate" if end >= self.most_ids + spare else None
 
     @property
+    def simulations(self) -> int:
+        """Simulations known anywhere."""
+        return self.known - self._outside
+
+    @property
     def expected(self) -> float:
         """Ids that will probably be needed beyond those known or in flight."""
         rate = (self.accepted + 1) / (self.known + 2)
@@ -229,11 +234,19 @@ class SlotLedger(_Addresses):
     """Slots of a generation, each of which tries its own ids until one is accepted."""
 
     def __init__(
-        self, generation: int, size: int, *, step: int = 1, most_simulations: float = math.inf
+        self,
+        generation: int,
+        size: int,
+        *,
+        step: int = 1,
+        most_ids: float = math.inf,
+        most_simulations: float = math.inf,
     ) -> None:
         super().__init__(generation, size, step)
+        self.most_ids = most_ids
         self.most_simulations = most_simulations
         self.cut = size
+        self._tries = np.zeros(2, np.int64)  # ids and simulations of all known slots
 
     @property
     def accepted(self) -> int:
@@ -248,11 +261,19 @@ class SlotLedger(_Addresses):
     @property
     def exhausted(self) -> str | None:
         """The bound that keeps an open generation from being completed, if one does."""
-        if np.any(self._status[: self.frontier] != Status.ACCEPTED):
-            return "acceptance_rate"
-        if self.frontier == self.size and self.counts()[1] > self.most_simulations:
+        evaluations, simulations = self.counts()
+        if simulations > self.most_simulations:
             return "simulations"
-        return None
+        if evaluations > self.most_ids:
+            return "acceptance_rate"
+        has_given_up = np.any(self._status[: self.frontier] == Status.REJECTED)
+        fewer = "simulations" if self.most_simulations <= self.most_ids else "acceptance_rate"
+        return fewer if has_given_up else None
+
+    @property
+    def simulations(self) -> int:
+        """Simulations known anywhere."""
+        return int(self._tries[1])
 
     @property
     def expected(self) -> float:
@@ -276,8 +297,11 @@ class SlotLedger(_Addresses):
 
     def counts(self) -> tuple[int, int]:
         """Evaluations and simulations of all slots."""
-        evaluations, simulations = sum(r.tries.sum(axis=0) for r in self._records if r.tries is not None)
-        return int(evaluations), int(simulations)
+        return int(self._tries[0]), int(self._tries[1])
+
+    def _note(self, records: Records) -> None:
+        if records.tries is not None:
+            self._tries += records.tries.sum(axis=0)
 
     def failures_below_cut(self) -> list[Failure]:
         """Failed evaluations, in id order."""

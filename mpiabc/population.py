@@ -19,6 +19,9 @@ class Named(np.ndarray):
         out.names = names
         return out
 
+    def __reduce__(self) -> Any:
+        return Named, (np.asarray(self), self.names)
+
     def __array_finalize__(self, source: Any) -> None:
         self.names = getattr(source, "names", ())
 

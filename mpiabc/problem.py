@@ -1,5 +1,7 @@
 """Problem: prior, simulator, observed data, summary and distance; what one sends to a colleague."""
 
+import dataclasses
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -116,6 +118,8 @@ def _check(problem: Problem) -> None:
             f"the prior is {prior!r}, expected mpiabc.Prior(name=distribution, ...) or an object with "
             "names, sample(n, rng) and logpdf(theta)"
         )
+    if isinstance(prior.names, str) or not all(isinstance(name, str) for name in prior.names):
+        raise ProblemError(f"the names of the prior are {prior.names!r}, expected a tuple of text")
     if not prior.names:
         raise ProblemError("the prior is empty: it names no parameters")
     for role in ("simulate", "distance", "summarize"):
@@ -134,17 +138,38 @@ def _check(problem: Problem) -> None:
         raise ProblemError(f"timeout={problem.timeout!r}: give seconds > 0, or None")
 
 
-def told(part: Any) -> str:
+def told(part: Any, seen: tuple[int, ...] = ()) -> str:
     """A part of a problem as text without addresses: equal parts give equal text in all processes."""
-    if part is None:
-        return "none"
-    if inspect.isroutine(part):
-        return f"{getattr(part, '__qualname__', part)}"
-    if isinstance(part, Prior) or "object at 0x" not in repr(part):
-        return repr(part)
-    state = getattr(part, "__dict__", {})
-    inner = ", ".join(f"{key}={_digest(value)}" for key, value in sorted(state.items()))
-    return f"{type(part).__qualname__}({inner})"
+    if part is None or isinstance(part, bool | int | float | complex | str | bytes | np.generic):
+        return "none" if part is None and not seen else repr(part)
+    if id(part) in seen:
+        return "..."
+    seen = (*seen, id(part))
+    if isinstance(part, np.ndarray):
+        return f"array {part.shape} {_digest(part)}"
+    if isinstance(part, list | tuple | set | frozenset):
+        return f"({''.join(told(item, seen) + ', ' for item in part)})"
+    if isinstance(part, dict):
+        return "{" + ", ".join(f"{key!r}: {told(value, seen)}" for key, value in part.items()) + "}"
+    if isinstance(part, functools.partial):
+        return f"partial({told((part.func, part.args, part.keywords), seen)})"
+    if isinstance(part, np.random.Generator | np.random.RandomState):
+        return type(part).__name__
+    if callable(part) and hasattr(part, "__qualname__"):
+        return str(part.__qualname__)
+    if isinstance(part, Prior):
+        return told(dict(zip(part.names, part.marginals, strict=True)), seen)
+    if hasattr(getattr(part, "dist", None), "name"):
+        return f"{part.dist.name}{told((part.args, part.kwds), seen)}"
+    return f"{type(part).__qualname__}({_attributes(part, seen)})"
+
+
+def _attributes(part: Any, seen: tuple[int, ...]) -> str:
+    if dataclasses.is_dataclass(part):
+        values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    else:
+        values = getattr(part, "__dict__", {})
+    return ", ".join(f"{name}={told(value, seen)}" for name, value in values.items())
 
 
 def _digest(value: Any) -> str:

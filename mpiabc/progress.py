@@ -41,7 +41,7 @@ class Progress:
         left = spent * (ledger.size - ledger.accepted) / max(1, ledger.accepted)
         self._show(
             f"{self._label}: {ledger.accepted}/{ledger.size} accepted, "
-            f"{ledger.known / spent:.3g} evaluations/s, {engine.busy()}/{engine.workers} busy, "
+            f"{ledger.simulations / spent:.3g} simulations/s, {engine.busy()}/{engine.workers} busy, "
             f"{_duration(left)} left"
         )
 

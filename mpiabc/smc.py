@@ -21,23 +21,26 @@ import numpy as np
 
 from mpiabc import stopping as stops
 from mpiabc.driver import Driver, Limits
-from mpiabc.errors import RESUMABLE, Interrupted, ProblemError, SimulatorError, StoreError
-from mpiabc.generation import Generation, evaluate, theta_of
+from mpiabc.errors import RESUMABLE, Interrupted, ProblemError, StoreError
+from mpiabc.generation import Generation, theta_of
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.population import Population
 from mpiabc.problem import Problem, told
 from mpiabc.progress import Progress
-from mpiabc.records import Records, Status
-from mpiabc.schedulers import Engine, resolve
+from mpiabc.records import Status
+from mpiabc.schedulers import Engine, resolve, threads
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Journal, Store
 from mpiabc.streams import BLOCK, stream_key
+from mpiabc.structure import Structure
 from mpiabc.threshold import Quantile, Threshold
 from mpiabc.version import __version__
 
 Path = str | os.PathLike[str]
+
+_MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
 
 
 class ABCSMC:
@@ -122,6 +125,7 @@ class ABCSMC:
             return
         with Signals() as signals, _opened(place, self.problem) as engine:
             stopping = Stopping(**rules, walltime=stops.seconds(walltime))
+            _check_size(self.problem, self.population_size)
             if not stopping.is_bounded and isinstance(self.threshold.epsilon(10**9, None), float):
                 raise ProblemError(
                     "the run has no end: give a stopping rule, such as generations=8 or epsilon=0.1"
@@ -139,6 +143,9 @@ class ABCSMC:
                 yield None
                 try:
                     yield from run.generations()
+                except ProblemError:
+                    file.discard_if_new()
+                    raise
                 except KeyboardInterrupt:
                     raise Interrupted(f"stopped by {signals.seen}") from None
                 finally:
@@ -214,6 +221,10 @@ class _Run:
         epsilon = self.abc.threshold.epsilon(index, last)
         if epsilon is None:
             return "threshold"
+        if math.isnan(epsilon) or (last is not None and epsilon > last.epsilon):
+            raise ProblemError(
+                f"{told(self.abc.threshold)} gives epsilon {epsilon} for generation {index}: it rises"
+            )
         return self._populate(self._generation(index, epsilon, last), used)
 
     def _reason(self, last: Population | None, used: int) -> str | None:
@@ -222,7 +233,8 @@ class _Run:
         return self.stopping.reason(last.generation + 1, last.epsilon, used)
 
     def _generation(self, index: int, epsilon: float, last: Population | None) -> Generation:
-        proposal = self.abc.problem.prior if last is None else self.abc.kernel.fit(last)
+        with threads.single():
+            proposal = self.abc.problem.prior if last is None else self.abc.kernel.fit(last)
         return Generation(
             index,
             stream_key(self.settings["seed"]),
@@ -237,9 +249,7 @@ class _Run:
         began = time.monotonic()
         ledger, generation = self._ledger(generation, used)
         journal = Journal(self.file, generation.index)
-        is_begun = self._recover(journal, ledger)
-        if not is_begun and generation.index == 0 and self.abc.problem.timeout is None:
-            self._try_out(generation, ledger)
+        self._recover(journal, ledger)
         try:
             reason = self.driver.run(ledger, generation, journal.add)
         except BaseException:
@@ -256,8 +266,8 @@ class _Run:
         self.progress.done(population, self.engine.workers)
         return population
 
-    def _recover(self, journal: Journal, ledger: Ledger | SlotLedger) -> int:
-        """Tell the ledger what an earlier call has kept of this generation; how much that is."""
+    def _recover(self, journal: Journal, ledger: Ledger | SlotLedger) -> None:
+        """Tell the ledger what an earlier call has kept of this generation."""
         for records in journal.recover():
             if isinstance(ledger, SlotLedger):  # a slot that gave up may have more tries now
                 gave_up = records.status != Status.ACCEPTED
@@ -265,46 +275,17 @@ class _Run:
                 records = replace(records, status=status)
             ledger.tell(records)
         ledger.recover()
-        return ledger.known
 
     def _ledger(self, generation: Generation, used: int) -> tuple[Ledger | SlotLedger, Generation]:
         step = BLOCK if self.abc.problem.vectorized else 1
         most_ids = self.stopping.most_ids(generation.size)
         most_simulations = self.stopping.most_simulations(used)
+        bounds = {"most_ids": most_ids, "most_simulations": most_simulations}
         if generation.is_static:
             most = min(most_ids, most_simulations)
             limited = replace(generation, most_tries=None if math.isinf(most) else int(most))
-            ledger = SlotLedger(
-                generation.index, generation.size, step=step, most_simulations=most_simulations
-            )
-            return ledger, limited
-        bounds = {"most_ids": most_ids, "most_simulations": most_simulations}
+            return SlotLedger(generation.index, generation.size, step=step, **bounds), limited
         return Ledger(generation.index, generation.size, step=step, **bounds), generation
-
-    def _try_out(self, generation: Generation, ledger: Ledger | SlotLedger) -> None:
-        """One evaluation here, before any other, so that a wrong problem is told at once.
-
-        It is evaluation 0:0 itself and counts; more are tried while data are malformed.
-        """
-        step = BLOCK if self.abc.problem.vectorized else 1
-        for start in range(0, 8 * step, step):
-            records = evaluate(self.abc.problem, replace(generation, is_static=False), start, start + step)
-            malformed = [failure for failure in records.failures if failure.kind == "structure"]
-            if not malformed:
-                break
-        else:
-            raise ProblemError(str(malformed[0].error))
-        if start == 0:
-            self._note_trial(records, ledger)
-
-    def _note_trial(self, records: Records, ledger: Ledger | SlotLedger) -> None:
-        if records.failures and self.abc.problem.on_error == "raise":
-            raise SimulatorError(str(records.failures[0]))
-        if isinstance(ledger, Ledger):
-            ledger.dispatched += len(records)
-            ledger.tell(records)
-            if np.any(records.status != Status.OUTSIDE):
-                self.driver.pace.learn(records)
 
 
 def _population(
@@ -318,11 +299,12 @@ def _population(
     rows = ledger.population()
     log_weights = rows.pop("log_weights")
     highest = log_weights.max()
-    weights = np.exp(log_weights - highest)
+    weights = np.exp(log_weights - highest)  # at most 1
     evaluations, simulations = ledger.counts()
     n = len(weights)
     mean_weight = weights[:-1].mean() if isinstance(ledger, Ledger) else weights.mean()
-    log_evidence = highest + math.log(mean_weight) + math.log((n - 1) / max(1, evaluations - 1))
+    with np.errstate(divide="ignore"):
+        log_evidence = highest + np.log(mean_weight) + math.log((n - 1) / max(1, evaluations - 1))
     return Population(
         names=tuple(problem.prior.names),
         weights=weights / weights.sum(),
@@ -354,6 +336,16 @@ def _opened(place: Any, problem: Problem) -> Iterator[Engine]:
         raise
     finally:
         engine.close(status)
+
+
+def _check_size(problem: Problem, n: int) -> None:
+    """Raise ProblemError if a generation would not fit into a blob of the store."""
+    k = Structure(problem.observed).size
+    if 8 * n * k >= _MOST_BYTES:
+        raise ProblemError(
+            f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
+            "takes: reduce the data by summarize=, or the population"
+        )
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -4,6 +4,8 @@ import math
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from mpiabc.errors import ProblemError
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -25,7 +27,8 @@ class Stopping:
     def __post_init__(self) -> None:
         for name in ("generations", "simulations"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
+            is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (is_whole and value >= 1):
                 raise ProblemError(f"{name}={value!r}: give a whole number of at least 1")
         if self.epsilon is not None and not self.epsilon >= 0:
             raise ProblemError(f"epsilon={self.epsilon!r}: give a distance >= 0")

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 FORMAT = 1
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
+_MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
 _PATIENCE = 10.0  # seconds to wait for another process's short transaction
 
 _SCHEMA = f"""
@@ -66,6 +67,7 @@ class Store:
         self.path = Path(path)
         self._db: sqlite3.Connection | None = None
         self._lock: int | None = None
+        self._is_new = self._is_discarded = False
 
     def __enter__(self) -> "Store":
         if not self.path.parent.is_dir():
@@ -84,6 +86,9 @@ class Store:
         if self._db is not None:
             with suppress(sqlite3.Error):
                 self._db.close()
+        if self._is_discarded:
+            with suppress(OSError):
+                os.unlink(self.path)
         if self._lock is not None:
             with suppress(OSError):
                 os.unlink(_lock_path(self.path))
@@ -116,7 +121,7 @@ class Store:
         places = ", ".join(f":{name}" for name in row)
         told = [
             (f.generation, f.index, json.dumps(f.theta), f.error, f.traceback, f.where, f.kind)
-            for f in failures
+            for f in failures[:_MOST_FAILURES]
         ]
         with _errors_told(self.path), self._transaction() as db:
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
@@ -147,6 +152,11 @@ class Store:
         """Note which stopping rule ended the run; None: it goes on."""
         with _errors_told(self.path), self._transaction() as db:
             db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
+
+    def discard_if_new(self) -> None:
+        """Leave no file behind a problem that never ran."""
+        if self._is_new and not len(self.history()):
+            self._is_discarded = True
 
     def history(self) -> "History":
         """The read-only view."""
@@ -224,7 +234,9 @@ class History:
         return int(count)
 
     def __getitem__(self, t: int) -> Population:
-        generation = range(len(self))[t]
+        if not -len(self) <= t < len(self):
+            raise IndexError(f"generation {t} of {len(self)} committed ones")
+        generation = t % len(self)
         if generation not in self._populations:
             self._populations[generation] = self._load(generation)
         return self._populations[generation]
@@ -257,12 +269,10 @@ class History:
 
     def to_dataframe(self) -> Any:
         """All populations in one pandas data frame, with the generation as a column."""
+        frames = [population.to_dataframe().assign(generation=t) for t, population in enumerate(self)]
         import pandas
 
-        return pandas.concat(
-            [population.to_dataframe().assign(generation=t) for t, population in enumerate(self)],
-            ignore_index=True,
-        )
+        return pandas.concat(frames, ignore_index=True)
 
     def to_arviz(self, draws: int = 1000, seed: int = 0) -> Any:
         """The last population, resampled to equal weights, as ArviZ inference data."""
@@ -337,7 +347,7 @@ def _check_format(db: sqlite3.Connection, path: Path) -> None:
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:
     """A connection; `options` are those of an SQLite URI."""
-    if not _locks_work(path.absolute().parent):
+    if not _locks_work(path.absolute()):
         options = f"{options}&nolock=1"
     uri = f"{path.absolute().as_uri()}?{options}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_PATIENCE)
@@ -359,18 +369,20 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 
 
 @cache
-def _locks_work(folder: Path) -> bool:
-    """Whether the file system of a folder has the locks that SQLite uses; asked of the folder itself."""
+def _locks_work(path: Path) -> bool:
+    """Whether the file system has the locks that SQLite uses; asked of a file beside, if there is one."""
+    probe = _lock_path(path) if _lock_path(path).exists() else path
     try:
         import fcntl
-    except ImportError:
+
+        fd = os.open(probe, os.O_RDONLY)
+    except (ImportError, OSError):
         return True
-    fd = os.open(folder, os.O_RDONLY)
     try:
         fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-            _log.info("file locks do not work in %s: going on without them", folder)
+            _log.info("file locks do not work for %s: going on without them", path)
             return False
     finally:
         os.close(fd)

@@ -25,6 +25,8 @@ class Structure:
         self._told = _told(example)
         self.is_mapping = isinstance(example, Mapping)
         parts = example if self.is_mapping else {"": example}
+        if not all(isinstance(name, str) for name in parts):
+            raise ProblemError(f"observed data have the names {list(parts)!r}, expected text")
         if not parts:
             raise ProblemError("observed data are empty: give a float, an array, or a dict of them")
         self.shapes = {str(name): np.shape(_numbers(part, name)) for name, part in parts.items()}

@@ -90,7 +90,8 @@ def test_evaluation_is_pure():
 def test_weight_of_a_row_does_not_depend_on_its_companions(n, d, size, seed):
     rng = np.random.default_rng(seed)
     factor = np.linalg.cholesky(np.cov(rng.standard_normal((d, 50))).reshape(d, d))
-    mixture = GaussianMixture(rng.standard_normal((size, d)), np.full(size, 1 / size), factor)
+    weights = np.full(size, 1 / size)
+    mixture = GaussianMixture(rng.standard_normal((size, d)), weights, factor, np.linalg.inv(factor))
     theta = rng.standard_normal((n, d))
     together = mixture.logpdf(theta)
     assert together.tobytes() == b"".join(mixture.logpdf(row[None]).tobytes() for row in theta)

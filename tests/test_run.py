@@ -147,7 +147,7 @@ def test_live_line_is_for_terminals_only(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "generation 2, epsilon 0.8:" in shown
     assert "/60 accepted" in shown
-    assert "evaluations/s" in shown
+    assert "simulations/s" in shown
     assert "1/1 busy" in shown
 
 

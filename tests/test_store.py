@@ -192,9 +192,12 @@ _NO_LOCKS = """
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 static int pass_on(const char *name, int fd, int command, void *argument) {
     int (*real)(int, int, void *) = (int (*)(int, int, void *))dlsym(RTLD_NEXT, name);
-    if (command == F_SETLK || command == F_SETLKW || command == F_GETLK) { errno = ENOLCK; return -1; }
+    struct stat what;
+    int is_lock = command == F_SETLK || command == F_SETLKW || command == F_GETLK;
+    if (is_lock && !fstat(fd, &what) && S_ISREG(what.st_mode)) { errno = ENOLCK; return -1; }
     return real(fd, command, argument);
 }
 int fcntl(int fd, int command, ...) {

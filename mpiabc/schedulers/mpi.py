@@ -17,12 +17,13 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import cloudpickle
 
-from mpiabc.errors import RESUMABLE, Interrupted, ProblemError, SchedulerError
+from mpiabc.errors import RESUMABLE, Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.generation import Evaluator, Generation
 from mpiabc.problem import differing_parts
 from mpiabc.records import Lease, Records, pack, unpack
@@ -42,7 +43,9 @@ READY, RECORDS, SKIPPED, LOST, BROKEN, SIGNALLED, BYE = range(11, 18)
 
 _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
-_SLOW = 0.005  # seconds: from here on rank 0 simulates in a child process
+_SLOW = 0.005  # seconds a simulation: from here on rank 0 simulates in a child process,
+_TOO_SLOW = 0.1  # and from here on not even until the child is up
+_SILENT = 0.05  # seconds without a report that tell rank 0 that simulations are slow
 _SILENCE = 10.0  # seconds after which a rank that failed takes rank 0 for stuck, and ends the job
 _GRACE = 2.0  # seconds that ranks have to answer before the job is aborted
 
@@ -87,7 +90,17 @@ def _import_mpi() -> Any:
         raise _wrong_launcher(library, launched_size())
     if not library.Is_initialized():
         library.Init_thread()
+    if library.COMM_WORLD.size > 1:
+        sys.excepthook = partial(_tell_and_abort, library, sys.excepthook)
     return library
+
+
+def _tell_and_abort(library: Any, tell: Callable[..., None], *exception: Any) -> None:
+    """What ends a rank of a job outside of a run would leave the others waiting: end them too."""
+    tell(*exception)
+    if not isinstance(exception[1], Error) and not library.Is_finalized():
+        sys.stderr.flush()
+        library.COMM_WORLD.Abort(1)
 
 
 def _wrong_launcher(library: Any, launched: int) -> SchedulerError:
@@ -118,23 +131,42 @@ class MPI:
 
     def open(self, problem: Any) -> Together:
         """Greet the other ranks and take this rank's own core into service."""
-        comm = _duplicate(self._communicator())
-        home = Home(problem, _where(comm), limit_threads(comm))
-        return Together([Ranks(comm, problem), home] if comm.size > 1 else [home])
+        comm, cores = _our_own(self._communicator())
+        if comm.size == 1:
+            return Together([Home(problem, _where(comm), cores, None)])
+        ranks = Ranks(comm, problem)
+        return Together([ranks, Home(problem, _where(comm), cores, ranks)])
 
     def serve(self, problem: Any) -> None:
         """Work for rank 0. Raises Interrupted or SystemExit if the run ends so there."""
-        comm = _duplicate(self._communicator())
-        _finish(_Rank(comm, problem, limit_threads(comm)).run())
+        comm, cores = _our_own(self._communicator())
+        _finish(_Rank(comm, problem, cores).run())
 
     def _communicator(self) -> Any:
         library = load_mpi()
+        if _left:
+            raise SchedulerError("the other ranks have left after the last run's error: start the job again")
         return library.COMM_WORLD if self.comm is None else self.comm
 
 
 def MPIStatic(comm: Any = None) -> MPI:
     """Static scheduling over MPI: no simulation is wasted, the slowest slot is waited for."""
     return MPI(comm, is_static=True)
+
+
+@cache
+def _keyval() -> int:
+    return load_mpi().Comm.Create_keyval()
+
+
+def _our_own(comm: Any) -> tuple[Any, int]:
+    """A duplicate of the communicator, and the cores of this rank; made once, kept with the original."""
+    kept = comm.Get_attr(_keyval())
+    if kept is None:
+        duplicate = _duplicate(comm)
+        kept = duplicate, limit_threads(duplicate)
+        comm.Set_attr(_keyval(), kept)
+    return kept
 
 
 def _duplicate(comm: Any) -> Any:
@@ -224,6 +256,7 @@ class _Wire:
         return {getattr(self._library, name) for name in names if hasattr(self._library, name)}
 
 
+_left: set[int] = set()  # not empty after a run that ended in an error: the other ranks are gone
 _unsent: list[Any] = []  # buffers that MPI may still read, for a rank that is busy when the run ends
 
 
@@ -233,44 +266,51 @@ _unsent: list[Any] = []  # buffers that MPI may still read, for a rank that is b
 class Home:
     """Rank 0's own core.
 
-    Quick evaluations run here, between probes: nothing is started or sent for them. Once they take
-    longer than a few milliseconds a child process takes them, so that the other ranks never wait for
-    an answer, whatever the simulator does to this process's interpreter lock.
+    Quick evaluations run here, between probes: nothing is started or sent for them. Those that take
+    longer than a few milliseconds go to a child process, so that the other ranks never wait for an
+    answer, whatever the simulator does to this process's interpreter lock. What they take is learnt from
+    the other ranks; if these are silent for a while, they are slow.
     """
 
     workers = 1
 
-    def __init__(self, problem: Any, where: str, cores: int) -> None:
+    def __init__(self, problem: Any, where: str, cores: int, ranks: "Ranks | None") -> None:
+        self._ranks = ranks
+        self._since = math.inf
         self._inline = SerialEngine(problem, where)
         self._make_child = lambda: ProcessesEngine(problem, 1, start="spawn", where=where, cores=cores)
         self._has_timeout = problem.timeout is not None
+        self._may_have_child = True
         self._child = self._make_child() if self._has_timeout else None
         self._generation: Generation | None = None
 
     def begin(self, generation: Generation) -> None:
         """Start on a generation."""
         self._generation = generation
+        self._since = min(self._since, time.monotonic())
         self._inline.begin(generation)
         if self._child:
             self._child.begin(generation)
 
     def capacity(self, prefetch: bool) -> int:
-        """The child's room once it is up, else one lease; with a timeout the child alone works."""
-        return self._now.capacity(prefetch)
+        """The child's room, or one lease if evaluations are quick enough to run between probes."""
+        if self._is_childs_turn():
+            return self._child.capacity(prefetch) if self._child else 0
+        return self._inline.capacity(prefetch) if self._cost < _TOO_SLOW else 0
 
     def submit(self, lease: Lease) -> None:
         """Keep the lease, or pass it to the child."""
-        self._now.submit(lease)
+        if self._child and self._is_childs_turn():
+            self._child.submit(lease)
+        else:
+            self._inline.submit(lease)
 
     def poll(self, timeout: float) -> list[Records | Lost]:
         """Evaluate here, or hear from the child."""
         reports = self._inline.poll(0)
-        if self._child:
-            return reports + self._child.poll(timeout)
-        for records in reports:
-            if isinstance(records, Records) and _is_slow(records):
-                self._start_child()
-        return reports
+        if self._child is None and self._may_have_child and self._cost > _SLOW:
+            self._start_child()
+        return reports + self._child.poll(timeout) if self._child else reports
 
     def waiting(self) -> list[Lease]:
         """The child's second lease."""
@@ -291,22 +331,33 @@ class Home:
         if self._child:
             self._child.close(status)
 
+    def _is_childs_turn(self) -> bool:
+        return self._child is not None and (self._has_timeout or self._child.is_ready())
+
     @property
-    def _now(self) -> SerialEngine | ProcessesEngine:
-        return self._child if self._child and (self._has_timeout or self._child.is_ready()) else self._inline
+    def _cost(self) -> float:
+        """Seconds for one evaluation, as far as heard; the time of silence, if nothing was."""
+        if self._ranks is None or not self._may_have_child:
+            return 0.0  # nobody waits for an answer, or there is no choice
+        if self._ranks.cost is not None:
+            return self._ranks.cost
+        silence = time.monotonic() - self._since
+        return silence if silence > _SILENT else _TOO_SLOW
 
     def _start_child(self) -> None:
         try:
             self._child = self._make_child()
-        except SchedulerError:
-            return  # the problem cannot travel: this process goes on simulating
+        except SchedulerError:  # the problem cannot travel: this process simulates between probes
+            self._may_have_child = False
+            return
         assert self._generation is not None
         self._child.begin(self._generation)
 
 
-def _is_slow(records: Records) -> bool:
+def _cost(records: Records) -> float:
+    """Seconds for one simulation."""
     simulations = len(records) if records.tries is None else int(records.tries[:, 1].sum())
-    return records.seconds > _SLOW * max(1, simulations)
+    return records.seconds / max(1, simulations)
 
 
 class Ranks:
@@ -320,6 +371,7 @@ class Ranks:
         self._ended: set[int] = set()
         self._where: dict[int, str] = {}
         self._generation = -1
+        self.cost: float | None = None  # seconds for one simulation, of the last report
         hello = pickle.dumps((__version__, self._parts))
         for rank in self._leases:
             self._wire.send(rank, HELLO, hello)
@@ -351,12 +403,13 @@ class Ranks:
         reports: list[Records | Lost] = []
         while message := self._wire.receive():
             rank, tag, content = message
-            if rank not in self._leases:
-                continue  # sent before its end was seen: its leases are out again
+            if rank not in self._leases or (rank not in self._ready and tag not in (READY, SIGNALLED, BYE)):
+                continue  # of a rank that is dead, or of an earlier run
             if tag == RECORDS:
                 self._leases[rank].popleft()
                 records = unpack(content)
                 reports.append(records)
+                self.cost = _cost(records)
                 if records.failures:
                     self._wire.send(rank, CANCEL, _CUT.pack(self._generation, math.inf))  # "I am here"
             elif tag == SKIPPED:
@@ -401,11 +454,13 @@ class Ranks:
 
     def close(self, status: int) -> None:
         """Tell all ranks that the run is over; after an error, abort those that do not answer."""
+        self._ended.clear()
         for rank in self._leases:
             self._wire.send(rank, STOP, bytes([status]))
         if status == 0:
             self._wire.flush(_GRACE)
             return
+        _left.add(self._wire.comm.size)
         end, backoff = time.monotonic() + _GRACE, Backoff()
         while not self._ended >= self._leases.keys() and time.monotonic() < end:
             with contextlib.suppress(ProblemError, SchedulerError):

@@ -412,7 +412,9 @@ def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluat
 def _follow_parent() -> None:
     """Leave signals to the leader, and die with it, even in the middle of a simulation."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(
+            number, lambda number, frame: None
+        )  # not SIG_IGN, which programs it starts would inherit
     if sys.platform == "linux":
         parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from typing import Any
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 _log = logging.getLogger(__name__)
@@ -20,6 +21,13 @@ def are_set_by_user() -> bool:
 def environment(n: int) -> dict[str, str]:
     """Variables that limit a new process to `n` threads; none where the user has set any."""
     return {} if are_set_by_user() else {name: str(max(1, n)) for name in _VARIABLES}
+
+
+def single() -> Any:
+    """A context in which BLAS has one thread, so that its results do not depend on their number."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1)
 
 
 def limit(n: int) -> None:

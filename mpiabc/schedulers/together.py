@@ -61,12 +61,16 @@ class Together:
         free.submit(lease)
 
     def poll(self, timeout: float) -> list[Records | Lost]:
-        """What the first one that has anything has; asks them in turn, less and less often."""
+        """What the first one that has anything has; asks them in turn, less and less often.
+
+        Returns with nothing when a worker has come up: it is to be fed before anyone else goes on.
+        """
         end = time.monotonic() + timeout
         backoff = Backoff()
         while True:
             for engine in self._engines:
-                if reports := engine.poll(0):
+                before = engine.capacity(False)
+                if (reports := engine.poll(0)) or engine.capacity(False) > before:
                     return reports
             left = end - time.monotonic()
             if left <= 0:
