@@ -32,6 +32,7 @@ from mpiabc.kernel import Gaussian, Kernel, LocalGaussian
 from mpiabc.population import Population
 from mpiabc.problem import EvaluationId, Problem, accepted_extras, differing_parts
 from mpiabc.records import Failure, Records, Status
+from mpiabc.schedulers.mpi import end_job
 from mpiabc.smc import ABCSMC
 from mpiabc.store import History
 from mpiabc.streams import BLOCK, Purpose, Stream, stream_key
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Error as error:
         if not _leads():
             time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
-        print(f"mpiabc: {error}", file=sys.stderr)
+        print(f"mpiabc: {error}", file=sys.stderr, flush=True)
+        end_job()
         return 1
     except Interrupted as stopped:
         if _leads():

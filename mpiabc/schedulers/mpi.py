@@ -103,6 +103,13 @@ def _tell_and_abort(library: Any, tell: Callable[..., None], *exception: Any) ->
         library.COMM_WORLD.Abort(1)
 
 
+def end_job() -> None:
+    """End the job from a rank that failed outside of a run, where the others would wait for it."""
+    with contextlib.suppress(SchedulerError):
+        if launched_size() > 1 and not _left:
+            load_mpi().COMM_WORLD.Abort(1)
+
+
 def _wrong_launcher(library: Any, launched: int) -> SchedulerError:
     name = library.Get_library_version().strip("\0").splitlines()[0].strip()
     return SchedulerError(
