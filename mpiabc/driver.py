@@ -207,6 +207,8 @@ class Driver:
         """Note a failure that may end the run: it does if it lies below the cut."""
         if self.limits.on_error == "raise" and (self._failure is None or failure.index < self._failure.index):
             self._failure = failure
+            if not self._generation.is_static:  # what lies above it can wait
+                self._engine.cancel(failure.index // self._ledger.step * self._ledger.step)
             self._raise_at = min(self._raise_at, self._clock() + _HURRY)
 
     def _raise_failure(self) -> None:
@@ -219,6 +221,7 @@ class Driver:
             return
         if isinstance(self._ledger, Ledger) and failure.index >= self._ledger.cut:
             self._failure, self._raise_at = None, math.inf
+            self._engine.cancel(self._ledger.cut)
         elif (
             self._ledger.frontier >= failure.index
             or self._generation.is_static

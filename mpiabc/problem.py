@@ -148,7 +148,8 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
     if isinstance(part, np.ndarray):
         return f"array {part.shape} {_digest(part)}"
     if isinstance(part, list | tuple | set | frozenset):
-        return f"({''.join(told(item, seen) + ', ' for item in part)})"
+        inner = ", ".join(told(item, seen) for item in part)
+        return f"({inner},)" if len(part) == 1 else f"({inner})"
     if isinstance(part, dict):
         return "{" + ", ".join(f"{key!r}: {told(value, seen)}" for key, value in part.items()) + "}"
     if isinstance(part, functools.partial):
@@ -158,7 +159,8 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
     if callable(part) and hasattr(part, "__qualname__"):
         return str(part.__qualname__)
     if isinstance(part, Prior):
-        return told(dict(zip(part.names, part.marginals, strict=True)), seen)
+        parts = zip(part.names, part.marginals, strict=True)
+        return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts)})"
     if hasattr(getattr(part, "dist", None), "name"):
         return f"{part.dist.name}{told((part.args, part.kwds), seen)}"
     return f"{type(part).__qualname__}({_attributes(part, seen)})"

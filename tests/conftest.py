@@ -25,7 +25,6 @@ class Launcher:
     name: str
     bin: Path
     python: Path  # the folder of its python
-    options: tuple = ()  # of mpirun
 
     def command(self, n, *arguments):
         return [
@@ -95,13 +94,6 @@ def environment_of(name):
             missing(f"cannot install {name}: {done.stderr.strip().splitlines()[-1]}")
         mark.write_text(" ".join(packages))
     return folder / "bin"
-
-
-@pytest.fixture(scope="session")
-def ulfm():
-    """Open MPI with fault tolerance."""
-    folder = environment_of("openmpi")
-    return Launcher("ulfm", folder, folder, ("--with-ft", "ulfm"))
 
 
 @pytest.fixture(scope="session", params=["mpich", "openmpi"])

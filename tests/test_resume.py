@@ -148,17 +148,6 @@ def test_failed_run_goes_on_when_the_simulator_is_mended(tmp_path):
     )
 
 
-def test_run_survives_the_death_of_all_ranks_but_the_first(ulfm, tmp_path):
-    """Six ranks, five of them killed one after another: reported once each, same digest, status 0."""
-    job = ulfm.run(6, "-m", "tests.programs.dying", tmp_path / "run.db", 5)
-    assert job.returncode == 0, job.stdout
-    assert len(list(tmp_path.glob("dead-*"))) == 5
-    for rank in range(1, 6):
-        assert job.stdout.count(f"rank {rank} of 6 on ") == 1
-    quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
-    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == problems.digests(quiet)
-
-
 def test_death_of_a_rank_without_fault_tolerance_ends_the_job_resumable(mpi, tmp_path):
     """At once and non-zero; the same command then comes to the same digest."""
     began = time.monotonic()

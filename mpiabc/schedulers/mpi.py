@@ -378,6 +378,7 @@ class Ranks:
         self._ended: set[int] = set()
         self._where: dict[int, str] = {}
         self._generation = -1
+        self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self.cost: float | None = None  # seconds for one simulation, of the last report
         hello = pickle.dumps((__version__, self._parts))
         for rank in self._leases:
@@ -418,7 +419,7 @@ class Ranks:
                 reports.append(records)
                 self.cost = _cost(records)
                 if records.failures:
-                    self._wire.send(rank, CANCEL, _CUT.pack(self._generation, math.inf))  # "I am here"
+                    self._unanswered.add(rank)
             elif tag == SKIPPED:
                 self._leases[rank].popleft()
             elif tag == LOST:
@@ -452,8 +453,9 @@ class Ranks:
         """Ranks skip leases above the cut that they have not begun."""
         order = _CUT.pack(self._generation, cut)
         for rank, leases in self._leases.items():
-            if len(leases) > 1:
+            if len(leases) > 1 or rank in self._unanswered:
                 self._wire.send(rank, CANCEL, order)
+        self._unanswered.clear()
 
     def busy(self) -> int:
         """Ranks that hold a lease."""
@@ -560,8 +562,10 @@ class _Rank:
         """Read all that has arrived; whether there was anything."""
         is_any = False
         while message := self._wire.receive():
-            is_any, self._failure = True, ""
+            is_any = True
             _, tag, content = message
+            if tag in (CANCEL, GENERATION, STOP):
+                self._failure = ""
             if tag == LEASE:
                 self._leases.append(Lease(*_LEASE.unpack(content)))
             elif tag == GENERATION:
@@ -602,8 +606,11 @@ class _Rank:
         return is_any
 
     def _work(self) -> bool:
-        """Evaluate a lease, if there is one, and send what it brought; whether there was one."""
-        if not self._leases:
+        """Evaluate a lease, if there is one, and send what it brought; whether there was one.
+
+        After a failure that may end the run, rank 0's answer is waited for.
+        """
+        if self._failure or not self._leases:
             return False
         lease = self._leases.popleft()
         if not self._is_wanted(lease):

@@ -77,8 +77,9 @@ class SerialEngine:
         return []
 
     def cancel(self, cut: float) -> None:
-        """Forget a lease above the cut."""
-        self._leases = deque(lease for lease in self._leases if lease.start < cut)
+        """Forget what lies above the cut."""
+        below = (lease for lease in self._leases if lease.start < cut)
+        self._leases = deque(lease._replace(stop=int(min(lease.stop, cut))) for lease in below)
 
     def busy(self) -> int:
         """1 while there is a lease to work on."""

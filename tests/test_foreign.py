@@ -1,0 +1,138 @@
+"""Priors, kernels, simulators and distances of users' own making are as good as ours."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import mpiabc
+from mpiabc import schedulers
+from mpiabc.problem import told
+from tests import problems
+
+D = 10
+FACTOR = np.linalg.cholesky(np.eye(D) + 0.5)
+
+
+class Correlated:
+    """A prior whose density goes through BLAS, whose last bit depends on shapes."""
+
+    names = tuple(f"x{i}" for i in range(D))
+
+    def sample(self, n, rng):
+        return rng.standard_normal((n, D)) @ FACTOR.T
+
+    def logpdf(self, theta):
+        return -0.5 * np.square(theta @ np.linalg.inv(FACTOR).T).sum(axis=1)
+
+
+class Student:
+    """A kernel of a user's own, also by way of BLAS."""
+
+    def fit(self, population):
+        return StudentMixture(population)
+
+
+class StudentMixture:
+    def __init__(self, population):
+        self.centres, self.weights = population.theta, population.weights
+        self.factor = np.linalg.cholesky(np.cov(population.theta.T))
+
+    def sample(self, n, rng):
+        parents = rng.choice(len(self.weights), n, p=self.weights)
+        return self.centres[parents] + rng.standard_t(5, (n, D)) @ self.factor.T
+
+    def logpdf(self, theta):
+        z = (theta[:, None] - self.centres) @ np.linalg.inv(self.factor).T
+        return np.log(np.exp(-3 * np.log1p(z**2 / 5).sum(axis=2)) @ self.weights)
+
+
+def simulate(theta, rng):
+    return np.array(list(theta.values())) + rng.standard_normal(D)
+
+
+@pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), Student()], ids=["ours", "theirs"])
+def test_foreign_priors_and_kernels_give_one_digest_everywhere(kernel, tmp_path):
+    problem = mpiabc.Problem(Correlated(), simulate, np.zeros(D))
+    found = set()
+    for i, scheduler in enumerate(["serial", schedulers.Processes(1), schedulers.Processes(3), "serial"]):
+        abc = mpiabc.ABCSMC(problem, 60, kernel=kernel, seed=1)
+        history = abc.run(tmp_path / f"{i}.db", generations=3, scheduler=scheduler)
+        assert len(set(history[0].weights)) == 1
+        found.add(tuple(problems.digests(history)))
+    assert len(found) == 1
+
+
+def scaled(theta, rng, scale):
+    return scale * problems.gaussian(theta, rng)["y"]
+
+
+def test_partial_functions_and_plain_objects_are_told_without_addresses(tmp_path):
+    class Plain:
+        def __init__(self):
+            self.inner, self.me, self.numbers = problems.gaussian, self, np.arange(2000.0)
+
+    def run(generations):
+        problem = mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Normal()), functools.partial(scaled, scale=2.0), 1.0)
+        return mpiabc.ABCSMC(problem, 30, seed=1).run(
+            tmp_path / "run.db", generations=generations, scheduler="serial"
+        )
+
+    assert len(run(1)) == 1
+    assert len(run(2)) == 2
+    assert told(Plain()) == told(Plain())
+    assert "0x" not in told(Plain())
+    other = Plain()
+    other.numbers[1500] = -1.0
+    assert told(other) != told(Plain())
+
+
+BROKEN_PRIORS = {
+    "nan density": (lambda theta: np.full(len(theta), np.nan), "logpdf of the prior is nan"),
+    "density of another shape": (lambda theta: np.zeros((len(theta), 1)), r"gave shape \(256, 1\)"),
+    "no support": (lambda theta: np.full(len(theta), -np.inf), "outside its own support"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_PRIORS)
+def test_prior_that_cannot_work_is_told_before_any_simulation(what, tmp_path):
+    logpdf, sentence = BROKEN_PRIORS[what]
+
+    class Broken(Correlated):
+        def logpdf(self, theta):
+            return logpdf(theta)
+
+    problem = mpiabc.Problem(Broken(), lambda theta, rng: 1 / 0, np.zeros(D))
+    with pytest.raises(mpiabc.ProblemError, match=sentence):
+        mpiabc.ABCSMC(problem, 10).run(tmp_path / "run.db", generations=1, scheduler="serial")
+    assert not (tmp_path / "run.db").exists()
+
+
+@pytest.mark.parametrize("id", [40, 49, 50, 51, 60, 80])
+def test_failure_ends_the_run_if_it_lies_below_the_cut_and_never_otherwise(id, tmp_path):
+    """All are accepted, so the cut of 50 is 50, whatever the leases were."""
+    for scheduler in ("serial", schedulers.Processes(2)):
+
+        def simulate(theta, rng, *, id, bad=id):
+            return 1 / 0 if id.index == bad else problems.gaussian(theta, rng)
+
+        abc = mpiabc.ABCSMC(problems.problem(simulate), 50, threshold=mpiabc.Constant(1e9), seed=1)
+        run = functools.partial(
+            abc.run, tmp_path / "run.db", generations=1, scheduler=scheduler, overwrite=True
+        )
+        if id < 50:
+            with pytest.raises(mpiabc.SimulatorError, match=f"evaluation 0:{id} failed"):
+                run()
+        else:
+            assert run()[0].evaluations == 50
+
+
+def test_threshold_that_rises_is_refused(tmp_path):
+    class Rising:
+        def epsilon(self, generation, previous):
+            return float(generation + 1)
+
+    abc = mpiabc.ABCSMC(problems.problem(), 10, threshold=Rising(), seed=1)
+    with pytest.raises(mpiabc.ProblemError, match="it rises"):
+        abc.run(tmp_path / "run.db", generations=3, scheduler="serial")
+    assert len(mpiabc.open(tmp_path / "run.db")) == 1
