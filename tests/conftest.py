@@ -29,7 +29,6 @@ class Launcher:
     def command(self, n, *arguments):
         return [
             str(self.bin / "mpirun"),
-            *self.options,
             "-n",
             str(n),
             str(self.python / "python"),

@@ -379,10 +379,15 @@ class Ranks:
         self._where: dict[int, str] = {}
         self._generation = -1
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
-        self.cost: float | None = None  # seconds for one simulation, of the last report
+        self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
         hello = pickle.dumps((__version__, self._parts))
         for rank in self._leases:
             self._wire.send(rank, HELLO, hello)
+
+    @property
+    def cost(self) -> float | None:
+        """Seconds for one simulation: the less of the last two, as the very first one starts cold."""
+        return min(self._costs) if len(self._costs) == 2 else None
 
     @property
     def workers(self) -> int:
@@ -417,7 +422,7 @@ class Ranks:
                 self._leases[rank].popleft()
                 records = unpack(content)
                 reports.append(records)
-                self.cost = _cost(records)
+                self._costs.append(_cost(records))
                 if records.failures:
                     self._unanswered.add(rank)
             elif tag == SKIPPED:
