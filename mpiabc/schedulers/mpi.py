@@ -303,7 +303,8 @@ class Home:
         """The child's room, or one lease if evaluations are quick enough to run between probes."""
         if self._is_childs_turn():
             return self._child.capacity(prefetch) if self._child else 0
-        return self._inline.capacity(prefetch) if self._cost < _TOO_SLOW else 0
+        cost = self._cost
+        return self._inline.capacity(prefetch) if cost is not None and cost < _TOO_SLOW else 0
 
     def submit(self, lease: Lease) -> None:
         """Keep the lease, or pass it to the child."""
@@ -315,7 +316,7 @@ class Home:
     def poll(self, timeout: float) -> list[Records | Lost]:
         """Evaluate here, or hear from the child."""
         reports = self._inline.poll(0)
-        if self._child is None and self._may_have_child and self._cost > _SLOW:
+        if self._child is None and self._may_have_child and (self._cost or 0.0) > _SLOW:
             self._start_child()
         return reports + self._child.poll(timeout) if self._child else reports
 
@@ -342,14 +343,14 @@ class Home:
         return self._child is not None and (self._has_timeout or self._child.is_ready())
 
     @property
-    def _cost(self) -> float:
-        """Seconds for one evaluation, as far as heard; the time of silence, if nothing was."""
+    def _cost(self) -> float | None:
+        """Seconds for one evaluation, as far as heard; the time of silence, if that is long."""
         if self._ranks is None or not self._may_have_child:
             return 0.0  # nobody waits for an answer, or there is no choice
         if self._ranks.cost is not None:
             return self._ranks.cost
         silence = time.monotonic() - self._since
-        return silence if silence > _SILENT else _TOO_SLOW
+        return max(silence, _TOO_SLOW) if silence > _SILENT else None
 
     def _start_child(self) -> None:
         try:
