@@ -9,6 +9,7 @@ import dataclasses
 import heapq
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +19,20 @@ from mpiabc.records import Failure, Lease, Records, Status
 class _Addresses:
     """What both ledgers do: hand addresses out, take them back, note what became known."""
 
-    def __init__(self, generation: int, size: int, step: int) -> None:
+    def __init__(
+        self,
+        generation: int,
+        size: int,
+        *,
+        step: int = 1,
+        most_ids: float = math.inf,
+        most_simulations: float = math.inf,
+    ) -> None:
         self.generation = generation
         self.size = size
         self.step = step  # leases start and end at multiples of it (or at the end of a static generation)
+        self.most_ids = most_ids
+        self.most_simulations = most_simulations
         self.issued = 0  # addresses below it have been handed out, or were known before
         self.dispatched = 0  # evaluations handed out, duplicates included
         self.known = 0
@@ -130,18 +141,9 @@ class Ledger(_Addresses):
     `most_ids` and `most_simulations` bound how far it goes: beyond them it is `exhausted`.
     """
 
-    def __init__(
-        self,
-        generation: int,
-        size: int,
-        *,
-        step: int = 1,
-        most_ids: float = math.inf,
-        most_simulations: float = math.inf,
-    ) -> None:
-        super().__init__(generation, size, step)
-        self.most_ids = most_ids
-        self.most_simulations = most_simulations
+    def __init__(self, generation: int, size: int, **bounds: Any) -> None:
+        """As `_Addresses`: step, most_ids, most_simulations."""
+        super().__init__(generation, size, **bounds)
         self._first: list[int] = []  # heap of the negated `size` smallest accepted ids
         self._outside = 0
 
@@ -233,18 +235,9 @@ class Ledger(_Addresses):
 class SlotLedger(_Addresses):
     """Slots of a generation, each of which tries its own ids until one is accepted."""
 
-    def __init__(
-        self,
-        generation: int,
-        size: int,
-        *,
-        step: int = 1,
-        most_ids: float = math.inf,
-        most_simulations: float = math.inf,
-    ) -> None:
-        super().__init__(generation, size, step)
-        self.most_ids = most_ids
-        self.most_simulations = most_simulations
+    def __init__(self, generation: int, size: int, **bounds: Any) -> None:
+        """As `_Addresses`: step, most_ids, most_simulations."""
+        super().__init__(generation, size, **bounds)
         self.cut = size
         self._tries = np.zeros(2, np.int64)  # ids and simulations of all known slots
 
