@@ -167,7 +167,8 @@ class ABCSMC:
         found = None if overwrite else file.settings()
         if found is None:
             mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
-            file.start(mine, self.problem.name or "")
+            parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
+            file.start(mine, self.problem.name or "", parts)
             return mine
         if self.seed is None:
             mine["seed"] = found.get("seed")

@@ -11,15 +11,18 @@ import errno
 import json
 import logging
 import os
+import pickle
 import sqlite3
+import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 
 from mpiabc.errors import StoreError
@@ -31,6 +34,7 @@ _log = logging.getLogger(__name__)
 FORMAT = 1
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
 _MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
+_MOST_PART = 100_000_000  # bytes of a pickled problem that are kept
 _PATIENCE = 10.0  # seconds to wait for another process's short transaction
 
 _SCHEMA = f"""
@@ -103,14 +107,20 @@ class Store:
             row = self._db.execute("SELECT value FROM run WHERE key = 'settings'").fetchone()
         return json.loads(row[0]) if row else None
 
-    def start(self, settings: dict[str, Any], problem_name: str) -> None:
-        """Begin a run in the file; what was in it is gone."""
+    def start(
+        self, settings: dict[str, Any], problem_name: str, parts: Mapping[str, object] | None = None
+    ) -> None:
+        """Begin a run in the file; what was in it is gone.
+
+        `parts` (problem, kernel, threshold) are for `History.part`; those that cannot travel are left out.
+        """
+        kept = {f"part {name}": blob for name, part in (parts or {}).items() if (blob := _portable(part))}
         with _errors_told(self.path), self._transaction() as db:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             for table in ("run", "population", "journal", "failure"):
                 db.execute(f"DELETE FROM {table}")
-            values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None}
+            values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None, **kept}
             db.executemany("INSERT INTO run VALUES (?, ?)", values.items())
 
     def commit(self, population: Population, failures: list[Failure], reason: str | None) -> None:
@@ -259,6 +269,24 @@ class History:
         """What the run was begun with."""
         return json.loads(self._setting("settings") or "{}")
 
+    def part(self, name: str) -> Any:
+        """The run's "problem", "kernel" or "threshold"; executes code that the file holds.
+
+        Raises StoreError if the file does not hold it, or if it cannot be rebuilt here.
+        """
+        blob = self._setting(f"part {name}")
+        if blob is None:
+            raise StoreError(f"{self.path} does not hold its {name}, which could not be pickled")
+        path, inner = pickle.loads(blob)
+        sys.path += [folder for folder in path if folder not in sys.path]
+        try:
+            return pickle.loads(inner)
+        except Exception as error:
+            raise StoreError(
+                f"the {name} in {self.path} cannot be rebuilt here ({type(error).__name__}: {error}): use "
+                "the environment and the folders that the run had"
+            ) from error
+
     @property
     def failures(self) -> list[Failure]:
         """Failed evaluations below the cuts, by address."""
@@ -329,6 +357,15 @@ def _population(row: tuple, names: tuple[str, ...]) -> tuple[Population, str]:
         ),
         digest,
     )
+
+
+def _portable(part: object) -> bytes | None:
+    """A part with the folders that its modules came from; None if it cannot be pickled, or is huge."""
+    try:
+        blob = pickle.dumps((sys.path, cloudpickle.dumps(part)))
+    except Exception:
+        return None
+    return blob if len(blob) < _MOST_PART else None
 
 
 def _check_format(db: sqlite3.Connection, path: Path) -> None:

@@ -5,11 +5,11 @@ import subprocess
 import sys
 import textwrap
 
-import numpy as np
 import pytest
 
 import mpiabc
 from mpiabc import cli, schedulers
+from mpiabc.cli.files import MODULE, load_problem
 from tests.cluster import Simulated, random_time
 from tests.conftest import environment, missing
 from tests.problems import digests
@@ -48,7 +48,7 @@ def _own_modules(monkeypatch):
     """What loading a problem's file leaves behind is taken away."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
-    for name in ("helper", cli._MODULE):
+    for name in ("helper", MODULE):
         sys.modules.pop(name, None)
 
 
@@ -105,7 +105,7 @@ def test_run_prints_its_last_population_and_logs_each_generation(done):
 
 
 def test_run_of_a_file_is_the_run_of_a_script(done, tmp_path):
-    problem = cli._load_problem(str(done / "fit.py"))
+    problem = load_problem(str(done / "fit.py"))
     sampler = mpiabc.ABCSMC(problem, 50, threshold=mpiabc.Listed([3, 1.5, 0.8]), seed=1)
     run = sampler.run(tmp_path / "script.db", scheduler="serial")
     assert digests(run) == digests(mpiabc.open(done / "fit.db"))
@@ -126,7 +126,7 @@ def test_failing_run_under_mpirun_is_told_once_and_exits_1(mpi, tmp_path):
     assert job.stdout.count("mpiabc: evaluation ") == 1
     assert "RuntimeError: the pump broke in 0:" in job.stdout
     assert "Traceback (most recent call last)" in job.stdout  # the simulator's, in the message
-    assert "cli.py" not in job.stdout
+    assert "mpiabc/cli" not in job.stdout
 
 
 def test_bad_options_under_mpirun_exit_1_and_do_not_hang(mpi, done):
@@ -137,7 +137,7 @@ def test_bad_options_under_mpirun_exit_1_and_do_not_hang(mpi, done):
 
 def test_problem_of_a_file_travels_to_processes_that_cannot_import_it(done, tmp_path):
     sampler = mpiabc.ABCSMC(
-        cli._load_problem(str(done / "fit.py")), 50, threshold=mpiabc.Listed([3, 1.5, 0.8]), seed=1
+        load_problem(str(done / "fit.py")), 50, threshold=mpiabc.Listed([3, 1.5, 0.8]), seed=1
     )
     run = sampler.run(tmp_path / "spawned.db", scheduler=schedulers.Processes(1, start="spawn"))
     assert digests(run) == digests(mpiabc.open(done / "fit.db"))
@@ -237,7 +237,7 @@ def interrupted(*arguments):
 
 
 def replayed(capsys, done, t, index, *more, status=0):
-    command = ["replay", done / "fit.db", f"{t}:{index}", "--problem", done / "fit.py", *more]
+    command = ["replay", done / "fit.db", f"{t}:{index}", *more]
     return said(capsys, *command, status=status)
 
 
@@ -286,7 +286,7 @@ def test_replay_of_the_failure_that_ended_a_run_finds_it_again(fit, done, capsys
     message = said(capsys, "run", fit, *OPTIONS, "--scheduler", "serial", status=1)
     address = re.search(r"^mpiabc: evaluation (0:\d+) failed", message)[1]
     assert len(mpiabc.open("fit.db")) == 0
-    text = said(capsys, "replay", "fit.db", address, "--problem", fit, status=1)
+    text = said(capsys, "replay", "fit.db", address, status=1)
     assert f"RuntimeError: the pump broke in {address}" in text
 
 
@@ -306,7 +306,7 @@ def test_replay_reaches_into_the_open_generation(fit, done, capsys, monkeypatch)
     """With the threshold and the kernel of the settings: the same as once it is committed."""
     said(capsys, "run", fit, *OPTIONS, "--scheduler", "serial", "--generations", 1)
     index = mpiabc.open(done / "fit.db")[1].ids[0]
-    text = said(capsys, "replay", "fit.db", f"1:{index}", "--problem", fit)
+    text = said(capsys, "replay", "fit.db", f"1:{index}")
     whole = replayed(capsys, done, 1, index)
     for name in ("theta", "epsilon", "status", "distance", "y"):
         assert value(text, name).split()[0] == value(whole, name).split()[0]
@@ -329,50 +329,18 @@ def test_replay_of_a_vectorized_simulator_is_the_stored_row_too(kernel, tmp_path
     fit = write(tmp_path / "fit.py", VECTORIZED)
     said(capsys, "run", fit, *OPTIONS, "--kernel", kernel, "--scheduler", "serial")
     population = mpiabc.open("fit.db")[-1]
-    text = said(capsys, "replay", "fit.db", f"2:{population.ids[20]}", "--problem", fit)
+    text = said(capsys, "replay", "fit.db", f"2:{population.ids[20]}")
     assert value(text, "stored") == "equal, bit for bit"
 
 
 def test_replay_of_a_static_run_is_the_stored_row_too(fit, capsys):
     """Ids of later tries lie beyond the first stride."""
-    problem = cli._load_problem(str(fit))
+    problem = load_problem(str(fit))
     sampler = mpiabc.ABCSMC(problem, 50, threshold=mpiabc.Listed([3, 1.5, 0.8]), seed=1)
     population = sampler.run("fit.db", scheduler=Simulated(2, random_time, is_static=True))[-1]
-    text = said(capsys, "replay", "fit.db", f"2:{population.ids.max()}", "--problem", fit)
+    text = said(capsys, "replay", "fit.db", f"2:{population.ids.max()}")
     assert population.ids.max() >= 256
     assert value(text, "stored") == "equal, bit for bit"
-
-
-PARTS = [
-    mpiabc.Gaussian(),
-    mpiabc.Gaussian(scale=0.5),
-    mpiabc.LocalGaussian(k=7),
-    mpiabc.Quantile(),
-    mpiabc.Quantile(np.float64(0.25), start=4),
-    mpiabc.Listed([np.inf, 4, 2]),
-    mpiabc.Constant(3),
-]
-
-
-@pytest.mark.parametrize("part", PARTS, ids=repr)
-def test_kernels_and_thresholds_are_rebuilt_from_their_text(part):
-    assert cli._rebuilt("part", {"part": repr(part)}) == part
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "MyKernel(scale=1)",
-        "Gaussian",
-        "__import__('os')",
-        "Gaussian(scale=open('x'))",
-        "Gaussian(**{})",
-        "1 +",
-    ],
-)
-def test_what_is_none_of_our_parts_is_not_evaluated(text):
-    with pytest.raises(mpiabc.ProblemError, match="none of mpiabc's own"):
-        cli._rebuilt("kernel", {"kernel": text})
 
 
 def helps():
@@ -447,10 +415,9 @@ BAD = {
     "syntax": ("run syntax.py {N}", "SyntaxError: invalid syntax"),
     "show nothing": ("show nothing.db", "there is no file nothing.db"),
     "show another file": ("show other.db", "it is not an mpiabc run"),
-    "address": ("replay {done}/fit.db 3 --problem fit.py", "'3' is no evaluation: give T:I"),
-    "replay without problem": ("replay {done}/fit.db 0:1", "does not hold its problem: give --problem FILE"),
-    "generation to come": ("replay {done}/fit.db 4:0 --problem fit.py", "generation 4 has not begun"),
-    "no generation": ("replay {done}/fit.db 3:0 --problem fit.py", "there is no generation 3: Listed("),
+    "address": ("replay {done}/fit.db 3", "'3' is no evaluation: give T:I"),
+    "generation to come": ("replay {done}/fit.db 4:0", "generation 4 has not begun"),
+    "no generation": ("replay {done}/fit.db 3:0", "there is no generation 3: Listed("),
     "another problem": (
         "replay {done}/fit.db 0:1 --problem twice.py",
         "is the run of another problem (prior: 'Prior(mu=Normal(mean=0, sd=2))' there, "
@@ -484,5 +451,5 @@ def test_bad_input_gets_one_sentence(case, fit, done, tmp_path, capsys):
     text = said(capsys, *command.format(N="--population-size 10", done=done).split(), status=1)
     assert text.startswith("mpiabc: ")
     assert sentence in text
-    assert "cli.py" not in text
+    assert "mpiabc/cli" not in text
     assert not (tmp_path / "fit.db").exists()

@@ -1,0 +1,64 @@
+"""The command line: one module a command, each of which adds itself to the parser.
+
+    mpiabc run influenza.py --population-size 1000 --generations 8
+    mpiabc show influenza.db
+    mpiabc replay influenza.db 3:17
+
+Exit status: 0 done, 1 an error, 2 a wrong command line, 75 stopped early and resumable.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from mpiabc.cli import replay, run, show
+from mpiabc.errors import RESUMABLE, Error, Interrupted
+from mpiabc.schedulers.mpi import end_job
+from mpiabc.version import __version__
+
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+_COMMANDS = (run, show, replay)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command, of `sys.argv` by default; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("mpiabc").setLevel(logging.INFO)
+    try:
+        return options.command(options)
+    except Error as error:
+        if not _leads():
+            time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
+        print(f"mpiabc: {error}", file=sys.stderr, flush=True)
+        end_job()
+        return 1
+    except Interrupted as stopped:
+        if _leads():
+            print(f"mpiabc: {stopped}", file=sys.stderr)
+        return RESUMABLE
+
+
+def _leads() -> bool:
+    """Whether a launcher, if there is one, calls this rank 0; MPI itself may not be up yet."""
+    told = (os.environ.get(name, "") for name in _RANK_VARIABLES)
+    return next((int(rank) == 0 for rank in told if rank.isdigit()), True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mpiabc",
+        description="Approximate Bayesian computation on every core you have.",
+        epilog="example:\n  mpiabc run influenza.py --population-size 1000 --generations 8\n"
+        "  mpiabc show influenza.db",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mpiabc {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser

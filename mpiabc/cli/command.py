@@ -1,0 +1,21 @@
+"""What all commands of the command line have in common."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+
+def add_command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int], help: str, example: str
+) -> argparse.ArgumentParser:
+    """The parser of a command that `function` carries out; its help ends with the example."""
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=function)
+    return parser

@@ -1,0 +1,123 @@
+"""The files that commands are given: a problem's Python file, or YAML that names one."""
+
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import cloudpickle
+
+from mpiabc.cli.settings import SETTINGS
+from mpiabc.errors import Error, Interrupted, ProblemError
+from mpiabc.problem import Problem
+
+MODULE = "mpiabc_problem_file"  # the name under which a problem's file is loaded
+
+
+def _yaml_texts(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file: settings and `problem`, whose path is made one from here."""
+    try:
+        import yaml
+    except ImportError:
+        raise Error(f"{path} is a YAML file, and PyYAML is not installed: install `mpiabc[yaml]`") from None
+    try:
+        content = yaml.safe_load(_read(path))
+    except yaml.YAMLError as error:
+        raise ProblemError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ProblemError(f"{path} holds no keys: give at least `problem: FILE.py` and `population_size: N`")
+    known = ("problem", *SETTINGS, "output")
+    unknown = [str(key) for key in content if key not in known]
+    if unknown:
+        raise ProblemError(f"{path} has the unknown key {', '.join(unknown)}; known are {', '.join(known)}")
+    if "output" in content:
+        if "store" in content:
+            raise ProblemError(f"{path} has both `store` and `output`, which are the same: give one")
+        content["store"] = content.pop("output")
+    if not content.get("problem"):
+        raise ProblemError(f"{path} names no problem: give `problem: FILE.py`, relative to this file")
+    return content | {"problem": str(path.parent / str(content["problem"]))}
+
+
+def _is_yaml(path: Path) -> bool:
+    return path.suffix in (".yaml", ".yml")
+
+
+def split(target: str) -> tuple[Path, str | None]:
+    """The path and, after a colon, the problem's name."""
+    file, _, name = target.rpartition(":")
+    if file and name.isidentifier() and not Path(target).is_file():
+        return Path(file), name
+    return Path(target), None
+
+
+def texts_of(target: str) -> dict[str, Any]:
+    """What FILE[:problem] says: `problem`, and settings if it is a YAML file."""
+    path, name = split(target)
+    if not _is_yaml(path):
+        return {"problem": target}
+    if name is not None:
+        raise ProblemError(f"{target}: the problem's name goes into {path}, as `problem: FILE.py:{name}`")
+    return _yaml_texts(path)
+
+
+def load_problem(target: str) -> Problem:
+    """The Problem of FILE[:problem]; raises ProblemError if there is none, or no single one."""
+    path, name = split(target)
+    namespace = vars(_load_module(path))
+    found = {key: value for key, value in namespace.items() if isinstance(value, Problem)}
+    if not found:
+        raise ProblemError(f"{path} defines no mpiabc.Problem at its top level")
+    if name is not None:
+        if name not in found:
+            raise ProblemError(f"{path} defines no Problem named {name!r}: it has {', '.join(found)}")
+        return found[name]
+    if len({id(problem) for problem in found.values()}) > 1:
+        raise ProblemError(
+            f"{path} defines several problems, {', '.join(found)}: choose one, as in "
+            f"{path}:{next(iter(found))}"
+        )
+    return next(iter(found.values()))
+
+
+def _load_module(path: Path) -> ModuleType:
+    """The executed file, as a module whose functions travel to other processes by value.
+
+    Nothing is cached on disk: many ranks load the same file at once.
+    """
+    source = _read(path)
+    module = ModuleType(MODULE)
+    module.__file__ = str(path)
+    sys.modules[MODULE] = module
+    sys.path.insert(0, str(path.parent.absolute()))
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        exec(compile(source, str(path), "exec"), vars(module))
+    except (Error, Interrupted):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ProblemError(f"{path} cannot be loaded:\n{_told(error)}") from error
+    return module
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ProblemError(
+            f"cannot read {path} ({error.strerror}): give a Python file that defines an mpiabc.Problem, or "
+            "a YAML file"
+        ) from None
+
+
+def users_part(error: BaseException) -> TracebackType | None:
+    """The error's traceback below the command line."""
+    inner = error.__traceback__
+    while inner and Path(inner.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
+        inner = inner.tb_next
+    return inner
+
+
+def _told(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, users_part(error))).rstrip()

@@ -1,0 +1,204 @@
+"""`mpiabc replay`: one evaluation of a run again, in this process."""
+
+import argparse
+import math
+import pdb
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mpiabc.cli.command import add_command
+from mpiabc.cli.files import load_problem, texts_of, users_part
+from mpiabc.cli.words import pairs, say, table
+from mpiabc.errors import ProblemError
+from mpiabc.generation import Evaluator, Generation, exits_caught
+from mpiabc.population import Population
+from mpiabc.problem import EvaluationId, Problem, accepted_extras, differing_parts
+from mpiabc.records import Failure, Records, Status
+from mpiabc.store import History
+from mpiabc.streams import BLOCK, Purpose, Stream, stream_key
+from mpiabc.structure import Structure
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    example = """\
+  mpiabc replay fit.db 3:17 --pdb
+  mpiabc replay fit.db 3:17 --problem changed.py
+
+This executes the simulator that the file holds: replay only the files of people you trust."""
+    parser = add_command(commands, "replay", _replay, "compute one evaluation again, here", example)
+    parser.add_argument("store", metavar="RUN.db", help="the run's file")
+    parser.add_argument("address", metavar="T:I", help="evaluation I of generation T")
+    parser.add_argument(
+        "--problem", metavar="FILE[:problem]", help="a changed simulator instead of the run's own"
+    )
+    parser.add_argument("--pdb", action="store_true", help="open the debugger where the simulator fails")
+
+
+def _replay(options: argparse.Namespace) -> int:
+    """Compute one evaluation again and print it; status 1 if it fails."""
+    history = History(options.store)
+    t, index = _address(options.address)
+    problem = _problem(history, options.problem)
+    evaluation = _Evaluation(problem, _generation(history, problem, t), index)
+    stored = history[t] if t < len(history) else None
+    say(evaluation.told(stored))
+    if evaluation.failure is None:
+        return 0
+    say(f"\n{evaluation.failure.traceback.rstrip() or evaluation.failure.error}")
+    if options.pdb:
+        evaluation.debug()
+    return 1
+
+
+def _address(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None:
+        raise ProblemError(f"{text!r} is no evaluation: give T:I, generation and index, such as 3:17")
+    return int(match[1]), int(match[2])
+
+
+def _problem(history: History, target: str | None) -> Problem:
+    """The problem of the run, or that of FILE[:problem], which may differ in its simulator only."""
+    if target is None:
+        return history.part("problem")
+    problem = load_problem(texts_of(target)["problem"])
+    _check_same(problem, history)
+    return problem
+
+
+def _check_same(problem: Problem, history: History) -> None:
+    """Raise ProblemError, with what differs, if the run was one of another problem."""
+    parts, settings = problem.parts(), history.settings
+    differing = differing_parts(parts, settings)
+    if differing:
+        told = "; ".join(f"{name}: {settings.get(name)!r} there, {parts[name]!r} here" for name in differing)
+        raise ProblemError(f"{history.path} is the run of another problem ({told}): give --problem its file")
+
+
+def _generation(history: History, problem: Problem, t: int) -> Generation:
+    """Generation t as the run had it; t may be the one that is open.
+
+    Under static scheduling too, id I is what it is by its address, whichever slot tried it.
+    """
+    if t > len(history):
+        raise ProblemError(f"generation {t} has not begun: {history.path} holds {len(history)} generations")
+    settings = history.settings
+    before = history[t - 1] if t else None
+    epsilon = history[t].epsilon if t < len(history) else _open_epsilon(history, t, before)
+    proposal = problem.prior if before is None else history.part("kernel").fit(before)
+    return Generation(t, stream_key(settings["seed"]), epsilon, proposal, settings["population_size"])
+
+
+def _open_epsilon(history: History, t: int, before: Population | None) -> float:
+    epsilon = history.part("threshold").epsilon(t, before)
+    if epsilon is None:
+        told = history.settings["threshold"]
+        raise ProblemError(f"there is no generation {t}: {told} has no threshold for it")
+    return epsilon
+
+
+class _Evaluation:
+    """One evaluation, computed with its distance and summaries whether accepted or not."""
+
+    def __init__(self, problem: Problem, generation: Generation, index: int) -> None:
+        self.problem = replace(problem, on_error="reject")
+        self.generation = generation
+        self.index = index
+        # The simulator is bound with the true epsilon; then all that has a distance is let through,
+        # because records keep the distances of accepted evaluations only.
+        self._evaluator = Evaluator(self.problem, generation, "this process")
+        self._evaluator.generation = replace(generation, epsilon=math.inf)
+        self._block = self._evaluator.proposed(index // BLOCK)  # not in the seconds below
+        self.records: Records = self._evaluator(index, index + 1)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why it failed, if it did."""
+        return next((f for f in self.records.failures if f.index == self.index), None)
+
+    @property
+    def theta(self) -> np.ndarray:
+        """The proposal, (d,)."""
+        return self._block.theta[self.index % BLOCK]
+
+    def status(self) -> str:
+        """What became of it."""
+        status = self.records.status[0]
+        if status == Status.FAILED:
+            return "failed"
+        if status == Status.OUTSIDE:
+            return "outside the prior's support: rejected without a simulation"
+        if status == Status.REJECTED:
+            return "rejected early: the simulator returned None"
+        return "accepted" if self.records.distances[0] <= self.generation.epsilon else "rejected"
+
+    def told(self, stored: Population | None) -> str:
+        """All about it, floats to the last bit; with a comparison if it is in a stored population."""
+        names = self.problem.prior.names
+        theta = ", ".join(f"{name}={x!r}" for name, x in zip(names, self.theta.tolist(), strict=True))
+        values = {
+            "evaluation": f"{self.generation.index}:{self.index}",
+            "epsilon": repr(float(self.generation.epsilon)),
+            "theta": theta,
+            "status": self.status(),
+        }
+        is_measured = len(self.records.distances) > 0
+        if is_measured:
+            values["distance"] = repr(float(self.records.distances[0]))
+        if self.records.status[0] != Status.OUTSIDE:
+            values["seconds"] = f"{self.records.seconds:.3g}"
+        if stored is not None and self.index >= stored.evaluations:
+            values["stored"] = f"no: the population was complete after {stored.evaluations} evaluations"
+        if stored is not None and self.index in stored.ids:
+            values["stored"] = "equal, bit for bit" if self._equals(stored) else "another result"
+        return pairs(values) + (f"\n\n{table(self._summaries(stored))}" if is_measured else "")
+
+    def _equals(self, stored: Population) -> bool:
+        row = np.flatnonzero(stored.ids == self.index)
+        return all(
+            np.array_equal(getattr(self.records, name), getattr(stored, name)[row])
+            for name in ("theta", "distances", "summaries")
+        )
+
+    def _summaries(self, stored: Population | None) -> list[list[str]]:
+        """Simulated and observed summaries by label, and those stored if they are there."""
+        structure = Structure(self.problem.observed)
+        columns = {"simulated": self.records.summaries[0], "observed": structure.row(self.problem.observed)}
+        if stored is not None and self.index in stored.ids:
+            columns["stored"] = stored.summaries[stored.ids == self.index][0]
+        cells = ([repr(value) for value in column.tolist()] for column in columns.values())
+        rows = zip(structure.labels(), *cells, strict=True)
+        return [["summary", *columns], *map(list, rows)]
+
+    def debug(self) -> None:
+        """Simulate and measure once more, with the debugger where that raises."""
+        try:
+            with exits_caught():
+                self._simulate()
+        except (Exception, SystemExit) as error:
+            pdb.post_mortem(users_part(error) or error.__traceback__)
+        else:
+            say("nothing is raised: write breakpoint() into the simulator, and replay it again")
+
+    def _simulate(self) -> None:
+        """The user's functions as the evaluator calls them, without it."""
+        problem, generation, block = self.problem, self.generation, self._block
+        values: Any = self.theta.tolist()
+        ids: Any = self.index
+        at = self.index
+        if problem.vectorized:  # the whole block inside the support, from the stream of the block
+            rows = np.flatnonzero(block.log_prior > -np.inf)
+            values, ids, at = block.theta[rows].T.copy(), block.number * BLOCK + rows, block.number
+        known = {"epsilon": generation.epsilon, "id": EvaluationId(generation.index, ids)}
+        extras = {name: known[name] for name in accepted_extras(problem.simulate)}
+        theta = dict(zip(problem.prior.names, values, strict=True))
+        rng = Stream(generation.key, Purpose.SIMULATION).at(generation.index, at)
+        data = problem.simulate(theta, rng, **extras)
+        if data is not None and problem.summarize is not None:
+            data = problem.summarize(data)
+        if data is not None and not problem.vectorized and problem.distance is not None:
+            problem.distance(data, problem.observed)

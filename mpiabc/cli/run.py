@@ -1,0 +1,83 @@
+"""`mpiabc run`: start a run, or continue it."""
+
+import argparse
+from typing import Any
+
+from mpiabc.cli.command import add_command
+from mpiabc.cli.files import load_problem, split, texts_of
+from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, read_settings
+from mpiabc.cli.words import pairs, say, table
+from mpiabc.errors import ProblemError
+from mpiabc.population import Population
+from mpiabc.smc import ABCSMC
+from mpiabc.store import History
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    example = """\
+  mpiabc run fit.py --population-size 1000 --generations 8
+  mpirun -n 4 mpiabc run fit.py:problem --population-size 1000 --epsilon 0.1 --store fit.db
+  mpiabc run fit.yaml --scheduler mpi
+
+fit.yaml:
+  problem: fit.py
+  population_size: 1000
+  generations: 8
+  threshold: quantile:0.5
+  output: fit.db
+
+The same command continues a run that was stopped."""
+    parser = add_command(commands, "run", _run, "start a run, or continue it", example)
+    parser.add_argument(
+        "file",
+        metavar="FILE[:problem]",
+        help="a Python file that defines a Problem, with its name if there are several; or a YAML file",
+    )
+    for name, (_, metavar, help) in SETTINGS.items():
+        option = f"--{name.replace('_', '-')}"
+        if metavar:
+            parser.add_argument(option, metavar=metavar, help=help)
+        else:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, help=help)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Start or continue a run; the rank that leads prints what came out."""
+    given = {name: getattr(options, name) for name in SETTINGS}
+    texts = texts_of(options.file) | {name: value for name, value in given.items() if value is not None}
+    target = texts.pop("problem")
+    settings = read_settings(texts)
+    problem = load_problem(target)
+    if "population_size" not in settings:
+        raise ProblemError("the population size is missing: give --population-size N")
+    sampler = {name: settings.pop(name) for name in OF_SAMPLER if name in settings}
+    store = settings.pop("store", f"{split(options.file)[0].stem}.db")
+    history = ABCSMC(problem, **sampler).run(store, **settings)
+    if history is not None:
+        say(_outcome(history))
+    return 0
+
+
+def _outcome(history: History) -> str:
+    """The last population and how the run ended, in words."""
+    if not len(history):
+        return f"no generation was completed; reason: {history.reason}"
+    last = history[-1]
+    ending = {
+        "generations": str(len(history)),
+        "epsilon": f"{last.epsilon:.6g}",
+        "ess": f"{last.ess:.1f}",
+        "reason": str(history.reason),
+        "digest": last.digest(),
+    }
+    return f"{table(_parameters(last))}\n\n{pairs(ending)}"
+
+
+def _parameters(population: Population) -> list[list[str]]:
+    """A row for each parameter: mean, std and quantiles."""
+    columns = [population.mean(), population.std(), *population.quantile([0.025, 0.5, 0.975])]
+    heads = ["parameter", "mean", "std", "2.5%", "50%", "97.5%"]
+    return [heads] + [
+        [name, *(f"{column[i]:.6g}" for column in columns)] for i, name in enumerate(population.names)
+    ]

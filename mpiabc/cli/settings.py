@@ -1,0 +1,85 @@
+"""Settings of a run: text from the command line or from a YAML file."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from mpiabc.errors import ProblemError
+from mpiabc.kernel import Gaussian, Kernel, LocalGaussian
+from mpiabc.threshold import Constant, Listed, Quantile, Threshold
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        number = _number(name, text, "a whole number")
+    if not number.is_integer():
+        raise ProblemError(f"{name}={text!r}: give a whole number")
+    return int(number)  # 1e6
+
+
+def _number(name: str, text: str, expected: str = "a number") -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ProblemError(f"{name}={text!r}: give {expected}") from None
+
+
+def _text(name: str, text: str) -> str:
+    return text
+
+
+def _switch(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ProblemError(f"{name}={text!r}: give true or false")
+    return text.lower() == "true"
+
+
+def _threshold(name: str, text: str) -> Threshold:
+    kind, _, rest = text.partition(":")
+    numbers = [_number(name, part) for part in rest.split(",") if part.strip()]
+    if kind == "listed":
+        return Listed(numbers)
+    if kind == "quantile" and len(numbers) <= 1:
+        return Quantile(*numbers)
+    if kind == "constant" and len(numbers) == 1:
+        return Constant(*numbers)
+    raise ProblemError(f"{name}={text!r}: give quantile:0.5, listed:4,2,1 or constant:3")
+
+
+def _kernel(name: str, text: str) -> Kernel:
+    kernels = {"gaussian": Gaussian, "local": LocalGaussian}
+    if text not in kernels:
+        raise ProblemError(f"{name}={text!r}: give {' or '.join(kernels)}")
+    return kernels[text]()
+
+
+class _Setting(NamedTuple):
+    """How a setting's text is read, and how it is shown in the help."""
+
+    read: Callable[[str, str], Any]
+    metavar: str  # empty for a switch
+    help: str
+
+
+SETTINGS = {
+    "population_size": _Setting(_whole, "N", "particles in each generation"),
+    "generations": _Setting(_whole, "G", "stop after so many generations"),
+    "epsilon": _Setting(_number, "E", "stop when the threshold is at most this"),
+    "simulations": _Setting(_whole, "S", "stop after so many simulations"),
+    "acceptance_rate": _Setting(_number, "R", "stop when a generation cannot reach this"),
+    "walltime": _Setting(_text, "W", "stop, to be continued, after seconds, or 30m, 2h, 1:30:00"),
+    "threshold": _Setting(_threshold, "RULE", "quantile:0.5 (the default), listed:4,2,1 or constant:3"),
+    "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default) or local"),
+    "seed": _Setting(_whole, "SEED", "a non-negative whole number; drawn and kept if not given"),
+    "scheduler": _Setting(_text, "NAME", "auto (the default), serial, processes, mpi, mpi-static"),
+    "store": _Setting(_text, "RUN.db", "the run's file, by default FILE with the ending .db, in this folder"),
+    "overwrite": _Setting(_switch, "", "begin anew if the store holds a run"),
+    "progress": _Setting(_switch, "", "a live line; by default on a terminal"),
+}
+OF_SAMPLER = ("population_size", "kernel", "threshold", "seed")
+
+
+def read_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are given, read. Raises ProblemError for what cannot be read."""
+    return {name: SETTINGS[name].read(name, str(value)) for name, value in texts.items() if value is not None}

@@ -1,0 +1,71 @@
+"""`mpiabc show`: what a run's file holds."""
+
+import argparse
+from typing import Any
+
+from mpiabc.cli.command import add_command
+from mpiabc.cli.words import pairs, say, table
+from mpiabc.records import Failure
+from mpiabc.store import History
+
+_MOST_FAILURES = 20  # told in full by --failures only
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    example = "  mpiabc show fit.db\n  mpiabc show fit.db --failures"
+    parser = add_command(commands, "show", _show, "show a run, also while it is going on", example)
+    parser.add_argument("store", metavar="RUN.db", help="the run's file")
+    parser.add_argument("--failures", action="store_true", help="all failures, with their tracebacks")
+
+
+def _show(options: argparse.Namespace) -> int:
+    """Print what a run's file holds."""
+    history = History(options.store)
+    settings = {name: str(value) for name, value in history.settings.items() if name != "names"}
+    say(pairs({"problem": history.problem_name, **settings}))
+    say(f"\n{table(_generations(history))}\n")
+    say(f"reason: {history.reason}" if history.reason else "not finished")
+    failures = history.failures
+    if failures:
+        say(f"\n{_failures(failures, options.failures)}")
+    return 0
+
+
+def _generations(history: History) -> list[list[str]]:
+    """A row for each committed generation."""
+    numbers = ["N", "evaluations", "simulations", "acceptance rate", "ess", "seconds"]
+    return [["generation", "epsilon", *numbers, "digest"]] + [
+        [
+            str(p.generation),
+            f"{p.epsilon:.6g}",
+            str(len(p)),
+            str(p.evaluations),
+            str(p.simulations),
+            f"{p.acceptance_rate:.3g}",
+            f"{p.ess:.1f}",
+            f"{p.seconds:.3g}",
+            p.digest()[:12],
+        ]
+        for p in history
+    ]
+
+
+def _failures(failures: list[Failure], is_all: bool) -> str:
+    told = [_failure(failure, is_all) for failure in (failures if is_all else failures[:_MOST_FAILURES])]
+    left = len(failures) - len(told)
+    if not is_all:
+        more = f"{left} more; " if left else ""
+        told.append(f"{more}--failures shows all, with their tracebacks")
+    return "\n".join([f"failed evaluations: {len(failures)}", *told])
+
+
+def _failure(failure: Failure, is_full: bool) -> str:
+    """One line, and its traceback if wanted."""
+    theta = ", ".join(f"{name}={value!r}" for name, value in failure.theta.items())
+    error = (failure.error.splitlines() or [""])[0]
+    line = f"  {failure.generation}:{failure.index}  {failure.kind}  {theta}  {error}"
+    if not (is_full and failure.traceback):
+        return line
+    lines = failure.traceback.rstrip().splitlines()
+    return "\n".join([line, *(f"    {text}" for text in lines)])

@@ -1,0 +1,29 @@
+"""Text for people: tables, lines of names and values. The one place that prints."""
+
+import os
+import sys
+from collections.abc import Mapping
+
+
+def say(text: str) -> None:
+    """Print; a reader that has left, as in `mpiabc show run.db | head`, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows of text in columns: the first to the left, the others to the right."""
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = (
+        "  ".join([row[0].ljust(first), *(text.rjust(w) for text, w in zip(row[1:], widths, strict=True))])
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def pairs(values: Mapping[str, str]) -> str:
+    """A line for each name and its text."""
+    width = max(map(len, values))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in values.items())
