@@ -25,10 +25,12 @@ class Launcher:
     name: str
     bin: Path
     python: Path  # the folder of its python
+    options: tuple[str, ...] = ()  # of mpirun
 
     def command(self, n, *arguments):
         return [
             str(self.bin / "mpirun"),
+            *self.options,
             "-n",
             str(n),
             str(self.python / "python"),

@@ -5,6 +5,7 @@ duplication is point to point and waits by probing with a growing pause, so that
 while it waits, signals are seen, and no rank is ever stuck in a collective call.
 """
 
+import atexit
 import contextlib
 import logging
 import math
@@ -82,7 +83,7 @@ def _import_mpi() -> Any:
         return library
     import mpi4py
 
-    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    mpi4py.rc.initialize = mpi4py.rc.finalize = False
     from mpi4py import MPI as library  # noqa: N811
 
     is_open_mpi = "Open MPI" in library.Get_library_version()
@@ -90,9 +91,19 @@ def _import_mpi() -> Any:
         raise _wrong_launcher(library, launched_size())
     if not library.Is_initialized():
         library.Init_thread()
+        atexit.register(_finalize, library)
     if library.COMM_WORLD.size > 1:
         sys.excepthook = partial(_tell_and_abort, library, sys.excepthook)
     return library
+
+
+def _finalize(library: Any) -> None:
+    """End MPI with the process, unless ranks have died: with these, it may wait for ever.
+
+    Under fault tolerance the launcher takes the status of a process that leaves so.
+    """
+    if not _dead and not library.Is_finalized():
+        library.Finalize()
 
 
 def _tell_and_abort(library: Any, tell: Callable[..., None], *exception: Any) -> None:
@@ -257,12 +268,14 @@ class _Wire:
             self.comm.Ack_failed()
             dead = self.comm.Get_failed()
             self.failed |= set(dead.Translate_ranks(range(dead.size), self.comm.group))
+            _dead.update(self.failed)
 
     def _about_failures(self) -> set[int]:
         names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING")
         return {getattr(self._library, name) for name in names if hasattr(self._library, name)}
 
 
+_dead: set[int] = set()  # ranks of any communicator that died
 _left: set[int] = set()  # not empty after a run that ended in an error: the other ranks are gone
 _unsent: list[Any] = []  # buffers that MPI may still read, for a rank that is busy when the run ends
 

@@ -1,4 +1,4 @@
-"""A run in which ranks kill themselves, one after another, until rank 0 is alone; needs fault tolerance."""
+"""A run in which ranks kill themselves, one after another, in the order given: STORE RANKS, as in 3,1,2."""
 
 import os
 import signal
@@ -9,20 +9,20 @@ from pathlib import Path
 import mpiabc
 from tests import problems
 
-STORE, DYING = sys.argv[1], int(sys.argv[2])
+STORE = Path(sys.argv[1])
+ORDER = [int(rank) for rank in sys.argv[2].split(",")]
+RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK", 0))
+BEGAN = time.monotonic()
 
 
 def gaussian(theta, rng):
-    time.sleep(0.004)
-    rank = int(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK", 0))
-    turn = len(list(Path(STORE).parent.glob("dead-*")))
-    if rank == turn + 1 <= DYING and time.monotonic() - BEGAN > 0.4 * (turn + 1):
-        Path(STORE).with_name(f"dead-{rank}").touch()
+    time.sleep(0.002)
+    turn = len(list(STORE.parent.glob("dead-*")))
+    if turn < len(ORDER) and ORDER[turn] == RANK and time.monotonic() - BEGAN > 0.2 * (turn + 1):
+        STORE.with_name(f"dead-{RANK}").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return problems.gaussian(theta, rng)
 
-
-BEGAN = time.monotonic()
 
 if __name__ == "__main__":
     problem = problems.problem(gaussian, name="gaussian")
