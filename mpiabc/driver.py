@@ -95,6 +95,8 @@ class Driver:
         self._progress = Progress(is_live=False) if progress is None else progress
         self._theta_of = theta_of
         self._clock = clock
+        #: Engines that others can look at from outside show them how far the run is.
+        self._publish: Callable[[str], None] = getattr(engine, "publish", lambda line: None)
 
     def run(
         self,
@@ -125,7 +127,8 @@ class Driver:
             self._take(self._engine.poll(_POLL))
             self._raise_failure()
             self._count_failures()
-            self._progress.tick(ledger, self._engine)
+            if line := self._progress.tick(ledger, self._engine):
+                self._publish(line)
         self._engine.cancel(0)
         return None
 
@@ -176,6 +179,9 @@ class Driver:
             return
         if lost.culprit is not None:
             self._condemn(lost, lost.culprit // step * step)
+            return
+        if lost.is_returned:
+            self._ledger.give_back(lease.start, lease.stop)
             return
         if lease.stop - lease.start > step:
             middle = lease.start + max(step, (lease.stop - lease.start) // 2 // step * step)

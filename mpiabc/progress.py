@@ -31,19 +31,21 @@ class Progress:
         """Workers have spent so long on evaluations."""
         self._simulated += seconds
 
-    def tick(self, ledger: Ledger | SlotLedger, engine: Engine) -> None:
-        """Time has passed."""
+    def tick(self, ledger: Ledger | SlotLedger, engine: Engine) -> str | None:
+        """Time has passed; the line, if it is time for a new one."""
         now = time.monotonic()
-        if not self._is_live or now - self._last < _PERIOD:
-            return
+        if now - self._last < _PERIOD:
+            return None
         self._last = now
         spent = now - self._began
         left = spent * (ledger.size - ledger.accepted) / max(1, ledger.accepted)
-        self._show(
+        line = (
             f"{self._label}: {ledger.accepted}/{ledger.size} accepted, "
             f"{ledger.simulations / spent:.3g} simulations/s, {engine.busy()}/{engine.workers} busy, "
             f"{_duration(left)} left"
         )
+        self._show(line)
+        return line
 
     def done(self, population: Population, workers: int) -> None:
         """A generation is committed."""

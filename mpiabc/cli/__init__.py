@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mpiabc.cli import replay, run, show
+from mpiabc.cli import broker, replay, run, show, worker
 from mpiabc.errors import RESUMABLE, Error, Interrupted
 from mpiabc.schedulers.mpi import end_job
 from mpiabc.version import __version__
 
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
-_COMMANDS = (run, show, replay)
+_COMMANDS = (run, show, replay, worker, broker)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,17 +8,35 @@ from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler
 from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
 from mpiabc.schedulers.processes import Processes
+from mpiabc.schedulers.redis import Redis, RedisStatic
 from mpiabc.schedulers.serial import Serial
+from mpiabc.schedulers.several import Several
 from mpiabc.schedulers.together import Together
 
-__all__ = ["MPI", "Engine", "Lost", "MPIStatic", "Processes", "Scheduler", "Serial", "Together", "resolve"]
+__all__ = [
+    "MPI",
+    "Engine",
+    "Lost",
+    "MPIStatic",
+    "Processes",
+    "Redis",
+    "RedisStatic",
+    "Scheduler",
+    "Serial",
+    "Several",
+    "Together",
+    "resolve",
+]
 
 _BY_NAME: dict[str, Callable[[], Scheduler]] = {
     "serial": Serial,
     "processes": Processes,
     "mpi": MPI,
     "mpi-static": MPIStatic,
+    "redis": Redis,
+    "redis-static": RedisStatic,
 }
+_BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {"redis": Redis, "rediss": Redis}
 
 
 def resolve(scheduler: Any) -> Scheduler:
@@ -27,6 +45,10 @@ def resolve(scheduler: Any) -> Scheduler:
         return MPI() if _is_mpi_job() else Processes()
     if isinstance(scheduler, str) and scheduler in _BY_NAME:
         return _BY_NAME[scheduler]()
+    if isinstance(scheduler, str) and scheduler.partition("://")[0] in _BY_SCHEME:
+        return _BY_SCHEME[scheduler.partition("://")[0]](scheduler)
+    if isinstance(scheduler, list | tuple):
+        return Several([resolve(part) for part in scheduler])
     if not isinstance(scheduler, str) and all(
         hasattr(scheduler, name) for name in ("open", "leads", "serve")
     ):

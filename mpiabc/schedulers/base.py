@@ -14,12 +14,14 @@ class Lost:
     """A lease that will bring no records: its worker died, with the evaluations unfinished.
 
     `culprit` is the id of the evaluation that is sure to be the cause, as it took too long.
+    `is_returned`: nothing died; the worker left, or never got the lease.
     """
 
     lease: Lease
     worker: str
     why: str
     culprit: int | None = None
+    is_returned: bool = False
 
 
 class Engine(Protocol):

@@ -136,7 +136,9 @@ class ProcessesEngine:
         """Records and lost leases; returns early when there are any."""
         reports: list[Records | Lost] = []
         for key, _ in self._selector.select(timeout):
-            child: _Child = key.data
+            child: _Child | None = key.data
+            if child is None:
+                continue
             try:
                 message = child.connection.recv_bytes()
             except (EOFError, OSError):
@@ -164,6 +166,18 @@ class ProcessesEngine:
                 why = f"the simulation took longer than timeout={self._timeout} s"
                 lost += [replace(first, why=why, culprit=index), *others]
         return lost
+
+    def wake_on(self, before: int | None, fd: int | None) -> None:
+        """Let something to read on `fd` end the wait of `poll` from now on, instead of `before`."""
+        with contextlib.suppress(KeyError, ValueError):
+            if before is not None:
+                self._selector.unregister(before)
+        if fd is not None:
+            self._selector.register(fd, selectors.EVENT_READ)
+
+    def held(self) -> list[Lease]:
+        """All leases that children have not answered."""
+        return [lease for child in self._children for lease in child.leases]
 
     def waiting(self) -> list[Lease]:
         """Second leases of busy children."""
@@ -415,6 +429,11 @@ def _follow_parent() -> None:
         signal.signal(
             number, lambda number, frame: None
         )  # not SIG_IGN, which programs it starts would inherit
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Let this process be killed when the one that started it ends, however that may be."""
     if sys.platform == "linux":
         parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)

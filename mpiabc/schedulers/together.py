@@ -90,6 +90,11 @@ class Together:
         """The busy workers of all."""
         return sum(engine.busy() for engine in self._engines)
 
+    def publish(self, state: str) -> None:
+        """Tell those that show it."""
+        for engine in self._engines:
+            getattr(engine, "publish", lambda state: None)(state)
+
     def close(self, status: int) -> None:
         """Close all, whatever happens to one."""
         first: BaseException | None = None

@@ -1,0 +1,91 @@
+"""`mpiabc worker`: evaluate for the runs on a Redis server."""
+
+import argparse
+import logging
+import platform
+from pathlib import Path
+from typing import Any
+
+from mpiabc.cli.command import add_command
+from mpiabc.errors import ProblemError
+from mpiabc.schedulers import threads
+from mpiabc.schedulers.redis.wire import Server, find_server, read_private
+from mpiabc.stopping import seconds
+
+_log = logging.getLogger("mpiabc")
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    example = """\
+  mpiabc worker                                          # for the broker of `mpiabc broker start`
+  mpiabc worker redis://node7:6379 --processes 16 --runtime 2h
+  mpirun -n 64 mpiabc worker --broker broker.json        # every rank a worker
+
+MPIABC_SECRET or MPIABC_SECRET_FILE: the secret that the master has too. MPIABC_REDIS_PASSWORD: the server's
+password. SIGTERM gives back what is in work, at once."""
+    parser = add_command(commands, "worker", _worker, "evaluate for the runs on a Redis server", example)
+    add_server(parser)
+    parser.add_argument(
+        "--processes", metavar="N", type=int, help="by default one for each core; 1 under mpirun"
+    )
+    parser.add_argument("--runtime", metavar="TIME", help="take no new work after 30s, 10m, 2h, 1d")
+    parser.add_argument(
+        "--wait",
+        metavar="TIME",
+        help="for a server or run that is not there yet; by default 1m for a server, without end for a run",
+    )
+    parser.add_argument(
+        "--run", metavar="NAME", help="serve only the runs of this name (by default that of the simulator)"
+    )
+    parser.add_argument("--once", action="store_true", help="leave after one run")
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """The options that say where the server is."""
+    parser.add_argument(
+        "url", nargs="?", help="redis://host:port, rediss:// for TLS; without it, the broker's file"
+    )
+    parser.add_argument(
+        "--broker", metavar="FILE", help="the file of `mpiabc broker start`, by default ~/.mpiabc/broker.json"
+    )
+    parser.add_argument("--password-file", metavar="FILE", help="a file with the server's password")
+    parser.add_argument(
+        "--password", help="seen by everyone on this machine: prefer the file or MPIABC_REDIS_PASSWORD"
+    )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="work without a secret: whoever reaches the server can run code here",
+    )
+
+
+def server_of(options: argparse.Namespace) -> Server:
+    """The server that the options name. Raises SchedulerError."""
+    password = options.password
+    if options.password_file:
+        password = read_private(Path(options.password_file), "--password-file").strip()
+    return find_server(options.url, file=options.broker, password=password, is_insecure=options.insecure)
+
+
+def _worker(options: argparse.Namespace) -> int:
+    """Serve runs until the time is up or a signal comes."""
+    from mpiabc.schedulers.mpi import launched_size
+    from mpiabc.schedulers.redis.worker import Wishes, Worker
+
+    processes = options.processes
+    if processes is None:
+        processes = 1 if launched_size() > 1 else threads.cores()
+    if processes < 1:
+        raise ProblemError(f"--processes {processes}: give a whole number of at least 1")
+    server = server_of(options)
+    wishes = Wishes(processes, _seconds(options.runtime), _seconds(options.wait), options.run, options.once)
+    limit = f", for {options.runtime}" if options.runtime else ""
+    _log.info("worker on %s: %d processes for %s%s", platform.node(), processes, server, limit)
+    served = Worker(server, wishes).work()
+    _log.info("worker on %s: done, %d runs served", platform.node(), served)
+    return 0
+
+
+def _seconds(text: str | None) -> float | None:
+    return None if text is None else seconds(text)

@@ -1,0 +1,135 @@
+"""Who holds which leases: the bookkeeping of engines whose workers are elsewhere."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from mpiabc.records import Lease
+
+W = TypeVar("W")
+
+
+@dataclass
+class _Member:
+    """A worker: its places, one for each evaluation that it does at once, and its leases, oldest first."""
+
+    places: int
+    leases: list[Lease] = field(default_factory=list)
+
+
+class Crew(Generic[W]):
+    """Workers by name. All that is asked for each lease takes the same time for any number of workers.
+
+    One that is still busy with an older generation is not given leases ahead: these would wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._members: dict[W, _Member] = {}
+        self._by_load: dict[float, dict[W, None]] = defaultdict(dict)  # leases held above the places
+        self._room = {False: 0, True: 0}
+        self._generation = -1
+        self.places = 0  # of all workers
+
+    def __contains__(self, worker: W) -> bool:
+        return worker in self._members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[W]:
+        return iter(list(self._members))
+
+    def begin(self, generation: int) -> None:
+        """Leases of other generations are old from now on."""
+        members = list(self._members)
+        for worker in members:
+            self._leave_tables(worker)
+        self._generation = generation
+        for worker in members:
+            self._enter_tables(worker)
+
+    def join(self, worker: W, places: int) -> None:
+        """A worker has come, or has another number of places now."""
+        if worker in self._members:
+            self._leave_tables(worker)
+            self._members[worker].places = places
+        else:
+            self._members[worker] = _Member(places)
+        self._enter_tables(worker)
+
+    def leave(self, worker: W) -> list[Lease]:
+        """A worker is gone; the leases that it held."""
+        self._leave_tables(worker)
+        return self._members.pop(worker).leases
+
+    def room(self, prefetch: bool) -> int:
+        """Leases that could be given now; with `prefetch`, one ahead for each place."""
+        return self._room[prefetch]
+
+    def give(self, lease: Lease) -> W:
+        """The worker with the most room, which holds the lease from now on."""
+        worker = next(iter(self._by_load[min(self._by_load)]))
+        self._leave_tables(worker)
+        self._members[worker].leases.append(lease)
+        self._enter_tables(worker)
+        return worker
+
+    def take(self, worker: W, lease: Lease) -> bool:
+        """The worker is done with the lease; whether it was known to hold it."""
+        member = self._members.get(worker)
+        if member is None or lease not in member.leases:
+            return False
+        self._leave_tables(worker)
+        member.leases.remove(lease)
+        self._enter_tables(worker)
+        return True
+
+    def leases(self, worker: W) -> list[Lease]:
+        """What the worker holds, oldest first."""
+        return list(self._members[worker].leases)
+
+    def ahead(self, worker: W) -> list[Lease]:
+        """What the worker holds and cannot have begun: it waits behind other leases."""
+        member = self._members[worker]
+        return member.leases[member.places :]
+
+    def waiting(self) -> list[Lease]:
+        """What waits, of all workers."""
+        return [lease for worker in self._members for lease in self.ahead(worker)]
+
+    def busy(self) -> int:
+        """Places that have work."""
+        return sum(min(len(member.leases), member.places) for member in self._members.values())
+
+    def is_idle(self) -> bool:
+        """Whether nobody holds a lease."""
+        return not any(member.leases for member in self._members.values())
+
+    def _load(self, member: _Member) -> float:
+        load = len(member.leases) - member.places
+        is_closed = load >= 0 and (member.places == 0 or self._is_late(member))
+        return float("inf") if is_closed else load
+
+    def _is_late(self, member: _Member) -> bool:
+        return any(lease.generation != self._generation for lease in member.leases)
+
+    def _enter_tables(self, worker: W) -> None:
+        member = self._members[worker]
+        self._by_load[self._load(member)][worker] = None
+        self._count(member, 1)
+
+    def _leave_tables(self, worker: W) -> None:
+        member = self._members[worker]
+        load = self._load(member)
+        del self._by_load[load][worker]
+        if not self._by_load[load]:
+            del self._by_load[load]
+        self._count(member, -1)
+
+    def _count(self, member: _Member, sign: int) -> None:
+        held, places = len(member.leases), member.places
+        depth = places if self._is_late(member) else 2 * places
+        self._room[False] += sign * max(0, places - held)
+        self._room[True] += sign * max(0, depth - held)
+        self.places += sign * places

@@ -1,0 +1,366 @@
+"""What a master and its workers share: the server's address, signatures, frames, and lists to wait on.
+
+Everything on the server lies under these keys, all of which expire:
+
+    mpiabc:runs                    set of the runs that have a master
+    mpiabc:{run}:announcement      JSON, signed: name, versions, how far it is
+    mpiabc:{run}:problem           cloudpickle, signed; its SHA-256 comes with the welcome
+    mpiabc:{run}:generation        cloudpickle, signed; its SHA-256 comes with the order
+    mpiabc:{run}:reports           list, workers to master: frames of `REPORT`
+    mpiabc:{run}:to:{worker}       list, master to one worker: frames of `ORDER`
+
+A signature (HMAC-SHA256) covers the key, which names run and worker, and the content, which holds a
+serial number that only rises: nothing can be altered, moved, or played again. Runs and workers
+draw their names at random.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import platform
+import secrets
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+
+from mpiabc.errors import SchedulerError
+from mpiabc.version import __version__
+
+# Kinds of orders, master to worker, and of reports, worker to master.
+WELCOME, GENERATION, LEASE, CANCEL, STOP, REFUSED, AGAIN = range(1, 8)
+HELLO, RECORDS, LOST, BEAT, MISSING, BROKEN = range(11, 17)
+
+ORDER = struct.Struct("<BQ")  # kind, serial
+REPORT = struct.Struct("<B16sQQ")  # kind, worker, serial, serial of the last order it has read
+LEASE_BODY = struct.Struct("<3q")
+CUT_BODY = struct.Struct("<qd")
+
+RUNS = "mpiabc:runs"
+STOPPED = "mpiabc:stopped"  # "now" or "soon", signed: the broker is being stopped
+TTL = 60  # seconds that anything stays on the server when nobody renews it
+ALIVE = 12  # seconds that an announcement stays: how long a master may be silent
+BEAT_PERIOD = 1.0  # seconds between two signs of life of a worker; longer with very many workers
+DEAD_AFTER = 6  # missed ones after which a worker is taken for dead
+BATCH = 1000  # messages that are taken off a list at once
+
+_OLDEST = (6, 0)  # version of the server
+_TIMEOUT = 5.0  # seconds that the server has to answer
+_CONNECT = 2.0  # seconds to reach it
+_WAIT = 2  # seconds that it lets a list be waited for, before it says that there is nothing
+_INSECURE = b"insecure"
+
+
+def key(run: str, *parts: str) -> str:
+    """The key of a part of a run."""
+    return ":".join(("mpiabc", run, *parts))
+
+
+def new_name() -> str:
+    """A name that nobody else has."""
+    return secrets.token_hex(8)
+
+
+def versions() -> dict[str, str]:
+    """What must agree between a master and its workers for equal digests."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"mpiabc": __version__, "Python": python, "NumPy": np.__version__}
+
+
+def version_difference(theirs: Any) -> str:
+    """In words, what differs from `versions()` here; empty if nothing does."""
+    theirs = theirs if isinstance(theirs, dict) else {}
+    mine = versions()
+    return ", ".join(
+        f"{name} {theirs.get(name)} there, {mine[name]} here"
+        for name in mine
+        if theirs.get(name) != mine[name]
+    )
+
+
+class Seal:
+    """Signs content for a key with the secret that a master and its workers share."""
+
+    SIZE = 32
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def sign(self, key: str, body: bytes) -> bytes:
+        """The signature, then the content."""
+        return self._signature(key, body) + body
+
+    def open(self, key: str, message: bytes | None) -> bytes | None:
+        """The content of a message, None if it was not signed for this key with this secret."""
+        if message is None or len(message) < self.SIZE:
+            return None
+        body = message[self.SIZE :]
+        return body if hmac.compare_digest(message[: self.SIZE], self._signature(key, body)) else None
+
+    def _signature(self, key: str, body: bytes) -> bytes:
+        return hmac.digest(self._secret, key.encode() + b"\0" + body, "sha256")
+
+
+def sha256(content: bytes) -> str:
+    """The digest by which a problem or generation is told to be the right one."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server is, and how to get in: what stands here is shown nowhere."""
+
+    url: str = field(repr=False)
+    password: str | None = field(default=None, repr=False)
+    secret: bytes = field(default=_INSECURE, repr=False)
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+
+    @property
+    def seal(self) -> Seal:
+        """The seal of the secret."""
+        return Seal(self.secret)
+
+    def connect(self) -> Any:
+        """A client whose calls answer or raise within seconds. Raises SchedulerError without redis-py."""
+        redis = _library()
+        return redis.Redis.from_url(
+            self.url,
+            protocol=2,
+            socket_timeout=_TIMEOUT,
+            socket_connect_timeout=_CONNECT,
+            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+            **({} if self.password is None else {"password": self.password}),
+        )
+
+    def check(self, client: Any) -> str:
+        """The server's version. Raises SchedulerError, in one sentence, if it cannot be used."""
+        with self.errors_told():
+            version = str(client.info("server").get("redis_version", "0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+            raise SchedulerError(
+                f"the server at {self} is Redis {version}: it must be {'.'.join(map(str, _OLDEST))} or later"
+            )
+        return version
+
+    @contextmanager
+    def errors_told(self) -> Iterator[None]:
+        """Errors of the connection as SchedulerError, with what to do; no password is in them."""
+        redis = _library()
+        try:
+            yield
+        except redis.exceptions.AuthenticationError as error:
+            raise SchedulerError(
+                f"the Redis server at {self} does not accept the password ({error}): give the right one in "
+                "the URL, MPIABC_REDIS_PASSWORD, or a password file"
+            ) from None
+        except redis.exceptions.InvalidResponse:
+            raise SchedulerError(f"what answers at {self} is no Redis server: check host and port") from None
+        except redis.exceptions.RedisError as error:
+            raise SchedulerError(f"{self._why(str(error))} (the client says: {error})") from None
+        except (OSError, ValueError) as error:
+            raise SchedulerError(f"cannot use {self}: {error}") from None
+
+    def _why(self, error: str) -> str:
+        if "NOAUTH" in error or "Authentication required" in error:
+            return (
+                f"the Redis server at {self} wants a password: give it in the URL, MPIABC_REDIS_PASSWORD, or "
+                "a password file"
+            )
+        if "SSL" in error or "CERTIFICATE" in error.upper():
+            return (
+                f"no TLS connection to {self}: use redis:// if the server has no TLS, or check certificates"
+            )
+        if "closed" in error or "reset" in error.lower():
+            return f"the server at {self} closed the connection: use rediss:// if it speaks TLS"
+        return (
+            f"no Redis server answers at {self}: start one with `mpiabc broker start`, or check host and port"
+        )
+
+
+def _library() -> Any:
+    try:
+        import redis
+        import redis.backoff
+        import redis.retry
+    except ImportError:
+        raise SchedulerError("the Redis client is not installed: install `mpiabc[redis]`") from None
+    return redis
+
+
+def connection_errors() -> tuple[type[Exception], ...]:
+    """What a connection that breaks, or a server that is starting or full, raises."""
+    return (_library().exceptions.RedisError, OSError)
+
+
+# What a user gives: a URL or a broker's file, and secrets from the environment.
+
+
+def find_server(
+    url: str | None = None,
+    *,
+    file: str | os.PathLike[str] | None = None,
+    password: str | None = None,
+    secret: bytes | str | None = None,
+    is_insecure: bool = False,
+) -> Server:
+    """The server that a URL, or the file of `mpiabc broker start`, names. Raises SchedulerError."""
+    password = password if password is not None else os.environ.get("MPIABC_REDIS_PASSWORD")
+    secret = secret.encode() if isinstance(secret, str) else secret or _secret_of_environment()
+    if url is None:
+        known = read_broker(default_file() if file is None else Path(file))
+        return Server(known["url"], known["password"], secret or known["secret"].encode())
+    url, inside = _without_password(url)
+    if secret is None and not is_insecure:
+        raise SchedulerError(
+            "a master and its workers need a secret that they share: set MPIABC_SECRET or MPIABC_SECRET_FILE "
+            "on both sides, use a broker of `mpiabc broker start`, or, where all who reach the server may "
+            "run code as you, say insecure=True (--insecure)"
+        )
+    return Server(url, inside if password is None else password, secret or _INSECURE)
+
+
+def _without_password(url: str) -> tuple[str, str | None]:
+    """The URL that may be shown, and its password."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname or port == -1:
+        shown = url.rpartition("@")[2]
+        raise SchedulerError(
+            f"{shown!r} is no address of a Redis server: give redis://host:6379 (rediss:// for TLS)"
+        )
+    user = f"{parts.username}@" if parts.username else ""
+    place = f"{user}{parts.netloc.rpartition('@')[2]}"
+    return urlunsplit(parts._replace(netloc=place)), parts.password
+
+
+def _secret_of_environment() -> bytes | None:
+    text, file = os.environ.get("MPIABC_SECRET"), os.environ.get("MPIABC_SECRET_FILE")
+    if file and not text:
+        text = read_private(Path(file), "MPIABC_SECRET_FILE").strip()
+    return text.encode() if text else None
+
+
+def read_private(path: Path, what: str) -> str:
+    """The text of a file with a password or secret in it. Raises SchedulerError if there is none."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise SchedulerError(f"cannot read {path} ({error.strerror}), which {what} names") from None
+    if not text.strip():
+        raise SchedulerError(f"{path}, which {what} names, is empty")
+    return text
+
+
+def default_file() -> Path:
+    """Where `mpiabc broker start` leaves its address unless told otherwise."""
+    return Path.home() / ".mpiabc" / "broker.json"
+
+
+def read_broker(path: Path) -> dict[str, Any]:
+    """What `mpiabc broker start` has written. Raises SchedulerError."""
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise SchedulerError(f"others may read {path}, which holds a password: `chmod 600 {path}`")
+        known = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SchedulerError(
+            f"there is no broker's file {path}: run `mpiabc broker start`, or give the server's URL"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SchedulerError(f"cannot read the broker's file {path}: {error}") from None
+    if not (
+        isinstance(known, dict) and all(isinstance(known.get(k), str) for k in ("url", "password", "secret"))
+    ):
+        raise SchedulerError(f"{path} is not a file of `mpiabc broker start`")
+    return known
+
+
+class Inbox:
+    """A list on the server, waited for on a connection of its own.
+
+    A request to wait is always out, so that asking whether there is anything costs no message, and
+    `fileno` can be waited for together with others. The server answers at least every few seconds.
+    """
+
+    def __init__(self, client: Any, key: str) -> None:
+        self._client, self._key = client, key
+        self._connection: Any = None
+        self._asked = 0.0
+
+    def fileno(self) -> int | None:
+        """The socket, None while there is no connection."""
+        socket = getattr(self._connection, "_sock", None)
+        return None if socket is None else socket.fileno()
+
+    def take(self, timeout: float) -> list[bytes]:
+        """What has come in, in order; waits at most `timeout` seconds. Raises if the connection breaks."""
+        try:
+            self._ask()
+            if not self._connection.can_read(timeout=timeout):
+                if time.monotonic() - self._asked > _WAIT + _TIMEOUT:
+                    raise TimeoutError("the server does not answer")
+                return []
+            answer = self._connection.read_response()
+            self._asked = 0.0
+            first = [answer[1]] if answer else []
+            rest = self._more() if answer else []
+            self._ask()
+        except BaseException:
+            self.close()
+            raise
+        return first + rest
+
+    def _ask(self) -> None:
+        if self._connection is None:
+            self._connection = self._client.connection_pool.get_connection()
+            self._asked = 0.0
+        if not self._asked:
+            self._connection.send_command("BLPOP", self._key, _WAIT)
+            self._asked = time.monotonic()
+
+    def _more(self) -> list[bytes]:
+        with self._client.pipeline() as pipe:
+            pipe.lrange(self._key, 0, BATCH - 1)
+            pipe.ltrim(self._key, BATCH, -1)
+            return pipe.execute()[0]
+
+    def close(self) -> None:
+        """Give the connection up: an answer may still be under way on it."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._client.connection_pool.release(self._connection)
+        self._connection = None
+
+
+class Renewal:
+    """Says when something is due again."""
+
+    def __init__(self, period: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.period, self._clock = period, clock
+        self._next = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time; if so, the next time is a period away."""
+        now = self._clock()
+        if now < self._next:
+            return False
+        self._next = now + self.period
+        return True
+
+    def hurry(self) -> None:
+        """Be due at once."""
+        self._next = 0.0

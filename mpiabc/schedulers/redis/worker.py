@@ -1,0 +1,459 @@
+"""The worker's side of the Redis bridge: finds runs, and works for one after another.
+
+The worker itself only looks for runs. For each it forks a session, which loads the problem, evaluates in
+child processes, and takes all of it away again when the run is over. A session never simulates: it
+answers within milliseconds, whatever a simulator does.
+"""
+
+import json
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from mpiabc.errors import SchedulerError
+from mpiabc.records import Lease, Records, pack
+from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
+from mpiabc.schedulers.redis import wire
+from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
+from mpiabc.signals import Signals
+
+_log = logging.getLogger(__name__)
+
+_LOOK = 0.3  # seconds between two looks for runs
+_GONE_AFTER = 6.0  # seconds without an announcement after which a master is taken for dead
+_WELCOME_WITHIN = 20.0  # seconds that a master has to answer
+_SERVER_WITHIN = 60.0  # seconds that a server which is not there yet, or not there any more, is waited for
+_PAUSES = (0.1, 2.0)  # seconds between tries to reach the server: the first, the longest
+
+OVER, GONE, REFUSED, LEFT = range(4)  # how a session ends
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user wants of a worker; times in seconds, None: without end."""
+
+    processes: int
+    runtime: float | None = None
+    wait: float | None = None
+    run: str | None = None
+    once: bool = False
+
+
+class Announcement(NamedTuple):
+    """A run that has a master."""
+
+    run: str
+    told: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's name, and whose it is."""
+        return f"{self.told['name']} (of {self.told['host']})"
+
+
+def announcements(client: Any, server: Server) -> list[Announcement]:
+    """The runs on the server that are signed with our secret, those with the fewest workers first."""
+    runs = sorted(member.decode("ascii", "replace") for member in client.smembers(wire.RUNS))
+    names = [key(run, "announcement") for run in runs]
+    messages = client.mget(names) if names else []
+    bodies = (server.seal.open(name, message) for name, message in zip(names, messages, strict=True))
+    found = [Announcement(run, json.loads(body)) for run, body in zip(runs, bodies, strict=True) if body]
+    return sorted(found, key=lambda announcement: announcement.told["places"])
+
+
+class Worker:
+    """Serves the runs on a server until it is told to stop, or its time is up."""
+
+    def __init__(self, server: Server, wishes: Wishes) -> None:
+        self._server, self._wishes = server, wishes
+        self._end = float("inf") if wishes.runtime is None else time.monotonic() + wishes.runtime
+        self._refused: set[str] = set()
+        self._served = 0
+
+    def work(self) -> int:
+        """Serve; returns the number of runs served. Raises SchedulerError if there never was any."""
+        with Signals() as signals:
+            while not signals.seen:
+                announcement = self._find(signals)
+                if announcement is None:
+                    break
+                how = self._serve(announcement, signals)
+                if how == REFUSED:
+                    self._refused.add(announcement.run)
+                else:
+                    self._served += 1
+                if how == LEFT or (self._wishes.once and how != REFUSED):
+                    break
+        return self._served
+
+    def _find(self, signals: Signals) -> Announcement | None:
+        """The next run; None when the time is up."""
+        waited, is_told = time.monotonic(), False
+        client = _connected(self._server, signals, self._patience)
+        while client is not None and not signals.seen and time.monotonic() < self._end:
+            try:
+                known, is_stopped = self._look(client)
+            except wire.connection_errors():
+                client.close()
+                client = _connected(self._server, signals, self._patience)
+                continue
+            if is_stopped:
+                _log.info("the broker is being stopped")
+                break
+            if known:
+                client.close()
+                return known[0]
+            if self._wishes.wait is not None and time.monotonic() - waited > self._wishes.wait:
+                if not self._served:
+                    raise SchedulerError(f"no run came to {self._server} within {self._wishes.wait:g} s")
+                break
+            if not is_told:
+                is_told = True
+                name = f" named {self._wishes.run}" if self._wishes.run else ""
+                _log.info("waiting for a run%s on %s", name, self._server)
+            time.sleep(_LOOK)
+        return None
+
+    @property
+    def _patience(self) -> float:
+        return _SERVER_WITHIN if self._wishes.wait is None else self._wishes.wait
+
+    def _look(self, client: Any) -> tuple[list[Announcement], bool]:
+        """The runs that may be served, and whether the broker is being stopped."""
+        known = [
+            announcement
+            for announcement in announcements(client, self._server)
+            if announcement.run not in self._refused and self._wishes.run in (None, announcement.told["name"])
+        ]
+        return known, self._server.seal.open(wire.STOPPED, client.get(wire.STOPPED)) is not None
+
+    def _serve(self, announcement: Announcement, signals: Signals) -> int:
+        """Fork a session for the run; how it ended."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if child:
+            return self._wait_for(child, signals)
+        how = GONE
+        try:
+            die_with_parent()
+            session = Session(self._server, announcement, self._wishes.processes, self._end)
+            how = session.run()
+        except KeyboardInterrupt:
+            how = LEFT
+        except BaseException as error:
+            _log.error(
+                "%s",
+                error if isinstance(error, SchedulerError) else repr(error),
+                exc_info=not isinstance(error, SchedulerError),
+            )
+            how = REFUSED
+        finally:
+            sys.stderr.flush()
+            os._exit(how)
+
+    def _wait_for(self, child: int, signals: Signals) -> int:
+        """How the session ended; a signal that asks us to stop is passed on."""
+        is_told = False
+        while True:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                how = os.waitstatus_to_exitcode(status)
+                if how < 0:
+                    _log.warning("the session was ended by %s", signal.Signals(-how).name)
+                return how if how >= 0 else GONE
+            if signals.seen and not is_told:
+                is_told = True
+                os.kill(child, signal.SIGTERM)
+            time.sleep(0.05)
+
+
+def _connected(server: Server, signals: Signals, patience: float) -> Any:
+    """A client of a server that answers; None after a signal. Raises SchedulerError after `patience`."""
+    end, pause, is_told = time.monotonic() + patience, _PAUSES[0], False
+    while not signals.seen:
+        client = server.connect()
+        try:
+            client.ping()
+        except wire.connection_errors() as error:
+            client.close()
+            if time.monotonic() + pause > end or not _may_pass(error):
+                server.check(server.connect())  # says why
+        else:
+            server.check(client)
+            return client
+        if not is_told:
+            is_told = True
+            _log.info("waiting for a server at %s", server)
+        time.sleep(pause)
+        pause = min(2 * pause, _PAUSES[1])
+    return None
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether waiting may help: a wrong password stays wrong."""
+    told = str(error)
+    return not any(word in told for word in ("password", "NOAUTH", "WRONGPASS", "Authentication", "SSL"))
+
+
+class Session:
+    """One worker's work for one run."""
+
+    def __init__(self, server: Server, announcement: Announcement, processes: int, end: float) -> None:
+        self._server, self._seal = server, server.seal
+        self._run, self._announcement = announcement.run, announcement
+        self._processes, self._end = processes, end
+        self._worker = wire.new_name()
+        self._client = server.connect()
+        self._reports = key(self._run, "reports")
+        self._orders = key(self._run, "to", self._worker)
+        self._inbox = Inbox(self._client, self._orders)
+        self._outbox: list[bytes] = []
+        self._serial = self._ack = self._refused = 0
+        self._engine: ProcessesEngine | None = None
+        self._leases: deque[Lease] = deque()  # not given to the engine yet
+        self._given: set[Lease] = set()
+        self._generation = -1
+        self._cut = float("inf")
+        self._beat = Renewal(wire.BEAT_PERIOD)
+        self._announced = time.monotonic()
+        self._how: int | None = None
+        self._places = processes
+        self._fd: int | None = None
+
+    def run(self) -> int:
+        """Work until the run is over, its master is gone, or we are to leave."""
+        difference = wire.version_difference(self._announcement.told["versions"])
+        with Signals() as signals:
+            self._greet()
+            began = time.monotonic()
+            while self._how is None:
+                self._step(signals)
+                if self._engine is None and time.monotonic() - began > _WELCOME_WITHIN:
+                    self._how = GONE
+            if difference:
+                _log.error("cannot work for %s: %s; use one environment", self._announcement.name, difference)
+            if self._engine:
+                self._engine.close(0)
+            self._say_goodbye()
+        return self._how
+
+    def _step(self, signals: Signals) -> None:
+        """Hear, work, and tell: once around."""
+        try:
+            self._exchange()
+        except wire.connection_errors() as error:
+            self._reconnect(error, signals)
+        if signals.seen or time.monotonic() > self._end:
+            self._leave(bool(signals.seen))
+
+    def _exchange(self) -> None:
+        for message in self._inbox.take(0 if self._engine else 0.1):
+            self._obey(message)
+        if self._engine:
+            self._feed()
+            self._watch_inbox()
+            self._tell(self._engine.poll(self._beat.period / 4))
+        if self._beat.is_due():
+            self._sign_of_life()
+        self._send()
+
+    # Orders.
+
+    def _obey(self, message: bytes) -> None:
+        body = self._seal.open(self._orders, message)
+        if body is None or len(body) < wire.ORDER.size:
+            if not self._refused:
+                _log.warning("an order on %s is not signed by the master of this run: refused", self._server)
+            self._refused += 1
+            return
+        kind, serial = wire.ORDER.unpack_from(body)
+        content = body[wire.ORDER.size :]
+        if serial <= self._ack:
+            return
+        self._ack = serial
+        if kind == wire.LEASE:
+            self._leases.append(Lease(*wire.LEASE_BODY.unpack(content)))
+        elif kind == wire.CANCEL:
+            self._cancel(*wire.CUT_BODY.unpack(content))
+        elif kind == wire.GENERATION:
+            self._begin(*json.loads(content))
+        elif kind == wire.WELCOME:
+            self._start(**json.loads(content))
+        elif kind == wire.AGAIN:
+            self._greet()
+        elif kind == wire.REFUSED:
+            self._how = REFUSED
+        elif kind == wire.STOP:
+            self._how = OVER
+
+    def _start(self, problem: str, beat: float) -> None:
+        """Load the problem, once, and start the processes."""
+        self._beat.period = beat
+        if self._engine is not None:
+            return
+        body = self._fetch("problem", problem)
+        if body is None:
+            return
+        try:
+            self._engine = ProcessesEngine(cloudpickle.loads(body), self._processes)
+        except Exception as error:
+            self._break_down(f"the problem cannot be loaded: {type(error).__name__}: {error}")
+            return
+        _log.info("working for %s with %d processes", self._announcement.name, self._processes)
+
+    def _begin(self, index: int, digest: str) -> None:
+        if index == self._generation or self._engine is None:
+            return
+        body = self._fetch("generation", digest)
+        if body is None:
+            return
+        generation = cloudpickle.loads(body)
+        self._generation, self._cut = index, float("inf")
+        self._leases.clear()
+        self._engine.begin(generation)
+        _log.info("generation %d: epsilon %.6g", index, generation.epsilon)
+
+    def _fetch(self, part: str, digest: str) -> bytes | None:
+        """What the master has put on the server for all workers; if it is not there any more, ask again."""
+        name = key(self._run, part)
+        body = self._seal.open(name, self._client.get(name))
+        if body is None or wire.sha256(body) != digest:
+            self._report(wire.MISSING, part.encode())
+            return None
+        return body
+
+    def _cancel(self, generation: int, cut: float) -> None:
+        if generation != self._generation:
+            return
+        self._cut = cut
+        kept = [lease for lease in self._leases if lease.start < cut]
+        self._leases = deque(kept)
+        if self._engine:
+            self._engine.cancel(cut)
+        self._beat.hurry()  # tells what is not held any more
+
+    def _feed(self) -> None:
+        """Give leases to processes that have room."""
+        assert self._engine is not None
+        while self._leases and self._engine.capacity(True):
+            lease = self._leases.popleft()
+            if lease.generation == self._generation:
+                self._given.add(lease)
+                self._engine.submit(lease)
+
+    def _watch_inbox(self) -> None:
+        """Let an order end the wait for the processes."""
+        assert self._engine is not None
+        fd = self._inbox.fileno()
+        if fd != self._fd:
+            self._engine.wake_on(self._fd, fd)
+            self._fd = fd
+
+    # Reports.
+
+    def _report(self, kind: int, content: bytes = b"") -> None:
+        self._serial += 1
+        head = wire.REPORT.pack(kind, self._worker.encode(), self._serial, self._ack)
+        self._outbox.append(self._seal.sign(self._reports, head + content))
+
+    def _send(self) -> None:
+        if not self._outbox:
+            return
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.rpush(self._reports, *self._outbox)
+            pipe.expire(self._reports, wire.TTL)
+            pipe.execute()
+        self._outbox.clear()
+
+    def _greet(self) -> None:
+        told = {
+            "host": platform.node(),
+            "process": os.getpid(),
+            "places": self._places,
+            "versions": wire.versions(),
+        }
+        self._report(wire.HELLO, json.dumps(told).encode())
+
+    def _tell(self, reports: list[Records | Lost]) -> None:
+        for report in reports:
+            self._given.discard(report.lease)
+            if isinstance(report, Lost):
+                body = json.dumps([report.lease, report.why, report.culprit])
+                self._report(wire.LOST, body.encode())
+            else:
+                self._report(wire.RECORDS, pack(report))
+
+    def _sign_of_life(self) -> None:
+        """Say that we live and what we hold; look whether the master does."""
+        if self._engine:
+            held = set(self._engine.held())
+            self._given &= held
+            body = json.dumps([self._places, [*held, *self._leases]])
+            self._report(wire.BEAT, body.encode())
+        names = (key(self._run, "announcement"), wire.STOPPED)
+        announcement, stopped = self._client.mget(names)
+        if self._seal.open(names[0], announcement) is not None:
+            self._announced = time.monotonic()
+        elif time.monotonic() - self._announced > _GONE_AFTER:
+            _log.info("the master of %s is gone", self._announcement.name)
+            self._how = GONE
+        if self._seal.open(wire.STOPPED, stopped) is not None:
+            self._leave(self._seal.open(wire.STOPPED, stopped) == b"now")
+
+    def _break_down(self, why: str) -> None:
+        """This worker is of no use for the run: say so on both sides."""
+        _log.error("cannot work for %s: %s", self._announcement.name, why)
+        self._report(wire.BROKEN, why.encode())
+        self._how = REFUSED
+
+    def _leave(self, at_once: bool) -> None:
+        """Take no more; return what has not begun; finish what has, unless we are to end at once."""
+        self._leases.clear()
+        if self._places:
+            self._places = 0
+            self._beat.hurry()
+        if self._engine is None or at_once or not self._engine.held():
+            self._how = LEFT
+
+    def _say_goodbye(self) -> None:
+        self._leases.clear()
+        if self._how == LEFT:
+            self._report(wire.BEAT, json.dumps([0, []]).encode())
+        try:
+            self._send()
+            self._client.delete(self._orders)
+        except wire.connection_errors():
+            _log.debug("the server is away: the master will miss us")
+        self._inbox.close()
+        self._client.close()
+        words = {OVER: "is over", GONE: "has no master any more", LEFT: "goes on without this worker"}
+        if self._how in words:
+            _log.info("%s %s", self._announcement.name, words[self._how])
+
+    def _reconnect(self, error: Exception, signals: Signals) -> None:
+        """The server is away: the processes go on with what they have until it is back."""
+        _log.warning("lost the server at %s (%s); trying to reach it again", self._server, error)
+        if self._engine:
+            self._engine.wake_on(self._fd, None)
+            self._fd = None
+        self._inbox.close()
+        self._client.close()
+        client = _connected(self._server, signals, _SERVER_WITHIN)
+        if client is None:
+            self._how = LEFT
+            return
+        _log.warning("the server at %s is back", self._server)
+        self._client = client
+        self._inbox = Inbox(client, self._orders)
+        self._announced = time.monotonic()
+        self._greet()
