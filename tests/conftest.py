@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-_SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi")
+_SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi", "redis")
 
 
 def missing(part):

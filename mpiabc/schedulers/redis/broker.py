@@ -13,7 +13,7 @@ from typing import Any
 
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.redis import wire
-from mpiabc.schedulers.redis.wire import Server, find_server, key, read_broker
+from mpiabc.schedulers.redis.wire import Server, find_server, key
 from mpiabc.schedulers.redis.worker import announcements
 
 _START = 10.0  # seconds that the server has to come up
@@ -61,11 +61,11 @@ def _refuse_second(path: Path) -> None:
     if not path.exists():
         return
     server = find_server(file=path)
-    client = server.connect()
-    try:
-        client.ping()
-    except wire.connection_errors():
-        return
+    with server.connect() as client:
+        try:
+            client.ping()
+        except wire.connection_errors():
+            return
     raise SchedulerError(f"a broker is running at {server} ({path}): use it, or `mpiabc broker stop` first")
 
 
@@ -107,12 +107,10 @@ def _wait_until_up(server: Server, process: subprocess.Popen, log: Path) -> None
 
 def info(server: Server) -> list[str]:
     """A line for each run: how far it is, and who works for it."""
-    client = server.connect()
-    version = server.check(client)
-    with server.errors_told():
+    with server.checked() as client, server.errors_told():
         runs = announcements(client, server)
     if not runs:
-        return [f"{server} (Redis {version}): no runs"]
+        return [f"{server}: no runs"]
     return [_line(run.told) for run in runs]
 
 
@@ -127,34 +125,38 @@ def _line(told: dict[str, Any]) -> str:
 def stop(file: Path | None = None, *, now: bool = False) -> str:
     """Let the workers go, after what they have in work or `now`, and end the server. Says what was done."""
     path = wire.default_file() if file is None else file
-    known = read_broker(path)
     server = find_server(file=path)
     client = server.connect()
     try:
         client.set(wire.STOPPED, server.seal.sign(wire.STOPPED, b"now" if now else b"soon"), ex=wire.TTL)
-        _wait_for_leave(client, server, _LEAVE if now else None)
+        _wait_for_leave(client, server, _LEAVE if now else wire.TTL)
         client.shutdown(nosave=True)
         told = f"the broker at {server} has ended"
     except wire.connection_errors() as error:
         told = f"no broker answers at {server} ({error}): its file is removed"
+    finally:
+        client.close()
     path.unlink(missing_ok=True)
     path.with_suffix(".log").unlink(missing_ok=True)
-    del known
     return told
 
 
-def _wait_for_leave(client: Any, server: Server, most: float | None) -> None:
-    """Wait for the runs to end, which they do when they hear of it."""
-    end = time.monotonic() + (most or wire.TTL)
-    while announcements(client, server) and time.monotonic() < end:
-        time.sleep(0.2)
+def _wait_for_leave(client: Any, server: Server, most: float) -> None:
+    """Wait until masters and workers have heard of it, at most so many seconds."""
+    end = time.monotonic() + most
+    while time.monotonic() < end:
+        if not announcements(client, server) and not _workers(client):
+            break
+        time.sleep(0.1)
+
+
+def _workers(client: Any) -> int:
+    return sum(connection.get("name") == wire.WORKER for connection in client.client_list())
 
 
 def reset(server: Server) -> int:
     """Delete what runs without a master have left; how many keys that were."""
-    client = server.connect()
-    server.check(client)
-    with server.errors_told():
+    with server.checked() as client, server.errors_told():
         living = {run.run for run in announcements(client, server)}
         kept = (wire.RUNS, wire.STOPPED)
         names = [name.decode() for name in client.scan_iter(match=key("*"), count=1000)]

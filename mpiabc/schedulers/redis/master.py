@@ -48,8 +48,7 @@ class RedisEngine:
                 f"the problem cannot be sent to workers: {type(error).__name__}: {error}; make what the "
                 "simulator uses picklable"
             ) from error
-        self._client = server.connect()
-        self._version = server.check(self._client)
+        self._client = server.checked()
         self._reports = key(self._run, "reports")
         self._inbox = Inbox(self._client, self._reports)
         self._crew: Crew[str] = Crew()

@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
 
@@ -45,6 +45,7 @@ LEASE_BODY = struct.Struct("<3q")
 CUT_BODY = struct.Struct("<qd")
 
 RUNS = "mpiabc:runs"
+WORKER = "mpiabc-worker"  # what the server knows the connections of workers by
 STOPPED = "mpiabc:stopped"  # "now" or "soon", signed: the broker is being stopped
 TTL = 60  # seconds that anything stays on the server when nobody renews it
 ALIVE = 12  # seconds that an announcement stays: how long a master may be silent
@@ -131,20 +132,31 @@ class Server:
         """The seal of the secret."""
         return Seal(self.secret)
 
-    def connect(self) -> Any:
+    def connect(self, name: str = "mpiabc") -> Any:
         """A client whose calls answer or raise within seconds. Raises SchedulerError without redis-py."""
         redis = _library()
         return redis.Redis.from_url(
             self.url,
             protocol=2,
+            client_name=name,
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_CONNECT,
             retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
             **({} if self.password is None else {"password": self.password}),
         )
 
-    def check(self, client: Any) -> str:
-        """The server's version. Raises SchedulerError, in one sentence, if it cannot be used."""
+    def checked(self, name: str = "mpiabc") -> Any:
+        """A client of a server that can be used. Raises SchedulerError, in one sentence, if it cannot."""
+        client = self.connect(name)
+        try:
+            self.version(client)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def version(self, client: Any) -> str:
+        """The server's version. Raises SchedulerError if it is too old."""
         with self.errors_told():
             version = str(client.info("server").get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
@@ -159,11 +171,6 @@ class Server:
         redis = _library()
         try:
             yield
-        except redis.exceptions.AuthenticationError as error:
-            raise SchedulerError(
-                f"the Redis server at {self} does not accept the password ({error}): give the right one in "
-                "the URL, MPIABC_REDIS_PASSWORD, or a password file"
-            ) from None
         except redis.exceptions.InvalidResponse:
             raise SchedulerError(f"what answers at {self} is no Redis server: check host and port") from None
         except redis.exceptions.RedisError as error:
@@ -172,12 +179,13 @@ class Server:
             raise SchedulerError(f"cannot use {self}: {error}") from None
 
     def _why(self, error: str) -> str:
+        give = "give it in the URL, MPIABC_REDIS_PASSWORD, or a password file"
         if "NOAUTH" in error or "Authentication required" in error:
-            return (
-                f"the Redis server at {self} wants a password: give it in the URL, MPIABC_REDIS_PASSWORD, or "
-                "a password file"
-            )
-        if "SSL" in error or "CERTIFICATE" in error.upper():
+            return f"the Redis server at {self} wants a password: {give}"
+        if "WRONGPASS" in error or "password" in error:
+            return f"the Redis server at {self} does not accept the password: {give}"
+        is_mute = "Timeout" in error and self.url.startswith("rediss")
+        if "SSL" in error or "CERTIFICATE" in error.upper() or is_mute:
             return (
                 f"no TLS connection to {self}: use redis:// if the server has no TLS, or check certificates"
             )
@@ -244,7 +252,7 @@ def _without_password(url: str) -> tuple[str, str | None]:
         )
     user = f"{parts.username}@" if parts.username else ""
     place = f"{user}{parts.netloc.rpartition('@')[2]}"
-    return urlunsplit(parts._replace(netloc=place)), parts.password
+    return urlunsplit(parts._replace(netloc=place)), parts.password and unquote(parts.password)
 
 
 def _secret_of_environment() -> bytes | None:

@@ -187,10 +187,10 @@ def _connected(server: Server, signals: Signals, patience: float) -> Any:
         except wire.connection_errors() as error:
             client.close()
             if time.monotonic() + pause > end or not _may_pass(error):
-                server.check(server.connect())  # says why
+                return server.checked(wire.WORKER)  # says why not
         else:
-            server.check(client)
-            return client
+            client.close()
+            return server.checked(wire.WORKER)
         if not is_told:
             is_told = True
             _log.info("waiting for a server at %s", server)
@@ -213,7 +213,7 @@ class Session:
         self._run, self._announcement = announcement.run, announcement
         self._processes, self._end = processes, end
         self._worker = wire.new_name()
-        self._client = server.connect()
+        self._client = server.connect(wire.WORKER)
         self._reports = key(self._run, "reports")
         self._orders = key(self._run, "to", self._worker)
         self._inbox = Inbox(self._client, self._orders)

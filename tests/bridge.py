@@ -1,0 +1,204 @@
+"""The parts of the Redis tests: a real server, real workers, and a line between them that can be cut."""
+
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import redis
+
+from mpiabc import schedulers
+from tests.conftest import environment, missing
+
+PASSWORD, SECRET = "open sesame", "between you and me"
+
+
+def program():
+    """The server program: of the PATH, or the one that a wheel brought into this environment."""
+    here = Path(sys.executable).parent / "redis-server"
+    found = shutil.which("redis-server") or (here.exists() and str(here))
+    return found or missing("there is no redis-server")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class RedisServer:
+    """A server of our own, with a password; `lines` go into its configuration."""
+
+    def __init__(self, folder, *lines, port=None):
+        self.folder, self.lines = folder, lines
+        self.port = port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self):
+        lines = [f"port {self.port}", "bind 127.0.0.1", f'requirepass "{PASSWORD}"', 'save ""', *self.lines]
+        self.process = subprocess.Popen(
+            [program(), "-"], cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        self.process.stdin.write("\n".join(lines).encode())
+        self.process.stdin.close()
+        self.client = redis.Redis(port=self.port, password=PASSWORD)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            with suppress(redis.RedisError):
+                return self.client.ping()
+            time.sleep(0.01)
+        raise AssertionError("the server does not come up")
+
+    def kill(self):
+        self.client.close()
+        self.process.kill()
+        self.process.wait()
+
+    def names(self):
+        """All keys on the server."""
+        return sorted(key.decode() for key in self.client.keys("*"))
+
+    def scheduler(self, url=None, **options):
+        return schedulers.Redis(url or self.url, password=PASSWORD, secret=SECRET, **options)
+
+    def worker(self, *arguments, url=None, **variables):
+        """A worker of this server."""
+        return Worker(url or self.url, *arguments, **variables)
+
+    @contextmanager
+    def workers(self, n, *arguments, **options):
+        """`n` workers of one process each, killed at the end."""
+        crew = [self.worker("--processes", 1, *arguments, **options) for _ in range(n)]
+        try:
+            yield crew
+        finally:
+            for worker in crew:
+                worker.kill()
+
+
+class Worker:
+    """`mpiabc worker` with these arguments, and what it says."""
+
+    def __init__(self, *arguments, **variables):
+        secrets = {"MPIABC_SECRET": SECRET, "MPIABC_REDIS_PASSWORD": PASSWORD}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mpiabc", "worker", *map(str, arguments)],
+            env=environment(**(secrets | variables)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            self._lines.append(line)
+
+    def says(self, words, within=30):
+        """Whether it has said this, or will within so many seconds."""
+        end = time.monotonic() + within
+        while words not in "".join(self._lines):
+            if time.monotonic() > end or not self._reader.is_alive():
+                return words in "".join(self._lines)
+            time.sleep(0.02)
+        return True
+
+    def send_signal(self, number):
+        self._process.send_signal(number)
+
+    def ends(self, within=20):
+        """Its exit status, and all that it has said."""
+        status = self._process.wait(within)
+        self._reader.join(within)
+        return status, "".join(self._lines)
+
+    def kill(self):
+        """End it as a power cut would: all of its processes at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()
+
+
+class Line:
+    """Passes connections on to a server, until it is cut: then nothing arrives, and nobody is told."""
+
+    def __init__(self, port):
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.is_cut = False
+        self._is_open = True
+        self._thread = threading.Thread(target=self._pass_on, daemon=True)
+        self._thread.start()
+
+    def _pass_on(self):
+        selector = selectors.DefaultSelector()
+        selector.register(self._listener, selectors.EVENT_READ)
+        others = {}
+        while self._is_open:
+            if self.is_cut:
+                time.sleep(0.02)
+                continue
+            for key, _ in selector.select(0.05):
+                end = key.fileobj
+                if end is self._listener:
+                    ours, _ = self._listener.accept()
+                    theirs = socket.create_connection(("127.0.0.1", self._target))
+                    others |= {ours: theirs, theirs: ours}
+                    selector.register(ours, selectors.EVENT_READ)
+                    selector.register(theirs, selectors.EVENT_READ)
+                    continue
+                if end not in others:
+                    continue
+                content = b""
+                with suppress(OSError):
+                    content = end.recv(65536)
+                    others[end].sendall(content)
+                if not content:
+                    for each in (end, others.pop(end)):
+                        others.pop(each, None)
+                        with suppress(KeyError):
+                            selector.unregister(each)
+                        each.close()
+        for each in others:
+            each.close()
+
+    def close(self):
+        self._is_open = False
+        self._thread.join()
+        self._listener.close()
+
+
+def make_certificate(folder):
+    """A certificate of our own, for 127.0.0.1."""
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=127.0.0.1",
+    ]
+    files = ["-keyout", "key.pem", "-out", "cert.pem", "-addext", "subjectAltName=IP:127.0.0.1"]
+    if shutil.which("openssl") is None:
+        missing("there is no openssl to make a certificate")
+    subprocess.run([*command, *files], cwd=folder, check=True, capture_output=True)
