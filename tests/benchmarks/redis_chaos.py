@@ -1,4 +1,4 @@
-"""Runs over Redis whose workers are killed at random and replaced: python -m tests.benchmarks.redis_chaos [RUNS]"""
+"""Runs over Redis whose workers are killed at random: python -m tests.benchmarks.redis_chaos [RUNS]"""
 
 import sys
 import tempfile
