@@ -13,11 +13,12 @@ class Signals:
     """Within the `with`, notes the first signal; outside the main thread it notes none.
 
     A simulation that goes on in this thread beyond the grace is left by KeyboardInterrupt, and so is
-    everything at the second signal.
+    everything at the second signal. It strikes once: what saves the run after it is not interrupted.
     """
 
     def __init__(self) -> None:
         self.seen: str | None = None
+        self._may_interrupt = True
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Signals":
@@ -33,12 +34,19 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def settle(self) -> None:
+        """From now on interrupt nothing: what follows saves the run, and is short."""
+        self._may_interrupt = False
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.seen is not None:
-            raise KeyboardInterrupt
+            return self._interrupt()
         self.seen = signal.Signals(number).name
-        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._leave)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._interrupt)
         signal.setitimer(signal.ITIMER_REAL, GRACE)
+        return None
 
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def _interrupt(self, *alarm: object) -> None:
+        if self._may_interrupt:
+            self._may_interrupt = False
+            raise KeyboardInterrupt

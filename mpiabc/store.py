@@ -129,14 +129,10 @@ class Store:
         row |= {name: getattr(population, name).tobytes() for name in _ARRAYS}
         row["digest"] = population.digest()
         places = ", ".join(f":{name}" for name in row)
-        told = [
-            (f.generation, f.index, json.dumps(f.theta), f.error, f.traceback, f.where, f.kind)
-            for f in failures[:_MOST_FAILURES]
-        ]
         with _errors_told(self.path), self._transaction() as db:
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
-            db.executemany("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)", told)
-            db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
+            _insert(db, failures[:_MOST_FAILURES])
+            _set_reason(db, reason)
             db.execute("DELETE FROM journal")
 
     def note(self, generation: int, records: list[bytes]) -> None:
@@ -158,10 +154,17 @@ class Store:
                 yield blob[at + 8 : end]
                 at = end
 
-    def finish(self, reason: str | None) -> None:
-        """Note which stopping rule ended the run; None: it goes on."""
+    def finish(self, reason: str, failure: Failure | None = None) -> None:
+        """Note what ended the run: a stopping rule, or what stopped it early, such as a failure."""
         with _errors_told(self.path), self._transaction() as db:
-            db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
+            _set_reason(db, reason)
+            _insert(db, [failure] if failure else [])
+
+    def go_on(self) -> None:
+        """Forget what ended the run before."""
+        with _errors_told(self.path), self._transaction() as db:
+            _set_reason(db, None)
+            db.execute("DELETE FROM failure WHERE generation NOT IN (SELECT generation FROM population)")
 
     def discard_if_new(self) -> None:
         """Leave no file behind a problem that never ran."""
@@ -193,6 +196,17 @@ class Store:
         self._is_new = tables == 0
         if not self._is_new:
             _check_format(self._db, self.path)
+
+
+def _set_reason(db: sqlite3.Connection, reason: str | None) -> None:
+    db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
+
+
+def _insert(db: sqlite3.Connection, failures: list[Failure]) -> None:
+    rows = [
+        (f.generation, f.index, json.dumps(f.theta), f.error, f.traceback, f.where, f.kind) for f in failures
+    ]
+    db.executemany("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 class Journal:
@@ -256,7 +270,10 @@ class History:
 
     @property
     def reason(self) -> str | None:
-        """The stopping rule that ended the run; None if it was not ended by one."""
+        """What ended the run: a stopping rule, or "interrupted: ..." or "failed: ..."; None: it goes on.
+
+        None too after a death that left no time to write; the run can be continued after all of these.
+        """
         return self._setting("reason")
 
     @property
@@ -289,7 +306,7 @@ class History:
 
     @property
     def failures(self) -> list[Failure]:
-        """Failed evaluations below the cuts, by address."""
+        """Failed evaluations below the cuts, and the one that ended the run if one did, by address."""
         rows = self._read(
             "SELECT generation, id, theta, error, traceback, place, kind FROM failure ORDER BY generation, id"
         )
