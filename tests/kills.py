@@ -83,14 +83,15 @@ class Outcome:
 class Job:
     """A started command and all processes that came of it, found by a mark in their environments."""
 
-    def __init__(self, command):
+    def __init__(self, command, folder):
+        self._segments = set()
         self._mark = f"{_MARK}={secrets.token_hex(8)}"
         self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`)
         name, value = self._mark.split("=")
         self.leader = subprocess.Popen(
             command,
             cwd=Path(__file__).parent.parent,
-            env=environment(**{name: value}),
+            env=environment(**{name: value}, TMPDIR=str(folder)),
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=subprocess.STDOUT,
@@ -123,6 +124,7 @@ class Job:
     def kill(self, kind, rng):
         """SIGKILL to one victim of the kind, or to all; how many were hit."""
         victims = self.victims(kind)
+        self._segments |= {path for pid in victims for path in _shared_memory(pid)}
         if kind != "all":
             victims = victims and [rng.choice(victims)]
         return sum(_kill(pid) for pid in victims)
@@ -147,6 +149,8 @@ class Job:
                 _kill(pid)
             self.leader.wait()
         self.output.close()
+        for path in self._segments:  # which MPICH leaves behind when all its ranks are killed
+            path.unlink(missing_ok=True)
 
 
 def _environment(folder):
@@ -168,6 +172,11 @@ def _read(pid, name):
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
         return b""
+
+
+def _shared_memory(pid):
+    words = _read(pid, "maps").decode(errors="replace").split()
+    return {Path(word) for word in words if word.startswith("/dev/shm/")}
 
 
 def _kill(pid):
@@ -222,7 +231,7 @@ def _go_on_until_done(case, store, rng, outcome):
     """The same command again and again; the first few times it is hit."""
     most, hit = rng.choice((1, 1, 1, 2, 3)), 0
     while not outcome.trouble:
-        job = Job(case.command(store))
+        job = Job(case.command(store), store.parent)
         outcome.resumed += bool(hit)
         try:
             hit = 0

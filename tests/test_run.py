@@ -177,7 +177,7 @@ def test_signal_stops_resumable_with_status_75(number, scheduler, tmp_path):
     job = subprocess.Popen(
         [sys.executable, "-c", program], env=environment(), stderr=subprocess.PIPE, text=True
     )
-    while not (tmp_path / "run.db").exists() or not len(mpiabc.open(tmp_path / "run.db")):
+    while not problems.committed(tmp_path / "run.db"):
         time.sleep(0.1)
         assert job.poll() is None
     job.send_signal(number)
