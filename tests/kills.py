@@ -220,8 +220,8 @@ def play(case, folder, expected):
     for attempt in range(10):
         store = folder / f"{attempt}.db"
         _go_on_until_done(case, store, rng, outcome)
-        if not outcome.trouble and problems.digests(mpiabc.open(store)) != expected:
-            outcome.trouble = "other digests"
+        if not outcome.trouble and (found := problems.digests(mpiabc.open(store))) != expected:
+            outcome.trouble = f"the digests are {found}, expected {expected}"
         if outcome.trouble or outcome.kills:
             return outcome
     return replace(outcome, trouble="there was nobody to kill")
