@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,7 +222,8 @@ def play(case, folder, expected):
         store = folder / f"{attempt}.db"
         _go_on_until_done(case, store, rng, outcome)
         if not outcome.trouble and (found := problems.digests(mpiabc.open(store))) != expected:
-            outcome.trouble = f"the digests are {found}, expected {expected}"
+            kept = shutil.copy(store, tempfile.mkdtemp(prefix="kills-"))
+            outcome.trouble = f"the digests are {found}, expected {expected}; the file is kept as {kept}"
         if outcome.trouble or outcome.kills:
             return outcome
     return replace(outcome, trouble="there was nobody to kill")
