@@ -1,7 +1,5 @@
 """Nothing is lost: whatever is killed, the same command comes to the uninterrupted digests."""
 
-import subprocess
-import sys
 import time
 
 import pytest
@@ -10,22 +8,9 @@ import mpiabc
 from mpiabc import schedulers
 from mpiabc.records import unpack
 from mpiabc.store import Journal, Store
-from tests import kills, problems
+from tests import kills, problems, walltime
 from tests.cluster import Simulated, random_time
-from tests.conftest import Launcher, environment, environment_of
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    """The digests of the quiet run of programs/killed.py, dynamic and static."""
-    from tests.programs import killed
-
-    folder = tmp_path_factory.mktemp("quiet")
-    static = Simulated(2, random_time, is_static=True)
-    return {
-        False: problems.digests(killed.sampler(0).run(folder / "dynamic.db", scheduler="serial")),
-        True: problems.digests(killed.sampler(0).run(folder / "static.db", scheduler=static)),
-    }
+from tests.conftest import Launcher, environment_of
 
 
 def test_killed_anywhere_twenty_runs_come_to_the_uninterrupted_digests():
@@ -37,17 +22,16 @@ def test_killed_anywhere_twenty_runs_come_to_the_uninterrupted_digests():
     assert {str(case): outcome.trouble for case, outcome in outcomes.items() if outcome.trouble} == {}
 
 
-def test_run_stopped_by_its_walltime_again_and_again_ends_with_the_same_digests(expected, tmp_path):
-    """And repeats no simulation that it had finished."""
-    command = [sys.executable, "-m", "tests.programs.killed", tmp_path / "run.db", "processes", "0.7"]
-    statuses = []
-    while not statuses or statuses[-1] == 75:
-        statuses.append(subprocess.run(command, env=environment()).returncode)
-        assert len(statuses) < 30
-    assert statuses[-1] == 0
-    assert statuses.count(75) >= 2
+def test_run_stopped_by_its_walltime_again_and_again_ends_with_the_same_digests(tmp_path):
+    """And does no simulation twice: a small `python -m tests.walltime`."""
+    starts = walltime.play(tmp_path, 0.9, 0.005, "processes")
+    assert [start.status for start in starts[:-1]] == [75] * (len(starts) - 1)
+    assert len(starts) >= 3
+    assert starts[-1].status == 0
+    assert sum(start.lost for start in starts) == 0
     history = mpiabc.open(tmp_path / "run.db")
-    assert problems.digests(history) == expected[False]
+    assert sum(start.done for start in starts) >= sum(p.simulations for p in history) > 500
+    assert problems.digests(history) == walltime.quiet(tmp_path)
 
 
 def test_generation_is_continued_not_begun_again(tmp_path):
