@@ -70,6 +70,7 @@ class Limits:
     on_error: str | int = "raise"
     failures_before: int = 0  # in earlier generations
     grace: float = GRACE
+    settle: Callable[[], None] = lambda: None  # called when the grace is over, before Interrupted is raised
 
     def reason(self, now: float) -> str | None:
         """Why the run should stop now, if it should."""
@@ -202,7 +203,8 @@ class Driver:
         theta = self._theta_of(self._generation, id)
         failure = Failure(self._generation.index, id, theta, why, "", lost.worker, kind)
         if self._generation.is_static and self.limits.on_error != "raise":
-            raise SimulatorError(f"a slot cannot go on after this, use dynamic scheduling\n{failure}")
+            told = f"a slot cannot go on after this, use dynamic scheduling\n{failure}"
+            raise SimulatorError(told, failure)
         stop = id + self._ledger.step
         if not self._generation.is_static:
             self._ledger.give_back(lost.lease.start, id)
@@ -235,7 +237,7 @@ class Driver:
             or not self._engine.busy()
         ):
             is_first = failure.kind == "structure" and self._generation.index == failure.index == 0
-            raise ProblemError(failure.error) if is_first else SimulatorError(str(failure))
+            raise ProblemError(failure.error) if is_first else SimulatorError(str(failure), failure)
 
     def _count_failures(self) -> None:
         """Raise if there are too many failures; only those below the frontier count for sure."""
@@ -246,7 +248,7 @@ class Driver:
             if len(failures) >= spare:
                 last = failures[spare - 1]
                 raise SimulatorError(
-                    f"{on_error} evaluations failed, as many as on_error allows; last\n{last}"
+                    f"{on_error} evaluations failed, as many as on_error allows; last\n{last}", last
                 )
         if known >= self._ledger.known > 0 and self._failure is None:
             self._all_failed(known)
@@ -257,7 +259,8 @@ class Driver:
         if len(failures) >= _ALL_MALFORMED and all(f.kind == "structure" for f in failures):
             raise ProblemError(failures[0].error)
         if len(failures) >= _ALL_FAIL:
-            raise SimulatorError(f"all of the first {known} evaluations failed; last\n{failures[-1]}")
+            last = failures[-1]
+            raise SimulatorError(f"all of the first {known} evaluations failed; last\n{last}", last)
 
     def _wind_up(self, why: str) -> None:
         """Collect what is being finished, for a short while, then raise Interrupted."""
@@ -265,7 +268,10 @@ class Driver:
         end = self._clock() + self.limits.grace
         while self._engine.busy() and self._clock() < end:
             self._take(self._engine.poll(_POLL))
-        raise Interrupted(why)
+        self.limits.settle()
+        ledger = self._ledger
+        generation = f"generation {ledger.generation}, {ledger.accepted} of {ledger.size} accepted"
+        raise Interrupted(f"{why} in {generation}")
 
 
 def _failed(failure: Failure, stop: int) -> Records:

@@ -9,6 +9,8 @@ Error
 Interrupted           a SystemExit with status 75: stopped early, all is safe, run the same command again
 """
 
+from mpiabc.records import Failure
+
 RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h
 
 
@@ -21,7 +23,11 @@ class ProblemError(Error, ValueError):
 
 
 class SimulatorError(Error):
-    """An evaluation failed and `on_error` says that this ends the run."""
+    """An evaluation failed and `on_error` says that this ends the run; `failure` is its record."""
+
+    def __init__(self, told: str, failure: "Failure | None" = None) -> None:
+        super().__init__(told)
+        self.failure = failure
 
 
 class SchedulerError(Error):

@@ -7,6 +7,7 @@ for each generation t:
     weights   = prior / proposal, normalised
 """
 
+import logging
 import math
 import os
 import secrets
@@ -21,14 +22,14 @@ import numpy as np
 
 from mpiabc import stopping as stops
 from mpiabc.driver import Driver, Limits
-from mpiabc.errors import RESUMABLE, Interrupted, ProblemError, StoreError
+from mpiabc.errors import RESUMABLE, Error, Interrupted, ProblemError, StoreError
 from mpiabc.generation import Generation, theta_of
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.population import Population
 from mpiabc.problem import Problem, told
 from mpiabc.progress import Progress
-from mpiabc.records import Status
+from mpiabc.records import Records, Status
 from mpiabc.schedulers import Engine, resolve, threads
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
@@ -38,6 +39,7 @@ from mpiabc.structure import Structure
 from mpiabc.threshold import Quantile, Threshold
 from mpiabc.version import __version__
 
+_log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
 
 _MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
@@ -133,7 +135,10 @@ class ABCSMC:
             with Store(store) as file:
                 settings = self._settled(file, place.is_static, overwrite)
                 limits = Limits(
-                    began + (stopping.walltime or math.inf), lambda: signals.seen, self.problem.on_error
+                    began + (stopping.walltime or math.inf),
+                    lambda: signals.seen,
+                    self.problem.on_error,
+                    settle=signals.settle,
                 )
                 live = Progress(progress)
                 driver = Driver(
@@ -141,15 +146,8 @@ class ABCSMC:
                 )
                 run = _Run(self, settings, stopping, file, driver, engine, live)
                 yield None
-                try:
+                with _ending_noted(file, live, signals):
                     yield from run.generations()
-                except ProblemError:
-                    file.discard_if_new()
-                    raise
-                except KeyboardInterrupt:
-                    raise Interrupted(f"stopped by {signals.seen}") from None
-                finally:
-                    live.clear()
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
@@ -204,7 +202,8 @@ class _Run:
         self.driver.limits.failures_before = sum(p.failures for p in committed)
         reason, noted = self._reason(last, used), history.reason
         if reason is None and noted is not None:
-            self.file.finish(noted := None)
+            self.file.go_on()
+            noted = None
         while reason is None:
             result = self._next(last, used)
             if isinstance(result, str):
@@ -213,7 +212,7 @@ class _Run:
             last, used = result, used + result.simulations
             reason = noted = self._reason(last, used)
             yield last
-        if reason != noted:
+        if reason != noted and reason is not None:
             self.file.finish(reason)
 
     def _next(self, last: Population | None, used: int) -> Population | str:
@@ -271,9 +270,9 @@ class _Run:
         """Tell the ledger what an earlier call has kept of this generation."""
         for records in journal.recover():
             if isinstance(ledger, SlotLedger):  # a slot that gave up may have more tries now
-                gave_up = records.status != Status.ACCEPTED
-                status = np.where(gave_up, Status.UNKNOWN, records.status).astype(np.uint8)
-                records = replace(records, status=status)
+                records = _without(records, records.status != Status.ACCEPTED)
+            if self.abc.problem.on_error == "raise":  # what failed is tried again: it may have been mended
+                records = replace(_without(records, records.status == Status.FAILED), failures=())
             ledger.tell(records)
         ledger.recover()
 
@@ -337,6 +336,41 @@ def _opened(place: Any, problem: Problem) -> Iterator[Engine]:
         raise
     finally:
         engine.close(status)
+
+
+@contextmanager
+def _ending_noted(file: Store, live: Progress, signals: Signals) -> Iterator[None]:
+    """What ends the run early is kept in its file; a stop that can be continued is told, once."""
+
+    def note(reason: str, failure: Any = None) -> None:
+        live.clear()
+        with suppress(StoreError):  # which may be the reason
+            file.finish(reason, failure)
+
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        stopped = stop if isinstance(stop, Interrupted) else Interrupted(f"stopped by {signals.seen}")
+        note(f"interrupted: {stopped.why}")
+        _log.warning("%s: %s", file.path, stopped)
+        raise stopped from None
+    except Exception as error:
+        note(f"failed: {_first_line(error)}", getattr(error, "failure", None))
+        if isinstance(error, ProblemError):
+            file.discard_if_new()
+        raise
+    finally:
+        live.clear()
+
+
+def _first_line(error: Exception) -> str:
+    told = (str(error).splitlines() or [""])[0]
+    return told if isinstance(error, Error) else f"{type(error).__name__}: {told}"
+
+
+def _without(records: Records, unknown: np.ndarray) -> Records:
+    """`records` in which these addresses are not known."""
+    return replace(records, status=np.where(unknown, Status.UNKNOWN, records.status).astype(np.uint8))
 
 
 def _check_size(problem: Problem, n: int) -> None:

@@ -4,7 +4,7 @@ A generation is one row of a few large blobs, committed in one transaction befor
 it; while it is open, a journal keeps the records that are finished. The rollback journal of SQLite is
 used, not the write-ahead log, whose shared memory does not exist on network file systems; where file
 locks do not work either, SQLite is told to do without them, which is safe because one process writes
-and readers check what they read.
+and readers check what they read: every value has a checksum, and the number of generations is kept apart.
 """
 
 import errno
@@ -31,7 +31,7 @@ from mpiabc.records import Failure, Records, pack, unpack
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
 _MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
 _MOST_PART = 100_000_000  # bytes of a pickled problem that are kept
@@ -40,10 +40,10 @@ _PATIENCE = 10.0  # seconds to wait for another process's short transaction
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
-CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value);
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value, crc INTEGER);
 CREATE TABLE IF NOT EXISTS population (
     generation INTEGER PRIMARY KEY, epsilon REAL, evaluations INTEGER, simulations INTEGER,
-    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT,
+    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
     ids BLOB, weights BLOB, distances BLOB, theta BLOB, summaries BLOB);
 CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
 CREATE TABLE IF NOT EXISTS failure (
@@ -72,18 +72,28 @@ class Store:
         self._db: sqlite3.Connection | None = None
         self._lock: int | None = None
         self._is_new = self._is_discarded = False
+        self._inode: tuple[int, int] | None = None
+        self._damage: StoreError | None = None
 
     def __enter__(self) -> "Store":
         if not self.path.parent.is_dir():
             raise StoreError(f"the folder of {self.path} does not exist: make it first")
         self._lock = _lock(self.path)
+        was_there = self.path.exists()
         try:
             with _errors_told(self.path):
-                self._db = _connect(self.path, "mode=rwc")
+                self._connect()
                 self._check_kind()
+        except _DamagedError as error:
+            self._damage = error
+            if not _is_ours(self.path):
+                self.__exit__()
+                raise
         except BaseException:
             self.__exit__()
             raise
+        if was_there and self._is_new:
+            _log.warning("%s is empty: a new run begins in it", self.path)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -99,13 +109,20 @@ class Store:
             os.close(self._lock)
 
     def settings(self) -> dict[str, Any] | None:
-        """What the run in the file was begun with; None if the file is new."""
+        """What the run in the file was begun with; None if the file is new.
+
+        Raises StoreError if the file is damaged.
+        """
+        if self._is_new:
+            return None
+        if self._damage:
+            raise self._damage
         with _errors_told(self.path):
             assert self._db is not None
-            if self._is_new:
-                return None
-            row = self._db.execute("SELECT value FROM run WHERE key = 'settings'").fetchone()
-        return json.loads(row[0]) if row else None
+            (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise _damaged(self.path, found.splitlines()[-1])
+        return self.history().settings
 
     def start(
         self, settings: dict[str, Any], problem_name: str, parts: Mapping[str, object] | None = None
@@ -115,28 +132,26 @@ class Store:
         `parts` (problem, kernel, threshold) are for `History.part`; those that cannot travel are left out.
         """
         kept = {f"part {name}": blob for name, part in (parts or {}).items() if (blob := _portable(part))}
+        values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None, **kept}
+        self._make_room()
         with _errors_told(self.path), self._transaction() as db:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
-            for table in ("run", "population", "journal", "failure"):
-                db.execute(f"DELETE FROM {table}")
-            values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None, **kept}
-            db.executemany("INSERT INTO run VALUES (?, ?)", values.items())
+            for key, value in [*values.items(), ("generations", 0)]:
+                _set(db, key, value)
 
     def commit(self, population: Population, failures: list[Failure], reason: str | None) -> None:
         """Write a generation, all of it or nothing, and whether it ends the run."""
         row = {name: getattr(population, name) for name in _NUMBERS}
         row |= {name: getattr(population, name).tobytes() for name in _ARRAYS}
         row["digest"] = population.digest()
+        row["crc"] = _crc_of(row)
         places = ", ".join(f":{name}" for name in row)
-        told = [
-            (f.generation, f.index, json.dumps(f.theta), f.error, f.traceback, f.where, f.kind)
-            for f in failures[:_MOST_FAILURES]
-        ]
         with _errors_told(self.path), self._transaction() as db:
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
-            db.executemany("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)", told)
-            db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
+            _insert(db, failures[:_MOST_FAILURES])
+            _set(db, "generations", population.generation + 1)
+            _set(db, "reason", reason)
             db.execute("DELETE FROM journal")
 
     def note(self, generation: int, records: list[bytes]) -> None:
@@ -158,10 +173,17 @@ class Store:
                 yield blob[at + 8 : end]
                 at = end
 
-    def finish(self, reason: str | None) -> None:
-        """Note which stopping rule ended the run; None: it goes on."""
+    def finish(self, reason: str, failure: Failure | None = None) -> None:
+        """Note what ended the run: a stopping rule, or what stopped it early, such as a failure."""
         with _errors_told(self.path), self._transaction() as db:
-            db.execute("UPDATE run SET value = ? WHERE key = 'reason'", (reason,))
+            _set(db, "reason", reason)
+            _insert(db, [failure] if failure else [])
+
+    def go_on(self) -> None:
+        """Forget what ended the run before."""
+        with _errors_told(self.path), self._transaction() as db:
+            _set(db, "reason", None)
+            db.execute("DELETE FROM failure WHERE generation NOT IN (SELECT generation FROM population)")
 
     def discard_if_new(self) -> None:
         """Leave no file behind a problem that never ran."""
@@ -175,24 +197,72 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         assert self._db is not None
+        self._check_place()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # some errors have rolled it back already
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+
+    def _connect(self) -> None:
+        self._db = _connect(self.path, "mode=rwc")
+        self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.execute("BEGIN IMMEDIATE")  # finds out now whether the file can be written
+        self._db.execute("ROLLBACK")
+        self._inode = _inode(self.path)
+
+    def _check_place(self) -> None:
+        """What is written into a file that has no name any more would be lost without a word."""
+        if self._inode != _inode(self.path):
+            raise StoreError(
+                f"{self.path} was deleted, moved or replaced while the run was going on: put it back, if you "
+                "can, and run the same command again"
+            )
 
     def _check_kind(self) -> None:
         """A new file may be ours; another program's file is left alone."""
         assert self._db is not None
-        self._db.execute("PRAGMA journal_mode = DELETE")
-        self._db.execute("BEGIN IMMEDIATE")  # finds out now whether the file can be written
-        self._db.execute("ROLLBACK")
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        self._is_new = tables == 0
+        self._is_new = self.path.stat().st_size == 0
         if not self._is_new:
             _check_format(self._db, self.path)
+
+    def _make_room(self) -> None:
+        """Leave nothing of what is in the file, which may be damaged."""
+        if self._is_new:
+            return
+        assert self._db is not None
+        self._db.close()
+        try:
+            for path in (self.path.with_name(self.path.name + "-journal"), self.path):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove what is in {path}: {error.strerror}") from None
+        with _errors_told(self.path):
+            self._connect()
+        self._is_new = True
+
+
+def _set(db: sqlite3.Connection, key: str, value: Any) -> None:
+    db.execute("INSERT OR REPLACE INTO run VALUES (?, ?, ?)", (key, value, _crc(value)))
+
+
+def _crc(value: Any) -> int:
+    return zlib.crc32(value if isinstance(value, bytes) else repr(value).encode())
+
+
+def _crc_of(row: Mapping[str, Any]) -> int:
+    """Of what the digest of a population leaves out."""
+    return zlib.crc32(row["summaries"], _crc(tuple(row[name] for name in _NUMBERS)))
+
+
+def _insert(db: sqlite3.Connection, failures: list[Failure]) -> None:
+    rows = [
+        (f.generation, f.index, json.dumps(f.theta), f.error, f.traceback, f.where, f.kind) for f in failures
+    ]
+    db.executemany("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 class Journal:
@@ -234,14 +304,19 @@ class History:
         if not self.path.is_file():
             raise StoreError(f"there is no file {self.path}")
         self._populations: dict[int, Population] = {}
-        self._read("SELECT count(*) FROM population")
+        len(self)  # it can be read
 
     def __repr__(self) -> str:
         return f"<History {str(self.path)!r}: {len(self)} generations of {self.problem_name}>"
 
     def __len__(self) -> int:
-        ((count,),) = self._read("SELECT count(*) FROM population")
-        return int(count)
+        noted = "SELECT value FROM run WHERE key = 'generations'"
+        query = f"SELECT count(*), max(generation), ({noted}) FROM population"
+        for _ in _attempts():
+            ((count, last, noted),) = self._read(query)
+            if count == noted == (0 if last is None else last + 1):
+                return count
+        raise _damaged(self.path, f"{count} generations of {noted} are there")
 
     def __getitem__(self, t: int) -> Population:
         if not -len(self) <= t < len(self):
@@ -256,7 +331,10 @@ class History:
 
     @property
     def reason(self) -> str | None:
-        """The stopping rule that ended the run; None if it was not ended by one."""
+        """What ended the run: a stopping rule, or "interrupted: ..." or "failed: ..."; None: it goes on.
+
+        None too after a death that left no time to write; the run can be continued after all of these.
+        """
         return self._setting("reason")
 
     @property
@@ -289,11 +367,14 @@ class History:
 
     @property
     def failures(self) -> list[Failure]:
-        """Failed evaluations below the cuts, by address."""
+        """Failed evaluations below the cuts, and the one that ended the run if one did, by address."""
         rows = self._read(
             "SELECT generation, id, theta, error, traceback, place, kind FROM failure ORDER BY generation, id"
         )
-        return [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
+        try:
+            return [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
+        except (TypeError, ValueError) as error:
+            raise _damaged(self.path, f"its failures: {error}") from None
 
     def to_dataframe(self) -> Any:
         """All populations in one pandas data frame, with the generation as a column."""
@@ -314,22 +395,28 @@ class History:
 
     def _load(self, generation: int) -> Population:
         """A population, checked by its digest: a reader without locks may meet a half-written file."""
-        columns = ", ".join((*_NUMBERS, "digest", *_ARRAYS))
+        columns = (*_NUMBERS, *_ARRAYS, "digest", "crc")
+        query = f"SELECT {', '.join(columns)} FROM population WHERE generation = ?"
         names = tuple(self.settings["names"])
         for _ in _attempts():
-            rows = self._read(f"SELECT {columns} FROM population WHERE generation = ?", generation)
-            if rows:
-                population, digest = _population(rows[0], names)
-                if population.digest() == digest:
-                    return population
-        raise StoreError(
-            f"generation {generation} of {self.path} is damaged: its content does not have the digest "
-            "that was stored with it"
+            for values in self._read(query, generation):
+                row = dict(zip(columns, values, strict=True))
+                with suppress(TypeError, ValueError):  # what is damaged may be of any type
+                    population = _population(row, names)
+                    if population.digest() == row["digest"] and _crc_of(row) == row["crc"]:
+                        return population
+        raise _damaged(
+            self.path, f"the content of generation {generation} does not have the digest stored with it"
         )
 
     def _setting(self, key: str) -> Any:
-        rows = self._read("SELECT value FROM run WHERE key = ?", key)
-        return rows[0][0] if rows else None
+        for _ in _attempts():
+            rows = self._read("SELECT value, crc FROM run WHERE key = ?", key)
+            if not rows and key.startswith("part "):
+                return None
+            if rows and _crc(rows[0][0]) == rows[0][1]:
+                return rows[0][0]
+        raise _damaged(self.path, f"its {key} {'is not what was written' if rows else 'is missing'}")
 
     def _read(self, query: str, *values: Any) -> list[tuple]:
         with _errors_told(self.path), closing(_connect_to_read(self.path)) as db:
@@ -337,25 +424,35 @@ class History:
             return db.execute(query, values).fetchall()
 
 
-def _population(row: tuple, names: tuple[str, ...]) -> tuple[Population, str]:
-    numbers = dict(zip(_NUMBERS, row, strict=False))
-    digest, *blobs = row[len(_NUMBERS) :]
+def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
     ids, weights, distances, theta, summaries = (
-        np.frombuffer(blob, np.int64 if name == "ids" else np.float64)
-        for name, blob in zip(_ARRAYS, blobs, strict=True)
+        np.frombuffer(row[name], np.int64 if name == "ids" else np.float64) for name in _ARRAYS
     )
     n = len(ids)
-    return (
-        Population(
-            names=names,
-            theta=theta.reshape(n, len(names)),
-            weights=weights,
-            distances=distances,
-            summaries=summaries.reshape(n, -1),
-            ids=ids,
-            **numbers,
-        ),
-        digest,
+    return Population(
+        names=names,
+        theta=theta.reshape(n, len(names)),
+        weights=weights,
+        distances=distances,
+        summaries=summaries.reshape(n, -1),
+        ids=ids,
+        **{name: row[name] for name in _NUMBERS},
+    )
+
+
+class _DamagedError(StoreError):
+    """The file is not as it was written."""
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file that SQLite cannot read begins as ours do."""
+    with path.open("rb") as file:
+        return file.read(72)[68:] == _APPLICATION.to_bytes(4, "big")
+
+
+def _damaged(path: Path, found: str) -> StoreError:
+    return _DamagedError(
+        f"{path} is damaged ({found}): start again from a copy of it, or with overwrite=True"
     )
 
 
@@ -369,6 +466,8 @@ def _portable(part: object) -> bytes | None:
 
 
 def _check_format(db: sqlite3.Connection, path: Path) -> None:
+    if path.stat().st_size == 0:
+        raise StoreError(f"{path} is empty: no run has begun in it")
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
@@ -426,6 +525,15 @@ def _locks_work(path: Path) -> bool:
     return True
 
 
+def _inode(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one of the same name; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _attempts(n: int = 5) -> Iterator[int]:
     for i in range(n):
         yield i
@@ -445,9 +553,15 @@ def _lock(path: Path) -> int | None:
     try:
         fd = os.open(_lock_path(path), os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from None
+        raise StoreError(
+            f"cannot write beside {path} ({error.strerror}): make its folder "
+            "writable, or give another file name"
+        ) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(fd).st_nlink == 0:  # the run before has just ended, and taken its lock with it
+            os.close(fd)
+            return _lock(path)
     except BlockingIOError:
         os.close(fd)
         raise StoreError(
@@ -464,17 +578,22 @@ def _errors_told(path: Path) -> Iterator[None]:
     """SQLite's errors as StoreError, with what to do."""
     try:
         yield
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "")
-        advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), str(error))
-        raise StoreError(f"{path}: {advice}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")  # without: text that cannot be decoded
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_ERROR")):
+            raise _damaged(path, str(error)) from error
+        advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), "{error}")
+        raise StoreError(f"{path}: {advice.format(error=error)}") from error
 
 
 _ADVICE = {
     "SQLITE_FULL": "the disk is full; make room and run the same command again",
+    "SQLITE_READONLY_DBMOVED": "it was deleted, moved or replaced while the run was going on",
+    "SQLITE_IOERR": "it cannot be read or written ({error}); see whether the disk, or "
+    "your share of it, is full",
     "SQLITE_READONLY": "it cannot be written; check the permissions of the file and its folder",
     "SQLITE_CANTOPEN": "it cannot be opened; check the path and the permissions of the file and its folder",
-    "SQLITE_NOTADB": "it is not an mpiabc run (no SQLite database); give another file name",
-    "SQLITE_CORRUPT": "it is damaged; start again from a copy, or with overwrite=True",
+    "SQLITE_NOTADB": "it is not an mpiabc run (no SQLite database), or its beginning is damaged; "
+    "give another file name",
     "SQLITE_BUSY": "another program holds it locked; close that and run the same command again",
 }

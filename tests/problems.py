@@ -37,6 +37,14 @@ def digests(history):
     return [population.digest() for population in history]
 
 
+def committed(store):
+    """How many generations a file holds; none, if it is not there or no run has begun in it."""
+    try:
+        return len(mpiabc.open(store))
+    except mpiabc.StoreError:
+        return 0
+
+
 class Posterior:
     """The exact ABC posterior of a location theta with noise N(0, s^2), accepted within e of y0."""
 

@@ -225,11 +225,11 @@ def test_show_into_a_pipe_that_closes_early_is_no_error(done):
     assert job.wait() == 0
 
 
-def test_show_of_a_run_that_is_not_finished_says_so(fit, capsys, monkeypatch):
+def test_show_of_a_run_that_is_not_finished_says_so(fit, capsys, caplog, monkeypatch):
     monkeypatch.setattr("mpiabc.store.Store.commit", interrupted)
     assert cli.main(["run", str(fit), *OPTIONS, "--scheduler", "serial"]) == 75
-    assert "mpiabc: stopped by SIGTERM; run the same command again to continue" in capsys.readouterr().err
-    assert "not finished" in said(capsys, "show", "fit.db")
+    assert "fit.db: stopped by SIGTERM; run the same command again to continue" in caplog.text
+    assert "reason: interrupted: stopped by SIGTERM" in said(capsys, "show", "fit.db")
 
 
 def interrupted(*arguments):

@@ -1,10 +1,5 @@
 """Nothing is lost: whatever is killed, the same command comes to the uninterrupted digests."""
 
-import os
-import random
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,71 +8,30 @@ import mpiabc
 from mpiabc import schedulers
 from mpiabc.records import unpack
 from mpiabc.store import Journal, Store
-from tests import problems
+from tests import kills, problems, walltime
 from tests.cluster import Simulated, random_time
-from tests.conftest import environment
+from tests.conftest import Launcher, environment_of
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    """The digests of the quiet run of programs/killed.py, dynamic and static."""
-    from tests.programs import killed
-
-    folder = tmp_path_factory.mktemp("quiet")
-    static = Simulated(2, random_time, is_static=True)
-    return {
-        False: problems.digests(killed.sampler(0).run(folder / "dynamic.db", scheduler="serial")),
-        True: problems.digests(killed.sampler(0).run(folder / "static.db", scheduler=static)),
-    }
+def test_killed_anywhere_twenty_runs_come_to_the_uninterrupted_digests():
+    """A sample of `python -m tests.kills`, which plays 200."""
+    mpis = [Launcher(name, folder, folder) for name in kills.MPIS if (folder := environment_of(name))]
+    outcomes = dict(kills.played(kills.cases(20, 1, mpis), jobs=3))
+    assert len(outcomes) == 20
+    assert all(outcome.kills for outcome in outcomes.values())
+    assert {str(case): outcome.trouble for case, outcome in outcomes.items() if outcome.trouble} == {}
 
 
-def kill_and_go_on(command, store, seed, **options):
-    """Start, kill at a random moment, start again, until it ends by itself; how often it was killed."""
-    rng, kills = random.Random(seed), 0
-    while True:
-        patience = rng.uniform(0.6, 2.0) if kills < 4 else None
-        job = subprocess.Popen(command, env=environment(), start_new_session=True, **options)
-        try:
-            status = job.wait(patience)
-        except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)
-            job.wait()
-            kills += 1
-            time.sleep(0.3)  # ranks in sessions of their own see the launcher's end
-        else:
-            assert status == 0
-            return kills
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("scheduler", ["serial", "processes"])
-def test_killed_runs_go_on_to_the_same_digests(scheduler, seed, expected, tmp_path):
-    command = [sys.executable, "-m", "tests.programs.killed", tmp_path / "run.db", scheduler]
-    assert kill_and_go_on(command, tmp_path / "run.db", seed) >= 1
-    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected[False]
-
-
-@pytest.mark.parametrize("scheduler", ["mpi", "mpi-static"])
-def test_killed_jobs_go_on_to_the_same_digests(mpi, scheduler, expected, tmp_path):
-    command = mpi.command(2, "-m", "tests.programs.killed", tmp_path / "run.db", scheduler)
-    for seed in range(2):
-        store = tmp_path / f"{seed}.db"
-        command = mpi.command(2, "-m", "tests.programs.killed", store, scheduler)
-        kill_and_go_on(command, store, seed, stderr=subprocess.DEVNULL)
-        assert problems.digests(mpiabc.open(store)) == expected[scheduler == "mpi-static"]
-
-
-def test_run_stopped_by_its_walltime_again_and_again_ends_with_the_same_digests(expected, tmp_path):
-    """And repeats no simulation that it had finished."""
-    command = [sys.executable, "-m", "tests.programs.killed", tmp_path / "run.db", "processes", "0.7"]
-    statuses = []
-    while not statuses or statuses[-1] == 75:
-        statuses.append(subprocess.run(command, env=environment()).returncode)
-        assert len(statuses) < 30
-    assert statuses[-1] == 0
-    assert statuses.count(75) >= 2
+def test_run_stopped_by_its_walltime_again_and_again_ends_with_the_same_digests(tmp_path):
+    """And does no simulation twice: a small `python -m tests.walltime`."""
+    starts = walltime.play(tmp_path, 0.9, 0.005, "processes")
+    assert [start.status for start in starts[:-1]] == [75] * (len(starts) - 1)
+    assert len(starts) >= 3
+    assert starts[-1].status == 0
+    assert sum(start.lost for start in starts) == 0
     history = mpiabc.open(tmp_path / "run.db")
-    assert problems.digests(history) == expected[False]
+    assert sum(start.done for start in starts) >= sum(p.simulations for p in history) > 500
+    assert problems.digests(history) == walltime.quiet(tmp_path)
 
 
 def test_generation_is_continued_not_begun_again(tmp_path):

@@ -162,7 +162,7 @@ def test_walltime_stops_resumable_with_status_75(tmp_path):
     job = subprocess.run([sys.executable, "-c", program], env=environment())
     assert job.returncode == 75
     assert time.monotonic() - began < 8
-    assert mpiabc.open(tmp_path / "run.db").reason is None
+    assert mpiabc.open(tmp_path / "run.db").reason.startswith("interrupted: walltime reached in generation ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -177,13 +177,15 @@ def test_signal_stops_resumable_with_status_75(number, scheduler, tmp_path):
     job = subprocess.Popen(
         [sys.executable, "-c", program], env=environment(), stderr=subprocess.PIPE, text=True
     )
-    while not (tmp_path / "run.db").exists() or not len(mpiabc.open(tmp_path / "run.db")):
+    while not problems.committed(tmp_path / "run.db"):
         time.sleep(0.1)
         assert job.poll() is None
     job.send_signal(number)
     _, told = job.communicate(timeout=10)
     assert job.returncode == 75, told
-    assert mpiabc.open(tmp_path / "run.db").reason is None
+    reason = mpiabc.open(tmp_path / "run.db").reason
+    assert reason.startswith(f"interrupted: stopped by {number.name} in generation ")
+    assert told.count("; run the same command again to continue\n") == 1
 
 
 # Inside an MPI job.

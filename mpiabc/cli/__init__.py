@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mpiabc: {error}", file=sys.stderr, flush=True)
         end_job()
         return 1
-    except Interrupted as stopped:
-        if _leads():
-            print(f"mpiabc: {stopped}", file=sys.stderr)
+    except Interrupted:  # the run has said so
         return RESUMABLE
 
 

@@ -12,7 +12,6 @@ import math
 import os
 import pickle
 import platform
-import signal
 import struct
 import sys
 import time
@@ -33,7 +32,7 @@ from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.together import Backoff, Together
-from mpiabc.signals import Signals
+from mpiabc.signals import Signals, relay
 from mpiabc.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -451,7 +450,7 @@ class Ranks:
             elif tag == BROKEN:
                 raise SchedulerError(content.decode())
             elif tag == SIGNALLED:
-                signal.raise_signal(signal.SIGTERM)
+                relay(f"a signal to rank {rank}")
         return reports + self._bury()
 
     def _bury(self) -> list[Lost]:
@@ -549,7 +548,7 @@ class _Rank:
         self._evaluator: Evaluator | None = None
         self._cut = float("inf")
         self._status: int | None = None
-        self._is_signalled = False
+        self._is_signalled = self._is_leaving = False
         self._failure = ""  # not answered yet
         self._give_up_at = math.inf
 
@@ -604,7 +603,8 @@ class _Rank:
 
     def _is_wanted(self, lease: Lease) -> bool:
         assert self._evaluator is not None  # its generation comes before a lease
-        return lease.generation == self._evaluator.generation.index and lease.start < self._cut
+        is_current = lease.generation == self._evaluator.generation.index
+        return is_current and lease.start < self._cut and not self._is_leaving
 
     def _pass_on(self) -> bool:
         """Give the child a lease, send what it brings; whether anything happened."""
@@ -638,7 +638,8 @@ class _Rank:
             assert self._evaluator is not None
             try:
                 records = self._evaluator(lease.start, lease.stop)
-            except KeyboardInterrupt:  # a signal, and the grace is over
+            except KeyboardInterrupt:  # a signal, and the grace is over: for the leases behind this one too
+                self._is_leaving = True
                 self._wire.send(0, SKIPPED)
             except Exception:
                 told = f"{self._where} failed in evaluation {lease}:\n{traceback.format_exc()}"

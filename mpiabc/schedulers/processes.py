@@ -37,6 +37,7 @@ from mpiabc.schedulers.base import Lost
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
 _RANK_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
+_LEFT_TO_LEADER = tuple(int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGUSR1"))
 _UNSAFE_TO_FORK = ("jax", "torch", "tensorflow")
 
 
@@ -356,7 +357,9 @@ class _Spawned:
         ours, theirs = _pipe()
         fds = theirs.fileno(), watch.file.fileno()
         program = (
-            f"import sys; sys.path[:] = {sys.path!r}\nfrom mpiabc.schedulers.processes import main; main{fds}"
+            "import signal, sys\n"
+            f"for number in {_LEFT_TO_LEADER}: signal.signal(number, lambda number, frame: None)\n"
+            f"sys.path[:] = {sys.path!r}\nfrom mpiabc.schedulers.processes import main; main{fds}"
         )
         popen = subprocess.Popen(
             [sys.executable, "-c", program],
@@ -425,7 +428,7 @@ def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluat
 
 def _follow_parent() -> None:
     """Leave signals to the leader, and die with it, even in the middle of a simulation."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in _LEFT_TO_LEADER:
         signal.signal(
             number, lambda number, frame: None
         )  # not SIG_IGN, which programs it starts would inherit

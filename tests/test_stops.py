@@ -1,0 +1,188 @@
+"""How runs end: exit statuses as a shell sees them, what a user reads, and what the file keeps."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import mpiabc
+from mpiabc import cli, schedulers
+from mpiabc.signals import Signals, relay
+from tests import problems
+from tests.conftest import ROOT, environment
+
+PROGRAM = ROOT / "tests" / "programs" / "ending.py"
+TO_CONTINUE = "; run the same command again to continue"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What became of a command."""
+
+    status: str
+    seconds: float
+    output: str
+    store: Path
+
+    @property
+    def reason(self):
+        return str(mpiabc.open(self.store).reason)
+
+
+def ended(command, folder, ending, *signals):
+    """Run a command in a shell, and send it these signals once its run has a generation."""
+    store = folder / f"{ending}-{'-'.join(number.name for number in signals)}.db"
+    shell = ["sh", "-c", '"$@"; echo STATUS $?', "sh", *map(str, command)]
+    job = subprocess.Popen(
+        [part.replace("STORE", str(store)) for part in shell],
+        env=environment(ENDING=ending, STORE=str(store)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while signals and not problems.committed(store) and job.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.2 if signals else 0.0)
+    began = time.monotonic()
+    for number in signals if job.poll() is None else ():
+        (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+        os.kill(int(child), number)
+        time.sleep(0.3)
+    output, _ = job.communicate(timeout=60)
+    output, _, status = output.rpartition("STATUS ")
+    return Ending(status.strip(), time.monotonic() - began, output, store)
+
+
+def script():
+    return [sys.executable, PROGRAM]
+
+
+def cases_of(mpi):
+    """Ending and signals, then the status that a shell sees.
+
+    Open MPI's mpirun ends the job by itself, with status 1, when it gets SIGINT or SIGTERM; MPICH's does
+    so at the second SIGINT.
+    """
+    is_open_mpi, is_mpi = mpi is not None and mpi.name == "openmpi", mpi is not None
+    return {
+        ("done",): "0",
+        ("fails",): "1",
+        ("walltime",): "75",
+        ("endless", signal.SIGUSR1): "75",
+        ("endless", signal.SIGTERM): "1" if is_open_mpi else "75",
+        ("endless", signal.SIGINT): "1" if is_open_mpi else "75",
+        ("hangs", signal.SIGINT, signal.SIGINT): "1" if is_open_mpi else "255" if is_mpi else "75",
+        ("hangs", signal.SIGUSR1): "75",
+    }
+
+
+REASONS = {
+    "done": "generations",
+    "fails": "failed: evaluation 1:",
+    "walltime": "interrupted: walltime reached in generation ",
+}
+
+
+def check(mpi, command, folder, cases):
+    """All cases at the same time: status, what is said once, and what the file keeps."""
+    with ThreadPoolExecutor(4) as threads:
+        endings = dict(
+            zip(cases, threads.map(lambda case: ended(command, folder, *case), cases), strict=True)
+        )
+    found = {case: ending.status for case, ending in endings.items()}
+    assert found == cases, {case: endings[case].output for case in cases if found[case] != cases[case]}
+    for case, ending in endings.items():
+        if cases[case] == "75":
+            assert ending.output.count(TO_CONTINUE) == 1, ending.output
+            assert "Traceback" not in ending.output
+        if case[0] == "fails":
+            assert ending.output.count("RuntimeError: the pump broke") == 1, ending.output
+        if case[0] in REASONS:
+            assert ending.reason.startswith(REASONS[case[0]])
+        elif case[0] == "endless":
+            assert ending.reason.startswith("interrupted: stopped by SIG")
+        assert ending.seconds < 20
+
+
+def test_script_ends_with_the_promised_status(tmp_path):
+    check(None, script(), tmp_path, cases_of(None))
+
+
+def test_ranks_end_with_the_promised_status(mpi, tmp_path):
+    check(mpi, mpi.command(2, PROGRAM), tmp_path, cases_of(mpi))
+
+
+def test_command_line_on_ranks_ends_with_the_promised_status(mpi, tmp_path):
+    """The settings of the command are those of an endless run; with its own walltime it ends too."""
+    options = ["--population-size", 30, "--threshold", "constant:1.5", "--seed", 1, "--store", "STORE"]
+    command = mpi.command(2, "-m", "mpiabc", "run", PROGRAM, *options, "--generations", 10_000)
+    cases = {case: status for case, status in cases_of(mpi).items() if case[0] in ("fails", "endless")}
+    check(mpi, command, tmp_path, cases)
+    (tmp_path / "short").mkdir()
+    check(mpi, [*command, "--walltime", "1"], tmp_path / "short", {("walltime",): "75"})
+    check(mpi, [*command[:-1], "3"], tmp_path, {("done",): "0"})
+    assert ended([*command, "--nonsense"], tmp_path, "done").status == "2"
+
+
+def test_show_lists_the_failure_that_ended_a_run_until_it_is_mended(tmp_path, capsys):
+    def broken(theta, rng, *, id):
+        return 1 / 0 if id == (1, 150) else problems.gaussian(theta, rng)
+
+    def mended(theta, rng, *, id):
+        return problems.gaussian(theta, rng)
+
+    mended.__qualname__ = broken.__qualname__
+    store = tmp_path / "run.db"
+    for _ in range(2):
+        with pytest.raises(mpiabc.SimulatorError) as caught:
+            problems.sampler(simulate=broken, name="x").run(store, scheduler="serial")
+        assert caught.value.failure.index == 150
+        history = mpiabc.open(store)
+        (failure,) = history.failures
+        assert (failure.generation, failure.index) == (1, 150)
+        assert history.reason == str(caught.value).splitlines()[0].join(["failed: ", ""])
+        assert cli.main(["show", str(store), "--failures"]) == 0
+        shown = capsys.readouterr().out
+        assert "reason: failed: evaluation 1:150 failed on " in shown
+        assert f"1:150  exception  mu={failure.theta['mu']!r}  ZeroDivisionError: division by zero" in shown
+        assert "return 1 / 0" in shown
+    history = problems.sampler(simulate=mended, name="x").run(store, scheduler="serial")
+    assert history.reason == "threshold"
+    assert history.failures == []
+    assert sum(population.failures for population in history) == 0
+
+
+def test_evaluation_that_failed_without_a_record_fails_again_when_the_run_goes_on(tmp_path):
+    """It must not turn into a rejection because the journal says that it failed."""
+
+    def simulate(theta, rng, *, id):
+        if id == (0, 3):
+            time.sleep(60)
+        return problems.gaussian(theta, rng)
+
+    for _ in range(2):
+        with pytest.raises(mpiabc.SimulatorError, match="0:3 failed"):
+            problems.sampler(simulate=simulate, timeout=0.2).run(
+                tmp_path / "run.db", scheduler=schedulers.Processes(1)
+            )
+
+
+def test_signal_to_another_rank_as_well_is_no_second_signal():
+    for is_first in (True, False):
+        with Signals() as signals:
+            if is_first:
+                relay("a signal to rank 1")
+            os.kill(os.getpid(), signal.SIGUSR1)
+            if not is_first:
+                relay("a signal to rank 1")
+            assert signals.seen == "SIGUSR1"
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGUSR1)  # what saves the run is not interrupted
