@@ -12,10 +12,12 @@ import math
 import os
 import pickle
 import platform
+import secrets
 import struct
 import sys
 import time
 import traceback
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -43,6 +45,7 @@ READY, RECORDS, SKIPPED, LOST, BROKEN, SIGNALLED, BYE = range(11, 18)
 
 _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
+_FRAME = struct.Struct("<QQ")  # the run and a checksum, before each message: jobs of one node share memory
 _SLOW = 0.005  # seconds a simulation: from here on rank 0 simulates in a child process,
 _TOO_SLOW = 0.1  # and from here on not even until the child is up
 _SILENT = 0.05  # seconds without a report that tell rank 0 that simulations are slow
@@ -219,17 +222,35 @@ class _Wire:
         self._library = load_mpi()
         self._status = self._library.Status()
         self._sent: list[Any] = []  # requests with their buffers, until these are out
+        self.run = 0  # rank 0 draws a number, which the others learn with its HELLO
         self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)
 
     def send(self, rank: int, tag: int, content: bytes = b"") -> None:
         """Start sending; what is sent to a dead rank is lost with it."""
+        content = _FRAME.pack(self.run, zlib.crc32(content)) + content
         self._sent = [entry for entry in self._sent if not self._is_sent(entry[0])]
         with self._failures_noted():
             request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
             self._sent.append((request, content))
 
-    def receive(self) -> tuple[int, int, bytearray] | None:
-        """The next message as (rank, tag, content), if one is there."""
+    def receive(self) -> tuple[int, int, memoryview] | None:
+        """The next message of this run as (rank, tag, content), if one is there.
+
+        Raises SchedulerError for one that is not what was sent.
+        """
+        while message := self._receive():
+            rank, tag, framed = message
+            run, crc = _FRAME.unpack_from(framed)
+            content = memoryview(framed)[_FRAME.size :]
+            if zlib.crc32(content) != crc:
+                raise SchedulerError(f"a message of rank {rank} arrived damaged: run the same command again")
+            if tag == HELLO:
+                self.run = run
+            if run == self.run:
+                return rank, tag, content
+        return None
+
+    def _receive(self) -> tuple[int, int, bytearray] | None:
         status = self._status
         with self._failures_noted():
             # The first probe may only move the message in; both MPIs were seen to answer at the second.
@@ -385,6 +406,7 @@ class Ranks:
 
     def __init__(self, comm: Any, problem: Any) -> None:
         self._wire = _Wire(comm)
+        self._wire.run = secrets.randbits(64)
         self._parts = problem.parts()
         self._leases: dict[int, deque[Lease]] = {rank: deque() for rank in range(1, comm.size)}
         self._ready: set[int] = set()
@@ -448,7 +470,7 @@ class Ranks:
             elif tag == BYE:
                 self._ended.add(rank)
             elif tag == BROKEN:
-                raise SchedulerError(content.decode())
+                raise SchedulerError(bytes(content).decode())
             elif tag == SIGNALLED:
                 relay(f"a signal to rank {rank}")
         return reports + self._bury()
@@ -567,7 +589,7 @@ class _Rank:
                     _abort(self._wire.comm, 1, self._failure)
                 if 0 in self._wire.failed:
                     _abort(self._wire.comm, 1, f"{self._where}: rank 0 died; run the same command again")
-                if signals.seen and not self._is_signalled:
+                if signals.seen and self._wire.run and not self._is_signalled:
                     self._is_signalled = True
                     self._wire.send(0, SIGNALLED)
             if self._child:
