@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,20 @@ def theta_of(problem: Problem, generation: Generation, id: int) -> dict[str, flo
     """The proposal of an evaluation; of the first one of a slot, if static."""
     theta = Evaluator(problem, generation).proposed(id // BLOCK).theta[id % BLOCK]
     return dict(zip(problem.prior.names, theta.tolist(), strict=True))
+
+
+def evaluator(
+    problem: Any,
+    generation: Any,
+    where: str | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Any:
+    """What turns leases of a generation into records: what the generation brings for it, or an Evaluator.
+
+    An order of another kind, as `Pool` gives, has a method `evaluator(where, watch)`.
+    """
+    make = getattr(generation, "evaluator", None)
+    return Evaluator(problem, generation, where, watch) if make is None else make(where, watch)
 
 
 class Evaluator:

@@ -6,6 +6,8 @@ from typing import Any
 
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler
+from mpiabc.schedulers.futures import Futures
+from mpiabc.schedulers.map import Map
 from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
 from mpiabc.schedulers.processes import Processes
 from mpiabc.schedulers.redis import Redis, RedisStatic
@@ -16,8 +18,10 @@ from mpiabc.schedulers.together import Together
 __all__ = [
     "MPI",
     "Engine",
+    "Futures",
     "Lost",
     "MPIStatic",
+    "Map",
     "Processes",
     "Redis",
     "RedisStatic",

@@ -25,7 +25,7 @@ from typing import Any
 import cloudpickle
 
 from mpiabc.errors import RESUMABLE, Error, Interrupted, ProblemError, SchedulerError
-from mpiabc.generation import Evaluator, Generation
+from mpiabc.generation import Evaluator, Generation, evaluator
 from mpiabc.problem import differing_parts
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import threads
@@ -589,7 +589,7 @@ class _Rank:
                 self._leases.append(Lease(*_LEASE.unpack(content)))
             elif tag == GENERATION:
                 generation = cloudpickle.loads(content)
-                self._evaluator = Evaluator(self._problem, generation, self._where)
+                self._evaluator = evaluator(self._problem, generation, self._where)
                 if self._child:
                     self._child.begin(generation)
                 self._cut = float("inf")

@@ -30,7 +30,7 @@ from typing import Any
 import cloudpickle
 
 from mpiabc.errors import SchedulerError
-from mpiabc.generation import Evaluator, Generation
+from mpiabc.generation import Evaluator, Generation, evaluator
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import threads
 from mpiabc.schedulers.base import Lost
@@ -341,13 +341,7 @@ class _Spawned:
     """Starts children as new interpreters; they get the problem as their first message."""
 
     def __init__(self, problem: Any, where: str | None, cores: int) -> None:
-        try:
-            self._problem = cloudpickle.dumps((problem, where))
-        except Exception as error:
-            raise SchedulerError(
-                f"the problem cannot be sent to another process: {type(error).__name__}: {error}; "
-                'make what the simulator uses picklable, or use scheduler="serial" or "mpi"'
-            ) from error
+        self._problem = travelling((problem, where))
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_RANK_VARIABLES)}
         own = {"MPI4PY_RC_INITIALIZE": "0"}
         self._environment = inherited | own | threads.environment(cores)
@@ -367,6 +361,17 @@ class _Spawned:
         theirs.close()
         ours.send_bytes(self._problem)
         return _SpawnedProcess(popen), ours
+
+
+def travelling(problem: Any) -> bytes:
+    """The problem as bytes. Raises SchedulerError if it cannot be sent to another process."""
+    try:
+        return cloudpickle.dumps(problem)
+    except Exception as error:
+        raise SchedulerError(
+            f"the problem cannot be sent to another process: {type(error).__name__}: {error}; "
+            'make what the simulator uses picklable, or use scheduler="serial" or "mpi"'
+        ) from error
 
 
 def _pipe() -> tuple[Connection, Connection]:
@@ -395,7 +400,7 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"H")
         try:
-            _work(connection, partial(Evaluator, problem, where=where, watch=watch))
+            _work(connection, partial(evaluator, problem, where=where, watch=watch))
         except (EOFError, OSError):
             raise
         except Exception:
@@ -403,7 +408,7 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
 
 
 def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluator]) -> None:
-    evaluator: Evaluator | None = None
+    evaluate: Evaluator | None = None
     leases: deque[Lease] = deque()
     cut = float("inf")
     while True:
@@ -414,13 +419,13 @@ def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluat
             elif kind == "cancel":
                 cut = content
             elif kind == "generation":
-                evaluator, cut = make_evaluator(content), float("inf")
+                evaluate, cut = make_evaluator(content), float("inf")
         lease = leases.popleft()
-        assert evaluator is not None  # its generation comes before a lease
-        if lease.generation != evaluator.generation.index or lease.start >= cut:
+        assert evaluate is not None  # its generation comes before a lease
+        if lease.generation != evaluate.generation.index or lease.start >= cut:
             connection.send_bytes(b"S")
         else:
-            connection.send_bytes(b"R" + bytes(7) + pack(evaluator(lease.start, lease.stop)))
+            connection.send_bytes(b"R" + bytes(7) + pack(evaluate(lease.start, lease.stop)))
 
 
 def _follow_parent() -> None:

@@ -1,0 +1,325 @@
+"""Leases as tasks, for places that run functions and know nothing of us: executors, Dask, maps.
+
+The leading side comes first, the workers' side below it. A task names the problem and the generation
+by a hash of their bytes. The first tasks bring the bytes along, one for each worker; a worker that got
+none answers "missing", and its task goes out again with them. So both travel once to each worker,
+whichever tasks it gets, and no place has to say which worker is which.
+"""
+
+import hashlib
+import itertools
+import os
+import pickle
+import platform
+import queue
+import sys
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import cloudpickle
+import numpy as np
+
+from mpiabc.errors import SchedulerError
+from mpiabc.generation import evaluator
+from mpiabc.records import Lease, Records, pack, unpack
+from mpiabc.schedulers import threads
+from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.processes import ProcessesEngine, travelling
+from mpiabc.version import __version__
+
+_ASIDE = 4096  # bytes from which a buffer of a generation travels for itself, as others may share it
+_PATIENCE = 30.0  # seconds without a task after which a worker ends the child that it keeps for timeouts
+
+
+class Task(NamedTuple):
+    """What `work` is called with."""
+
+    versions: tuple[tuple[str, str], ...]
+    needs: tuple[str, ...]  # hashes of the problem, the generation, and the generation's large buffers
+    contents: dict[str, bytes]  # those of them that come along
+    lease: Lease
+
+
+#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, or "broken" and why.
+Answer = tuple[str, Any]
+
+Done = Callable[[Answer | BaseException], None]
+
+
+class Place(Protocol):
+    """Where tasks run."""
+
+    target: float  # seconds of work that make the trip of a task worth while
+
+    def workers(self) -> int:
+        """How many tasks run at once, as far as known."""
+        ...
+
+    def submit(self, task: Task, done: Done) -> Callable[[], bool]:
+        """Have `work(task)` called; `done` gets what comes of it, from any thread.
+
+        Returns what takes the task back: true if it will not be run.
+        """
+        ...
+
+    def attend(self, waiting: int) -> None:
+        """A look at the place, often, with so many tasks out. Raises SchedulerError if it is gone."""
+        ...
+
+    def explain(self, error: BaseException) -> str:
+        """Why a task that ended so is lost. Raises SchedulerError if that ends the run."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+
+class TasksEngine:
+    """An engine whose leases are tasks.
+
+    A few more tasks are out than there are workers: the place holds them ready, and one that can grow
+    sees that more workers would be welcome.
+    """
+
+    def __init__(self, problem: Any, place: Place) -> None:
+        _leaders.add(os.getpid())
+        self.target = place.target
+        self._place = place
+        self._arrived: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
+        self._numbers = itertools.count()
+        self._out: dict[int, tuple[Lease, Callable[[], bool]]] = {}  # by number, the oldest first
+        self._contents: dict[str, bytes] = {}
+        self._unasked: dict[str, int] = {}  # copies of a content that tasks still bring along
+        self._problem = self._keep(travelling(problem))
+        self._generation = -1
+        self._needs: tuple[str, ...] = ()
+
+    @property
+    def workers(self) -> int:
+        """As many as the place has now, at least 1."""
+        return max(1, self._place.workers())
+
+    def begin(self, generation: Any) -> None:
+        """Start on a generation; tasks of the last one may still run."""
+        self._generation = generation.index
+        before = self._contents
+        self._contents = {self._problem: before[self._problem]}
+        self._needs = (self._problem, *(self._keep(part, before) for part in _parts(generation)))
+
+    def _keep(self, content: bytes, before: dict[str, bytes] | None = None) -> str:
+        """The hash of a content that tasks will need; new ones go along with the first tasks."""
+        key = hashlib.sha256(content).hexdigest()
+        self._contents[key] = content
+        if before is None or key not in before:
+            self._unasked[key] = self.workers
+        return key
+
+    def capacity(self, prefetch: bool) -> int:
+        """A task for each worker, or two, and a few more."""
+        n = self.workers
+        return max(0, (2 * n if prefetch else n) + max(1, n // 4) - len(self._out))
+
+    def submit(self, lease: Lease) -> None:
+        """Send the lease off."""
+        carried = [key for key in self._needs if self._unasked[key] > 0]
+        for key in carried:
+            self._unasked[key] -= 1
+        self._send(lease, carried)
+
+    def _send(self, lease: Lease, carried: list[str]) -> None:
+        number = next(self._numbers)
+        contents = {key: self._contents[key] for key in carried}
+        task = Task(_versions(), self._needs, contents, lease)
+        self._out[number] = lease, self._place.submit(task, partial(self._note, number))
+
+    def _note(self, number: int, outcome: Answer | BaseException) -> None:
+        self._arrived.put((number, outcome))
+
+    def poll(self, timeout: float) -> list[Records | Lost]:
+        """What has come in; sleeps until something does."""
+        self._place.attend(len(self._out))
+        reports: list[Records | Lost] = []
+        try:
+            arrival = self._arrived.get(timeout=timeout)
+            while True:
+                reports += self._take(*arrival)
+                arrival = self._arrived.get_nowait()
+        except queue.Empty:
+            return reports
+
+    def _take(self, number: int, outcome: Answer | BaseException) -> list[Records | Lost]:
+        if number not in self._out:
+            return []  # it was taken back
+        lease, _ = self._out.pop(number)
+        if isinstance(outcome, BaseException):
+            return [Lost(lease, "a worker", self._place.explain(outcome))]
+        kind, content = outcome
+        if kind == "records":
+            return [unpack(content)]
+        if kind == "lost":
+            return [content]
+        if kind == "missing":
+            if lease.generation == self._generation:
+                self._send(lease, content)
+            return []
+        raise SchedulerError(content)
+
+    def waiting(self) -> list[Lease]:
+        """None: what waits does so in one queue for all, as far as known."""
+        return []
+
+    def cancel(self, cut: float) -> None:
+        """Take back what lies above the cut, but not what has probably begun: the oldest tasks."""
+        for number in list(self._out)[self.workers :]:
+            lease, take_back = self._out[number]
+            if (lease.generation != self._generation or lease.start >= cut) and take_back():
+                del self._out[number]
+
+    def busy(self) -> int:
+        """Workers that have a task."""
+        return min(len(self._out), self.workers)
+
+    def close(self, status: int) -> None:
+        """Take all tasks back."""
+        for _, take_back in self._out.values():
+            take_back()
+        self._out.clear()
+        self._place.close()
+
+
+def _parts(generation: Any) -> list[bytes]:
+    """A generation as bytes, then its large buffers: they may be those of the last one."""
+    aside: list[bytes] = []
+
+    def put_aside(buffer: pickle.PickleBuffer) -> bool:
+        is_large = buffer.raw().nbytes >= _ASIDE
+        if is_large:
+            aside.append(bytes(buffer.raw()))
+        return not is_large
+
+    body = cloudpickle.dumps(generation, protocol=5, buffer_callback=put_aside)
+    return [body, *aside]
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    """What must be the same on both sides, of all that could differ."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return (("mpiabc", __version__), ("Python", python), ("NumPy", np.__version__))
+
+
+# The workers' side.
+
+
+def work(task: Task) -> Answer:
+    """Evaluate a lease, wherever this is."""
+    where = f"process {os.getpid()} on {platform.node()}"
+    theirs, mine = (" and ".join(map(" ".join, versions)) for versions in (task.versions, _versions()))
+    if theirs != mine:
+        return "broken", f"{where} has {mine}, the leading process has {theirs}: use one environment"
+    try:
+        kept = _kept_evaluator(task)
+        return ("missing", kept) if isinstance(kept, list) else kept(task.lease)
+    except Exception:
+        return "broken", f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
+
+
+class _Kept(OrderedDict):
+    """The last few of what was put in; what falls out is closed, if it can be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        while len(self) > self._most:
+            _, old = self.popitem(last=False)
+            getattr(old, "close", lambda: None)()
+
+
+class _Threads(threading.local):
+    """What each thread of a worker has for itself: evaluators are not shared."""
+
+    def __init__(self) -> None:
+        self.problems = _Kept(2)
+        self.evaluators = _Kept(2)
+
+
+_contents = _Kept(32)  # of all threads
+_lock = threading.Lock()  # for it
+_mine = _Threads()
+_leaders: set[int] = set()  # processes that lead a run: their BLAS threads are not for workers to limit
+_limited: set[int] = set()
+
+
+def _kept_evaluator(task: Task) -> "Callable[[Lease], Answer] | list[str]":
+    """What evaluates leases of this generation, or the hashes of what is missing for it."""
+    with _lock:
+        for key, content in task.contents.items():
+            _contents[key] = content
+        if task.needs in _mine.evaluators:
+            return _mine.evaluators[task.needs]
+        missing = [key for key in task.needs if key not in _contents]
+        if missing:
+            return missing
+        problem, body, *aside = [_contents[key] for key in task.needs]
+    key = task.needs[0]
+    if key not in _mine.problems:
+        _mine.problems[key] = pickle.loads(problem)
+    if os.getpid() not in _leaders | _limited:
+        threads.limit(1)
+        _limited.add(os.getpid())
+    loaded, generation = _mine.problems[key], pickle.loads(body, buffers=aside)
+    kept = _Direct(loaded, generation) if loaded.timeout is None else _InChild(loaded, generation)
+    _mine.evaluators[task.needs] = kept
+    return kept
+
+
+class _Direct:
+    """Evaluates in this thread."""
+
+    def __init__(self, problem: Any, generation: Any) -> None:
+        self._evaluator = evaluator(problem, generation)
+
+    def __call__(self, lease: Lease) -> Answer:
+        return "records", pack(self._evaluator(lease.start, lease.stop))
+
+
+class _InChild:
+    """Evaluates in a child process that is ended when a simulation takes too long, or nobody asks."""
+
+    def __init__(self, problem: Any, generation: Any) -> None:
+        self._problem, self._generation = problem, generation
+        self._engine: ProcessesEngine | None = None
+        self._lock = threading.Lock()
+        self._idle = threading.Timer(0, self.close)
+
+    def __call__(self, lease: Lease) -> Answer:
+        self._idle.cancel()
+        with self._lock:
+            if self._engine is None:
+                self._engine = ProcessesEngine(self._problem, 1, start="spawn", cores=1)
+                self._engine.begin(self._generation)
+            while not self._engine.capacity(False):
+                self._engine.poll(1.0)
+            self._engine.submit(lease)
+            while not (reports := self._engine.poll(1.0)):
+                pass
+        self._idle = threading.Timer(_PATIENCE, self.close)
+        self._idle.daemon = True
+        self._idle.start()
+        (report,) = reports
+        return ("lost", report) if isinstance(report, Lost) else ("records", pack(report))
+
+    def close(self) -> None:
+        """End the child."""
+        with self._lock:
+            if self._engine:
+                self._engine.close(0)
+            self._engine = None
