@@ -9,6 +9,7 @@ import concurrent.futures
 import json
 import logging
 import os
+import pickle
 import time
 import uuid
 import warnings
@@ -176,12 +177,17 @@ class _Cluster:
         return self._n
 
     def submit(self, task: Task, done: Done) -> Callable[[], bool]:
-        """Submit the task under a key that nobody else has."""
+        """Submit the task, under a key that nobody else has.
+
+        It travels as bytes that a worker unpickles into the answer: a scheduler or worker without
+        mpiabc would break down on a message that has to be understood before it is a task.
+        """
         self._sent += 1
+        order = pickle.dumps(_Call(task))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")
             future = self._client.submit(
-                work, task, key=f"mpiabc-{self._run}-{self._sent}", pure=False, retries=0
+                pickle.loads, order, key=f"mpiabc-{self._run}-{self._sent}", pure=False, retries=0
             )
         self._client.loop.add_callback(_fetch, future, done)
         return lambda: self._take_back(future)
@@ -227,10 +233,10 @@ class _Cluster:
             return f"Dask gave it up: {error}"
         if isinstance(error, _CANCELLED):  # distributed's own is one; we have taken nothing back
             raise self._gone() from None
-        if "No module named 'mpiabc" in f"{error} {error.__cause__}":
+        if isinstance(error, ImportError | AttributeError):
             raise SchedulerError(
-                f"the Dask scheduler or a worker at {self._address} is without mpiabc: install mpiabc "
-                f"{__version__} there, best the whole environment of this process"
+                f"a Dask worker of {self._address} is without mpiabc {__version__} ({error}): start workers "
+                "in the environment of this process"
             ) from error
         raise SchedulerError(f"a Dask task failed: {type(error).__name__}: {error}") from error
 
@@ -248,6 +254,16 @@ class _Cluster:
         self._client.close()
         if cluster is not None:
             cluster.close()
+
+
+class _Call:
+    """Unpickled, it is what `work` returns."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return work, (self._task,)
 
 
 async def _fetch(future: Any, done: Done) -> None:
