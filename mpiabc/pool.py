@@ -101,7 +101,7 @@ def _sent(value: Any, what: str) -> np.ndarray:
         ) from error
 
 
-class RemoteTraceback(Exception):
+class RemoteTraceback(Exception):  # noqa: N818
     """The traceback of a worker, as text."""
 
     def __init__(self, told: str) -> None:

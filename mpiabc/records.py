@@ -111,7 +111,7 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
     generation, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
-    tries_size, failures_size, payload_size = sizes
+    tries_size, failures_size, _ = sizes
     at = _HEADER.size
     if len(buffer) != at + 8 * m * (3 + d + k) + (stop - start) + sum(sizes):
         raise ValueError(f"a record buffer of {len(buffer)} bytes does not fit its header")

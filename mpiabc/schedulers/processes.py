@@ -32,7 +32,7 @@ import cloudpickle
 from mpiabc.errors import SchedulerError
 from mpiabc.generation import Evaluator, Generation, evaluator
 from mpiabc.records import Lease, Records, pack, unpack
-from mpiabc.schedulers import threads
+from mpiabc.schedulers import parcels, threads
 from mpiabc.schedulers.base import Lost
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
@@ -106,14 +106,14 @@ class ProcessesEngine:
         self._start = (_Forked if is_forked else _Spawned)(problem, where, share)
         self._selector = selectors.DefaultSelector()
         self._generation = -1
-        self._order = b""
+        self._parts: parcels.Parts = []
         self._births = 0
         self._children = [self._new_child() for _ in range(n)]
 
     def begin(self, generation: Generation) -> None:
         """Start on a generation; each child hears of it with its first lease."""
         self._generation = generation.index
-        self._order = cloudpickle.dumps(("generation", generation))
+        self._parts = parcels.parts(generation)
 
     def is_ready(self) -> bool:
         """Whether any child has come up."""
@@ -127,7 +127,7 @@ class ProcessesEngine:
         """Give the lease to the child with the fewest."""
         child = max(self._children, key=lambda child: self._room(child, 2))
         if child.generation != self._generation:
-            child.send(self._order)
+            child.send(cloudpickle.dumps(("generation", child.orders.message(self._parts))))
             child.generation = self._generation
         child.leases.append(lease)
         child.send(cloudpickle.dumps(("lease", lease)))
@@ -237,6 +237,7 @@ class _Child:
         self.connection = connection
         self.leases: list[Lease] = []
         self.generation = -1
+        self.orders = parcels.Sender()
         self.is_ready = isinstance(process, _ForkedProcess)
 
     def close(self) -> None:
@@ -410,6 +411,7 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
 def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluator]) -> None:
     evaluate: Evaluator | None = None
     leases: deque[Lease] = deque()
+    orders = parcels.Receiver()
     cut = float("inf")
     while True:
         while not leases or connection.poll():
@@ -419,7 +421,7 @@ def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluat
             elif kind == "cancel":
                 cut = content
             elif kind == "generation":
-                evaluate, cut = make_evaluator(content), float("inf")
+                evaluate, cut = make_evaluator(orders.generation(content)), float("inf")
         lease = leases.popleft()
         assert evaluate is not None  # its generation comes before a lease
         if lease.generation != evaluate.generation.index or lease.start >= cut:

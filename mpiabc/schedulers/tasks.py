@@ -6,7 +6,6 @@ none answers "missing", and its task goes out again with them. So both travel on
 whichever tasks it gets, and no place has to say which worker is which.
 """
 
-import hashlib
 import itertools
 import os
 import pickle
@@ -20,18 +19,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-import cloudpickle
 import numpy as np
 
 from mpiabc.errors import SchedulerError
 from mpiabc.generation import evaluator
 from mpiabc.records import Lease, Records, pack, unpack
-from mpiabc.schedulers import threads
+from mpiabc.schedulers import parcels, threads
 from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
 from mpiabc.version import __version__
 
-_ASIDE = 4096  # bytes from which a buffer of a generation travels for itself, as others may share it
 _PATIENCE = 30.0  # seconds without a task after which a worker ends the child that it keeps for timeouts
 
 
@@ -95,9 +92,10 @@ class TasksEngine:
         self._out: dict[int, tuple[Lease, Callable[[], bool]]] = {}  # by number, the oldest first
         self._contents: dict[str, bytes] = {}
         self._unasked: dict[str, int] = {}  # copies of a content that tasks still bring along
-        self._problem = self._keep(travelling(problem))
+        content = travelling(problem)
+        self._problem = parcels.key(content)
+        self._keep([(self._problem, content)])
         self._generation = -1
-        self._needs: tuple[str, ...] = ()
 
     @property
     def workers(self) -> int:
@@ -107,17 +105,13 @@ class TasksEngine:
     def begin(self, generation: Any) -> None:
         """Start on a generation; tasks of the last one may still run."""
         self._generation = generation.index
-        before = self._contents
-        self._contents = {self._problem: before[self._problem]}
-        self._needs = (self._problem, *(self._keep(part, before) for part in _parts(generation)))
+        self._keep([(self._problem, self._contents[self._problem]), *parcels.parts(generation)])
 
-    def _keep(self, content: bytes, before: dict[str, bytes] | None = None) -> str:
-        """The hash of a content that tasks will need; new ones go along with the first tasks."""
-        key = hashlib.sha256(content).hexdigest()
-        self._contents[key] = content
-        if before is None or key not in before:
-            self._unasked[key] = self.workers
-        return key
+    def _keep(self, parts: parcels.Parts) -> None:
+        """What tasks will need; what they did not need before goes along with the first of them."""
+        self._needs = tuple(key for key, _ in parts)
+        self._contents = dict(parts)
+        self._unasked = {key: self._unasked.get(key, self.workers) for key in self._contents}
 
     def capacity(self, prefetch: bool) -> int:
         """A task for each worker, or two, and a few more."""
@@ -126,7 +120,7 @@ class TasksEngine:
 
     def submit(self, lease: Lease) -> None:
         """Send the lease off."""
-        carried = [key for key in self._needs if self._unasked[key] > 0]
+        carried = [key for key, n in self._unasked.items() if n > 0]
         for key in carried:
             self._unasked[key] -= 1
         self._send(lease, carried)
@@ -190,20 +184,6 @@ class TasksEngine:
             take_back()
         self._out.clear()
         self._place.close()
-
-
-def _parts(generation: Any) -> list[bytes]:
-    """A generation as bytes, then its large buffers: they may be those of the last one."""
-    aside: list[bytes] = []
-
-    def put_aside(buffer: pickle.PickleBuffer) -> bool:
-        is_large = buffer.raw().nbytes >= _ASIDE
-        if is_large:
-            aside.append(bytes(buffer.raw()))
-        return not is_large
-
-    body = cloudpickle.dumps(generation, protocol=5, buffer_callback=put_aside)
-    return [body, *aside]
 
 
 def _versions() -> tuple[tuple[str, str], ...]:
@@ -275,7 +255,7 @@ def _kept_evaluator(task: Task) -> "Callable[[Lease], Answer] | list[str]":
     if os.getpid() not in _leaders | _limited:
         threads.limit(1)
         _limited.add(os.getpid())
-    loaded, generation = _mine.problems[key], pickle.loads(body, buffers=aside)
+    loaded, generation = _mine.problems[key], parcels.joined(body, *aside)
     kept = _Direct(loaded, generation) if loaded.timeout is None else _InChild(loaded, generation)
     _mine.evaluators[task.needs] = kept
     return kept
