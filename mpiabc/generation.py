@@ -10,6 +10,7 @@ one is accepted (Klinger et al. 2018, doi:10.1007/978-3-319-99429-1_22).
 
 import os
 import platform
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -442,6 +443,8 @@ def _remote_traceback(error: BaseException) -> str:
 
 
 _real_exit = os._exit
+_catching = 0  # threads that are inside of `exits_caught`
+_count = threading.Lock()  # for it
 
 
 @contextmanager
@@ -450,6 +453,7 @@ def exits_caught() -> Iterator[None]:
 
     A process that a simulator forks leaves as it always did.
     """
+    global _catching
     pid = os.getpid()
 
     def leave(status: int) -> None:
@@ -457,8 +461,13 @@ def exits_caught() -> Iterator[None]:
             _real_exit(status)
         raise SystemExit(f"the simulator called os._exit({status})")
 
-    os._exit = leave  # type: ignore[assignment]
+    with _count:
+        _catching += 1
+        os._exit = leave  # type: ignore[assignment]
     try:
         yield
     finally:
-        os._exit = _real_exit
+        with _count:
+            _catching -= 1
+            if not _catching:
+                os._exit = _real_exit
