@@ -202,8 +202,8 @@ def work(task: Task) -> Answer:
     if theirs != mine:
         return "broken", f"{where} has {mine}, the leading process has {theirs}: use one environment"
     try:
-        kept = _kept_evaluator(task)
-        return ("missing", kept) if isinstance(kept, list) else kept(task.lease)
+        found = _evaluation(task)
+        return ("missing", found) if isinstance(found, list) else found(task.lease)
     except Exception:
         return "broken", f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
 
@@ -227,8 +227,7 @@ class _Threads(threading.local):
     """What each thread of a worker has for itself: evaluators are not shared."""
 
     def __init__(self) -> None:
-        self.problems = _Kept(2)
-        self.evaluators = _Kept(2)
+        self.evaluations = _Kept(2)  # of problems
 
 
 _contents = _Kept(32)  # of all threads
@@ -238,34 +237,43 @@ _leaders: set[int] = set()  # processes that lead a run: their BLAS threads are 
 _limited: set[int] = set()
 
 
-def _kept_evaluator(task: Task) -> "Callable[[Lease], Answer] | list[str]":
-    """What evaluates leases of this generation, or the hashes of what is missing for it."""
+def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
+    """What evaluates leases of the task's generation, or the hashes of what is missing for it."""
     with _lock:
-        for key, content in task.contents.items():
-            _contents[key] = content
-        if task.needs in _mine.evaluators:
-            return _mine.evaluators[task.needs]
-        missing = [key for key in task.needs if key not in _contents]
+        for name, content in task.contents.items():
+            _contents[name] = content
+        evaluation = _mine.evaluations.get(task.needs[0])
+        if evaluation and evaluation.needs == task.needs:
+            return evaluation
+        missing = [name for name in task.needs if name not in _contents]
         if missing:
             return missing
-        problem, body, *aside = [_contents[key] for key in task.needs]
-    key = task.needs[0]
-    if key not in _mine.problems:
-        _mine.problems[key] = pickle.loads(problem)
+        problem, body, *aside = [_contents[name] for name in task.needs]
+    if not evaluation:
+        evaluation = _mine.evaluations[task.needs[0]] = _opened(pickle.loads(problem))
+    evaluation.begin(parcels.joined(body, *aside))
+    evaluation.needs = task.needs
+    return evaluation
+
+
+def _opened(problem: Any) -> "_Direct | _InChild":
     if os.getpid() not in _leaders | _limited:
         threads.limit(1)
         _limited.add(os.getpid())
-    loaded, generation = _mine.problems[key], parcels.joined(body, *aside)
-    kept = _Direct(loaded, generation) if loaded.timeout is None else _InChild(loaded, generation)
-    _mine.evaluators[task.needs] = kept
-    return kept
+    return _Direct(problem) if problem.timeout is None else _InChild(problem)
 
 
 class _Direct:
     """Evaluates in this thread."""
 
-    def __init__(self, problem: Any, generation: Any) -> None:
-        self._evaluator = evaluator(problem, generation)
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, problem: Any) -> None:
+        self._problem = problem
+
+    def begin(self, generation: Any) -> None:
+        """Start on a generation."""
+        self._evaluator = evaluator(self._problem, generation)
 
     def __call__(self, lease: Lease) -> Answer:
         return "records", pack(self._evaluator(lease.start, lease.stop))
@@ -274,28 +282,40 @@ class _Direct:
 class _InChild:
     """Evaluates in a child process that is ended when a simulation takes too long, or nobody asks."""
 
-    def __init__(self, problem: Any, generation: Any) -> None:
-        self._problem, self._generation = problem, generation
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, problem: Any) -> None:
+        self._problem = problem
         self._engine: ProcessesEngine | None = None
         self._lock = threading.Lock()
         self._idle = threading.Timer(0, self.close)
 
+    def begin(self, generation: Any) -> None:
+        """Start on a generation."""
+        self._generation = generation
+        with self._lock:
+            if self._engine:
+                self._engine.begin(generation)
+
     def __call__(self, lease: Lease) -> Answer:
         self._idle.cancel()
         with self._lock:
-            if self._engine is None:
-                self._engine = ProcessesEngine(self._problem, 1, start="spawn", cores=1)
-                self._engine.begin(self._generation)
-            while not self._engine.capacity(False):
-                self._engine.poll(1.0)
-            self._engine.submit(lease)
-            while not (reports := self._engine.poll(1.0)):
-                pass
+            report = self._report(lease)
         self._idle = threading.Timer(_PATIENCE, self.close)
         self._idle.daemon = True
         self._idle.start()
-        (report,) = reports
         return ("lost", report) if isinstance(report, Lost) else ("records", pack(report))
+
+    def _report(self, lease: Lease) -> Records | Lost:
+        if self._engine is None:
+            self._engine = ProcessesEngine(self._problem, 1, start="spawn", cores=1)
+            self._engine.begin(self._generation)
+        while not self._engine.capacity(False):
+            self._engine.poll(1.0)
+        self._engine.submit(lease)
+        while not (reports := self._engine.poll(0.1)):
+            pass
+        return reports[0]
 
     def close(self) -> None:
         """End the child."""
