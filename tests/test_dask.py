@@ -32,22 +32,6 @@ def expected():
     return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
 
 
-@pytest.fixture(scope="module")
-def client():
-    """A client of a cluster on this machine, which gives a task up at the first death of its worker."""
-    try:
-        import dask
-        import distributed
-    except ImportError as error:
-        missing(str(error))
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
-
-
 @contextmanager
 def running(folder, workers, how=""):
     """The scheduler file of a cluster of its own, to which happens what `how` says, and its process."""
@@ -88,42 +72,45 @@ def told(output):
     return json.loads(line.removeprefix("DIGESTS"))
 
 
-def test_digest_is_that_of_serial_on_a_cluster_by_client_and_by_address(client, expected):
-    assert {v: program.digests(client, v) for v in program.VARIANTS} == expected
-    assert program.digests(client.scheduler.address, "scalar") == expected["scalar"]
+def test_digest_is_that_of_serial_on_a_cluster_by_client_and_by_address(dask_client, expected):
+    assert {v: program.digests(dask_client, v) for v in program.VARIANTS} == expected
+    assert program.digests(dask_client.scheduler.address, "scalar") == expected["scalar"]
 
 
-def test_nothing_is_left_on_the_scheduler(client, expected):
-    assert program.digests(schedulers.Dask(address=client.scheduler.address), "scalar") == expected["scalar"]
+def test_nothing_is_left_on_the_scheduler(dask_client, expected):
+    assert (
+        program.digests(schedulers.Dask(address=dask_client.scheduler.address), "scalar")
+        == expected["scalar"]
+    )
 
     def look(dask_scheduler):
         return [key for key in dask_scheduler.tasks if "mpiabc" in key], len(dask_scheduler.clients)
 
     end = time.monotonic() + 5
-    while client.run_on_scheduler(look) != ([], 2) and time.monotonic() < end:  # Dask's own, and ours
+    while dask_client.run_on_scheduler(look) != ([], 2) and time.monotonic() < end:  # Dask's own, and ours
         time.sleep(0.05)
-    assert client.run_on_scheduler(look) == ([], 2)
+    assert dask_client.run_on_scheduler(look) == ([], 2)
 
 
 @pytest.mark.parametrize("how", FAILURES)
-def test_failing_evaluation_ends_a_run_on_dask(how, client, tmp_path):
+def test_failing_evaluation_ends_a_run_on_dask(how, dask_client, tmp_path):
     def simulate(theta, rng, *, id):
         return go_wrong(how) if id.index == 30 else problems.gaussian(theta, rng)
 
     with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:30 failed on process") as error:
-        problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=client)
+        problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=dask_client)
     assert FAILURES[how] in str(error.value)
 
 
-def test_simulation_that_hangs_is_ended_on_dask(client, tmp_path):
+def test_simulation_that_hangs_is_ended_on_dask(dask_client, tmp_path):
     quiet = sampler(failing, thresholds=(3,)).run(tmp_path / "quiet.db", scheduler="serial")
     abc = sampler(sleeping, timeout=0.5, thresholds=(3,))
-    history = abc.run(tmp_path / "run.db", scheduler=client)
+    history = abc.run(tmp_path / "run.db", scheduler=dask_client)
     assert problems.digests(history) == problems.digests(quiet)
     assert {f.kind for f in history.failures} == {"timeout"}
 
 
-def test_worker_that_dies_of_an_evaluation_changes_nothing(client, tmp_path):
+def test_worker_that_dies_of_an_evaluation_changes_nothing(dask_client, tmp_path):
     """Dask gives the task up, so its evaluations go out again; the nanny brings another worker."""
     flag = tmp_path / "killed"
 
@@ -133,7 +120,7 @@ def test_worker_that_dies_of_an_evaluation_changes_nothing(client, tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
         return problems.gaussian(theta, rng)
 
-    history = problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=client)
+    history = problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=dask_client)
     assert flag.exists()
     quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
     assert problems.digests(history) == problems.digests(quiet)
@@ -271,7 +258,7 @@ def test_workers_that_cannot_work_end_the_run_with_a_word(workers, how, problem,
 
 
 def test_two_ways_to_a_cluster_are_refused(tmp_path):
-    with pytest.raises(mpiabc.SchedulerError, match="give one of client, scheduler_file and address"):
+    with pytest.raises(mpiabc.SchedulerError, match="give one of dask_client, scheduler_file and address"):
         problems.sampler().run(
             tmp_path / "run.db", scheduler=schedulers.Dask(address="tcp://a:1", scheduler_file="b.json")
         )
