@@ -67,7 +67,7 @@ def ours(make, n, seconds):
                 began = time.perf_counter()
                 history = toy.sampler(simulate, n).run(Path(folder) / "run.db", scheduler=scheduler)
                 walls.append(time.perf_counter() - began)
-            simulations = sum(population.simulations for population in history)
+                simulations = sum(population.simulations for population in history)
         return median(walls) / simulations * 1e6, counter.tasks / RUNS / simulations
 
 
@@ -86,9 +86,8 @@ def theirs(python, place, n, seconds):
 
 def main(python):
     """Print the table."""
-    print(
-        f"{'':<42}{'us/simulation':>14}{'efficiency':>12}{'tasks/simulation':>18}{'times ours':>12}{'aim':>10}"
-    )
+    heads = f"{'us/simulation':>14}{'efficiency':>12}{'tasks/simulation':>18}{'times ours':>12}{'aim':>10}"
+    print(f"{'':<42}{heads}")
     for place, make in [("Dask", dask), ("Futures", futures)]:
         for case, n, seconds in CASES:
             mine, tasks = ours(make, n, seconds)
