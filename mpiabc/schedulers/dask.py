@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _GLANCE = 1.0  # seconds between two questions how many workers there are
 _CONNECT = 5.0  # seconds for one attempt to connect, so that a scheduler file is read again meanwhile
+_MOST_AHEAD = 20  # tasks for each worker that a cluster which could grow gets to hold ready
 _PAUSE = 0.1  # seconds between two looks at a file
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
@@ -175,6 +176,15 @@ class _Cluster:
     def workers(self) -> int:
         """Threads of all workers, as of a second ago."""
         return self._n
+
+    def ahead(self, seconds: float) -> int:
+        """A few; on a cluster that grows with its work, as much as makes it grow by a worker or more."""
+        few = max(1, self._n // 4)
+        adaptive = getattr(self._client.cluster, "_adaptive", None)
+        if adaptive is None or not seconds:
+            return few
+        wanted = (self._n + few) * adaptive.target_duration / seconds
+        return few + int(min(wanted, _MOST_AHEAD * max(1, self._n)))
 
     def submit(self, task: Task, done: Done) -> Callable[[], bool]:
         """Submit the task, under a key that nobody else has.

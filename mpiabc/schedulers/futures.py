@@ -58,6 +58,10 @@ class _Executor:
         """As many as at the start."""
         return self._workers
 
+    def ahead(self, seconds: float) -> int:
+        """A few."""
+        return max(1, self._workers // 4)
+
     def submit(self, task: Task, done: Done) -> Callable[[], bool]:
         """Submit the task. Raises SchedulerError if the executor takes none."""
         try:

@@ -56,6 +56,10 @@ class Place(Protocol):
         """How many tasks run at once, as far as known."""
         ...
 
+    def ahead(self, seconds: float) -> int:
+        """Tasks, of so many seconds each, to hold ready beyond one for each worker."""
+        ...
+
     def submit(self, task: Task, done: Done) -> Callable[[], bool]:
         """Have `work(task)` called; `done` gets what comes of it, from any thread.
 
@@ -79,8 +83,8 @@ class Place(Protocol):
 class TasksEngine:
     """An engine whose leases are tasks.
 
-    A few more tasks are out than there are workers: the place holds them ready, and one that can grow
-    sees that more workers would be welcome.
+    More tasks are out than there are workers: the place holds them ready, and one that can grow sees
+    that more workers would be welcome.
     """
 
     def __init__(self, problem: Any, place: Place) -> None:
@@ -95,6 +99,7 @@ class TasksEngine:
         content = travelling(problem)
         self._problem = parcels.key(content)
         self._keep([(self._problem, content)])
+        self._seconds = 0.0  # of work in the last task
         self._generation = -1
 
     @property
@@ -116,7 +121,8 @@ class TasksEngine:
     def capacity(self, prefetch: bool) -> int:
         """A task for each worker, or two, and a few more."""
         n = self.workers
-        return max(0, (2 * n if prefetch else n) + max(1, n // 4) - len(self._out))
+        ahead = self._place.ahead(self._seconds)
+        return max(0, n + ahead + (n if prefetch else 0) - len(self._out))
 
     def submit(self, lease: Lease) -> None:
         """Send the lease off."""
@@ -154,7 +160,9 @@ class TasksEngine:
             return [Lost(lease, "a worker", self._place.explain(outcome))]
         kind, content = outcome
         if kind == "records":
-            return [unpack(content)]
+            records = unpack(content)
+            self._seconds = records.seconds
+            return [records]
         if kind == "lost":
             return [content]
         if kind == "missing":
