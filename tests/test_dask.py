@@ -258,7 +258,7 @@ def test_workers_that_cannot_work_end_the_run_with_a_word(workers, how, problem,
 
 
 def test_two_ways_to_a_cluster_are_refused(tmp_path):
-    with pytest.raises(mpiabc.SchedulerError, match="give one of dask_client, scheduler_file and address"):
+    with pytest.raises(mpiabc.SchedulerError, match="give one of client, scheduler_file and address"):
         problems.sampler().run(
             tmp_path / "run.db", scheduler=schedulers.Dask(address="tcp://a:1", scheduler_file="b.json")
         )

@@ -158,7 +158,7 @@ class _Connection:
 class _Cluster:
     """A Dask cluster as a place for tasks."""
 
-    target = 0.5
+    target = 1.0
 
     def __init__(self, client: Any, is_ours: bool, wait: float) -> None:
         self._library = _distributed()
