@@ -108,7 +108,7 @@ class _Connection:
             address = dask.config.get("scheduler-address", None)
         if address is None:
             cluster = self._library.LocalCluster(
-                n_workers=threads.cores(), threads_per_worker=1, dashboard_address=None
+                n_workers=threads.cores(), threads_per_worker=1, dashboard_address=":0"
             )
             return self._library.Client(cluster, set_as_default=False)
         while (client := self._by_address(address)) is None:

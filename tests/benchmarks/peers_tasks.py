@@ -43,7 +43,7 @@ def dask():
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield schedulers.Dask(client), Counter(client)

@@ -43,7 +43,7 @@ async def serve(make):
 
 
 def scheduler():
-    return distributed.Scheduler(port=0, dashboard=False, scheduler_file=FILE)
+    return distributed.Scheduler(port=0, dashboard=False, dashboard_address=":0", scheduler_file=FILE)
 
 
 def worker():
