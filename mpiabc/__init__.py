@@ -4,6 +4,7 @@ from mpiabc import schedulers
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import Gaussian, LocalGaussian
+from mpiabc.pool import Pool
 from mpiabc.population import Population
 from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
 from mpiabc.problem import Problem
@@ -26,6 +27,7 @@ __all__ = [
     "LogUniform",
     "Normal",
     "PNorm",
+    "Pool",
     "Population",
     "Prior",
     "Problem",

@@ -16,14 +16,13 @@ from mpiabc.generation import Generation
 from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.progress import Progress
 from mpiabc.records import Failure, Lease, Records, Status
-from mpiabc.schedulers.base import Engine, Lost
+from mpiabc.schedulers.base import Engine, Lost, target
 from mpiabc.signals import GRACE
 
 _AnyLedger = Ledger | SlotLedger
 
-_TARGET = 0.05  # seconds of work in a lease
-_LEAST = 0.0005  # seconds of work below which a message costs more than it carries
-_PREFETCH = 0.25  # seconds of work in a lease above which waiting for the next one costs nothing
+_LEAST = 0.01  # of the engine's target: less work costs more to send than to do
+_PREFETCH = 5.0  # times the engine's target: with more work, waiting for the next lease costs nothing
 _POLL = 0.05  # seconds between two looks at the clock and the signals
 _MOST_DEATHS = 10  # of workers on the same single evaluation, before it counts as failed
 _HURRY = 3.0  # seconds that a failure waits for the evaluations below it
@@ -34,7 +33,9 @@ _ALL_FAIL = 1000  # evaluations, all failed, after which going on is hopeless
 class Pace:
     """Lease sizes from the measured cost of an evaluation, a mean with a short memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: float = 0.05) -> None:
+        """target: seconds of work in a lease."""
+        self._target = target
         self._seconds = 0.0
         self._count = 0.0
 
@@ -53,12 +54,12 @@ class Pace:
         """Evaluations for the next lease, when about `expected` more are needed."""
         if not self.cost:
             return 1
-        fair = max(expected / (2 * workers), _LEAST / self.cost)
-        return max(1, int(min(_TARGET / self.cost, fair)))
+        fair = max(expected / (2 * workers), _LEAST * self._target / self.cost)
+        return max(1, int(min(self._target / self.cost, fair)))
 
     def is_quick(self, n: int) -> bool:
         """Whether workers should hold the next lease before they need it."""
-        return 0 < n * self.cost < _PREFETCH
+        return 0 < n * self.cost < _PREFETCH * self._target
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Driver:
         theta_of: Callable[[Generation, int], dict[str, float]] = lambda generation, id: {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.pace = Pace()
+        self.pace = Pace(target(engine))
         self._engine = engine
         self.limits = Limits() if limits is None else limits
         self._progress = Progress(is_live=False) if progress is None else progress

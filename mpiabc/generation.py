@@ -10,12 +10,13 @@ one is accepted (Klinger et al. 2018, doi:10.1007/978-3-319-99429-1_22).
 
 import os
 import platform
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +60,20 @@ def theta_of(problem: Problem, generation: Generation, id: int) -> dict[str, flo
     """The proposal of an evaluation; of the first one of a slot, if static."""
     theta = Evaluator(problem, generation).proposed(id // BLOCK).theta[id % BLOCK]
     return dict(zip(problem.prior.names, theta.tolist(), strict=True))
+
+
+def evaluator(
+    problem: Any,
+    generation: Any,
+    where: str | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Any:
+    """What turns leases of a generation into records: what the generation brings for it, or an Evaluator.
+
+    An order of another kind, as `Pool` gives, has a method `evaluator(where, watch)`.
+    """
+    make = getattr(generation, "evaluator", None)
+    return Evaluator(problem, generation, where, watch) if make is None else make(where, watch)
 
 
 class Evaluator:
@@ -428,6 +443,8 @@ def _remote_traceback(error: BaseException) -> str:
 
 
 _real_exit = os._exit
+_catching = 0  # threads that are inside of `exits_caught`
+_count = threading.Lock()  # for it
 
 
 @contextmanager
@@ -436,6 +453,7 @@ def exits_caught() -> Iterator[None]:
 
     A process that a simulator forks leaves as it always did.
     """
+    global _catching
     pid = os.getpid()
 
     def leave(status: int) -> None:
@@ -443,8 +461,13 @@ def exits_caught() -> Iterator[None]:
             _real_exit(status)
         raise SystemExit(f"the simulator called os._exit({status})")
 
-    os._exit = leave  # type: ignore[assignment]
+    with _count:
+        _catching += 1
+        os._exit = leave  # type: ignore[assignment]
     try:
         yield
     finally:
-        os._exit = _real_exit
+        with _count:
+            _catching -= 1
+            if not _catching:
+                os._exit = _real_exit

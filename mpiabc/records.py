@@ -68,6 +68,7 @@ class Records:
     tries: np.ndarray | None = None  # (stop - start, 2) int64: ids and simulations used by each slot
     failures: tuple[Failure, ...] = ()
     seconds: float = field(default=0.0, compare=False)
+    payload: bytes = b""  # what else came of them, where they are not evaluations: results of a `Pool`
 
     @property
     def lease(self) -> Lease:
@@ -78,7 +79,7 @@ class Records:
         return self.stop - self.start
 
 
-_HEADER = struct.Struct("<8qd")
+_HEADER = struct.Struct("<9qd")
 
 
 def pack(records: Records) -> bytes:
@@ -96,19 +97,23 @@ def pack(records: Records) -> bytes:
         k,
         len(tries),
         len(failures),
+        len(records.payload),
         records.seconds,
     )
     arrays = (records.ids, records.theta, records.distances, records.log_weights, records.summaries)
-    return b"".join([header, *(a.tobytes() for a in arrays), tries, records.status.tobytes(), failures])
+    return b"".join(
+        [header, *(a.tobytes() for a in arrays), tries, records.status.tobytes(), failures, records.payload]
+    )
 
 
 def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     """The inverse of `pack`; raises ValueError for a buffer that `pack` did not make."""
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
-    generation, start, stop, m, d, k, tries_size, failures_size, seconds = _HEADER.unpack_from(buffer)
+    generation, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
+    tries_size, failures_size, _ = sizes
     at = _HEADER.size
-    if len(buffer) != at + 8 * m * (3 + d + k) + tries_size + (stop - start) + failures_size:
+    if len(buffer) != at + 8 * m * (3 + d + k) + (stop - start) + sum(sizes):
         raise ValueError(f"a record buffer of {len(buffer)} bytes does not fit its header")
 
     def take(count: int, dtype: type = np.float64) -> np.ndarray:
@@ -124,7 +129,7 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     summaries = take(m * k).reshape(m, k)
     tries = take(tries_size // 8, np.int64).reshape(-1, 2) if tries_size else None
     status = take(stop - start, np.uint8)
-    failures = json.loads(bytes(buffer[at:])) if failures_size else ()
+    failures = json.loads(bytes(buffer[at : at + failures_size])) if failures_size else ()
     return Records(
         generation,
         start,
@@ -138,4 +143,5 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
         tries,
         tuple(Failure(**f) for f in failures),
         seconds,
+        bytes(buffer[at + failures_size :]),
     )

@@ -102,3 +102,24 @@ def mpi(request):
     """Each of the two MPIs in turn."""
     folder = environment_of(request.param)
     return Launcher(request.param, folder, folder)
+
+
+@pytest.fixture(scope="session")
+def dask_client():
+    """A client of a cluster on this machine, which gives a task up at the first death of its worker."""
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        missing(str(error))
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def pytest_collection_modifyitems(items):
+    """Tests on Dask in this process come last: it leaves threads, and with threads none is forked."""
+    items.sort(key=lambda item: "dask_client" in item.fixturenames)

@@ -105,7 +105,7 @@ def test_policy_on_error_holds_on_ranks(mpi, tmp_path):
 @pytest.mark.parametrize("how", FAILURES)
 def test_failing_evaluation_ends_a_run_in_processes(how, tmp_path):
     def simulate(theta, rng, *, id):
-        return _go_wrong(how) if id.index == 30 else problems.gaussian(theta, rng)
+        return go_wrong(how) if id.index == 30 else problems.gaussian(theta, rng)
 
     sampler = problems.sampler(simulate=simulate)
     with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:30 failed on process") as error:
@@ -113,7 +113,7 @@ def test_failing_evaluation_ends_a_run_in_processes(how, tmp_path):
     assert FAILURES[how] in str(error.value)
 
 
-def _go_wrong(how):
+def go_wrong(how):
     if how == "exception":
         raise RuntimeError("the pump broke")
     if how == "SystemExit":

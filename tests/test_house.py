@@ -15,7 +15,7 @@ FLOORS = [
     {"problem"},
     {"generation", "ledger"},
     {"driver", "schedulers", "store", "progress"},
-    {"smc"},
+    {"smc", "pool"},
     {"cli", "plots", "report", "adapters", "__init__"},
     {"__main__"},
 ]
@@ -64,7 +64,12 @@ def test_what_and_which_do_not_know_each_other():
 
 @pytest.mark.parametrize(
     ("library", "home"),
-    [("mpi4py", "schedulers/mpi.py"), ("sqlite3", "store.py"), ("subprocess", "schedulers/processes.py")],
+    [
+        ("mpi4py", "schedulers/mpi.py"),
+        ("sqlite3", "store.py"),
+        ("distributed", "schedulers/dask.py"),
+        ("subprocess", "schedulers/processes.py"),
+    ],
 )
 def test_each_foreign_engine_has_one_file(library, home):
     users = [

@@ -72,7 +72,11 @@ SETTINGS = {
     "threshold": _Setting(_threshold, "RULE", "quantile:0.5 (the default), listed:4,2,1 or constant:3"),
     "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default) or local"),
     "seed": _Setting(_whole, "SEED", "a non-negative whole number; drawn and kept if not given"),
-    "scheduler": _Setting(_text, "NAME", "auto (the default), serial, processes, mpi, mpi-static"),
+    "scheduler": _Setting(
+        _text,
+        "NAME",
+        "auto (the default), serial, processes, mpi, mpi-static, dask, tcp://..., file.json of Dask",
+    ),
     "store": _Setting(_text, "RUN.db", "the run's file, by default FILE with the ending .db, in this folder"),
     "overwrite": _Setting(_switch, "", "begin anew if the store holds a run"),
     "progress": _Setting(_switch, "", "a live line; by default on a terminal"),

@@ -1,11 +1,15 @@
 """Where evaluations run. A scheduler is given as an object or by its short name."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler
+from mpiabc.schedulers.dask import Dask
+from mpiabc.schedulers.futures import Futures
+from mpiabc.schedulers.map import Map
 from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
 from mpiabc.schedulers.processes import Processes
 from mpiabc.schedulers.redis import Redis, RedisStatic
@@ -15,9 +19,12 @@ from mpiabc.schedulers.together import Together
 
 __all__ = [
     "MPI",
+    "Dask",
     "Engine",
+    "Futures",
     "Lost",
     "MPIStatic",
+    "Map",
     "Processes",
     "Redis",
     "RedisStatic",
@@ -35,8 +42,14 @@ _BY_NAME: dict[str, Callable[[], Scheduler]] = {
     "mpi-static": MPIStatic,
     "redis": Redis,
     "redis-static": RedisStatic,
+    "dask": Dask,
 }
-_BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {"redis": Redis, "rediss": Redis}
+_BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {
+    "redis": Redis,
+    "rediss": Redis,
+    "tcp": lambda address: Dask(address=address),
+    "tls": lambda address: Dask(address=address),
+}
 
 
 def resolve(scheduler: Any) -> Scheduler:
@@ -49,13 +62,17 @@ def resolve(scheduler: Any) -> Scheduler:
         return _BY_SCHEME[scheduler.partition("://")[0]](scheduler)
     if isinstance(scheduler, list | tuple):
         return Several([resolve(part) for part in scheduler])
+    if isinstance(scheduler, str | os.PathLike) and os.fspath(scheduler).endswith(".json"):
+        return Dask(scheduler_file=scheduler)
+    if type(scheduler).__module__.startswith("distributed."):
+        return Dask(scheduler)
     if not isinstance(scheduler, str) and all(
         hasattr(scheduler, name) for name in ("open", "leads", "serve")
     ):
         return scheduler
     raise SchedulerError(
-        f'unknown scheduler {scheduler!r}: give "auto", {", ".join(map(repr, _BY_NAME))}, or an object '
-        "from mpiabc.schedulers"
+        f'unknown scheduler {scheduler!r}: give "auto", {", ".join(map(repr, _BY_NAME))}, the '
+        '"tcp://..." or scheduler file "....json" of a Dask cluster, or an object from mpiabc.schedulers'
     )
 
 

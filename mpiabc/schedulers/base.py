@@ -24,8 +24,15 @@ class Lost:
     is_returned: bool = False
 
 
+def target(engine: "Engine") -> float:
+    """Seconds of work in a lease that suit an engine: what it names as `target`, or a twentieth."""
+    return getattr(engine, "target", 0.05)
+
+
 class Engine(Protocol):
     """Workers that are up: they take leases of one generation after another.
+
+    One whose messages are dear may name, as its `target`, the seconds of work that a lease should have.
 
     All methods return at once but `poll`, which waits for a report at most `timeout` seconds.
     """

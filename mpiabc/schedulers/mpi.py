@@ -23,13 +23,11 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
-import cloudpickle
-
 from mpiabc.errors import RESUMABLE, Error, Interrupted, ProblemError, SchedulerError
-from mpiabc.generation import Evaluator, Generation
+from mpiabc.generation import Evaluator, Generation, evaluator
 from mpiabc.problem import differing_parts
 from mpiabc.records import Lease, Records, pack, unpack
-from mpiabc.schedulers import threads
+from mpiabc.schedulers import parcels, threads
 from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.serial import SerialEngine
@@ -413,6 +411,7 @@ class Ranks:
         self._ended: set[int] = set()
         self._where: dict[int, str] = {}
         self._generation = -1
+        self._orders = parcels.Sender()  # all ranks get the same messages
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
         hello = pickle.dumps((__version__, self._parts))
@@ -432,7 +431,7 @@ class Ranks:
     def begin(self, generation: Generation) -> None:
         """Send the generation to all: one that is busy reads it when it is free."""
         self._generation = generation.index
-        order = cloudpickle.dumps(generation)
+        order = self._orders.message(parcels.parts(generation))
         for rank in self._leases:
             self._wire.send(rank, GENERATION, order)
 
@@ -568,6 +567,7 @@ class _Rank:
         )
         self._leases: deque[Lease] = deque()
         self._evaluator: Evaluator | None = None
+        self._orders = parcels.Receiver()
         self._cut = float("inf")
         self._status: int | None = None
         self._is_signalled = self._is_leaving = False
@@ -609,8 +609,8 @@ class _Rank:
             if tag == LEASE:
                 self._leases.append(Lease(*_LEASE.unpack(content)))
             elif tag == GENERATION:
-                generation = cloudpickle.loads(content)
-                self._evaluator = Evaluator(self._problem, generation, self._where)
+                generation = self._orders.generation(content)
+                self._evaluator = evaluator(self._problem, generation, self._where)
                 if self._child:
                     self._child.begin(generation)
                 self._cut = float("inf")

@@ -30,9 +30,9 @@ from typing import Any
 import cloudpickle
 
 from mpiabc.errors import SchedulerError
-from mpiabc.generation import Evaluator, Generation
+from mpiabc.generation import Evaluator, Generation, evaluator
 from mpiabc.records import Lease, Records, pack, unpack
-from mpiabc.schedulers import threads
+from mpiabc.schedulers import parcels, threads
 from mpiabc.schedulers.base import Lost
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
@@ -107,14 +107,14 @@ class ProcessesEngine:
         self._start = (_Forked if is_forked else _Spawned)(problem, where, share)
         self._selector = selectors.DefaultSelector()
         self._generation = -1
-        self._order = b""
+        self._parts: parcels.Parts = []
         self._births = 0
         self._children = [self._new_child() for _ in range(n)]
 
     def begin(self, generation: Generation) -> None:
         """Start on a generation; each child hears of it with its first lease."""
         self._generation = generation.index
-        self._order = cloudpickle.dumps(("generation", generation))
+        self._parts = parcels.parts(generation)
 
     def is_ready(self) -> bool:
         """Whether any child has come up."""
@@ -128,7 +128,7 @@ class ProcessesEngine:
         """Give the lease to the child with the fewest."""
         child = max(self._children, key=lambda child: self._room(child, 2))
         if child.generation != self._generation:
-            child.send(self._order)
+            child.send(cloudpickle.dumps(("generation", child.orders.message(self._parts))))
             child.generation = self._generation
         child.leases.append(lease)
         child.send(cloudpickle.dumps(("lease", lease)))
@@ -238,6 +238,7 @@ class _Child:
         self.connection = connection
         self.leases: list[Lease] = []
         self.generation = -1
+        self.orders = parcels.Sender()
         self.is_ready = isinstance(process, _ForkedProcess)
 
     def close(self) -> None:
@@ -342,13 +343,7 @@ class _Spawned:
     """Starts children as new interpreters; they get the problem as their first message."""
 
     def __init__(self, problem: Any, where: str | None, cores: int) -> None:
-        try:
-            self._problem = cloudpickle.dumps((problem, where))
-        except Exception as error:
-            raise SchedulerError(
-                f"the problem cannot be sent to another process: {type(error).__name__}: {error}; "
-                'make what the simulator uses picklable, or use scheduler="serial" or "mpi"'
-            ) from error
+        self._problem = travelling((problem, where))
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_RANK_VARIABLES)}
         own = {"MPI4PY_RC_INITIALIZE": "0"}
         self._environment = inherited | own | threads.environment(cores)
@@ -370,6 +365,17 @@ class _Spawned:
         theirs.close()
         ours.send_bytes(self._problem)
         return _SpawnedProcess(popen), ours
+
+
+def travelling(problem: Any) -> bytes:
+    """The problem as bytes. Raises SchedulerError if it cannot be sent to another process."""
+    try:
+        return cloudpickle.dumps(problem)
+    except Exception as error:
+        raise SchedulerError(
+            f"the problem cannot be sent to another process: {type(error).__name__}: {error}; "
+            'make what the simulator uses picklable, or use scheduler="serial" or "mpi"'
+        ) from error
 
 
 def _pipe() -> tuple[Connection, Connection]:
@@ -398,7 +404,7 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
     with contextlib.suppress(EOFError, OSError):
         connection.send_bytes(b"H")
         try:
-            _work(connection, partial(Evaluator, problem, where=where, watch=watch))
+            _work(connection, partial(evaluator, problem, where=where, watch=watch))
         except (EOFError, OSError):
             raise
         except Exception:
@@ -406,8 +412,9 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
 
 
 def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluator]) -> None:
-    evaluator: Evaluator | None = None
+    evaluate: Evaluator | None = None
     leases: deque[Lease] = deque()
+    orders = parcels.Receiver()
     cut = float("inf")
     while True:
         while not leases or connection.poll():
@@ -417,13 +424,13 @@ def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluat
             elif kind == "cancel":
                 cut = content
             elif kind == "generation":
-                evaluator, cut = make_evaluator(content), float("inf")
+                evaluate, cut = make_evaluator(orders.generation(content)), float("inf")
         lease = leases.popleft()
-        assert evaluator is not None  # its generation comes before a lease
-        if lease.generation != evaluator.generation.index or lease.start >= cut:
+        assert evaluate is not None  # its generation comes before a lease
+        if lease.generation != evaluate.generation.index or lease.start >= cut:
             connection.send_bytes(b"S")
         else:
-            connection.send_bytes(b"R" + bytes(7) + pack(evaluator(lease.start, lease.stop)))
+            connection.send_bytes(b"R" + bytes(7) + pack(evaluate(lease.start, lease.stop)))
 
 
 def _follow_parent() -> None:

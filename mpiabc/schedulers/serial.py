@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Any
 
-from mpiabc.generation import Evaluator, Generation
+from mpiabc.generation import Generation, evaluator
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine
@@ -50,7 +50,7 @@ class SerialEngine:
     def begin(self, generation: Generation) -> None:
         """Start on a generation."""
         self._leases.clear()
-        self._evaluator = Evaluator(self._problem, generation, self._where)
+        self._evaluator = evaluator(self._problem, generation, self._where)
 
     def capacity(self, prefetch: bool) -> int:
         """One lease at a time: there is nobody to keep waiting."""

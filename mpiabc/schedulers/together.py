@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpiabc.records import Lease, Records
-from mpiabc.schedulers.base import Engine, Lost
+from mpiabc.schedulers.base import Engine, Lost, target
 
 
 class Backoff:
@@ -38,6 +38,7 @@ class Together:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = list(engines)
+        self.target = max(target(engine) for engine in engines)
 
     @property
     def workers(self) -> int:

@@ -1,0 +1,198 @@
+"""A pool for others: `map` on any scheduler, for emcee, dynesty and whoever takes a pool.
+
+A map of n items is a generation of n slots, each of which is accepted at its first try: what is known
+about leases, lost workers and batches of measured cost holds for it as for evaluations.
+"""
+
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from mpiabc.driver import Driver, Limits, Pace
+from mpiabc.errors import ProblemError, SchedulerError
+from mpiabc.generation import exits_caught
+from mpiabc.ledger import SlotLedger
+from mpiabc.records import Records, Status
+from mpiabc.schedulers import Engine, resolve
+from mpiabc.schedulers.base import target
+
+
+class Pool:
+    """The workers of a scheduler, for `pool.map(function, items)`.
+
+    To be used in a `with`. Where the scheduler has several processes running the same script, as under
+    MPI, the `with` gives None to all but the one that leads; these serve it, then leave the `with`.
+    """
+
+    def __init__(self, scheduler: Any = "auto") -> None:
+        self.scheduler = scheduler
+        self._engine: Engine | None = None
+        self._maps = 0
+        self._function = b""
+
+    def __enter__(self) -> "Pool | None":
+        place = resolve(self.scheduler)
+        if not place.leads():
+            place.serve(Anything())
+            return None
+        self._engine = place.open(Anything())
+        self._driver = Driver(self._engine, limits=Limits())
+        return self
+
+    def __exit__(self, kind: Any, *exception: Any) -> None:
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine.close(0 if kind is None else 1)
+
+    @property
+    def size(self) -> int:
+        """How many items are worked on at once, as far as known."""
+        return self._running().workers
+
+    def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
+        """The results of the function for all items, in order, like the builtin `map`.
+
+        If it raises for any of them, what it raised for the first of these is raised here, caused by the
+        worker's traceback. Function and items must be picklable, lambdas are. Items go to workers in
+        batches of measured cost, the function to each worker once.
+        """
+        engine = self._running()
+        items = list(zip(*iterables, strict=False))
+        if not items:
+            return []
+        batch = Batch(self._maps, _sent(function, "function"), _sent(items, "items"), len(items))
+        self._maps += 1
+        if self._function != batch.function.tobytes():
+            self._function = batch.function.tobytes()
+            self._driver.pace = Pace(target(engine))
+        outcomes: dict[int, list[tuple[Any, Any]]] = {}
+
+        def keep(records: Records) -> None:
+            for failure in records.failures:
+                raise SchedulerError(f"item {failure.index} of the map cannot be computed: {failure.error}")
+            outcomes[records.start] = cloudpickle.loads(records.payload)
+
+        self._driver.run(SlotLedger(batch.index, len(items)), batch, keep)  # type: ignore[arg-type]
+        results = [outcome for start in sorted(outcomes) for outcome in outcomes[start]]
+        for error, told in results:
+            if isinstance(error, _Raised):
+                raise error.error from RemoteTraceback(told)
+        return [result for result, _ in results]
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise SchedulerError("the pool is not open: use it inside `with mpiabc.Pool(...) as pool:`")
+        return self._engine
+
+
+def _sent(value: Any, what: str) -> np.ndarray:
+    """A value as bytes, in an array: what is equal to that of the last map need not travel again."""
+    try:
+        return np.frombuffer(cloudpickle.dumps(value), np.uint8)
+    except Exception as error:
+        raise ProblemError(
+            f"the {what} of the map cannot be sent to another process: {type(error).__name__}: {error}"
+        ) from error
+
+
+class RemoteTraceback(Exception):  # noqa: N818
+    """The traceback of a worker, as text."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__(f"\n{told.rstrip()}")
+
+
+@dataclass(frozen=True)
+class Anything:
+    """What a scheduler is opened for, in place of a problem: the function comes with each map."""
+
+    timeout: None = None
+    vectorized: bool = False
+    on_error: str = "raise"
+
+    def parts(self) -> dict[str, str]:
+        """Nothing that could differ between processes."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The order to compute one map, in place of a generation."""
+
+    index: int
+    function: np.ndarray  # pickled, uint8
+    items: np.ndarray  # all of them, pickled, uint8
+    size: int
+    epsilon: float = math.nan
+    is_static: bool = True
+
+    def evaluator(self, where: str | None = None, watch: Callable[[int], None] | None = None) -> "_Mapper":
+        """What computes items, in a worker."""
+        return _Mapper(self)
+
+
+# The workers' side.
+
+
+@dataclass(frozen=True)
+class _Raised:
+    error: BaseException
+
+
+_last: tuple[bytes, Any] = b"", None  # the function of the last map in this process
+
+
+class _Mapper:
+    """Computes the items of leases; a function that has come before is not unpickled again."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.generation = batch
+        self._items = cloudpickle.loads(batch.items.data)
+        self._function = _unpickled(batch.function.tobytes())
+
+    def __call__(self, start: int, stop: int) -> Records:
+        """The results of the items [start, stop), as the payload of records without rows."""
+        began = time.perf_counter()
+        with exits_caught():
+            outcomes = [self._outcome(i) for i in range(start, stop)]
+        none = np.empty(0)
+        return Records(
+            self.generation.index,
+            start,
+            stop,
+            np.full(stop - start, Status.ACCEPTED, np.uint8),
+            none.astype(np.int64),
+            none.reshape(0, 0),
+            none,
+            none,
+            none.reshape(0, 0),
+            seconds=time.perf_counter() - began,
+            payload=cloudpickle.dumps(outcomes),
+        )
+
+    def _outcome(self, i: int) -> tuple[Any, str]:
+        """The result of an item and "", or what it raised and the traceback; both can travel."""
+        try:
+            result = self._function(*self._items[i])
+            cloudpickle.dumps(result)
+        except (Exception, SystemExit) as error:
+            told = "".join(traceback.format_exception(error))
+            try:
+                cloudpickle.loads(cloudpickle.dumps(error))
+            except Exception:
+                error = RuntimeError(f"{type(error).__name__}: {error}")
+            return _Raised(error.with_traceback(None)), told
+        return result, ""
+
+
+def _unpickled(function: bytes) -> Any:
+    global _last
+    if _last[0] != function:
+        _last = function, cloudpickle.loads(function)
+    return _last[1]

@@ -1,0 +1,285 @@
+"""Evaluation on a Dask cluster: dask-mpi's, dask-jobqueue's, a local one, or any other.
+
+Dask moves tasks and says when a worker is gone; what is to be done about it the driver knows. Results
+are fetched by coroutines on the client's own loop, many at a time, so nothing polls and nothing blocks.
+"""
+
+import asyncio
+import concurrent.futures
+import json
+import logging
+import os
+import pickle
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mpiabc.errors import SchedulerError
+from mpiabc.schedulers import threads
+from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
+from mpiabc.version import __version__
+
+_log = logging.getLogger(__name__)
+
+_GLANCE = 1.0  # seconds between two questions how many workers there are
+_CONNECT = 5.0  # seconds for one attempt to connect, so that a scheduler file is read again meanwhile
+_MOST_AHEAD = 20  # tasks for each worker that a cluster which could grow gets to hold ready
+_PAUSE = 0.1  # seconds between two looks at a file
+_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+
+
+class Dask:
+    """The workers of a Dask cluster.
+
+    client: a `distributed.Client`, which stays open. Else the cluster is that of `address`, of a
+    `scheduler_file`, of Dask's own configuration (dask-mpi's `initialize()` sets it), or a new one with
+    all cores of this machine. wait: seconds for the file, the scheduler and the first worker, and for
+    another worker when the last one has gone.
+    """
+
+    is_static = False
+
+    def __init__(
+        self,
+        client: Any = None,
+        *,
+        scheduler_file: str | os.PathLike[str] | None = None,
+        address: str | None = None,
+        wait: float = 300.0,
+    ) -> None:
+        self.client = client
+        self.scheduler_file = scheduler_file
+        self.address = address
+        self.wait = wait
+
+    def __repr__(self) -> str:
+        given = (self.client, self.scheduler_file, self.address)
+        return f"Dask({next((repr(str(value)) for value in given if value is not None), '')})"
+
+    def leads(self) -> bool:
+        """Always."""
+        return True
+
+    def open(self, problem: Any) -> TasksEngine:
+        """Connect. Raises SchedulerError that says what was waited for, if that did not come."""
+        if sum(value is not None for value in (self.client, self.scheduler_file, self.address)) > 1:
+            raise SchedulerError("Dask(...): give one of client, scheduler_file and address")
+        if getattr(self.client, "asynchronous", False):
+            raise SchedulerError("Dask(client): the client is asynchronous, give one that is not")
+        client = self.client or _Connection(self.wait).client(self.scheduler_file, self.address)
+        try:
+            return TasksEngine(problem, _Cluster(client, self.client is None, self.wait))
+        except BaseException:
+            if self.client is None:
+                client.close()
+            raise
+
+    def serve(self, problem: Any) -> None:
+        """Nobody to serve."""
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise SchedulerError(f"Dask is not here ({error}): install `mpiabc[dask]`") from None
+    return distributed
+
+
+class _Connection:
+    """Attempts to reach a cluster, until a time is over."""
+
+    def __init__(self, wait: float) -> None:
+        self._library = _distributed()
+        self._wait = wait
+        self._end = time.monotonic() + wait
+        self._told = ""
+
+    def client(self, file: Any, address: str | None) -> Any:
+        """A client of the cluster that was named, or of the one that this process can find or start."""
+        if file is not None:
+            return self._by_file(Path(file))
+        if address is None:
+            import dask
+
+            address = dask.config.get("scheduler-address", None)
+        if address is None:
+            cluster = self._library.LocalCluster(
+                n_workers=threads.cores(), threads_per_worker=1, dashboard_address=":0"
+            )
+            return self._library.Client(cluster, set_as_default=False)
+        while (client := self._by_address(address)) is None:
+            self._await(
+                f"a Dask scheduler at {address}", "nobody answers there; start one, or check the address"
+            )
+        return client
+
+    def _by_file(self, file: Path) -> Any:
+        while True:
+            try:
+                address = json.loads(file.read_text())["address"]
+            except FileNotFoundError:
+                hint = "it does not exist; start the scheduler that writes it, or check the path"
+            except (ValueError, KeyError, TypeError):
+                hint = "it holds no scheduler address; it is half-written, or another file"
+            except OSError as error:
+                hint = f"it cannot be read ({error.strerror})"
+            else:
+                if client := self._by_address(address):
+                    return client
+                hint = f"it names {address}, where nobody answers; if that scheduler has ended, delete it"
+            self._await(f"the Dask scheduler file {file}", hint)
+
+    def _by_address(self, address: str) -> Any:
+        """A client, or None if nobody answers within a few seconds."""
+        left = max(0.5, min(_CONNECT, self._end - time.monotonic()))
+        try:
+            return self._library.Client(address, timeout=left, set_as_default=False)
+        except ValueError as error:
+            raise SchedulerError(f"{address!r} is no address of a Dask scheduler: {error}") from None
+        except (OSError, TimeoutError) as error:
+            _log.debug("no Dask scheduler at %s: %s", address, error)
+            return None
+
+    def _await(self, what: str, hint: str) -> None:
+        """Pause; say what is awaited; raise SchedulerError when the time is over."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise SchedulerError(f"waited {self._wait:g} s for {what}: {hint}")
+        if hint != self._told:
+            _log.warning("waiting for %s, at most %.0f s more (%s)", what, left, hint)
+            self._told = hint
+        time.sleep(min(left, _PAUSE))
+
+
+class _Cluster:
+    """A Dask cluster as a place for tasks."""
+
+    target = 1.0
+
+    def __init__(self, client: Any, is_ours: bool, wait: float) -> None:
+        self._library = _distributed()
+        self._client = client
+        self._is_ours = is_ours
+        self._wait = wait
+        self._run = uuid.uuid4().hex  # two runs on one scheduler must never share a key
+        self._sent = 0
+        self._asked = -_GLANCE
+        self._n = 0
+        self._seen = time.monotonic()  # when there was a worker, or no need of one
+        self._is_told = False
+        self._glance()
+
+    def workers(self) -> int:
+        """Threads of all workers, as of a second ago."""
+        return self._n
+
+    def ahead(self, seconds: float) -> int:
+        """A few; on a cluster that grows with its work, as much as makes it grow by a worker or more."""
+        few = max(1, self._n // 4)
+        adaptive = getattr(self._client.cluster, "_adaptive", None)
+        if adaptive is None or not seconds:
+            return few
+        wanted = (self._n + few) * adaptive.target_duration / seconds
+        return few + int(min(wanted, _MOST_AHEAD * max(1, self._n)))
+
+    def submit(self, task: Task, done: Done) -> Callable[[], bool]:
+        """Submit the task, under a key that nobody else has.
+
+        It travels as bytes that a worker unpickles into the answer: a scheduler or worker without
+        mpiabc would break down on a message that has to be understood before it is a task.
+        """
+        self._sent += 1
+        order = pickle.dumps(_Call(task))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            future = self._client.submit(
+                pickle.loads, order, key=f"mpiabc-{self._run}-{self._sent}", pure=False, retries=0
+            )
+        self._client.loop.add_callback(_fetch, future, done)
+        return lambda: self._take_back(future)
+
+    def _take_back(self, future: Any) -> bool:
+        if self._client.status == "running":
+            future.cancel()
+        return True
+
+    def attend(self, waiting: int) -> None:
+        """Count the workers; raise SchedulerError if there are none for too long, or no scheduler."""
+        if self._client.status != "running":
+            raise self._gone()
+        now = time.monotonic()
+        if now - self._asked >= _GLANCE:
+            self._glance()
+        if self._n or not waiting:
+            self._seen, self._is_told = now, False
+        elif now - self._seen > self._wait:
+            raise SchedulerError(
+                f"no Dask worker has joined {self._address} for {self._wait:g} s: start workers, and look at "
+                "their logs; what was finished is kept: run the same command again"
+            )
+        elif now - self._seen > _GLANCE and not self._is_told:
+            self._is_told = True
+            _log.warning("waiting for a Dask worker to join %s, at most %.0f s", self._address, self._wait)
+
+    def _glance(self) -> None:
+        self._asked = time.monotonic()
+        try:
+            self._n = sum(self._client.nthreads().values())
+        except (OSError, *_CANCELLED) as error:
+            raise self._gone() from error
+
+    @property
+    def _address(self) -> str:
+        scheduler = self._client.scheduler
+        return scheduler.address if scheduler else "its scheduler"
+
+    def explain(self, error: BaseException) -> str:
+        """Workers that died are a loss; anything else ends the run."""
+        if isinstance(error, self._library.scheduler.KilledWorker):
+            return f"Dask gave it up: {error}"
+        if isinstance(error, _CANCELLED):  # distributed's own is one; we have taken nothing back
+            raise self._gone() from None
+        if isinstance(error, ImportError | AttributeError):
+            raise SchedulerError(
+                f"a Dask worker of {self._address} is without mpiabc {__version__} ({error}): start workers "
+                "in the environment of this process"
+            ) from error
+        raise SchedulerError(f"a Dask task failed: {type(error).__name__}: {error}") from error
+
+    def _gone(self) -> SchedulerError:
+        return SchedulerError(
+            f"the Dask scheduler {self._address} has gone or was restarted; what was finished is kept: run "
+            "the same command again when it is up"
+        )
+
+    def close(self) -> None:
+        """Leave the scheduler without a trace of us, and close what we have opened."""
+        if not self._is_ours:
+            return
+        cluster = self._client.cluster
+        self._client.close()
+        if cluster is not None:
+            cluster.close()
+
+
+class _Call:
+    """Unpickled, it is what `work` returns."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return work, (self._task,)
+
+
+async def _fetch(future: Any, done: Done) -> None:
+    """Wait for a task on the client's loop, and pass on what it brings."""
+    try:
+        outcome = await future
+    except BaseException as error:
+        outcome = error
+    done(outcome)

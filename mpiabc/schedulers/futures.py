@@ -1,0 +1,94 @@
+"""Evaluation in any executor of the `concurrent.futures` kind."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from mpiabc.errors import SchedulerError
+from mpiabc.schedulers import threads
+from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
+
+
+class Futures:
+    """The workers of an executor: ProcessPoolExecutor, ThreadPoolExecutor, loky's, mpi4py's.
+
+    The executor stays open. workers: how many tasks it runs at once, if it does not tell.
+    """
+
+    is_static = False
+
+    def __init__(self, executor: Any, *, workers: int | None = None) -> None:
+        self.executor = executor
+        self.workers = workers
+
+    def __repr__(self) -> str:
+        return f"Futures({type(self.executor).__name__})"
+
+    def leads(self) -> bool:
+        """Always."""
+        return True
+
+    def open(self, problem: Any) -> TasksEngine:
+        """Take the executor into service. Raises SchedulerError if it is none."""
+        if not callable(getattr(self.executor, "submit", None)):
+            raise SchedulerError(f"Futures({self.executor!r}): give an executor, which has submit(f, ...)")
+        return TasksEngine(problem, _Executor(self.executor, self.workers or size(self.executor)))
+
+    def serve(self, problem: Any) -> None:
+        """Nobody to serve."""
+
+
+def size(executor: Any) -> int:
+    """How many tasks an executor runs at once: what it says, else the cores of this machine."""
+    told = (getattr(executor, name, None) for name in ("num_workers", "_max_workers"))
+    return next((n for n in told if isinstance(n, int) and n > 0), threads.cores())
+
+
+class _Executor:
+    """An executor as a place for tasks."""
+
+    target = 0.03
+
+    def __init__(self, executor: Any, workers: int) -> None:
+        self._executor = executor
+        self._workers = workers
+
+    def workers(self) -> int:
+        """As many as at the start."""
+        return self._workers
+
+    def ahead(self, seconds: float) -> int:
+        """A few."""
+        return max(1, self._workers // 4)
+
+    def submit(self, task: Task, done: Done) -> Callable[[], bool]:
+        """Submit the task. Raises SchedulerError if the executor takes none."""
+        try:
+            future = self._executor.submit(work, task)
+        except RuntimeError as error:  # BrokenExecutor is one
+            raise self._broken(error) from error
+        future.add_done_callback(partial(_pass_on, done))
+        return future.cancel
+
+    def attend(self, waiting: int) -> None:
+        """Executors tell by their futures that they are gone."""
+
+    def explain(self, error: BaseException) -> str:
+        """A task raises nothing, so an error is the executor's."""
+        raise self._broken(error) from error
+
+    def _broken(self, error: BaseException) -> SchedulerError:
+        told = f"{type(error).__name__}: {error}".rstrip(": ")
+        return SchedulerError(
+            f"the {type(self._executor).__name__} takes no more work ({told}); what was finished is kept: "
+            "run the same command again"
+        )
+
+    def close(self) -> None:
+        """The executor is the user's."""
+
+
+def _pass_on(done: Done, future: Future) -> None:
+    if not future.cancelled():
+        done(future.exception() or future.result())

@@ -1,0 +1,95 @@
+"""Evaluation by any `map`: rounds of slots, a call for each round."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mpiabc.errors import SchedulerError
+from mpiabc.schedulers import threads
+from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
+
+_TASKS = 4  # for each worker in a round, so that quick ones can take more of them
+
+
+class Map:
+    """A function like the builtin `map`: a pool's, a cluster's, or the builtin itself.
+
+    Scheduling is static, as in `mpi-static`: slots go out in rounds, and a round ends with its slowest.
+    workers: how many calls run at once, if the map's pool does not tell: 1 for the builtin, else as many
+    as this machine has cores.
+    """
+
+    is_static = True
+
+    def __init__(self, map: Callable[..., Iterable[Any]], *, workers: int | None = None) -> None:
+        self.map = map
+        self.workers = workers
+
+    def __repr__(self) -> str:
+        return f"Map({getattr(self.map, '__qualname__', repr(self.map))})"
+
+    def leads(self) -> bool:
+        """Always."""
+        return True
+
+    def open(self, problem: Any) -> TasksEngine:
+        """Take the map into service. Raises SchedulerError if it cannot be called."""
+        if not callable(self.map):
+            raise SchedulerError(f"Map({self.map!r}): give a function like the builtin map")
+        return TasksEngine(problem, _Rounds(self.map, self.workers or _size(self.map)))
+
+    def serve(self, problem: Any) -> None:
+        """Nobody to serve."""
+
+
+def _size(function: Any) -> int:
+    """How many calls a map makes at once: what its pool says, 1 for the builtin, else the cores."""
+    told = getattr(getattr(function, "__self__", None), "_processes", None)
+    return 1 if function is map else told if isinstance(told, int) else threads.cores()
+
+
+class _Rounds:
+    """A map as a place for tasks: it gets all that have come together when the engine is polled."""
+
+    target = 0.2
+
+    def __init__(self, function: Callable[..., Iterable[Any]], workers: int) -> None:
+        self._map = function
+        self._n = 1 if workers == 1 else _TASKS * workers
+        self._tasks: list[tuple[Task, Done]] = []
+
+    def workers(self) -> int:
+        """Tasks in a round."""
+        return self._n
+
+    def ahead(self, seconds: float) -> int:
+        """None: a round is a round."""
+        return 0
+
+    def submit(self, task: Task, done: Done) -> Callable[[], bool]:
+        """Keep the task for the next round."""
+        self._tasks.append((task, done))
+        return lambda: True
+
+    def attend(self, waiting: int) -> None:
+        """Make a round. Raises SchedulerError if it fails, or brings not as many answers as tasks."""
+        if not self._tasks:
+            return
+        tasks, self._tasks = self._tasks, []
+        try:
+            answers: list[Answer] = list(self._map(work, [task for task, _ in tasks]))
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise SchedulerError(
+                f"the map failed ({told}); what was finished is kept: run the same command again"
+            ) from error
+        if len(answers) != len(tasks):
+            raise SchedulerError(f"the map gave {len(answers)} results for {len(tasks)} items")
+        for (_, done), answer in zip(tasks, answers, strict=True):
+            done(answer)
+
+    def explain(self, error: BaseException) -> str:
+        """Never asked: a round that fails ends the run."""
+        raise SchedulerError(str(error))
+
+    def close(self) -> None:
+        """The pool behind the map is the user's."""

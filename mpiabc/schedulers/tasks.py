@@ -1,0 +1,333 @@
+"""Leases as tasks, for places that run functions and know nothing of us: executors, Dask, maps.
+
+The leading side comes first, the workers' side below it. A task names the problem and the generation
+by a hash of their bytes. The first tasks bring the bytes along, one for each worker; a worker that got
+none answers "missing", and its task goes out again with them. So both travel once to each worker,
+whichever tasks it gets, and no place has to say which worker is which.
+"""
+
+import itertools
+import os
+import pickle
+import platform
+import queue
+import sys
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from mpiabc.errors import SchedulerError
+from mpiabc.generation import evaluator
+from mpiabc.records import Lease, Records, pack, unpack
+from mpiabc.schedulers import parcels, threads
+from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.processes import ProcessesEngine, travelling
+from mpiabc.version import __version__
+
+_PATIENCE = 30.0  # seconds without a task after which a worker ends the child that it keeps for timeouts
+
+
+class Task(NamedTuple):
+    """What `work` is called with."""
+
+    versions: tuple[tuple[str, str], ...]
+    needs: tuple[str, ...]  # hashes of the problem, the generation, and the generation's large buffers
+    contents: dict[str, bytes]  # those of them that come along
+    lease: Lease
+
+
+#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, or "broken" and why.
+Answer = tuple[str, Any]
+
+Done = Callable[[Answer | BaseException], None]
+
+
+class Place(Protocol):
+    """Where tasks run."""
+
+    target: float  # seconds of work that make the trip of a task worth while
+
+    def workers(self) -> int:
+        """How many tasks run at once, as far as known."""
+        ...
+
+    def ahead(self, seconds: float) -> int:
+        """Tasks, of so many seconds each, to hold ready beyond one for each worker."""
+        ...
+
+    def submit(self, task: Task, done: Done) -> Callable[[], bool]:
+        """Have `work(task)` called; `done` gets what comes of it, from any thread.
+
+        Returns what takes the task back: true if it will not be run.
+        """
+        ...
+
+    def attend(self, waiting: int) -> None:
+        """A look at the place, often, with so many tasks out. Raises SchedulerError if it is gone."""
+        ...
+
+    def explain(self, error: BaseException) -> str:
+        """Why a task that ended so is lost. Raises SchedulerError if that ends the run."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        ...
+
+
+class TasksEngine:
+    """An engine whose leases are tasks.
+
+    More tasks are out than there are workers: the place holds them ready, and one that can grow sees
+    that more workers would be welcome.
+    """
+
+    def __init__(self, problem: Any, place: Place) -> None:
+        _leaders.add(os.getpid())
+        self.target = place.target
+        self._place = place
+        self._arrived: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
+        self._numbers = itertools.count()
+        self._out: dict[int, tuple[Lease, Callable[[], bool]]] = {}  # by number, the oldest first
+        self._contents: dict[str, bytes] = {}
+        self._unasked: dict[str, int] = {}  # copies of a content that tasks still bring along
+        content = travelling(problem)
+        self._problem = parcels.key(content)
+        self._keep([(self._problem, content)])
+        self._seconds = 0.0  # of work in the last task
+        self._generation = -1
+
+    @property
+    def workers(self) -> int:
+        """As many as the place has now, at least 1."""
+        return max(1, self._place.workers())
+
+    def begin(self, generation: Any) -> None:
+        """Start on a generation; tasks of the last one may still run."""
+        self._generation = generation.index
+        self._keep([(self._problem, self._contents[self._problem]), *parcels.parts(generation)])
+
+    def _keep(self, parts: parcels.Parts) -> None:
+        """What tasks will need; what they did not need before goes along with the first of them."""
+        self._needs = tuple(key for key, _ in parts)
+        self._contents = dict(parts)
+        self._unasked = {key: self._unasked.get(key, self.workers) for key in self._contents}
+
+    def capacity(self, prefetch: bool) -> int:
+        """A task for each worker, or two, and a few more."""
+        n = self.workers
+        ahead = self._place.ahead(self._seconds)
+        return max(0, n + ahead + (n if prefetch else 0) - len(self._out))
+
+    def submit(self, lease: Lease) -> None:
+        """Send the lease off."""
+        carried = [key for key, n in self._unasked.items() if n > 0]
+        for key in carried:
+            self._unasked[key] -= 1
+        self._send(lease, carried)
+
+    def _send(self, lease: Lease, carried: list[str]) -> None:
+        number = next(self._numbers)
+        contents = {key: self._contents[key] for key in carried}
+        task = Task(_versions(), self._needs, contents, lease)
+        self._out[number] = lease, self._place.submit(task, partial(self._note, number))
+
+    def _note(self, number: int, outcome: Answer | BaseException) -> None:
+        self._arrived.put((number, outcome))
+
+    def poll(self, timeout: float) -> list[Records | Lost]:
+        """What has come in; sleeps until something does."""
+        self._place.attend(len(self._out))
+        reports: list[Records | Lost] = []
+        try:
+            arrival = self._arrived.get(timeout=timeout)
+            while True:
+                reports += self._take(*arrival)
+                arrival = self._arrived.get_nowait()
+        except queue.Empty:
+            return reports
+
+    def _take(self, number: int, outcome: Answer | BaseException) -> list[Records | Lost]:
+        if number not in self._out:
+            return []  # it was taken back
+        lease, _ = self._out.pop(number)
+        if isinstance(outcome, BaseException):
+            return [Lost(lease, "a worker", self._place.explain(outcome))]
+        kind, content = outcome
+        if kind == "records":
+            records = unpack(content)
+            self._seconds = records.seconds
+            return [records]
+        if kind == "lost":
+            return [content]
+        if kind == "missing":
+            if lease.generation == self._generation:
+                self._send(lease, content)
+            return []
+        raise SchedulerError(content)
+
+    def waiting(self) -> list[Lease]:
+        """None: what waits does so in one queue for all, as far as known."""
+        return []
+
+    def cancel(self, cut: float) -> None:
+        """Take back what lies above the cut, but not what has probably begun: the oldest tasks."""
+        for number in list(self._out)[self.workers :]:
+            lease, take_back = self._out[number]
+            if (lease.generation != self._generation or lease.start >= cut) and take_back():
+                del self._out[number]
+
+    def busy(self) -> int:
+        """Workers that have a task."""
+        return min(len(self._out), self.workers)
+
+    def close(self, status: int) -> None:
+        """Take all tasks back."""
+        for _, take_back in self._out.values():
+            take_back()
+        self._out.clear()
+        self._place.close()
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    """What must be the same on both sides, of all that could differ."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return (("mpiabc", __version__), ("Python", python), ("NumPy", np.__version__))
+
+
+# The workers' side.
+
+
+def work(task: Task) -> Answer:
+    """Evaluate a lease, wherever this is."""
+    where = f"process {os.getpid()} on {platform.node()}"
+    theirs, mine = (" and ".join(map(" ".join, versions)) for versions in (task.versions, _versions()))
+    if theirs != mine:
+        return "broken", f"{where} has {mine}, the leading process has {theirs}: use one environment"
+    try:
+        found = _evaluation(task)
+        return ("missing", found) if isinstance(found, list) else found(task.lease)
+    except Exception:
+        return "broken", f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
+
+
+class _Kept(OrderedDict):
+    """The last few of what was put in; what falls out is closed, if it can be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        while len(self) > self._most:
+            _, old = self.popitem(last=False)
+            getattr(old, "close", lambda: None)()
+
+
+class _Threads(threading.local):
+    """What each thread of a worker has for itself: evaluators are not shared."""
+
+    def __init__(self) -> None:
+        self.evaluations = _Kept(2)  # of problems
+
+
+_contents = _Kept(32)  # of all threads
+_lock = threading.Lock()  # for it
+_mine = _Threads()
+_leaders: set[int] = set()  # processes that lead a run: their BLAS threads are not for workers to limit
+_limited: set[int] = set()
+
+
+def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
+    """What evaluates leases of the task's generation, or the hashes of what is missing for it."""
+    with _lock:
+        for name, content in task.contents.items():
+            _contents[name] = content
+        evaluation = _mine.evaluations.get(task.needs[0])
+        if evaluation and evaluation.needs == task.needs:
+            return evaluation
+        missing = [name for name in task.needs if name not in _contents]
+        if missing:
+            return missing
+        problem, body, *aside = [_contents[name] for name in task.needs]
+    if not evaluation:
+        evaluation = _mine.evaluations[task.needs[0]] = _opened(pickle.loads(problem))
+    evaluation.begin(parcels.joined(body, *aside))
+    evaluation.needs = task.needs
+    return evaluation
+
+
+def _opened(problem: Any) -> "_Direct | _InChild":
+    if os.getpid() not in _leaders | _limited:
+        threads.limit(1)
+        _limited.add(os.getpid())
+    return _Direct(problem) if problem.timeout is None else _InChild(problem)
+
+
+class _Direct:
+    """Evaluates in this thread."""
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, problem: Any) -> None:
+        self._problem = problem
+
+    def begin(self, generation: Any) -> None:
+        """Start on a generation."""
+        self._evaluator = evaluator(self._problem, generation)
+
+    def __call__(self, lease: Lease) -> Answer:
+        return "records", pack(self._evaluator(lease.start, lease.stop))
+
+
+class _InChild:
+    """Evaluates in a child process that is ended when a simulation takes too long, or nobody asks."""
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, problem: Any) -> None:
+        self._problem = problem
+        self._engine: ProcessesEngine | None = None
+        self._lock = threading.Lock()
+        self._idle = threading.Timer(0, self.close)
+
+    def begin(self, generation: Any) -> None:
+        """Start on a generation."""
+        self._generation = generation
+        with self._lock:
+            if self._engine:
+                self._engine.begin(generation)
+
+    def __call__(self, lease: Lease) -> Answer:
+        self._idle.cancel()
+        with self._lock:
+            report = self._report(lease)
+        self._idle = threading.Timer(_PATIENCE, self.close)
+        self._idle.daemon = True
+        self._idle.start()
+        return ("lost", report) if isinstance(report, Lost) else ("records", pack(report))
+
+    def _report(self, lease: Lease) -> Records | Lost:
+        if self._engine is None:
+            self._engine = ProcessesEngine(self._problem, 1, start="spawn", cores=1)
+            self._engine.begin(self._generation)
+        while not self._engine.capacity(False):
+            self._engine.poll(1.0)
+        self._engine.submit(lease)
+        while not (reports := self._engine.poll(0.1)):
+            pass
+        return reports[0]
+
+    def close(self) -> None:
+        """End the child."""
+        with self._lock:
+            if self._engine:
+                self._engine.close(0)
+            self._engine = None

@@ -1,0 +1,69 @@
+"""A Dask cluster of processes forked from this one, which all start at once; from then on it is hurt.
+
+    python -m tests.programs.dask_cluster FILE WORKERS [kill|without|older]
+
+kill: every second a worker is killed and another one joins. without: workers cannot import mpiabc.
+older: workers have another version of mpiabc. Ends with its standard input.
+"""
+
+import asyncio
+import os
+import random
+import select
+import signal
+import sys
+
+import distributed
+
+import mpiabc.schedulers.tasks as tasks
+
+FILE, WORKERS, HOW = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
+
+
+class WithoutMpiabc:
+    """Finds no mpiabc."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "mpiabc":
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+def forked(make):
+    """The process id of a child that runs a server until it ends."""
+    pid = os.fork()
+    if not pid:
+        asyncio.run(serve(make))
+        os._exit(0)
+    return pid
+
+
+async def serve(make):
+    async with make() as server:
+        await server.finished()
+
+
+def scheduler():
+    return distributed.Scheduler(port=0, dashboard=False, dashboard_address=":0", scheduler_file=FILE)
+
+
+def worker():
+    if HOW == "without":
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mpiabc"]:
+            del sys.modules[name]
+        sys.meta_path.insert(0, WithoutMpiabc())
+    if HOW == "older":
+        tasks.__version__ = "0.0.1"
+    return distributed.Worker(scheduler_file=FILE, nthreads=1, memory_limit=0, dashboard=False)
+
+
+if __name__ == "__main__":
+    alone, workers = forked(scheduler), [forked(worker) for _ in range(WORKERS)]
+    rng, killed = random.Random(1), 0
+    while not select.select([sys.stdin], [], [], 1.0)[0]:
+        if HOW == "kill":
+            os.kill(workers.pop(rng.randrange(len(workers))), signal.SIGKILL)
+            workers.append(forked(worker))
+            killed += 1
+    for pid in [alone, *workers]:
+        os.kill(pid, signal.SIGKILL)
+    print("KILLED", killed)

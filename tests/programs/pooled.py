@@ -1,0 +1,29 @@
+"""What a pool must do, on the scheduler that is named; prints what came of it in the process that leads."""
+
+import sys
+
+import mpiabc
+
+
+def divide(x, y):
+    return x / y
+
+
+def main(scheduler):
+    with mpiabc.Pool(scheduler) as pool:
+        if pool is None:
+            sys.stdout.write("SERVED\n")
+            return
+        squares = pool.map(lambda x: x * x, range(1000))
+        quotients = pool.map(divide, [6, 8], [2, 4])
+        try:
+            pool.map(divide, [1, 1, 1], [1, 0, 0])
+        except ZeroDivisionError as error:
+            told = f"{error} {'in divide' in str(error.__cause__)}"
+        again = pool.map(divide, (6,), (2,))
+    is_right = squares == [x * x for x in range(1000)]
+    sys.stdout.write(f"LED {is_right} {quotients} {told} {again}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

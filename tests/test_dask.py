@@ -1,0 +1,264 @@
+"""Dask: the same digest on any cluster, whatever happens to its workers; a clear end when it goes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import mpiabc
+from mpiabc import schedulers
+from tests import problems
+from tests.conftest import ROOT, environment, environment_of, missing
+from tests.programs import digests as program
+from tests.test_conformance import FAILURES, go_wrong
+from tests.test_timeout import failing, sampler, sleeping
+
+# Dask leaves sockets and event loops to the garbage collector when a cluster dies under it.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+
+
+@contextmanager
+def running(folder, workers, how=""):
+    """The scheduler file of a cluster of its own, to which happens what `how` says, and its process."""
+    file = folder / "my_scheduler.json"
+    job = subprocess.Popen(
+        [sys.executable, "-m", "tests.programs.dask_cluster", file, str(workers), how],
+        cwd=ROOT,
+        env=environment(**QUIET),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    job.scheduler_file = file
+    with job:
+        try:
+            yield job
+        finally:
+            job.stdin.close()
+
+
+def quiet_digests(folder):
+    """What `tests.programs.slow` comes to, computed here without its sleeps."""
+    return problems.digests(problems.sampler(200).run(folder / "quiet.db", scheduler="serial"))
+
+
+def slow(store, file):
+    """A process that makes the run of `tests.programs.slow`."""
+    command = [sys.executable, "-m", "tests.programs.slow", store, file]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(**QUIET), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def told(output):
+    """The digests that a program has printed."""
+    (line,) = [line for line in output.splitlines() if line.startswith("DIGESTS")]
+    return json.loads(line.removeprefix("DIGESTS"))
+
+
+def test_digest_is_that_of_serial_on_a_cluster_by_client_and_by_address(dask_client, expected):
+    assert {v: program.digests(dask_client, v) for v in program.VARIANTS} == expected
+    assert program.digests(dask_client.scheduler.address, "scalar") == expected["scalar"]
+
+
+def test_nothing_is_left_on_the_scheduler(dask_client, expected):
+    assert (
+        program.digests(schedulers.Dask(address=dask_client.scheduler.address), "scalar")
+        == expected["scalar"]
+    )
+
+    def look(dask_scheduler):
+        return [key for key in dask_scheduler.tasks if "mpiabc" in key], len(dask_scheduler.clients)
+
+    end = time.monotonic() + 5
+    while dask_client.run_on_scheduler(look) != ([], 2) and time.monotonic() < end:  # Dask's own, and ours
+        time.sleep(0.05)
+    assert dask_client.run_on_scheduler(look) == ([], 2)
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_failing_evaluation_ends_a_run_on_dask(how, dask_client, tmp_path):
+    def simulate(theta, rng, *, id):
+        return go_wrong(how) if id.index == 30 else problems.gaussian(theta, rng)
+
+    with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:30 failed on process") as error:
+        problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=dask_client)
+    assert FAILURES[how] in str(error.value)
+
+
+def test_simulation_that_hangs_is_ended_on_dask(dask_client, tmp_path):
+    quiet = sampler(failing, thresholds=(3,)).run(tmp_path / "quiet.db", scheduler="serial")
+    abc = sampler(sleeping, timeout=0.5, thresholds=(3,))
+    history = abc.run(tmp_path / "run.db", scheduler=dask_client)
+    assert problems.digests(history) == problems.digests(quiet)
+    assert {f.kind for f in history.failures} == {"timeout"}
+
+
+def test_worker_that_dies_of_an_evaluation_changes_nothing(dask_client, tmp_path):
+    """Dask gives the task up, so its evaluations go out again; the nanny brings another worker."""
+    flag = tmp_path / "killed"
+
+    def simulate(theta, rng, *, id):
+        if id == (1, 40) and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return problems.gaussian(theta, rng)
+
+    history = problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=dask_client)
+    assert flag.exists()
+    quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(quiet)
+
+
+def test_workers_killed_every_second_and_others_that_join_change_nothing(tmp_path):
+    with (
+        running(tmp_path, 3, "kill") as cluster,
+        slow(tmp_path / "run.db", cluster.scheduler_file) as job,
+    ):
+        output, errors = job.communicate(timeout=100)
+        cluster.stdin.close()
+        killed = int(cluster.stdout.read().split()[-1])
+    assert job.returncode == 0, errors
+    assert killed >= 3
+    assert told(output) == quiet_digests(tmp_path)
+
+
+def test_scheduler_that_goes_ends_the_run_and_the_same_command_goes_on(tmp_path):
+    with running(tmp_path, 2) as cluster:
+        job = slow(tmp_path / "run.db", cluster.scheduler_file)
+        end = time.monotonic() + 60
+        while not _committed(tmp_path / "run.db") and time.monotonic() < end:
+            time.sleep(0.05)
+    with job:
+        _, errors = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "has gone or was restarted" in errors.splitlines()[-1]
+    assert _committed(tmp_path / "run.db") in (1, 2)
+    (tmp_path / "my_scheduler.json").unlink()
+    with (  # another one; the run waits for its file
+        running(tmp_path, 2) as cluster,
+        slow(tmp_path / "run.db", cluster.scheduler_file) as job,
+    ):
+        output, errors = job.communicate(timeout=60)
+    assert job.returncode == 0, errors
+    assert told(output) == quiet_digests(tmp_path)
+
+
+def _committed(store):
+    try:
+        return len(mpiabc.open(store))
+    except mpiabc.StoreError:
+        return 0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_digest_is_that_of_serial_on_dask_mpi_by_its_scheduler_file(workers, tmp_path, expected):
+    """The command of the README; the client is started first, and waits for file and workers."""
+    file = tmp_path / "my_scheduler.json"
+    cluster = subprocess.Popen(
+        dask_mpi(workers + 1, "--scheduler-file", file),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert {v: program.digests(str(file), v) for v in program.VARIANTS} == expected
+    finally:
+        cluster.terminate()
+        cluster.wait(20)
+
+
+def dask_mpi(ranks, *arguments):
+    """The documented command, with the MPI of this environment."""
+    folder = environment_of("mpich")
+    if not (folder / "dask-mpi").exists():
+        missing("dask-mpi is not installed")
+    options = [
+        "--worker-class",
+        "distributed.Worker",
+        "--nthreads",
+        "1",
+        "--memory-limit",
+        "0",
+        "--no-dashboard",
+    ]
+    return [str(c) for c in [folder / "mpirun", "-n", ranks, folder / "dask-mpi", *options, *arguments]]
+
+
+@pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+def test_digest_is_that_of_serial_where_dask_mpi_was_initialized_in_the_script(mpi, expected):
+    job = mpi.run(4, "-m", "tests.programs.dask_inside")
+    assert job.returncode == 0, job.stdout
+    assert told(job.stdout) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "it does not exist"),
+        ("", "it holds no scheduler address"),
+        ('{"type": "Scheduler", "id": "Sched', "it holds no scheduler address"),
+        ('{"address": "tcp://127.0.0.1:9"}', "it names tcp://127.0.0.1:9, where nobody answers"),
+    ],
+    ids=["missing", "empty", "half-written", "stale"],
+)
+def test_scheduler_file_that_leads_nowhere_is_named_after_a_time(content, problem, tmp_path, caplog):
+    file = tmp_path / "my_scheduler.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(
+        mpiabc.SchedulerError, match=f"waited 0.7 s for the Dask scheduler file {file}: {problem}"
+    ):
+        problems.sampler().run(tmp_path / "run.db", scheduler=schedulers.Dask(scheduler_file=file, wait=0.7))
+    assert content or f"waiting for the Dask scheduler file {file}" in caplog.text
+    assert not Path(tmp_path / "run.db").exists()
+
+
+def test_address_without_a_scheduler_is_named_after_a_time(tmp_path):
+    dask = schedulers.Dask(address="tcp://127.0.0.1:9", wait=0.7)
+    with pytest.raises(
+        mpiabc.SchedulerError, match=r"waited 0.7 s for a Dask scheduler at tcp://127.0.0.1:9"
+    ):
+        problems.sampler().run(tmp_path / "run.db", scheduler=dask)
+
+
+@pytest.mark.parametrize(
+    ("workers", "how", "problem"),
+    [
+        (0, "", "no Dask worker has joined tcp://.* for 2 s: start workers"),
+        (1, "without", "a Dask worker of tcp://.* is without mpiabc .*No module named 'mpiabc'"),
+        (1, "older", r"has mpiabc 0\.0\.1 .*, the leading process has mpiabc .*: use one environment"),
+    ],
+    ids=["none", "without mpiabc", "another version"],
+)
+def test_workers_that_cannot_work_end_the_run_with_a_word(workers, how, problem, tmp_path):
+    with running(tmp_path, workers, how) as cluster:
+        while not cluster.scheduler_file.exists():
+            time.sleep(0.05)
+        dask = schedulers.Dask(scheduler_file=cluster.scheduler_file, wait=2)
+        with pytest.raises(mpiabc.SchedulerError, match=problem):
+            problems.sampler().run(tmp_path / "run.db", scheduler=dask)
+
+
+def test_two_ways_to_a_cluster_are_refused(tmp_path):
+    with pytest.raises(mpiabc.SchedulerError, match="give one of client, scheduler_file and address"):
+        problems.sampler().run(
+            tmp_path / "run.db", scheduler=schedulers.Dask(address="tcp://a:1", scheduler_file="b.json")
+        )

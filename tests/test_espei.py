@@ -1,0 +1,62 @@
+"""ESPEI, unchanged, as a client of a Dask cluster that our PBS script starts.
+
+Installing ESPEI takes minutes and 700 MB, too much for every pass of CI: its environment (`.venv-espei`)
+is made, and kept, where MPIABC_TEST_ESPEI=1 asks for it; elsewhere the test is skipped and says so.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, environment, missing
+
+PACKAGES = ("espei==0.9.1", "dask-mpi", "mpi4py", "mpich")
+
+
+@pytest.fixture(scope="module")
+def bin():
+    """The folder of executables of an environment with ESPEI."""
+    folder = ROOT / ".venv-espei"
+    mark = folder / "complete"
+    if not mark.exists() or mark.read_text() != " ".join(PACKAGES):
+        if os.environ.get("MPIABC_TEST_ESPEI") != "1":
+            pytest.skip("no environment with ESPEI: MPIABC_TEST_ESPEI=1 makes one")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", *PACKAGES]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode:
+            missing(f"cannot install ESPEI: {done.stderr.strip().splitlines()[-1]}")
+        mark.write_text(" ".join(PACKAGES))
+    return folder / "bin"
+
+
+def test_espei_has_the_same_trace_alone_and_on_the_cluster_of_the_pbs_script(bin, tmp_path):
+    """The script runs in an environment like that of PBS: a working folder and a file of nodes."""
+    traces = {}
+    for how in ("alone", "cluster"):
+        folder = tmp_path / how
+        shutil.copytree(ROOT / "examples" / "espei", folder)
+        (folder / "nodes").write_text("localhost\n" * 3)
+        settings = folder / "espei.yaml"
+        command = ["bash", ROOT / "jobscripts" / "espei-dask.pbs"]
+        if how == "alone":
+            settings.write_text(settings.read_text().replace("my_scheduler.json", "null"))
+            command = ["espei", "--input", settings]
+        variables = {
+            "PATH": f"{bin}:{os.environ['PATH']}",
+            "PBS_O_WORKDIR": str(folder),
+            "PBS_NODEFILE": str(folder / "nodes"),
+        }
+        job = subprocess.run(
+            command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=120
+        )
+        assert job.returncode == 0, job.stdout + job.stderr
+        assert ("2 workers have joined" in job.stdout) == (how == "cluster")
+        assert not (folder / "my_scheduler.json").exists()
+        traces[how] = np.load(folder / "trace.npy")
+    assert traces["alone"].shape == (8, 20, 1)  # chains, iterations, parameters
+    assert np.array_equal(traces["alone"], traces["cluster"])

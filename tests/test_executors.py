@@ -1,0 +1,177 @@
+"""Any executor and any map: the same digest, failures and timeouts as anywhere, a clear end if it breaks."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+import mpiabc
+from mpiabc import schedulers
+from tests import problems
+from tests.conftest import missing
+from tests.programs import digests as program
+from tests.test_conformance import FAILURES, go_wrong
+from tests.test_timeout import failing, sampler, sleeping
+
+
+def spawned():
+    return multiprocessing.get_context("spawn")
+
+
+@contextmanager
+def loky():
+    try:
+        from loky import get_reusable_executor
+    except ImportError as error:
+        missing(str(error))
+    executor = get_reusable_executor(max_workers=2)
+    yield executor
+    executor.shutdown()
+
+
+DYNAMIC = {
+    "processes": lambda: ProcessPoolExecutor(2, mp_context=spawned()),
+    "threads": lambda: ThreadPoolExecutor(3),
+    "loky": loky,
+}
+
+
+@contextmanager
+def builtin():
+    yield map
+
+
+@contextmanager
+def pool(method):
+    with spawned().Pool(2) as workers:
+        yield getattr(workers, method)
+
+
+STATIC = {"builtin": builtin, "map": lambda: pool("map"), "imap": lambda: pool("imap")}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+
+
+@pytest.fixture
+def expected_static(mpi):
+    """The digests of static scheduling on a rank."""
+    job = mpi.run(1, "-m", "tests.programs.digests", "mpi-static")
+    (line,) = [line for line in job.stdout.splitlines() if line.startswith("DIGESTS")]
+    found = json.loads(line.removeprefix("DIGESTS"))
+    return {variant: found[f"mpi-static, {variant}"] for variant in program.VARIANTS}
+
+
+@pytest.mark.parametrize("executor", DYNAMIC)
+def test_digest_is_that_of_serial_in_any_executor(executor, expected):
+    with DYNAMIC[executor]() as running:
+        scheduler = schedulers.Futures(running)
+        assert {v: program.digests(scheduler, v) for v in program.VARIANTS} == expected
+
+
+@pytest.mark.parametrize(("ranks", "how"), [(1, "comm"), (3, "comm"), (3, "pool")])
+def test_digest_is_that_of_serial_in_executors_of_mpi4py(mpi, ranks, how, expected):
+    runner = ["-m", "mpi4py.futures"] if how == "pool" else []
+    job = mpi.run(ranks, *runner, "-m", "tests.programs.executors", how)
+    assert job.returncode == 0, job.stdout
+    (line,) = [line for line in job.stdout.splitlines() if line.startswith("DIGESTS")]
+    assert json.loads(line.removeprefix("DIGESTS")) == expected
+
+
+@pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+def test_digest_is_that_of_static_scheduling_in_any_map(expected_static):
+    for make in STATIC.values():
+        with make() as function:
+            scheduler = schedulers.Map(function)
+            assert {v: program.digests(scheduler, v) for v in program.VARIANTS} == expected_static
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_failing_evaluation_ends_a_run_in_an_executor(how, tmp_path):
+    def simulate(theta, rng, *, id):
+        return go_wrong(how) if id.index == 30 else problems.gaussian(theta, rng)
+
+    abc = problems.sampler(simulate=simulate)
+    for scheduler in (schedulers.Futures(ThreadPoolExecutor(2)), schedulers.Map(map)):
+        is_dynamic = not scheduler.is_static
+        with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:30 failed on process") as error:
+            abc.run(tmp_path / f"{is_dynamic}.db", scheduler=scheduler)
+        assert FAILURES[how] in str(error.value)
+
+
+def test_simulation_that_hangs_is_ended_in_an_executor(tmp_path):
+    """By a child of the worker, as anywhere; the worker itself goes on."""
+    quiet = sampler(failing, thresholds=(3,)).run(tmp_path / "quiet.db", scheduler="serial")
+    with ThreadPoolExecutor(2) as executor:
+        history = sampler(sleeping, timeout=0.5, thresholds=(3,)).run(
+            tmp_path / "run.db", scheduler=schedulers.Futures(executor)
+        )
+    assert problems.digests(history) == problems.digests(quiet)
+    assert {f.kind for f in history.failures} == {"timeout"}
+
+
+def test_broken_executor_ends_the_run_with_a_word_and_the_same_command_goes_on(tmp_path):
+    """A process pool cannot replace a worker that was killed; what was finished is kept."""
+    flag = tmp_path / "killed"
+
+    def simulate(theta, rng, *, id):
+        if id == (1, 40) and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return problems.gaussian(theta, rng)
+
+    abc = problems.sampler(simulate=simulate)
+    with ProcessPoolExecutor(2, mp_context=spawned()) as executor:
+        with pytest.raises(mpiabc.SchedulerError, match=r"takes no more work .*run the same command again"):
+            abc.run(tmp_path / "run.db", scheduler=schedulers.Futures(executor))
+        with pytest.raises(mpiabc.SchedulerError, match="takes no more work"):
+            abc.run(tmp_path / "run.db", scheduler=schedulers.Futures(executor))
+    assert len(mpiabc.open(tmp_path / "run.db")) == 1
+    with ProcessPoolExecutor(2, mp_context=spawned()) as executor:
+        history = abc.run(tmp_path / "run.db", scheduler=schedulers.Futures(executor))
+    quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(quiet)
+
+
+def test_bad_places_are_refused_at_once(tmp_path):
+    abc = problems.sampler()
+    for scheduler, told in [
+        (schedulers.Futures(7), r"Futures\(7\): give an executor"),
+        (schedulers.Map(7), r"Map\(7\): give a function"),
+        (schedulers.Map(lambda f, items: []), "the map gave 0 results for"),
+        (schedulers.Map(lambda f: []), "the map failed .TypeError"),
+    ]:
+        with pytest.raises(mpiabc.SchedulerError, match=told):
+            abc.run(tmp_path / "run.db", scheduler=scheduler)
+
+
+def test_problem_travels_once_to_each_worker_and_not_with_each_task(tmp_path):
+    """Counted where it is unpickled, in threads, each of which keeps its own."""
+    opened = _Counted.opened = []
+    abc = problems.sampler(simulate=_Counted())
+    with ThreadPoolExecutor(2) as executor:
+        abc.run(tmp_path / "run.db", scheduler=schedulers.Futures(executor))
+    assert 1 <= len(opened) <= 2
+
+
+class _Counted:
+    """A simulator that notes each time that it is unpickled."""
+
+    opened: list = []
+
+    def __call__(self, theta, rng):
+        time.sleep(0.0005)
+        return problems.gaussian(theta, rng)
+
+    def __setstate__(self, state):
+        self.opened.append(1)
+
+    def __getstate__(self):
+        return {"some": "state"}

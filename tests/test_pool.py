@@ -1,0 +1,164 @@
+"""A pool for others: results in order, exceptions as they were, on every scheduler; emcee as a client."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import mpiabc
+from mpiabc import schedulers
+from tests.conftest import ROOT, environment, missing
+
+PLACES = {
+    "serial": schedulers.Serial(),
+    "processes": schedulers.Processes(2),
+    "spawned": schedulers.Processes(2, start="spawn"),
+    "map": schedulers.Map(map),
+}
+
+
+def half(x):
+    return x / 2
+
+
+@pytest.fixture(params=[*PLACES, "threads"])
+def place(request):
+    """Each of the places in turn."""
+    if request.param != "threads":
+        yield PLACES[request.param]
+        return
+    with ThreadPoolExecutor(2) as executor:
+        yield schedulers.Futures(executor)
+
+
+def test_results_come_in_order(place):
+    with mpiabc.Pool(place) as pool:
+        assert pool.map(half, range(300)) == [x / 2 for x in range(300)]
+        assert pool.map(lambda x, y: (y, x), "abc", range(9)) == [(0, "a"), (1, "b"), (2, "c")]
+        assert pool.map(half, []) == []
+        assert pool.size >= 1
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_results_come_in_order_on_dask(dask_client):
+    with mpiabc.Pool(dask_client) as pool:
+        assert pool.map(half, range(300)) == [x / 2 for x in range(300)]
+        assert pool.map(lambda x: x + 1, range(3)) == [1, 2, 3]
+
+
+class Strange(Exception):  # noqa: N818
+    """An exception that does not survive a pickle."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
+        self.lock = threading.Lock()
+
+
+def test_exceptions_come_as_they_were_with_the_remote_traceback_as_their_cause(place):
+    def fail(x):
+        if x >= 50:
+            raise KeyError(x)
+        if x == 20:
+            raise Strange("no", "pickle")
+        if x == 10:
+            os._exit(3)
+        return x
+
+    with mpiabc.Pool(place) as pool:
+        with pytest.raises(KeyError, match="50") as error:  # the first in order, whoever fails first
+            pool.map(fail, range(40, 100))
+        assert "in fail" in str(error.value.__cause__)
+        with pytest.raises(RuntimeError, match="Strange: no pickle"):
+            pool.map(fail, [1, 20])
+        with pytest.raises(SystemExit, match=r"os\._exit\(3\)"):
+            pool.map(fail, [1, 10])
+        assert pool.map(half, [4]) == [2]  # it goes on
+
+
+def test_worker_that_dies_is_replaced_and_one_item_that_always_kills_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpiabc.driver._MOST_DEATHS", 2)
+
+    def die(x):
+        if x == 3 or (x == 5 and not (tmp_path / "died").exists()):
+            (tmp_path / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    with mpiabc.Pool(schedulers.Processes(2)) as pool:
+        assert pool.map(die, range(4, 20)) == list(range(4, 20))
+        with pytest.raises(mpiabc.SchedulerError, match=r"item 3 of the map .* died 2 times"):
+            pool.map(die, range(6))
+        assert pool.map(die, [7]) == [7]
+
+
+def test_function_travels_again_only_when_it_has_changed():
+    opened = _Counted.opened = []
+    with mpiabc.Pool("serial") as pool:
+        for _ in range(5):
+            assert pool.map(_Counted(1), range(3)) == [1, 1, 1]
+        assert pool.map(_Counted(2), range(3)) == [2, 2, 2]
+    assert opened == [1, 2]
+
+
+class _Counted:
+    """A function that notes each time that it is unpickled."""
+
+    opened: list = []
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, x):
+        return self.value
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        self.opened.append(self.value)
+
+
+def test_large_functions_and_results_travel():
+    data = np.arange(300_000.0)
+    with mpiabc.Pool(schedulers.Processes(2)) as pool:
+        for _ in range(3):
+            results = pool.map(lambda x: data[x:], [0, 1])
+    assert [len(result) for result in results] == [300_000, 299_999]
+
+
+def test_what_cannot_be_sent_is_named():
+    with mpiabc.Pool("serial") as pool:
+        with pytest.raises(mpiabc.ProblemError, match="the items of the map cannot be sent"):
+            pool.map(half, [threading.Lock()])
+        with pytest.raises(TypeError, match="pickle"):
+            pool.map(lambda x: threading.Lock(), [1])
+    with pytest.raises(mpiabc.SchedulerError, match="the pool is not open"):
+        pool.map(half, [1])
+
+
+def test_ranks_serve_and_leave_the_with_block(mpi):
+    job = mpi.run(3, "-m", "tests.programs.pooled", "mpi")
+    assert job.returncode == 0, job.stdout
+    assert sorted(line for line in job.stdout.splitlines() if line) == [
+        "LED True [3.0, 2.0] division by zero True [3.0]",
+        "SERVED",
+        "SERVED",
+    ]
+
+
+@pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+def test_emcee_gives_the_same_chain_with_and_without_a_pool(mpi):
+    """On processes, and on ranks, as in a process of its own."""
+    if importlib.util.find_spec("emcee") is None:
+        missing("emcee is not installed")
+    command = [sys.executable, "examples/emcee_pool.py"]
+    options = {"cwd": ROOT, "env": environment(), "capture_output": True, "text": True, "timeout": 60}
+    alone = subprocess.run([*command, "serial"], **options)
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.startswith("slope 0.6")
+    assert subprocess.run(command, **options).stdout == alone.stdout
+    assert mpi.run(3, "examples/emcee_pool.py", "mpi").stdout == alone.stdout
