@@ -10,7 +10,7 @@ import mpiabc
 from tests.conftest import ROOT, environment
 
 FLOORS = [
-    {"errors", "streams", "structure", "records", "population", "version", "signals"},
+    {"errors", "streams", "structure", "records", "population", "version", "signals", "batch"},
     {"prior", "distance", "kernel", "threshold", "stopping"},
     {"problem"},
     {"generation", "ledger"},
@@ -63,16 +63,21 @@ def test_what_and_which_do_not_know_each_other():
 
 
 @pytest.mark.parametrize(
-    ("library", "home"),
-    [("mpi4py", "schedulers/mpi.py"), ("sqlite3", "store.py"), ("subprocess", "schedulers/processes.py")],
+    ("library", "homes"),
+    [
+        ("mpi4py", ["schedulers/mpi.py"]),
+        ("sqlite3", ["store.py"]),
+        # Commands of batch systems; children.
+        ("subprocess", ["batch.py", "schedulers/processes.py"]),
+    ],
 )
-def test_each_foreign_engine_has_one_file(library, home):
+def test_each_foreign_engine_has_its_place(library, homes):
     users = [
         path
         for path in MODULES
         if any(full.split(".")[0] == library for other, full in imported(path) if other is None)
     ]
-    assert users == [ROOT / "mpiabc" / home]
+    assert users == [ROOT / "mpiabc" / home for home in homes]
 
 
 def test_import_is_light():

@@ -4,7 +4,8 @@
     mpiabc show influenza.db
     mpiabc replay influenza.db 3:17
 
-Exit status: 0 done, 1 an error, 2 a wrong command line, 75 stopped early and resumable.
+Exit status: 0 done, 1 an error, 2 a wrong command line, 75 stopped early and resumable (or what
+MPIABC_RESUMABLE_STATUS says, as SGE wants 99).
 """
 
 import argparse
@@ -15,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 from mpiabc.cli import broker, replay, run, show, worker
-from mpiabc.errors import RESUMABLE, Error, Interrupted
+from mpiabc.errors import Error, Interrupted
 from mpiabc.schedulers.mpi import end_job
 from mpiabc.version import __version__
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as stopped:
         if _leads():
             print(f"mpiabc: {stopped}", file=sys.stderr)
-        return RESUMABLE
+        return int(stopped.code)
 
 
 def _leads() -> bool:

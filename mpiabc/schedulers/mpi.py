@@ -24,7 +24,7 @@ from typing import Any
 
 import cloudpickle
 
-from mpiabc.errors import RESUMABLE, Error, Interrupted, ProblemError, SchedulerError
+from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.generation import Evaluator, Generation
 from mpiabc.problem import differing_parts
 from mpiabc.records import Lease, Records, pack, unpack
@@ -652,7 +652,7 @@ class _Rank:
 
 
 def _finish(status: int) -> None:
-    if status == RESUMABLE:
-        raise Interrupted
+    if status > 1:
+        raise Interrupted(code=status)
     if status:
         raise SystemExit(status)

@@ -26,5 +26,5 @@ def sampler(pause=0.004):
 
 if __name__ == "__main__":
     smc.Journal = Eager
-    walltime = float(sys.argv[3]) if len(sys.argv) > 3 else None
+    walltime = sys.argv[3] if len(sys.argv) > 3 else None
     sampler().run(sys.argv[1], scheduler=sys.argv[2], walltime=walltime)
