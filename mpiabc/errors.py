@@ -40,6 +40,8 @@ class Interrupted(SystemExit):
     Its code is `resumable_status()`, unless another one is given.
     """
 
+    code: int
+
     def __init__(self, why: str = "interrupted", code: int | None = None) -> None:
         super().__init__(resumable_status() if code is None else code)
         self.why = why

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as stopped:
         if _leads():
             print(f"mpiabc: {stopped}", file=sys.stderr)
-        return int(stopped.code)
+        return stopped.code
 
 
 def _leads() -> bool:
