@@ -90,14 +90,9 @@ def _left_in_pbs(job: str) -> float | None:
 
 
 def _left_in_sge(job: str) -> float | None:
-    """The limits that the execution daemon enforces, of request and queue, from its notes on the job."""
-    notes = Path(os.environ.get("SGE_JOB_SPOOL_DIR", "")) / "config"
-    try:
-        told = dict(re.findall(r"^([sh]_rt)=(.*)$", notes.read_text(), re.MULTILINE))
-    except OSError:
-        requested = command("qstat", "-j", job)
-        told = dict(re.findall(r"\b([sh]_rt)=([\d:]+)", requested))
-    limits = [limit for limit in map(_clock, told.values()) if limit]
+    """The smallest of the limits that the job has requested and its queue has, since the job began."""
+    told = command("qstat", "-j", job) + command("qconf", "-sq", os.environ.get("QUEUE", "all.q"))
+    limits = [limit for limit in map(_clock, re.findall(r"\b[sh]_rt(?:=|\s+)([\d:]+)", told)) if limit]
     return min(limits) - _age_of_job("JOB_ID") if limits else None
 
 

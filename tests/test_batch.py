@@ -21,7 +21,7 @@ from tests.programs import killed
 
 VARIABLES = (
     *("SLURM_JOB_ID", "SLURM_JOB_END_TIME", "PBS_JOBID", "PBS_WALLTIME"),
-    *("JOB_ID", "SGE_TASK_ID", "SGE_JOB_SPOOL_DIR", "LSB_JOBID", "LSB_JOBINDEX"),
+    *("JOB_ID", "SGE_TASK_ID", "LSB_JOBID", "LSB_JOBINDEX"),
 )
 QSTAT = """\
 Job Id: 17.master
@@ -112,15 +112,11 @@ def test_time_left_of_torque_counts_from_the_start_of_the_job(job):
     assert lives({"PBS_JOBID": "17", "PBS_WALLTIME": "600"}) == pytest.approx(598, abs=2)
 
 
-@pytest.mark.parametrize("is_noted", [True, False])
-def test_time_left_of_sge_is_the_smaller_limit_since_the_start_of_the_job(is_noted, job):
-    """The execution daemon's notes first: they know the limits of the queue too."""
-    folder = job({}, {"qstat": QSTAT_J})
-    (folder / "config").write_text("h_rt=900\ns_rt=INFINITY\nh_vmem=1G\n")
-    variables = {"JOB_ID": "17", "SGE_TASK_ID": "undefined"}
-    if is_noted:
-        variables["SGE_JOB_SPOOL_DIR"] = str(folder)
-    assert lives(variables) == pytest.approx(898 if is_noted else 1798, abs=2)
+@pytest.mark.parametrize(("of_queue", "expected"), [("INFINITY", 1798), ("00:10:00", 598)])
+def test_time_left_of_sge_is_the_smallest_limit_since_the_start_of_the_job(of_queue, expected, job):
+    job({}, {"qstat": QSTAT_J, "qconf": f"qname long.q\ns_rt   INFINITY\nh_rt   {of_queue}"})
+    variables = {"JOB_ID": "17", "SGE_TASK_ID": "undefined", "QUEUE": "long.q"}
+    assert lives(variables) == pytest.approx(expected, abs=2)
 
 
 NO_LIMIT = {
