@@ -102,3 +102,19 @@ def mpi(request):
     """Each of the two MPIs in turn."""
     folder = environment_of(request.param)
     return Launcher(request.param, folder, folder)
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A real Slurm."""
+    from tests.clusters.real import started
+
+    yield from started("slurm")
+
+
+@pytest.fixture(scope="session")
+def sge():
+    """A real Grid Engine."""
+    from tests.clusters.real import started
+
+    yield from started("sge")

@@ -1,7 +1,7 @@
 """Jobs of batch systems: how long they still run, and how a run ends in time.
 
-The systems' commands are scripts that print what the real ones print; tests/test_slurm.py and
-tests/test_sge.py ask the real ones.
+The systems' commands are scripts that print what the real ones print; tests/test_clusters.py
+asks the real ones.
 """
 
 import os

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # A Grid Engine of one host on the loopback, with ports, logs and state of its own.
 #
-#   tests/clusters/sge.sh start FOLDER USER    prints the environment of its clients once the host is up
+#   tests/clusters/sge.sh start FOLDER    prints the environment of its clients once the host is up
 #   tests/clusters/sge.sh stop FOLDER
 #
-# USER may submit jobs; root may not. Needs root, and Debian's packages gridengine-master, -exec and -client.
+# Root may submit jobs, which a minimal uid of 1000 forbids elsewhere. Needs root, and Debian's packages gridengine-master, -exec and -client.
 set -euo pipefail
 
 folder=$2
-user=${3:-}
 host=$(hostname)
 
 free_port() {
@@ -52,8 +51,8 @@ END
 populate() {
     qconf -ah localhost
     qconf -as localhost
-    qconf -au "$user" users
     qconf -sconf | sed -e "s#^execd_spool_dir .*#execd_spool_dir $folder/execd#" \
+        -e 's/^min_uid .*/min_uid 0/' -e 's/^min_gid .*/min_gid 0/' \
         -e 's/^load_report_time .*/load_report_time 00:00:01/' >"$folder/global"
     qconf -Mconf "$folder/global"
     qconf -ssconf | sed -e 's/^schedule_interval .*/schedule_interval 0:0:1/' \
