@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +22,15 @@ class CommandError(SchedulerError):
     """A command of the batch system is missing, fails or hangs."""
 
 
-def command(*words: str, input: str | None = None) -> str:
-    """What a command prints. Raises CommandError, with what it said, if it fails again and again."""
-    for pause in (*_PAUSES, None):
+def command(*words: str, pauses: Sequence[float] = _PAUSES, without: tuple[str, ...] = ()) -> str:
+    """What a command prints. Raises CommandError, with what it said, if it fails again and again.
+
+    without: the beginnings of the environment's variables that are not for it; a SLURM_CONF stays.
+    """
+    kept = {k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(without)}
+    for pause in (*pauses, None):
         try:
-            done = subprocess.run(words, input=input, capture_output=True, text=True, timeout=_PATIENCE)
+            done = subprocess.run(words, env=kept, capture_output=True, text=True, timeout=_PATIENCE)
         except OSError as error:
             raise CommandError(f"cannot start `{words[0]}` ({error.strerror}): is it on the PATH?") from None
         except subprocess.TimeoutExpired:

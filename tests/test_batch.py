@@ -42,7 +42,7 @@ def job(monkeypatch, tmp_path):
     """Makes this process a job: its environment, and commands that print a text or fail with it."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(batch, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setitem(batch.command.__kwdefaults__, "pauses", (0.0, 0.0))
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
     def set_up(variables, commands=None, status=0):

@@ -1,8 +1,16 @@
 """Real Slurm and real Grid Engine, on one node of their own: the job scripts as users submit them."""
 
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 import mpiabc
+import mpiabc.cluster
+from mpiabc import cli
 from tests import problems
 from tests.conftest import ROOT
 from tests.programs import killed
@@ -53,7 +61,73 @@ def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expect
 
 
 def test_sge_job_is_run_again_until_the_run_is_done(sge, expected, tmp_path):
-    """Status 99, at the end of jobs of ten seconds each."""
-    script = sge.script(tmp_path, "mpi", PROGRAM, "run.db", "mpi", "auto", ranks=2, walltime="10s")
+    """Status 99, at the end of jobs of 13 s each."""
+    script = sge.script(tmp_path, "mpi", PROGRAM, "run.db", "mpi", "auto", "0.015", ranks=2, walltime="13s")
     said = sge.wait(sge.submit(tmp_path, script), tmp_path)
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected, said
+
+
+@pytest.fixture(params=["slurm", "sge"])
+def client(request, monkeypatch, tmp_path):
+    """A folder for jobs, in a process that is a client of the batch system."""
+    cluster = request.getfixturevalue(request.param)
+    for name, value in cluster.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mpiabc.cluster, "_ASK", 0.5)
+    monkeypatch.setattr(mpiabc.cluster, "_LAG", 2.0)
+    return request.param
+
+
+def test_map_gives_results_in_order_and_the_exceptions_of_items(client, tmp_path, capsys):
+    """One object for several calls; what has gone wrong is seen afterwards, what has not leaves no trace."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+
+    def reciprocal(x):
+        if x == 5 and not (marks / "5").exists():
+            (marks / "5").touch()
+            os.kill(os.getpid(), signal.SIGKILL)  # the task is lost, and submitted again
+        time.sleep(0.3 * (x == 1))  # the first ends last
+        return 1 / x
+
+    with mpiabc.cluster.Cluster(client, walltime="5m", chunk=2) as jobs:
+        assert jobs.map(reciprocal, [1, 2, 4, 5, 8]) == [1, 0.5, 0.25, 0.2, 0.125]
+        assert not (tmp_path / "mpiabc-jobs").exists()
+        with pytest.raises(ZeroDivisionError, match="division by zero") as error:
+            jobs.map(reciprocal, [1, 2, 0, 4])
+    assert "item 1 of task 2, on " in error.value.__notes__[0]
+    assert "in reciprocal" in str(error.value.__cause__)
+    assert (marks / "5").exists()
+    assert cli.main(["jobs", "--failures"]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("map-")][:1]
+    assert row[1] == client
+    assert row[3:] == ["2", "2", "0", "0", "0", "1"]  # tasks, done, running, waiting, lost, failed
+
+
+def test_jobs_are_seen_while_they_run_and_leave_the_queue_with_their_map(client, tmp_path, capsys):
+    def show(*_):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            cli.main(["jobs"])
+            rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("map-")]
+            if rows and int(rows[0][5]) >= 2:
+                raise KeyboardInterrupt
+            original(0.3)
+
+    original = time.sleep
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(mpiabc.cluster, "_pause", show)
+        mpiabc.cluster.map(lambda x: original(600), range(2), scheduler=client, walltime="20m")
+    deadline = time.monotonic() + 20
+    while mpiabc.cluster._SYSTEMS[client].states() and time.monotonic() < deadline:
+        original(0.3)
+    jobs = {job for path in tmp_path.glob("mpiabc-jobs/*") for job in mpiabc.cluster.Call.read(path).jobs}
+    assert jobs
+    assert not jobs & {job for job, *_ in mpiabc.cluster._SYSTEMS[client].states()}
+
+
+def test_only_the_batch_system_that_is_here_is_available(client):
+    available = {name: getattr(mpiabc.cluster, f"{name}_available")() for name in ("slurm", "sge", "pbs")}
+    assert available == {name: name == client for name in available}

@@ -14,7 +14,7 @@ FLOORS = [
     {"prior", "distance", "kernel", "threshold", "stopping"},
     {"problem"},
     {"generation", "ledger"},
-    {"driver", "schedulers", "store", "progress"},
+    {"driver", "schedulers", "store", "progress", "cluster"},
     {"smc"},
     {"cli", "plots", "report", "adapters", "__init__"},
     {"__main__"},

@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mpiabc.cli import broker, jobscript, replay, run, show, worker
+from mpiabc.cli import broker, jobs, jobscript, replay, run, show, worker
 from mpiabc.errors import Error, Interrupted
 from mpiabc.schedulers.mpi import end_job
 from mpiabc.version import __version__
 
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
-_COMMANDS = (run, show, replay, worker, broker, jobscript)
+_COMMANDS = (run, show, replay, worker, broker, jobs, jobscript)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
