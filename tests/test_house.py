@@ -67,8 +67,8 @@ def test_what_and_which_do_not_know_each_other():
     [
         ("mpi4py", ["schedulers/mpi.py"]),
         ("sqlite3", ["store.py"]),
-        # Commands of batch systems; children.
-        ("subprocess", ["batch.py", "schedulers/processes.py"]),
+        # Commands of batch systems; children; a server.
+        ("subprocess", ["batch.py", "schedulers/processes.py", "schedulers/redis/broker.py"]),
     ],
 )
 def test_each_foreign_engine_has_its_place(library, homes):
