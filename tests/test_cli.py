@@ -360,7 +360,7 @@ def test_help_of_every_command_has_an_example(command, capsys):
 def test_every_command_is_in_the_help_test(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
+    listed = re.findall(r"^    (\w+)\b", capsys.readouterr().out, re.MULTILINE)
     assert listed == [command[0] for command in helps() if command]
 
 

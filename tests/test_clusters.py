@@ -1,6 +1,7 @@
 """Real Slurm and real Grid Engine, on one node of their own: the job scripts as users submit them."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,7 +13,7 @@ import mpiabc
 import mpiabc.cluster
 from mpiabc import cli
 from tests import problems
-from tests.conftest import ROOT
+from tests.conftest import ROOT, missing
 from tests.programs import killed
 
 PROGRAM = str(ROOT / "tests" / "programs" / "killed.py")
@@ -35,6 +36,16 @@ def requeued(slurm, tmp_path_factory):
     return slurm.submit(folder, script), folder
 
 
+@pytest.fixture(scope="module")
+def rerun(sge, tmp_path_factory):
+    """A job of 20 s, of which the last 7 are kept for winding up, with a run that takes 14."""
+    folder = tmp_path_factory.mktemp("rerun")
+    run = PROGRAM, "run.db", "mpi", "auto", "0.04"
+    script = sge.script(folder, "mpi", *run, ranks=2, walltime="20s")
+    script.write_text(script.read_text().replace("exec mpirun", 'echo "$RESTARTED" >>starts\nexec mpirun'))
+    return sge.submit(folder, script), folder
+
+
 def test_slurm_job_has_the_digest_of_the_serial_run(requeued, slurm, expected, tmp_path):
     script = slurm.script(tmp_path, "mpi", PROGRAM, "run.db", "mpi", "auto", ranks=2, walltime="10m")
     said = slurm.wait(slurm.submit(tmp_path, script), tmp_path)
@@ -43,28 +54,13 @@ def test_slurm_job_has_the_digest_of_the_serial_run(requeued, slurm, expected, t
 
 
 @pytest.mark.parametrize("system", ["slurm", "sge"])
-def test_time_left_is_that_of_the_job(system, request, tmp_path):
+def test_time_left_is_that_of_the_job(system, requeued, rerun, request, tmp_path):
     cluster = request.getfixturevalue(system)
     script = tmp_path / "left.sh"
     script.write_text("#!/bin/bash\nsleep 2\npython -c 'import mpiabc.batch as b; print(b.seconds_left())'\n")
     limit = ["--time=5", "--output=left.log"] if system == "slurm" else ["-l", "h_rt=300", "-cwd", "-j", "y"]
     said = cluster.wait(cluster.submit(tmp_path, script, *limit), tmp_path)
     assert 290 < float(said.splitlines()[-1]) <= 298, said
-
-
-def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expected):
-    """And comes to the digest of the run that nobody has interrupted."""
-    job, folder = requeued
-    said = slurm.wait(job, folder, timeout=120)
-    assert "DUE TO JOB REQUEUE" in said, said
-    assert problems.digests(mpiabc.open(folder / "run.db")) == expected, said
-
-
-def test_sge_job_is_run_again_until_the_run_is_done(sge, expected, tmp_path):
-    """Status 99, at the end of jobs of 13 s each."""
-    script = sge.script(tmp_path, "mpi", PROGRAM, "run.db", "mpi", "auto", "0.015", ranks=2, walltime="13s")
-    said = sge.wait(sge.submit(tmp_path, script), tmp_path)
-    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected, said
 
 
 @pytest.fixture(params=["slurm", "sge"])
@@ -132,3 +128,39 @@ def test_jobs_are_seen_while_they_run_and_leave_the_queue_with_their_map(
 def test_only_the_batch_system_that_is_here_is_available(client):
     available = {name: getattr(mpiabc.cluster, f"{name}_available")() for name in ("slurm", "sge", "pbs")}
     assert available == {name: name == client for name in available}
+
+
+@pytest.mark.parametrize("system", ["slurm", "sge"])
+def test_array_of_workers_serves_a_run(system, request, expected, tmp_path):
+    """And ends when the broker is told to stop."""
+    if not shutil.which("redis-server"):
+        missing("redis-server is not installed: apt-get install redis-server")
+    cluster = request.getfixturevalue(system)
+    broker = tmp_path / "broker.json"
+    script = cluster.script(tmp_path, "workers", ranks=2, walltime="10m", broker=broker)
+    assert cli.main(["broker", "start", "--file", str(broker)]) == 0
+    try:
+        job = cluster.submit(tmp_path, script)
+        scheduler = mpiabc.schedulers.Redis(broker=broker)
+        history = killed.sampler(0.01).run(tmp_path / "run.db", scheduler=scheduler, walltime=60)
+    finally:
+        cli.main(["broker", "stop", "--file", str(broker)])
+    assert problems.digests(history) == expected
+    said = cluster.wait(job, tmp_path)
+    assert said.count("== ") == 2, said  # two tasks, each with its output
+
+
+def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expected):
+    """And comes to the digest of the run that nobody has interrupted."""
+    job, folder = requeued
+    said = slurm.wait(job, folder, timeout=120)
+    assert "DUE TO JOB REQUEUE" in said, said
+    assert problems.digests(mpiabc.open(folder / "run.db")) == expected, said
+
+
+def test_sge_job_is_run_again_until_the_run_is_done(rerun, sge, expected):
+    """Status 99 says so."""
+    job, folder = rerun
+    sge.wait(job, folder, timeout=120)
+    assert (folder / "starts").read_text().splitlines()[:2] == ["0", "1"]  # RESTARTED
+    assert problems.digests(mpiabc.open(folder / "run.db")) == expected

@@ -112,14 +112,14 @@ def run(folder, script, **variables):
 
 
 def test_pbs_job_submits_itself_again_until_the_run_is_done(expected, tmp_path, capsys):
-    """Jobs of 12 s, in an environment as Torque makes it, each submitted by the one before."""
-    options = ["--ranks", 2, "--walltime", "12s", "--bin", BIN]
+    """Jobs of 14 s, in an environment as Torque makes it, each submitted by the one before."""
+    options = ["--ranks", 2, "--walltime", "14s", "--bin", BIN]
     script = tmp_path / "pbs-mpi.sh"
-    script.write_text(said(capsys, "jobscript", "pbs", *options, PROGRAM, "run.db", "mpi", "auto", "0.015"))
+    script.write_text(said(capsys, "jobscript", "pbs", *options, PROGRAM, "run.db", "mpi", "auto", "0.02"))
     command(tmp_path, "qsub", f"echo $PWD $1 >>{tmp_path}/submitted")
     starts = 0
     while starts == len(submitted(tmp_path)):
-        variables = {"PBS_JOBID": f"{starts}.host", "PBS_WALLTIME": "12", "PBS_O_WORKDIR": str(tmp_path)}
+        variables = {"PBS_JOBID": f"{starts}.host", "PBS_WALLTIME": "14", "PBS_O_WORKDIR": str(tmp_path)}
         job = run(tmp_path, script, **variables)
         starts += 1
         assert job.returncode in (0, 75), job.stdout

@@ -116,8 +116,11 @@ wait_for() {
 }
 
 stop() {
-    for file in "$folder"/{execd.pid,qmaster.pid}; do
-        if [ -s "$file" ]; then kill "$(cat "$file")" 2>/dev/null || true; fi
+    for signal in TERM KILL; do
+        for file in "$folder"/{execd.pid,qmaster.pid}; do
+            if [ -s "$file" ]; then kill -s "$signal" "$(cat "$file")" 2>/dev/null || true; fi
+        done
+        sleep 1
     done
 }
 

@@ -73,15 +73,11 @@ start() {
 }
 
 stop() {
-    for file in "$folder"/{slurmctld.pid,slurmd.pid,munge/pid}; do
-        [ -s "$file" ] || continue
-        pid=$(cat "$file")
-        kill "$pid" 2>/dev/null || continue
-        for _ in $(seq 50); do
-            kill -0 "$pid" 2>/dev/null || continue 2
-            sleep 0.1
+    for signal in TERM KILL; do
+        for file in "$folder"/{slurmctld.pid,slurmd.pid,munge/pid}; do
+            if [ -s "$file" ]; then kill -s "$signal" "$(cat "$file")" 2>/dev/null || true; fi
         done
-        kill -9 "$pid" 2>/dev/null || true
+        sleep 1
     done
 }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # An array of SLURM jobs, each of them a Redis worker that joins runs when it starts; submit it with:
-#     mpiabc broker start          once, on a machine that the nodes reach; it says where its file is
+#     mpiabc broker start          once, with --bind, on a machine that the nodes reach
 #     sbatch slurm-workers.sh      as often as you like, before or during a run
 # Lines that begin with ##SBATCH are off: edit them and take one # away.
 #SBATCH --job-name=@name@
@@ -14,8 +14,8 @@
 # EDIT: the environment that holds mpiabc; `module load` and the like go here too.
 export PATH="@bin@:$PATH"
 
-# EDIT: the broker's file, which holds its address and password, on a disk that all nodes see.
+# EDIT: the file of `mpiabc broker start`, which holds address and password, on a disk that all nodes see.
 broker=@broker@
 
 # The worker leaves two minutes before its job ends.
-exec mpiabc worker --broker "$broker" --processes "$SLURM_CPUS_PER_TASK" --runtime @runtime@s
+exec python -m mpiabc worker --broker "$broker" --processes "$SLURM_CPUS_PER_TASK" --runtime @runtime@s
