@@ -109,13 +109,14 @@ class Cluster:
         chunk = self.chunk or math.ceil(len(items) / _MOST_TASKS)
         if not (isinstance(chunk, int) and chunk >= 1):
             raise ProblemError(f"chunk={self.chunk!r}: give a whole number of at least 1")
+        chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
+        function, parts = _dumped(f, "the function"), [_dumped(part, "an item") for part in chunks]
         base = Path(self.folder).absolute()
         base.mkdir(parents=True, exist_ok=True)
         folder = Path(mkdtemp(prefix=f"{self.name}-{time.strftime('%m%d-%H%M%S')}-", dir=base))
-        chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
-        _write(folder / "function", _dumped(f, "the function"))
-        for number, part in enumerate(chunks, 1):
-            _write(folder / f"{number}.in", _dumped(part, "an item"))
+        _write(folder / "function", function)
+        for number, part in enumerate(parts, 1):
+            _write(folder / f"{number}.in", part)
         (folder / "task.py").write_text(
             f"import sys\nsys.path[:] = {sys.path!r}\nfrom mpiabc.cluster import work\n"
             f"work({str(folder)!r}, sys.argv[1])\n"
@@ -123,7 +124,11 @@ class Cluster:
         seconds = stopping.seconds(self.walltime) or 3600.0
         words = [*_SYSTEMS[scheduler].limits(self.memory, int(seconds), self.queue), *self.options]
         call = Call(folder, scheduler, self.name, len(chunks), words, self.python)
-        call.submit(list(range(1, len(chunks) + 1)))
+        try:
+            call.submit(list(range(1, len(chunks) + 1)))
+        except BaseException:
+            call.remove()
+            raise
         return call
 
 

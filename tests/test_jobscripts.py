@@ -66,6 +66,9 @@ def test_values_are_filled_in_and_switch_their_lines_on(capsys):
     workers = said(capsys, "jobscript", "sge", "--kind", "workers", "--ranks", 100, "--walltime", "2h")
     assert "#$ -t 1-100" in workers
     assert "--runtime 7080s" in workers
+    assert 'broker="$HOME/.mpiabc/broker.json"' in workers
+    other = said(capsys, "jobscript", "sge", "--kind", "workers", "--broker", "my broker.json")
+    assert "broker='my broker.json'" in other.splitlines()
 
 
 WRONG = {

@@ -117,7 +117,7 @@ def _values(options: argparse.Namespace) -> dict[str, str]:
         "memory": options.memory,
         "queue": options.queue,
         "bin": options.bin or sysconfig.get_path("scripts"),
-        "broker": '"$HOME/.mpiabc/broker.json"',
+        "broker": shlex.quote(options.broker) if options.broker else None,
         "script": shlex.join([options.script, *options.arguments]) if options.script else None,
     }
     return {name: value for name, value in values.items() if value}
