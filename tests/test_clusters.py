@@ -58,7 +58,8 @@ def test_slurm_job_has_the_digest_of_the_serial_run(requeued, slurm, expected, t
 def test_time_left_is_that_of_the_job(system, requeued, rerun, request, tmp_path):
     cluster = request.getfixturevalue(system)
     script = tmp_path / "left.sh"
-    script.write_text("#!/bin/bash\nsleep 2\npython -c 'import mpiabc.batch as b; print(b.seconds_left())'\n")
+    program = "import mpiabc.batch; print(mpiabc.batch.seconds_left())"
+    script.write_text(f"#!/bin/bash\nsleep 2\n{sys.executable} -c '{program}'\n")
     limit = ["--time=5", "--output=left.log"] if system == "slurm" else ["-l", "h_rt=300", "-cwd", "-j", "y"]
     said = cluster.wait(cluster.submit(tmp_path, script, *limit), tmp_path)
     assert 290 < float(said.splitlines()[-1]) <= 298, said

@@ -53,6 +53,7 @@ populate() {
     qconf -as localhost
     qconf -sconf | sed -e "s#^execd_spool_dir .*#execd_spool_dir $folder/execd#" \
         -e 's/^min_uid .*/min_uid 0/' -e 's/^min_gid .*/min_gid 0/' \
+        -e 's/^login_shells .*/login_shells NONE/' \
         -e 's/^load_report_time .*/load_report_time 00:00:01/' >"$folder/global"
     qconf -Mconf "$folder/global"
     qconf -ssconf | sed -e 's/^schedule_interval .*/schedule_interval 0:0:1/' \
