@@ -72,11 +72,11 @@ start() {
     exit 1
 }
 
+# Some remove their file at once, and then take their time.
 stop() {
+    pids=$(cat "$folder"/{slurmctld.pid,slurmd.pid,munge/pid} 2>/dev/null || true)
     for signal in TERM KILL; do
-        for file in "$folder"/{slurmctld.pid,slurmd.pid,munge/pid}; do
-            if [ -s "$file" ]; then kill -s "$signal" "$(cat "$file")" 2>/dev/null || true; fi
-        done
+        for pid in $pids; do kill -s "$signal" "$pid" 2>/dev/null || true; done
         sleep 1
     done
 }
