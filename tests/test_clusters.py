@@ -65,6 +65,16 @@ def test_time_left_is_that_of_the_job(system, requeued, rerun, request, tmp_path
     assert 290 < float(said.splitlines()[-1]) <= 298, said
 
 
+def test_slurm_job_starts_a_dask_cluster_and_leaves_nothing(slurm, tmp_path):
+    if shutil.which("dask-mpi", path=Path(sys.executable).parent) is None:
+        missing("dask-mpi is not installed: install `mpiabc[dask]`")
+    squares = str(ROOT / "tests" / "programs" / "squares.py")
+    script = slurm.script(tmp_path, "dask", squares, ranks=2, walltime="10m")
+    said = slurm.wait(slurm.submit(tmp_path, script), tmp_path)
+    assert "[0, 1, 4]" in said
+    assert not list(tmp_path.glob("*.json"))
+
+
 @pytest.fixture(params=["slurm", "sge"])
 def client(request, monkeypatch, tmp_path):
     """A folder for jobs, in a process that is a client of the batch system."""
@@ -134,7 +144,7 @@ def test_only_the_batch_system_that_is_here_is_available(client):
 
 @pytest.mark.parametrize("system", ["slurm", "sge"])
 def test_array_of_workers_serves_a_run(system, request, expected, tmp_path):
-    """And ends when the broker is told to stop."""
+    """With the digest of the serial run."""
     if not shutil.which("redis-server"):
         missing("redis-server is not installed: apt-get install redis-server")
     cluster = request.getfixturevalue(system)
@@ -145,11 +155,13 @@ def test_array_of_workers_serves_a_run(system, request, expected, tmp_path):
         job = cluster.submit(tmp_path, script)
         scheduler = mpiabc.schedulers.Redis(broker=broker)
         history = killed.sampler(0.01).run(tmp_path / "run.db", scheduler=scheduler, walltime=60)
+        cluster.cancel(job)
+        said = cluster.wait(job, tmp_path)
     finally:
-        cli.main(["broker", "stop", "--file", str(broker)])
+        cli.main(["broker", "stop", "--now", "--file", str(broker)])
     assert problems.digests(history) == expected
-    said = cluster.wait(job, tmp_path)
     assert said.count("== ") == 2, said  # two tasks, each with its output
+    assert "generation 2" in said
 
 
 def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expected):

@@ -20,6 +20,7 @@ from tests import problems
 from tests.conftest import ROOT, environment, missing
 from tests.programs import killed
 
+SQUARES = ROOT / "tests" / "programs" / "squares.py"
 PROGRAM = ROOT / "tests" / "programs" / "killed.py"
 BIN = Path(sys.executable).parent
 
@@ -153,25 +154,11 @@ def test_lsf_job_ends_in_time_with_the_status_that_queues_it_again(expected, tmp
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
 
 
-DASK = """
-import sys
-from distributed import Client
-
-if __name__ == "__main__":
-    with Client(scheduler_file=sys.argv[1]) as client:
-        client.wait_for_workers(1, timeout=60)
-        print(client.gather(client.map(lambda x: x * x, range(3))))
-"""
-
-
 def test_pbs_job_starts_a_dask_cluster_and_leaves_nothing(tmp_path, capsys):
     if shutil.which("dask-mpi", path=BIN) is None:
         missing("dask-mpi is not installed: install `mpiabc[dask]`")
-    (tmp_path / "square.py").write_text(DASK)
     script = tmp_path / "pbs-dask.sh"
-    script.write_text(
-        said(capsys, "jobscript", "pbs", "--kind", "dask", "--ranks", 2, "--bin", BIN, "square.py")
-    )
+    script.write_text(said(capsys, "jobscript", "pbs", "--kind", "dask", "--ranks", 2, "--bin", BIN, SQUARES))
     job = run(tmp_path, script, PBS_JOBID="17.host", PBS_O_WORKDIR=str(tmp_path))
     assert job.returncode == 0, job.stdout
     assert "[0, 1, 4]" in job.stdout

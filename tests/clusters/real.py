@@ -17,6 +17,7 @@ _PARTS = {
     "sge": ("gridengine-master gridengine-exec gridengine-client", ("qsub", "sge_qmaster", "sge_execd")),
 }
 _SUBMIT = {"slurm": ("sbatch", "--parsable"), "sge": ("qsub", "-terse", "-V")}
+_CANCEL = {"slurm": "scancel", "sge": "qdel"}
 _LIST = {"slurm": ("squeue", "--noheader", "--format=%i", "--jobs"), "sge": ("qstat", "-j")}
 
 
@@ -60,6 +61,10 @@ class Cluster:
                 pytest.fail(f"job {job} does not end:\n{printed(folder)}")
             time.sleep(0.3)
         return printed(folder)
+
+    def cancel(self, job):
+        """Take a job out, tasks that run too."""
+        subprocess.run([_CANCEL[self.system], job], env=self.environment, check=True, capture_output=True)
 
     def _is_there(self, job):
         told = subprocess.run(
