@@ -93,7 +93,7 @@ start() {
     set +a
     {
         as_admin /usr/share/gridengine/scripts/init_cluster "$folder" default "$folder/spooldb" sgeadmin
-        SGE_MASTER_PIDFILE=$folder/qmaster.pid sge_qmaster
+        sge_qmaster
         wait_for qconf -sconf
         populate
         SGE_EXECD_PIDFILE=$folder/execd.pid sge_execd
@@ -118,7 +118,7 @@ wait_for() {
 
 # Some remove their file at once, and then take their time.
 stop() {
-    pids=$(cat "$folder"/{execd.pid,qmaster.pid} 2>/dev/null || true)
+    pids=$(cat "$folder"/{execd.pid,qmaster/qmaster.pid} 2>/dev/null || true)
     for signal in TERM KILL; do
         for pid in $pids; do kill -s "$signal" "$pid" 2>/dev/null || true; done
         sleep 1
