@@ -1,6 +1,6 @@
 """mpiabc: approximate Bayesian computation by sequential Monte Carlo, on every core you have."""
 
-from mpiabc import schedulers
+from mpiabc import cluster, schedulers
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import Gaussian, LocalGaussian
@@ -36,6 +36,7 @@ __all__ = [
     "StoreError",
     "Uniform",
     "__version__",
+    "cluster",
     "open",
     "schedulers",
 ]
