@@ -36,6 +36,7 @@ from mpiabc.errors import ProblemError, SchedulerError
 _MOST_TASKS = 1000  # of an array: SLURM's usual limit
 _LOOK = 0.5  # seconds between two looks at the folder
 _ASK = 5.0  # seconds between two questions to the batch system
+_SILENCE = 1800.0  # seconds without an answer of the batch system after which it is given up
 _LAG = 15.0  # seconds after a task has gone, in which its file may still come into sight on another node
 _MOST_STARTS = 3  # of a task that goes without a result
 FOLDER = "mpiabc-jobs"
@@ -219,12 +220,19 @@ class Call:
         """All outcomes, in order. Raises SchedulerError for tasks that come to nothing."""
         missing_since: dict[int, float] = {}
         starts = dict.fromkeys(range(1, self.n + 1), 1)
-        asked = time.monotonic()
+        asked = answered = time.monotonic()
         while len(done := self.done()) < self.n:
             _pause(_LOOK)
             if (now := time.monotonic()) - asked < _ASK:
                 continue
-            asked, states = now, self.states()
+            asked = now
+            try:
+                states = self.states()
+            except CommandError:  # its server is busy, or starts anew: results may come in all the same
+                if now - answered > _SILENCE:
+                    raise
+                continue
+            answered = now
             self._refuse_errors(states)
             if broken := next(self.folder.glob("*.broken"), None):
                 raise SchedulerError(f"task {broken.stem} cannot begin:\n{broken.read_text()}")

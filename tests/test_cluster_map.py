@@ -5,11 +5,12 @@ tests/test_clusters.py has the real Slurm and Grid Engine.
 
 import os
 import threading
+import time
 
 import pytest
 
 import mpiabc
-from mpiabc import cluster
+from mpiabc import batch, cluster
 
 QSUB = """
 case $1 in --version) echo '{version}' >&1; exit;; esac
@@ -72,6 +73,16 @@ def test_map_speaks_both_kinds_of_pbs(pbs, tmp_path):
     assert f"-l {memory} -l walltime=01:30:00 -q long" in first
     assert array[:2] not in second.split()
     assert not (tmp_path / "mpiabc-jobs").exists()
+
+
+@pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
+def test_silence_of_the_batch_system_is_waited_out_but_not_for_ever(pbs, tmp_path, monkeypatch):
+    (tmp_path / "commands" / "qstat").write_text("#!/bin/bash\nexit 1\n")
+    monkeypatch.setitem(batch.command.__kwdefaults__, "pauses", ())
+    assert cluster.map(lambda x: time.sleep(1) or x, [1, 2], scheduler="pbs") == [1, 2]
+    monkeypatch.setattr(cluster, "_SILENCE", 1.0)
+    with pytest.raises(mpiabc.SchedulerError, match="`qstat -t` failed with status 1"):
+        cluster.map(lambda x: time.sleep(4), [1, 2], scheduler="pbs")
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
