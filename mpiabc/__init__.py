@@ -1,6 +1,6 @@
 """mpiabc: approximate Bayesian computation by sequential Monte Carlo, on every core you have."""
 
-from mpiabc import schedulers
+from mpiabc import cluster, schedulers
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import Gaussian, LocalGaussian
@@ -38,6 +38,7 @@ __all__ = [
     "StoreError",
     "Uniform",
     "__version__",
+    "cluster",
     "open",
     "schedulers",
 ]

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ _POLL = 0.05  # seconds between two looks at the clock and the signals
 _MOST_DEATHS = 10  # of workers on the same single evaluation, before it counts as failed
 _HURRY = 3.0  # seconds that a failure waits for the evaluations below it
 _ALL_MALFORMED = 8  # evaluations, all of the wrong structure, after which the problem is wrong
+_RESERVE = 5.0  # seconds before the end of a job in which journal, ranks and scripts come to theirs
 _ALL_FAIL = 1000  # evaluations, all failed, after which going on is hopeless
 
 
@@ -38,6 +40,7 @@ class Pace:
         self._target = target
         self._seconds = 0.0
         self._count = 0.0
+        self.longest = 0.0  # seconds of a lease, of late: an outlier is forgotten within hundreds of leases
 
     @property
     def cost(self) -> float:
@@ -49,6 +52,7 @@ class Pace:
         memory = 0.9 if self._seconds < 1.0 else 1.0 / (1.0 + records.seconds)
         self._seconds = memory * self._seconds + records.seconds
         self._count = memory * self._count + len(records)
+        self.longest = max(records.seconds, 0.99 * self.longest)
 
     def size(self, expected: float, workers: int) -> int:
         """Evaluations for the next lease, when about `expected` more are needed."""
@@ -66,17 +70,33 @@ class Pace:
 class Limits:
     """What ends a run from outside: the clock, a signal, too many failures."""
 
-    deadline: float = math.inf  # of the driver's clock
+    deadline: float = math.inf  # of the driver's clock: no new work from here on
+    end: float = math.inf  # of the driver's clock: the batch system ends the job
     signal: Callable[[], str | None] = lambda: None
     on_error: str | int = "raise"
     failures_before: int = 0  # in earlier generations
     grace: float = GRACE
     settle: Callable[[], None] = lambda: None  # called when the grace is over, before Interrupted is raised
 
-    def reason(self, now: float) -> str | None:
-        """Why the run should stop now, if it should."""
-        seen = self.signal()
-        return f"stopped by {seen}" if seen else "walltime reached" if now >= self.deadline else None
+    def stop(self, now: float, longest: float) -> "Stop | None":
+        """Whether to stop now; the work in flight may still need `longest` seconds.
+
+        Before the end of the job there is time to collect that, and to keep it.
+        """
+        if seen := self.signal():
+            return Stop(f"stopped by {seen}", now + self.grace)
+        if now >= self.deadline:
+            return Stop("walltime reached", now + self.grace)
+        if now >= self.end - _RESERVE - max(longest, self.grace):
+            return Stop("the end of the job is near", self.end - _RESERVE)
+        return None
+
+
+class Stop(NamedTuple):
+    """Why a run is stopped, and until when what is in flight may come home."""
+
+    why: str
+    until: float
 
 
 class Driver:
@@ -122,8 +142,8 @@ class Driver:
         while not ledger.complete:
             if reason := ledger.exhausted:
                 return reason
-            if why := self.limits.reason(self._clock()):
-                self._wind_up(why)
+            if stop := self.limits.stop(self._clock(), self.pace.longest):
+                self._wind_up(stop)
             if self._failure is None:
                 self._feed()
             self._take(self._engine.poll(_POLL))
@@ -263,16 +283,17 @@ class Driver:
             last = failures[-1]
             raise SimulatorError(f"all of the first {known} evaluations failed; last\n{last}", last)
 
-    def _wind_up(self, why: str) -> None:
-        """Collect what is being finished, for a short while, then raise Interrupted."""
+    def _wind_up(self, stop: Stop) -> None:
+        """Collect what is in flight while there is time, then raise Interrupted."""
         self._engine.cancel(0)
-        end = self._clock() + self.limits.grace
-        while self._engine.busy() and self._clock() < end:
+        while self._engine.busy() and (now := self._clock()) < stop.until:
             self._take(self._engine.poll(_POLL))
+            if self.limits.signal() and stop.until > now + self.limits.grace:
+                stop = stop._replace(until=now + self.limits.grace)
         self.limits.settle()
         ledger = self._ledger
         generation = f"generation {ledger.generation}, {ledger.accepted} of {ledger.size} accepted"
-        raise Interrupted(f"{why} in {generation}")
+        raise Interrupted(f"{stop.why} in {generation}")
 
 
 def _failed(failure: Failure, stop: int) -> Records:

@@ -9,9 +9,11 @@ Error
 Interrupted           a SystemExit with status 75: stopped early, all is safe, run the same command again
 """
 
+import os
+
 from mpiabc.records import Failure
 
-RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h
+_RESUMABLE = "75"  # EX_TEMPFAIL of sysexits.h
 
 
 class Error(Exception):
@@ -39,11 +41,29 @@ class StoreError(Error):
 
 
 class Interrupted(SystemExit):
-    """The run was stopped by a signal or its walltime; the same command continues it."""
+    """The run was stopped by a signal or its walltime; the same command continues it.
 
-    def __init__(self, why: str = "interrupted") -> None:
-        super().__init__(RESUMABLE)
+    Its code is `resumable_status()`, unless another one is given.
+    """
+
+    code: int
+
+    def __init__(self, why: str = "interrupted", code: int | None = None) -> None:
+        super().__init__(resumable_status() if code is None else code)
         self.why = why
 
     def __str__(self) -> str:
         return f"{self.why}; run the same command again to continue"
+
+
+def resumable_status() -> int:
+    """75, or what MPIABC_RESUMABLE_STATUS says: SGE runs a job again that ends with 99.
+
+    Raises ProblemError for what is no exit status, or one that means something else.
+    """
+    text = os.environ.get("MPIABC_RESUMABLE_STATUS") or _RESUMABLE
+    if not (text.isdecimal() and 2 < int(text) < 126):
+        raise ProblemError(
+            f"MPIABC_RESUMABLE_STATUS={text!r}: give an exit status from 3 to 125, or unset it"
+        )
+    return int(text)

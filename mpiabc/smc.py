@@ -22,7 +22,7 @@ import numpy as np
 
 from mpiabc import stopping as stops
 from mpiabc.driver import Driver, Limits
-from mpiabc.errors import RESUMABLE, Error, Interrupted, ProblemError, StoreError
+from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status
 from mpiabc.generation import Generation, theta_of
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.ledger import Ledger, SlotLedger
@@ -94,10 +94,11 @@ class ABCSMC:
 
         The first stopping rule that holds ends the run: so many `generations`, an `epsilon` reached, so
         many `simulations`, an `acceptance_rate` that a generation cannot reach, or `walltime` (seconds,
-        or text such as "2h"), after which the run can be continued. They never change a population.
+        text such as "2h", or "auto": shortly before the batch system ends the job), after which the run
+        can be continued. They never change a population.
 
         Raises ProblemError and StoreError before any work, SimulatorError for failing evaluations,
-        Interrupted (exit status 75) after a signal or the walltime.
+        Interrupted (exit status 75, or MPIABC_RESUMABLE_STATUS) after a signal or the walltime.
         """
         options = {name: value for name, value in locals().items() if name not in ("self", "store")}
         is_leading = False
@@ -127,7 +128,11 @@ class ABCSMC:
             return
         with Signals() as signals, _opened(place, self.problem) as engine:
             stopping = Stopping(**rules, walltime=stops.seconds(walltime))
+            deadline, end = began + (stopping.walltime or math.inf), math.inf
+            if walltime == "auto":
+                deadline, end = math.inf, time.monotonic() + (stopping.walltime or 0.0)
             _check_size(self.problem, self.population_size)
+            resumable_status()  # a wrong one is said now
             if not stopping.is_bounded and isinstance(self.threshold.epsilon(10**9, None), float):
                 raise ProblemError(
                     "the run has no end: give a stopping rule, such as generations=8 or epsilon=0.1"
@@ -135,10 +140,7 @@ class ABCSMC:
             with Store(store) as file:
                 settings = self._settled(file, place.is_static, overwrite)
                 limits = Limits(
-                    began + (stopping.walltime or math.inf),
-                    lambda: signals.seen,
-                    self.problem.on_error,
-                    settle=signals.settle,
+                    deadline, end, lambda: signals.seen, self.problem.on_error, settle=signals.settle
                 )
                 live = Progress(progress)
                 driver = Driver(
@@ -331,8 +333,8 @@ def _opened(place: Any, problem: Problem) -> Iterator[Engine]:
     except GeneratorExit:
         status = 0
         raise
-    except Interrupted:
-        status = RESUMABLE
+    except Interrupted as stopped:
+        status = stopped.code
         raise
     finally:
         engine.close(status)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpiabc import batch
 from mpiabc.errors import ProblemError
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -60,9 +61,14 @@ class Stopping:
 
 
 def seconds(walltime: float | str | None) -> float | None:
-    """A walltime in seconds, from a number or from text such as "90", "30m", "2h", "1:30:00"."""
+    """A walltime in seconds, from a number or from text such as "90", "30m", "2h", "1:30:00".
+
+    "auto" is what the batch system leaves to this job. Raises ProblemError.
+    """
     if walltime is None:
         return None
+    if walltime == "auto":
+        return batch.seconds_left()
     if isinstance(walltime, str):
         return _parse(walltime.strip())
     if not walltime > 0:
@@ -77,7 +83,9 @@ def _parse(text: str) -> float:
         days, hours, minutes, rest = (int(part or 0) for part in match.groups())
         value = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
     else:
-        raise ProblemError(f"walltime={text!r} is not understood: give seconds, or '30m', '2h', '1:30:00'")
+        raise ProblemError(
+            f"walltime={text!r} is not understood: give seconds, or '30m', '2h', '1:30:00', 'auto'"
+        )
     if not value > 0:
         raise ProblemError(f"walltime={text!r} is no time at all")
     return value

@@ -120,6 +120,22 @@ def dask_client():
         yield client
 
 
+@pytest.fixture(scope="session")
+def slurm():
+    """A real Slurm."""
+    from tests.clusters.real import started
+
+    yield from started("slurm")
+
+
+@pytest.fixture(scope="session")
+def sge():
+    """A real Grid Engine."""
+    from tests.clusters.real import started
+
+    yield from started("sge")
+
+
 def pytest_collection_modifyitems(items):
     """Tests on Dask in this process come last: it leaves threads, and with threads none is forked."""
     items.sort(key=lambda item: "dask_client" in item.fixturenames)

@@ -344,7 +344,7 @@ def test_replay_of_a_static_run_is_the_stored_row_too(fit, capsys):
 
 
 def helps():
-    return [[], ["run"], ["show"], ["replay"]]
+    return [[], *([name] for name in ("run", "show", "replay", "worker", "broker", "jobs", "jobscript"))]
 
 
 @pytest.mark.parametrize("command", helps(), ids=lambda command: " ".join(command) or "mpiabc")
@@ -360,7 +360,7 @@ def test_help_of_every_command_has_an_example(command, capsys):
 def test_every_command_is_in_the_help_test(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
+    listed = re.findall(r"^    (\w+)\b", capsys.readouterr().out, re.MULTILINE)
     assert listed == [command[0] for command in helps() if command]
 
 

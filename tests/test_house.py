@@ -10,11 +10,11 @@ import mpiabc
 from tests.conftest import ROOT, environment
 
 FLOORS = [
-    {"errors", "streams", "structure", "records", "population", "version", "signals"},
+    {"errors", "streams", "structure", "records", "population", "version", "signals", "batch"},
     {"prior", "distance", "kernel", "threshold", "stopping"},
     {"problem"},
     {"generation", "ledger"},
-    {"driver", "schedulers", "store", "progress"},
+    {"driver", "schedulers", "store", "progress", "cluster"},
     {"smc", "pool"},
     {"cli", "plots", "report", "adapters", "__init__"},
     {"__main__"},
@@ -63,21 +63,23 @@ def test_what_and_which_do_not_know_each_other():
 
 
 @pytest.mark.parametrize(
-    ("library", "home"),
+    ("library", "homes"),
     [
-        ("mpi4py", "schedulers/mpi.py"),
-        ("sqlite3", "store.py"),
-        ("distributed", "schedulers/dask.py"),
-        ("subprocess", "schedulers/processes.py"),
+        ("mpi4py", ["schedulers/mpi.py"]),
+        ("sqlite3", ["store.py"]),
+        ("distributed", ["schedulers/dask.py"]),
+        ("redis", ["schedulers/redis/wire.py"]),
+        # Commands of batch systems; children; a server.
+        ("subprocess", ["batch.py", "schedulers/processes.py", "schedulers/redis/broker.py"]),
     ],
 )
-def test_each_foreign_engine_has_one_file(library, home):
+def test_each_foreign_engine_has_its_place(library, homes):
     users = [
         path
         for path in MODULES
         if any(full.split(".")[0] == library for other, full in imported(path) if other is None)
     ]
-    assert users == [ROOT / "mpiabc" / home]
+    assert users == [ROOT / "mpiabc" / home for home in homes]
 
 
 def test_import_is_light():

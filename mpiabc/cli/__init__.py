@@ -4,7 +4,8 @@
     mpiabc show influenza.db
     mpiabc replay influenza.db 3:17
 
-Exit status: 0 done, 1 an error, 2 a wrong command line, 75 stopped early and resumable.
+Exit status: 0 done, 1 an error, 2 a wrong command line, 75 stopped early and resumable (or what
+MPIABC_RESUMABLE_STATUS says, as SGE wants 99).
 """
 
 import argparse
@@ -14,13 +15,13 @@ import sys
 import time
 from collections.abc import Sequence
 
-from mpiabc.cli import broker, replay, run, show, worker
-from mpiabc.errors import RESUMABLE, Error, Interrupted
+from mpiabc.cli import broker, jobs, jobscript, replay, run, show, worker
+from mpiabc.errors import Error, Interrupted
 from mpiabc.schedulers.mpi import end_job
 from mpiabc.version import __version__
 
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
-_COMMANDS = (run, show, replay, worker, broker)
+_COMMANDS = (run, show, replay, worker, broker, jobs, jobscript)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mpiabc: {error}", file=sys.stderr, flush=True)
         end_job()
         return 1
-    except Interrupted:  # the run has said so
-        return RESUMABLE
+    except Interrupted as stopped:  # the run has said so
+        return stopped.code
 
 
 def _leads() -> bool:

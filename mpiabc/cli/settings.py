@@ -68,7 +68,9 @@ SETTINGS = {
     "epsilon": _Setting(_number, "E", "stop when the threshold is at most this"),
     "simulations": _Setting(_whole, "S", "stop after so many simulations"),
     "acceptance_rate": _Setting(_number, "R", "stop when a generation cannot reach this"),
-    "walltime": _Setting(_text, "W", "stop, to be continued, after seconds, or 30m, 2h, 1:30:00"),
+    "walltime": _Setting(
+        _text, "W", "stop, to be continued, after seconds, or 30m, 2h, 1:30:00; or auto, in a batch job"
+    ),
     "threshold": _Setting(_threshold, "RULE", "quantile:0.5 (the default), listed:4,2,1 or constant:3"),
     "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default) or local"),
     "seed": _Setting(_whole, "SEED", "a non-negative whole number; drawn and kept if not given"),

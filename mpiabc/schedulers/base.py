@@ -71,7 +71,7 @@ class Engine(Protocol):
         ...
 
     def close(self, status: int) -> None:
-        """End all workers: 0 after success, 75 if the run can be continued, 1 after an error."""
+        """End all workers: 0 after success, 1 after an error, another status if the run can go on."""
         ...
 
 

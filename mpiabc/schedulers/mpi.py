@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
-from mpiabc.errors import RESUMABLE, Error, Interrupted, ProblemError, SchedulerError
+from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.generation import Evaluator, Generation, evaluator
 from mpiabc.problem import differing_parts
 from mpiabc.records import Lease, Records, pack, unpack
@@ -675,7 +675,7 @@ class _Rank:
 
 
 def _finish(status: int) -> None:
-    if status == RESUMABLE:
-        raise Interrupted
+    if status > 1:
+        raise Interrupted(code=status)
     if status:
         raise SystemExit(status)

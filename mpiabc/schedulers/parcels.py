@@ -56,7 +56,7 @@ class Receiver:
     def __init__(self) -> None:
         self._parts: dict[str, bytes] = {}
 
-    def generation(self, message: bytes | bytearray) -> Any:
+    def generation(self, message: bytes | bytearray | memoryview) -> Any:
         """The generation of a message."""
         names, new = pickle.loads(message)
         self._parts = {name: new[name] if name in new else self._parts[name] for name in names}

@@ -62,7 +62,7 @@ class Redis:
         return RedisEngine(
             server,
             problem,
-            name=self.name or problem.name or "run",
+            name=self.name or getattr(problem, "name", None) or "run",
             is_static=self.is_static,
             patience=self.patience,
         )

@@ -321,7 +321,8 @@ class Session:
         self._generation, self._cut = index, float("inf")
         self._leases.clear()
         self._engine.begin(generation)
-        _log.info("generation %d: epsilon %.6g", index, generation.epsilon)
+        if hasattr(generation, "epsilon"):  # a map of a Pool has none
+            _log.info("generation %d: epsilon %.6g", index, generation.epsilon)
 
     def _fetch(self, part: str, digest: str) -> bytes | None:
         """What the master has put on the server for all workers; if it is not there any more, ask again."""

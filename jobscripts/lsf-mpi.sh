@@ -1,0 +1,16 @@
+#!/bin/bash
+# A run on the ranks of one LSF job; submit it with:  bsub < lsf-mpi.sh
+# With walltime="auto" in the Python file the run stops in time with status 75, at which LSF queues the job again.
+# Lines that begin with ##BSUB are off: edit them and take one # away.
+#BSUB -J fit
+#BSUB -n 4
+#BSUB -W 2:00
+#BSUB -o fit-%J.log
+#BSUB -Q "75"
+##BSUB -M 2G
+##BSUB -q long
+
+# EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
+export PATH="$HOME/.venv/bin:$PATH"
+
+exec mpirun -n "$LSB_DJOB_NUMPROC" python -u fit.py

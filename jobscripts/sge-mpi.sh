@@ -1,0 +1,19 @@
+#!/bin/bash
+# A run on the ranks of one SGE job; submit it with:  qsub sge-mpi.sh
+# With walltime="auto" in the Python file the run stops in time with status 99, at which SGE starts the job again.
+# Lines that begin with ##$ are off: edit them and take one # away.
+#$ -N fit
+#$ -S /bin/bash
+#$ -cwd
+#$ -j y
+#$ -l h_rt=02:00:00
+##$ -l h_vmem=2G
+##$ -q long
+# EDIT: the name of a parallel environment of your cluster, one of `qconf -spl`.
+#$ -pe mpi 4
+
+# EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
+export PATH="$HOME/.venv/bin:$PATH"
+
+export MPIABC_RESUMABLE_STATUS=99
+exec mpirun -n "$NSLOTS" python -u fit.py

@@ -1,0 +1,23 @@
+#!/bin/bash
+# A run on a Dask cluster that dask-mpi starts in the same SLURM job; submit it with:  sbatch slurm-dask.sh
+# One rank is Dask's scheduler, the others are its workers. The Python file gets the name of the scheduler's
+# file as its argument, for abc.run(..., scheduler=sys.argv[1]).
+# Lines that begin with ##SBATCH are off: edit them and take one # away.
+#SBATCH --job-name=fit
+#SBATCH --ntasks=4
+#SBATCH --time=02:00:00
+#SBATCH --output=fit-%j.log
+##SBATCH --mem-per-cpu=2G
+##SBATCH --partition=long
+
+# EDIT: the environment that holds mpiabc[dask] and its mpirun; `module load` and the like go here too.
+export PATH="$HOME/.venv/bin:$PATH"
+
+scheduler="$PWD/dask-$SLURM_JOB_ID.json"
+# Workers without a nanny: it would start them as children that take themselves for ranks, and hang.
+mpirun -n "$SLURM_NTASKS" dask-mpi --scheduler-file "$scheduler" --nthreads 1 --memory-limit 0 \
+    --worker-class distributed.Worker &
+cluster=$!
+trap 'kill "$cluster" 2>/dev/null; wait "$cluster"; rm -f "$scheduler"' EXIT
+
+python -u fit.py "$scheduler"

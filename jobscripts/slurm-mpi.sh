@@ -1,0 +1,15 @@
+#!/bin/bash
+# A run on the ranks of one SLURM job; submit it with:  sbatch slurm-mpi.sh
+# With walltime="auto" in the Python file the run stops in time, and the same sbatch continues it.
+# Lines that begin with ##SBATCH are off: edit them and take one # away.
+#SBATCH --job-name=fit
+#SBATCH --ntasks=4
+#SBATCH --time=02:00:00
+#SBATCH --output=fit-%j.log
+##SBATCH --mem-per-cpu=2G
+##SBATCH --partition=long
+
+# EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
+export PATH="$HOME/.venv/bin:$PATH"
+
+exec mpirun -n "$SLURM_NTASKS" python -u fit.py

@@ -1,0 +1,97 @@
+"""Real batch systems of one node on the loopback, started for a test session."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, environment, missing
+
+_PARTS = {
+    "slurm": ("slurm-wlm munge", ("sbatch", "slurmctld", "slurmd", "munged")),
+    "sge": ("gridengine-master gridengine-exec gridengine-client", ("qsub", "sge_qmaster", "sge_execd")),
+}
+_SUBMIT = {"slurm": ("sbatch", "--parsable"), "sge": ("qsub", "-terse", "-V")}
+_CANCEL = {"slurm": "scancel", "sge": "qdel"}
+_LIST = {"slurm": ("squeue", "--noheader", "--format=%i", "--jobs"), "sge": ("qstat", "-j")}
+
+
+class Cluster:
+    """A batch system that is up; `environment` is that of its clients."""
+
+    def __init__(self, system, variables):
+        self.system = system
+        self.environment = environment(**variables)
+        self.variables = variables
+
+    def submit(self, folder, script, *options):
+        """Submit a job from a folder; its name."""
+        done = subprocess.run(
+            [*_SUBMIT[self.system], *options, script],
+            cwd=folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().partition(".")[0]
+
+    def script(self, folder, kind, *arguments, **values):
+        """A script of the folder `jobscripts`, filled in as the command fills it in."""
+        options = [f"--{name}={value}" for name, value in values.items()]
+        command = [sys.executable, "-m", "mpiabc", "jobscript", self.system, "--kind", kind, *options]
+        printed = subprocess.run(
+            [*command, *arguments], env=environment(), capture_output=True, text=True, check=True
+        ).stdout
+        path = folder / f"{self.system}-{kind}.sh"
+        path.write_text(printed)
+        return path
+
+    def wait(self, job, folder, timeout=60):
+        """Wait for the end of a job; all that jobs have printed in the folder."""
+        end = time.monotonic() + timeout
+        while self._is_there(job):
+            if time.monotonic() > end:
+                pytest.fail(f"job {job} does not end:\n{printed(folder)}")
+            time.sleep(0.3)
+        return printed(folder)
+
+    def cancel(self, job):
+        """Take a job out, tasks that run too."""
+        subprocess.run([_CANCEL[self.system], job], env=self.environment, check=True, capture_output=True)
+
+    def _is_there(self, job):
+        told = subprocess.run(
+            [*_LIST[self.system], job], env=self.environment, capture_output=True, text=True
+        )
+        return told.returncode == 0 and bool(told.stdout.strip())
+
+
+def printed(folder):
+    """The output files of jobs in a folder."""
+    files = [*folder.glob("*.log"), *folder.glob("*.o[0-9]*")]
+    return "".join(f"== {file.name}\n{file.read_text()}" for file in sorted(files))
+
+
+def started(system):
+    """A generator for a fixture: the batch system while the session lasts."""
+    packages, programs = _PARTS[system]
+    if os.geteuid() != 0 or sys.platform != "linux":
+        missing(f"{system} is started by root on Linux only")
+    if not all(shutil.which(program) for program in programs):
+        missing(f"{system} is not installed: apt-get install {packages}")
+    control = [ROOT / "tests" / "clusters" / f"{system}.sh"]
+    folder = Path(tempfile.mkdtemp(prefix=f"{system}-"))
+    try:
+        done = subprocess.run([*control, "start", folder], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        yield Cluster(system, dict(line.split("=", 1) for line in done.stdout.splitlines()))
+    finally:
+        subprocess.run([*control, "stop", folder], check=True, timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,32 @@
+"""A run of a few seconds that journals every tenth of a second; arguments: store, scheduler, walltime,
+and the seconds of a simulation."""
+
+import sys
+import time
+
+import mpiabc
+from mpiabc import smc, store
+from tests import problems
+
+
+class Eager(store.Journal):
+    """Writes often, so that short tests have something to lose."""
+
+    def __init__(self, file, generation):
+        super().__init__(file, generation, period=0.1)
+
+
+def sampler(pause=0.004):
+    def gaussian(theta, rng):
+        time.sleep(pause)
+        return problems.gaussian(theta, rng)
+
+    problem = problems.problem(gaussian, name="gaussian")
+    return mpiabc.ABCSMC(problem, 100, threshold=mpiabc.Listed([3, 1.5, 0.8]), seed=1)
+
+
+if __name__ == "__main__":
+    smc.Journal = Eager
+    walltime = sys.argv[3] if len(sys.argv) > 3 else None
+    pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.004
+    sampler(pause).run(sys.argv[1], scheduler=sys.argv[2], walltime=walltime)

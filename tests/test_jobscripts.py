@@ -1,0 +1,165 @@
+"""The job scripts: what is in the folder is what the command prints, and runs as printed.
+
+tests/test_clusters.py submits those of SLURM and SGE; for PBS and LSF, which no test machine has, this file
+plays the batch system: environment, limits, and the second start of a job that asks for it.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpiabc
+from mpiabc import cli
+from mpiabc.cli import jobscript
+from tests import problems
+from tests.conftest import ROOT, environment, missing
+from tests.programs import killed
+
+SQUARES = ROOT / "tests" / "programs" / "squares.py"
+PROGRAM = ROOT / "tests" / "programs" / "killed.py"
+BIN = Path(sys.executable).parent
+
+
+def said(capsys, *arguments, status=0):
+    assert cli.main(list(map(str, arguments))) == status
+    return "".join(capsys.readouterr())
+
+
+def test_folder_holds_what_the_templates_give():
+    """Otherwise run `python -m tests.programs.jobscripts`."""
+    written = {f"{name}.sh": jobscript.written(name, {}) for name in jobscript.scripts()}
+    found = {path.name: path.read_text() for path in (ROOT / "jobscripts").iterdir()}
+    assert found == written
+    assert {name.partition("-")[0] for name in written} == {"slurm", "pbs", "sge", "lsf"}
+
+
+def test_shellcheck_has_nothing_to_say(tmp_path, capsys):
+    """Of the folder, of the command's output for unusual values, and of our own scripts."""
+    program = shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}")
+    if program is None:
+        missing("shellcheck is not installed")
+    for name in jobscript.scripts():
+        system, _, kind = name.partition("-")
+        options = ["--kind", kind, "--queue", "short", "--memory", "1G", "--broker", "my broker.json"]
+        printed = said(capsys, "jobscript", system, *options, "my fit.py", "it's", "a;b")
+        (tmp_path / f"{name}.sh").write_text(printed)
+    scripts = [*(ROOT / "jobscripts").iterdir(), *tmp_path.glob("*.sh"), *ROOT.glob("tests/clusters/*.sh")]
+    done = subprocess.run([program, *scripts, ROOT / ".ci" / "run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_values_are_filled_in_and_switch_their_lines_on(capsys):
+    text = said(
+        capsys, "jobscript", "slurm", "--ranks", 8, "--walltime", "90m", "--queue", "gpu", "a b.py", "c"
+    )
+    lines = text.splitlines()
+    assert {"#SBATCH --ntasks=8", "#SBATCH --time=01:30:00", "#SBATCH --partition=gpu"} <= set(lines)
+    assert "##SBATCH --mem-per-cpu=2G" in lines  # not given: off
+    assert "#SBATCH --job-name=a-b" in lines
+    assert lines[-1] == """exec mpirun -n "$SLURM_NTASKS" python -u 'a b.py' c"""
+    assert f'export PATH="{jobscript.sysconfig.get_path("scripts")}:$PATH"' in lines
+    assert "#BSUB -W 2:01" in said(capsys, "jobscript", "lsf", "--walltime", "7201", "fit.py")
+    workers = said(capsys, "jobscript", "sge", "--kind", "workers", "--ranks", 100, "--walltime", "2h")
+    assert "#$ -t 1-100" in workers
+    assert "--runtime 7080s" in workers
+    assert 'broker="$HOME/.mpiabc/broker.json"' in workers
+    other = said(capsys, "jobscript", "sge", "--kind", "workers", "--broker", "my broker.json")
+    assert "broker='my broker.json'" in other.splitlines()
+
+
+WRONG = {
+    "no file": ("slurm", "the Python file of the run is missing: give FILE.py"),
+    "no ranks": ("slurm --ranks 0 fit.py", "ranks='0': give a whole number of at least 1"),
+    "no time": ("slurm --walltime soon fit.py", "walltime='soon' is not understood"),
+    "auto": ("slurm --walltime auto fit.py", "its job needs a time such as 2h"),
+    "short workers": ("sge --kind workers --walltime 2m", "give workers more than 120 s"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_values_are_told(case, capsys):
+    arguments, message = WRONG[case]
+    assert message in said(capsys, "jobscript", *shlex.split(arguments), status=1)
+
+
+@pytest.fixture
+def expected(tmp_path):
+    return problems.digests(killed.sampler(0).run(tmp_path / "quiet.db", scheduler="serial"))
+
+
+def command(folder, name, text):
+    """A command of the batch system, for the PATH of its jobs."""
+    path = folder / "commands" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+def run(folder, script, **variables):
+    """The script as the batch system runs it: in a session of its own, with its variables and commands."""
+    path = f"{folder / 'commands'}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", script],
+        cwd="/",
+        env=environment(PATH=path, **variables),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_pbs_job_submits_itself_again_until_the_run_is_done(expected, tmp_path, capsys):
+    """Jobs of 14 s, in an environment as Torque makes it, each submitted by the one before."""
+    options = ["--ranks", 2, "--walltime", "14s", "--bin", BIN]
+    script = tmp_path / "pbs-mpi.sh"
+    script.write_text(said(capsys, "jobscript", "pbs", *options, PROGRAM, "run.db", "mpi", "auto", "0.02"))
+    command(tmp_path, "qsub", f"echo $PWD $1 >>{tmp_path}/submitted")
+    starts = 0
+    while starts == len(submitted(tmp_path)):
+        variables = {"PBS_JOBID": f"{starts}.host", "PBS_WALLTIME": "14", "PBS_O_WORKDIR": str(tmp_path)}
+        job = run(tmp_path, script, **variables)
+        starts += 1
+        assert job.returncode in (0, 75), job.stdout
+        assert starts < 20
+    assert job.returncode == 0
+    assert starts > 1
+    assert set(submitted(tmp_path)) == {f"{tmp_path} pbs-mpi.sh"}
+    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
+
+
+def submitted(folder):
+    path = folder / "submitted"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_lsf_job_ends_in_time_with_the_status_that_queues_it_again(expected, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "lsf-mpi.sh"
+    arguments = [PROGRAM, tmp_path / "run.db", "mpi", "auto"]
+    script.write_text(said(capsys, "jobscript", "lsf", "--ranks", 2, "--bin", BIN, *arguments))
+    assert '#BSUB -Q "75"' in script.read_text()
+    variables = {"LSB_JOBID": "17", "LSB_DJOB_NUMPROC": "2"}
+    command(tmp_path, "bjobs", "echo 0:0 L")
+    assert run(tmp_path, script, **variables).returncode == 75
+    command(tmp_path, "bjobs", "echo 0:10 L")
+    job = run(tmp_path, script, **variables)
+    assert job.returncode == 0, job.stdout
+    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
+
+
+def test_pbs_job_starts_a_dask_cluster_and_leaves_nothing(tmp_path, capsys):
+    if shutil.which("dask-mpi", path=BIN) is None:
+        missing("dask-mpi is not installed: install `mpiabc[dask]`")
+    script = tmp_path / "pbs-dask.sh"
+    script.write_text(said(capsys, "jobscript", "pbs", "--kind", "dask", "--ranks", 2, "--bin", BIN, SQUARES))
+    job = run(tmp_path, script, PBS_JOBID="17.host", PBS_O_WORKDIR=str(tmp_path))
+    assert job.returncode == 0, job.stdout
+    assert "[0, 1, 4]" in job.stdout
+    assert not list(tmp_path.glob("*.json"))
