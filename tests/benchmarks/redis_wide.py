@@ -175,8 +175,8 @@ def main(n):
     print(f"{'workers':>8}{'N':>8}{'wall s':>10}{'master cores':>16}{'commands/s':>14}{'efficiency':>12}")
     with tempfile.TemporaryDirectory() as folder:
         server = bridge.RedisServer(folder)
-        for workers in (n // 5, n):
-            measure(server, workers, 4096)
+        for workers, size in ((n // 5, 1024), (n, 1024), (n, 4096)):
+            measure(server, workers, size)
         server.kill()
 
 

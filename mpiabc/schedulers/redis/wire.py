@@ -308,6 +308,7 @@ class Inbox:
         self._client, self._key = client, key
         self._connection: Any = None
         self._asked = 0.0
+        self._takes_many = True  # BLMPOP, from Redis 7 on
 
     def fileno(self) -> int | None:
         """The socket, None while there is no connection."""
@@ -322,23 +323,36 @@ class Inbox:
                 if time.monotonic() - self._asked > _WAIT + _TIMEOUT:
                     raise TimeoutError("the server does not answer")
                 return []
-            answer = self._connection.read_response()
-            self._asked = 0.0
-            first = [answer[1]] if answer else []
-            rest = self._more() if answer else []
+            messages = self._answer()
             self._ask()
         except BaseException:
             self.close()
             raise
-        return first + rest
+        return messages
 
     def _ask(self) -> None:
         if self._connection is None:
             self._connection = self._client.connection_pool.get_connection()
             self._asked = 0.0
         if not self._asked:
-            self._connection.send_command("BLPOP", self._key, _WAIT)
+            many = ("BLMPOP", _WAIT, 1, self._key, "LEFT", "COUNT", BATCH)
+            one = ("BLPOP", self._key, _WAIT)
+            self._connection.send_command(*(many if self._takes_many else one))
             self._asked = time.monotonic()
+
+    def _answer(self) -> list[bytes]:
+        """What the server has sent for our request."""
+        self._asked = 0.0
+        try:
+            answer = self._connection.read_response()
+        except _library().exceptions.ResponseError as error:
+            if not (self._takes_many and "unknown command" in str(error)):
+                raise
+            self._takes_many = False
+            return []
+        if not answer:
+            return []
+        return answer[1] if self._takes_many else [answer[1], *self._more()]
 
     def _more(self) -> list[bytes]:
         with self._client.pipeline() as pipe:
