@@ -492,6 +492,20 @@ def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, monkeypatch):
     assert "there is no broker's file" in broker("info", home=tmp_path, status=1)
 
 
+def test_scheduler_is_told_in_a_word(tmp_path):
+    """A broker's file, a URL, and several of them, as on the command line."""
+    file = tmp_path / "broker.json"
+    file.write_text(json.dumps({"url": "redis://h:1", "password": "p", "secret": "s"}))
+    assert isinstance(schedulers.resolve(str(file)), schedulers.Redis)
+    assert isinstance(schedulers.resolve(tmp_path / "dask.json"), schedulers.Dask)
+    several = schedulers.resolve("serial,redis://h:1")
+    assert repr(several) == "Several([Serial(), Redis()])"
+    with pytest.raises(mpiabc.SchedulerError, match="mix static and dynamic"):
+        schedulers.resolve(["redis-static", "serial"])
+    with pytest.raises(mpiabc.SchedulerError, match="give at least one"):
+        schedulers.resolve([])
+
+
 def test_stopping_the_broker_leaves_a_run_resumable(tmp_path, quiet, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     broker("start", home=tmp_path)

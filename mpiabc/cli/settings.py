@@ -77,7 +77,8 @@ SETTINGS = {
     "scheduler": _Setting(
         _text,
         "NAME",
-        "auto (the default), serial, processes, mpi, mpi-static, dask, tcp://..., file.json of Dask",
+        "auto (the default), serial, processes, mpi, mpi-static, redis, redis://..., dask, tcp://..., the "
+        "file.json of a broker or of Dask; several with commas",
     ),
     "store": _Setting(_text, "RUN.db", "the run's file, by default FILE with the ending .db, in this folder"),
     "overwrite": _Setting(_switch, "", "begin anew if the store holds a run"),
@@ -88,4 +89,11 @@ OF_SAMPLER = ("population_size", "kernel", "threshold", "seed")
 
 def read_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are given, read. Raises ProblemError for what cannot be read."""
-    return {name: SETTINGS[name].read(name, str(value)) for name, value in texts.items() if value is not None}
+    return {
+        name: SETTINGS[name].read(name, _as_text(value)) for name, value in texts.items() if value is not None
+    }
+
+
+def _as_text(value: Any) -> str:
+    """A value of a YAML file as it would be written on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

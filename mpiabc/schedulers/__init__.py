@@ -12,7 +12,7 @@ from mpiabc.schedulers.futures import Futures
 from mpiabc.schedulers.map import Map
 from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
 from mpiabc.schedulers.processes import Processes
-from mpiabc.schedulers.redis import Redis, RedisStatic
+from mpiabc.schedulers.redis import Redis, RedisStatic, is_broker_file
 from mpiabc.schedulers.serial import Serial
 from mpiabc.schedulers.several import Several
 from mpiabc.schedulers.together import Together
@@ -53,26 +53,38 @@ _BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {
 
 
 def resolve(scheduler: Any) -> Scheduler:
-    """The scheduler of a short name, or the object itself. Raises SchedulerError for neither."""
-    if scheduler == "auto":
-        return MPI() if _is_mpi_job() else Processes()
-    if isinstance(scheduler, str) and scheduler in _BY_NAME:
-        return _BY_NAME[scheduler]()
-    if isinstance(scheduler, str) and scheduler.partition("://")[0] in _BY_SCHEME:
-        return _BY_SCHEME[scheduler.partition("://")[0]](scheduler)
+    """The scheduler of a short name, of several, or the object itself. Raises SchedulerError for neither."""
+    if isinstance(scheduler, str | os.PathLike):
+        scheduler = os.fspath(scheduler)
+        return _named(scheduler) if "," not in scheduler else resolve(scheduler.split(","))
     if isinstance(scheduler, list | tuple):
         return Several([resolve(part) for part in scheduler])
-    if isinstance(scheduler, str | os.PathLike) and os.fspath(scheduler).endswith(".json"):
-        return Dask(scheduler_file=scheduler)
     if type(scheduler).__module__.startswith("distributed."):
         return Dask(scheduler)
-    if not isinstance(scheduler, str) and all(
-        hasattr(scheduler, name) for name in ("open", "leads", "serve")
-    ):
+    if all(hasattr(scheduler, name) for name in ("open", "leads", "serve")):
         return scheduler
-    raise SchedulerError(
-        f'unknown scheduler {scheduler!r}: give "auto", {", ".join(map(repr, _BY_NAME))}, the '
-        '"tcp://..." or scheduler file "....json" of a Dask cluster, or an object from mpiabc.schedulers'
+    raise _unknown(scheduler)
+
+
+def _named(name: str) -> Scheduler:
+    name = name.strip()
+    scheme = name.partition("://")[0]
+    if name == "auto":
+        return MPI() if _is_mpi_job() else Processes()
+    if name in _BY_NAME:
+        return _BY_NAME[name]()
+    if scheme in _BY_SCHEME:
+        return _BY_SCHEME[scheme](name)
+    if name.endswith(".json"):
+        return Redis(broker=name) if is_broker_file(name) else Dask(scheduler_file=name)
+    raise _unknown(name)
+
+
+def _unknown(scheduler: Any) -> SchedulerError:
+    return SchedulerError(
+        f"unknown scheduler {scheduler!r}: give 'auto', {', '.join(map(repr, _BY_NAME))}, the "
+        "'redis://...' of a Redis server, the 'tcp://...' or scheduler file '....json' of a Dask cluster, or "
+        "an object from mpiabc.schedulers"
     )
 
 

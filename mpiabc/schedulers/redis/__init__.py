@@ -13,9 +13,9 @@ import os
 from typing import Any
 
 from mpiabc.schedulers.redis.master import RedisEngine
-from mpiabc.schedulers.redis.wire import find_server
+from mpiabc.schedulers.redis.wire import find_server, is_broker_file
 
-__all__ = ["Redis", "RedisStatic"]
+__all__ = ["Redis", "RedisStatic", "is_broker_file"]
 
 
 class Redis:

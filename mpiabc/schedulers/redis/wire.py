@@ -290,11 +290,22 @@ def read_broker(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise SchedulerError(f"cannot read the broker's file {path}: {error}") from None
-    if not (
-        isinstance(known, dict) and all(isinstance(known.get(k), str) for k in ("url", "password", "secret"))
-    ):
+    if not _is_broker(known):
         raise SchedulerError(f"{path} is not a file of `mpiabc broker start`")
     return known
+
+
+def _is_broker(known: Any) -> bool:
+    keys = ("url", "password", "secret")
+    return isinstance(known, dict) and all(isinstance(known.get(key), str) for key in keys)
+
+
+def is_broker_file(path: str) -> bool:
+    """Whether a file is one of `mpiabc broker start`; it may be anything, or not be there."""
+    try:
+        return _is_broker(json.loads(Path(path).read_text()))
+    except (OSError, ValueError):
+        return False
 
 
 class Inbox:
