@@ -9,7 +9,7 @@ from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler
 from mpiabc.schedulers.dask import Dask
 from mpiabc.schedulers.futures import Futures
-from mpiabc.schedulers.map import Map
+from mpiabc.schedulers.maps import Map
 from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
 from mpiabc.schedulers.processes import Processes
 from mpiabc.schedulers.redis import Redis, RedisStatic, is_broker_file
