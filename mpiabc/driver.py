@@ -125,10 +125,11 @@ class Driver:
         ledger: _AnyLedger,
         generation: Generation,
         journal: Callable[[Records], None] = lambda records: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> str | None:
         """Drive until the ledger is complete (None) or exhausted (the name of the bound).
 
-        What the ledger learns goes to the `journal` too.
+        What the ledger learns goes to the `journal` too; `tick` is called many times a second.
         Raises SimulatorError for failures that end the run, Interrupted for signals and walltime.
         """
         self._ledger, self._generation, self._journal = ledger, generation, journal
@@ -149,6 +150,7 @@ class Driver:
             self._take(self._engine.poll(_POLL))
             self._raise_failure()
             self._count_failures()
+            tick()
             if line := self._progress.tick(ledger, self._engine):
                 self._publish(line)
         self._engine.cancel(0)

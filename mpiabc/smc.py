@@ -253,7 +253,7 @@ class _Run:
         journal = Journal(self.file, generation.index)
         self._recover(journal, ledger)
         try:
-            reason = self.driver.run(ledger, generation, journal.add)
+            reason = self.driver.run(ledger, generation, journal.add, journal.tick)
         except BaseException:
             with suppress(StoreError):
                 journal.flush()

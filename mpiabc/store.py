@@ -279,7 +279,10 @@ class Journal:
     def add(self, records: Records) -> None:
         """Take records in; they are written when it is time."""
         self._records.append(records)
-        if time.monotonic() >= self._next:
+
+    def tick(self) -> None:
+        """Write if it is time: also what came in shortly before a long silence."""
+        if self._records and time.monotonic() >= self._next:
             self.flush()
 
     def flush(self) -> None:

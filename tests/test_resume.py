@@ -9,7 +9,7 @@ from mpiabc import schedulers
 from mpiabc.records import unpack
 from mpiabc.store import Journal, Store
 from tests import kills, problems, walltime
-from tests.cluster import Simulated, random_time
+from tests.cluster import Cluster, Simulated, random_time
 from tests.conftest import Launcher, environment_of
 
 
@@ -83,6 +83,36 @@ def test_damaged_journal_is_computed_again(tmp_path):
     assert problems.digests(history) == problems.digests(
         problems.sampler().run(tmp_path / "b.db", scheduler="serial")
     )
+
+
+def test_what_came_in_before_a_long_silence_is_kept_within_seconds(tmp_path, monkeypatch):
+    """The second of two simulations of an hour that end together need not wait for the third."""
+    problems.sampler().run(tmp_path / "run.db", simulations=150, scheduler="serial")
+    now = 0.0
+    monkeypatch.setattr("mpiabc.store.time.monotonic", lambda: now)
+    with Store(tmp_path / "run.db") as store:
+        records = next(Journal(store, len(store.history())).recover())
+        journal = Journal(store, 7)
+        journal.add(records)
+        journal.tick()
+        assert list(store.noted(7)) == []
+        now = 3.0
+        journal.tick()
+        assert len(list(store.noted(7))) == 1
+
+
+def test_journal_is_looked_after_while_nothing_comes_in(tmp_path, monkeypatch):
+    ticks = []
+    monkeypatch.setattr(Journal, "tick", lambda journal: ticks.append(len(polls)))
+    polls, heard = [], Cluster.poll
+
+    def poll(cluster, timeout):
+        polls.append(timeout)
+        return [] if len(polls) <= 3 else heard(cluster, timeout)
+
+    monkeypatch.setattr(Cluster, "poll", poll)
+    problems.sampler().run(tmp_path / "run.db", scheduler=Simulated(2, random_time))
+    assert ticks[:3] == [1, 2, 3]
 
 
 def test_failed_run_goes_on_when_the_simulator_is_mended(tmp_path):
