@@ -27,18 +27,22 @@ class Watched:
 
     def __init__(self, is_on):
         self.seconds, self.writes = 0.0, 0
-        real = {"add": Journal.add if is_on else _nothing, "flush": Journal.flush}
+        add_, tick_, flush_ = Journal.add if is_on else _nothing, Journal.tick, Journal.flush
 
-        def add(journal, records):
-            began = time.perf_counter()
-            real["add"](journal, records)
-            self.seconds += time.perf_counter() - began
+        def timed(method):
+            def call(*arguments):
+                began = time.perf_counter()
+                method(*arguments)
+                self.seconds += time.perf_counter() - began
+
+            return call
 
         def flush(journal):
             self.writes += 1
-            real["flush"](journal)
+            flush_(journal)
 
-        self.patches = [mock.patch.object(Journal, "add", add), mock.patch.object(Journal, "flush", flush)]
+        methods = {"add": timed(add_), "tick": timed(tick_), "flush": flush}
+        self.patches = [mock.patch.object(Journal, name, method) for name, method in methods.items()]
 
     def __enter__(self):
         for patch in self.patches:
