@@ -85,6 +85,12 @@ class Crew(Generic[W]):
         self._enter_tables(worker)
         return True
 
+    def answered(self, worker: W) -> Lease:
+        """The worker, which answers in order, is done with its oldest lease."""
+        lease = self._members[worker].leases[0]
+        self.take(worker, lease)
+        return lease
+
     def leases(self, worker: W) -> list[Lease]:
         """What the worker holds, oldest first."""
         return list(self._members[worker].leases)
@@ -102,17 +108,15 @@ class Crew(Generic[W]):
         """Places that have work."""
         return sum(min(len(member.leases), member.places) for member in self._members.values())
 
-    def is_idle(self) -> bool:
-        """Whether nobody holds a lease."""
-        return not any(member.leases for member in self._members.values())
+    def _rooms(self, member: _Member) -> tuple[int, int]:
+        """Leases that the member could take: without, and with one ahead for each place."""
+        is_late = any(lease.generation != self._generation for lease in member.leases)
+        held, places = len(member.leases), member.places
+        return max(0, places - held), max(0, (1 if is_late else 2) * places - held)
 
     def _load(self, member: _Member) -> float:
-        load = len(member.leases) - member.places
-        is_closed = load >= 0 and (member.places == 0 or self._is_late(member))
-        return float("inf") if is_closed else load
-
-    def _is_late(self, member: _Member) -> bool:
-        return any(lease.generation != self._generation for lease in member.leases)
+        """How little it should be given the next lease; without bound if it cannot take any."""
+        return len(member.leases) - member.places if self._rooms(member)[True] else float("inf")
 
     def _enter_tables(self, worker: W) -> None:
         member = self._members[worker]
@@ -128,8 +132,6 @@ class Crew(Generic[W]):
         self._count(member, -1)
 
     def _count(self, member: _Member, sign: int) -> None:
-        held, places = len(member.leases), member.places
-        depth = places if self._is_late(member) else 2 * places
-        self._room[False] += sign * max(0, places - held)
-        self._room[True] += sign * max(0, depth - held)
-        self.places += sign * places
+        for prefetch, room in enumerate(self._rooms(member)):
+            self._room[bool(prefetch)] += sign * room
+        self.places += sign * member.places

@@ -29,6 +29,7 @@ from mpiabc.problem import differing_parts
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
 from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.together import Backoff, Together
@@ -406,8 +407,8 @@ class Ranks:
         self._wire = _Wire(comm)
         self._wire.run = secrets.randbits(64)
         self._parts = problem.parts()
-        self._leases: dict[int, deque[Lease]] = {rank: deque() for rank in range(1, comm.size)}
-        self._ready: set[int] = set()
+        self._living = set(range(1, comm.size))
+        self._crew: Crew[int] = Crew()  # those that have answered
         self._ended: set[int] = set()
         self._where: dict[int, str] = {}
         self._generation = -1
@@ -415,7 +416,7 @@ class Ranks:
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
         hello = pickle.dumps((__version__, self._parts))
-        for rank in self._leases:
+        for rank in self._living:
             self._wire.send(rank, HELLO, hello)
 
     @property
@@ -426,43 +427,42 @@ class Ranks:
     @property
     def workers(self) -> int:
         """The ranks that live."""
-        return len(self._leases)
+        return len(self._living)
 
     def begin(self, generation: Generation) -> None:
         """Send the generation to all: one that is busy reads it when it is free."""
         self._generation = generation.index
+        self._crew.begin(generation.index)
         order = self._orders.message(parcels.parts(generation))
-        for rank in self._leases:
+        for rank in self._living:
             self._wire.send(rank, GENERATION, order)
 
     def capacity(self, prefetch: bool) -> int:
         """Free places of the ranks that have answered."""
-        return sum(self._room(rank, 2 if prefetch else 1) for rank in self._ready)
+        return self._crew.room(prefetch)
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the rank with the fewest."""
-        rank = max(self._ready, key=lambda rank: self._room(rank, 2))
-        self._leases[rank].append(lease)
-        self._wire.send(rank, LEASE, _LEASE.pack(*lease))
+        self._wire.send(self._crew.give(lease), LEASE, _LEASE.pack(*lease))
 
     def poll(self, timeout: float) -> list[Records | Lost]:
         """All that has arrived."""
         reports: list[Records | Lost] = []
         while message := self._wire.receive():
             rank, tag, content = message
-            if rank not in self._leases or (rank not in self._ready and tag not in (READY, SIGNALLED, BYE)):
+            if rank not in self._living or (rank not in self._crew and tag not in (READY, SIGNALLED, BYE)):
                 continue  # of a rank that is dead, or of an earlier run
             if tag == RECORDS:
-                self._leases[rank].popleft()
+                self._crew.answered(rank)
                 records = unpack(content)
                 reports.append(records)
                 self._costs.append(_cost(records))
                 if records.failures:
                     self._unanswered.add(rank)
             elif tag == SKIPPED:
-                self._leases[rank].popleft()
+                self._crew.answered(rank)
             elif tag == LOST:
-                self._leases[rank].popleft()
+                self._crew.answered(rank)
                 reports.append(pickle.loads(content))
             elif tag == READY:
                 self._welcome(rank, pickle.loads(content))
@@ -477,52 +477,48 @@ class Ranks:
     def _bury(self) -> list[Lost]:
         """The leases of ranks that died."""
         lost = []
-        for rank in self._wire.failed & self._leases.keys():
+        for rank in self._wire.failed & self._living:
             where = self._where.get(rank, f"rank {rank}")
             _log.warning("%s died; its evaluations go out again", where)
-            lost += [Lost(lease, where, "the rank died") for lease in self._leases.pop(rank)]
-            self._ready.discard(rank)
+            self._living.discard(rank)
+            leases = self._crew.leave(rank) if rank in self._crew else []
+            lost += [Lost(lease, where, "the rank died") for lease in leases]
         return lost
 
     def waiting(self) -> list[Lease]:
         """Second leases of busy ranks."""
-        return [leases[i] for leases in self._leases.values() for i in range(1, len(leases))]
+        return self._crew.waiting()
 
     def cancel(self, cut: float) -> None:
         """Ranks skip leases above the cut that they have not begun."""
         order = _CUT.pack(self._generation, cut)
-        for rank, leases in self._leases.items():
-            if len(leases) > 1 or rank in self._unanswered:
+        for rank in self._crew:
+            if self._crew.ahead(rank) or rank in self._unanswered:
                 self._wire.send(rank, CANCEL, order)
         self._unanswered.clear()
 
     def busy(self) -> int:
         """Ranks that hold a lease."""
-        return sum(bool(leases) for leases in self._leases.values())
+        return self._crew.busy()
 
     def close(self, status: int) -> None:
         """Tell all ranks that the run is over; after an error, abort those that do not answer."""
         self._ended.clear()
-        for rank in self._leases:
+        for rank in self._living:
             self._wire.send(rank, STOP, bytes([status]))
         if status == 0:
             self._wire.flush(_GRACE)
             return
         _left.add(self._wire.comm.size)
         end, backoff = time.monotonic() + _GRACE, Backoff()
-        while not self._ended >= self._leases.keys() and time.monotonic() < end:
+        while not self._ended >= self._living and time.monotonic() < end:
             with contextlib.suppress(ProblemError, SchedulerError):
                 self.poll(0)
             backoff.wait()
-        if not self._ended >= self._leases.keys():
+        if not self._ended >= self._living:
             error = sys.exception()
             is_told = error is None or isinstance(error, Interrupted)
             _abort(self._wire.comm, status, "" if is_told else f"{type(error).__name__}: {error}")
-
-    def _room(self, rank: int, depth: int) -> int:
-        """Leases that a rank can take: none while it is still busy with another generation."""
-        leases = self._leases[rank]
-        return 0 if leases and leases[0].generation != self._generation else max(0, depth - len(leases))
 
     def _welcome(self, rank: int, answer: tuple[str, str, dict[str, str]]) -> None:
         """A rank is up; refuse one that would evaluate something else."""
@@ -538,7 +534,7 @@ class Ranks:
                 "all ranks run the same script, so give random numbers in it a seed"
             )
         self._where[rank] = where
-        self._ready.add(rank)
+        self._crew.join(rank, 1)
 
 
 def _abort(comm: Any, status: int, message: str) -> None:
