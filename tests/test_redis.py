@@ -418,7 +418,7 @@ def test_tls_on_one_side_only_is_told(tls, tmp_path):
 
 
 def test_other_versions_are_told_on_both_sides(server, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(wire, "__version__", "0.0.0")
+    monkeypatch.setattr("mpiabc.version.__version__", "0.0.0")
     with server.workers(1, "--once", "--wait", "3s") as (worker,):
         master = Master(problems.sampler(), tmp_path / "run.db", server.scheduler())
         sentence = f"mpiabc {mpiabc.__version__} there, 0.0.0 here"

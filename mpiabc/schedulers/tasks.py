@@ -11,7 +11,6 @@ import os
 import pickle
 import platform
 import queue
-import sys
 import threading
 import traceback
 from collections import OrderedDict
@@ -19,15 +18,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from mpiabc.errors import SchedulerError
 from mpiabc.generation import evaluator
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
 from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
-from mpiabc.version import __version__
+from mpiabc.version import version_difference, versions
 
 _PATIENCE = 30.0  # seconds without a task after which a worker ends the child that it keeps for timeouts
 
@@ -35,7 +32,7 @@ _PATIENCE = 30.0  # seconds without a task after which a worker ends the child t
 class Task(NamedTuple):
     """What `work` is called with."""
 
-    versions: tuple[tuple[str, str], ...]
+    versions: dict[str, str]
     needs: tuple[str, ...]  # hashes of the problem, the generation, and the generation's large buffers
     contents: dict[str, bytes]  # those of them that come along
     lease: Lease
@@ -134,7 +131,7 @@ class TasksEngine:
     def _send(self, lease: Lease, carried: list[str]) -> None:
         number = next(self._numbers)
         contents = {key: self._contents[key] for key in carried}
-        task = Task(_versions(), self._needs, contents, lease)
+        task = Task(versions(), self._needs, contents, lease)
         self._out[number] = lease, self._place.submit(task, partial(self._note, number))
 
     def _note(self, number: int, outcome: Answer | BaseException) -> None:
@@ -194,21 +191,14 @@ class TasksEngine:
         self._place.close()
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
-    """What must be the same on both sides, of all that could differ."""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return (("mpiabc", __version__), ("Python", python), ("NumPy", np.__version__))
-
-
 # The workers' side.
 
 
 def work(task: Task) -> Answer:
     """Evaluate a lease, wherever this is."""
     where = f"process {os.getpid()} on {platform.node()}"
-    theirs, mine = (" and ".join(map(" ".join, versions)) for versions in (task.versions, _versions()))
-    if theirs != mine:
-        return "broken", f"{where} has {mine}, the leading process has {theirs}: use one environment"
+    if difference := version_difference(task.versions):
+        return "broken", f"{where} differs from the leading process: {difference}; use one environment"
     try:
         found = _evaluation(task)
         return ("missing", found) if isinstance(found, list) else found(task.lease)

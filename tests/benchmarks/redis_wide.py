@@ -26,6 +26,7 @@ from mpiabc.generation import Evaluator
 from mpiabc.records import Lease, pack
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.worker import announcements
+from mpiabc.version import versions
 from tests import bridge
 from tests.benchmarks import toy
 
@@ -51,7 +52,7 @@ class Played:
         self.serial = self.ack = 0
         self.leases = []
         self.free_at = 0.0
-        told = {"host": "played", "process": os.getpid(), "places": 1, "versions": wire.versions()}
+        told = {"host": "played", "process": os.getpid(), "places": 1, "versions": versions()}
         self.report(wire.HELLO, json.dumps(told).encode())
 
     def report(self, kind, content):

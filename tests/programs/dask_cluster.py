@@ -15,7 +15,7 @@ import sys
 
 import distributed
 
-import mpiabc.schedulers.tasks as tasks
+import mpiabc.version
 
 FILE, WORKERS, HOW = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
 
@@ -52,7 +52,7 @@ def worker():
             del sys.modules[name]
         sys.meta_path.insert(0, WithoutMpiabc())
     if HOW == "older":
-        tasks.__version__ = "0.0.1"
+        mpiabc.version.__version__ = "0.0.1"
     return distributed.Worker(scheduler_file=FILE, nthreads=1, memory_limit=0, dashboard=False)
 
 

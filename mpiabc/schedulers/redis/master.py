@@ -19,6 +19,7 @@ from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
+from mpiabc.version import version_difference, versions
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ class RedisEngine:
     def _announce(self, pipe: Any) -> None:
         told = {
             "name": self._name,
-            "versions": wire.versions(),
+            "versions": versions(),
             "host": platform.node(),
             "process": os.getpid(),
             "static": self._is_static,
@@ -266,7 +267,7 @@ class RedisEngine:
         peer = self._peers[worker]
         peer.host = str(told["host"])
         peer.where = f"worker {worker[:6]} (process {told['process']} on {peer.host})"
-        difference = wire.version_difference(told["versions"])
+        difference = version_difference(told["versions"])
         if difference:
             _log.warning("%s cannot work for this run: %s; use one environment", peer.where, difference)
             self._order(worker, wire.REFUSED, b"its versions differ from the master's")

@@ -18,7 +18,6 @@ import hashlib
 import hmac
 import json
 import os
-import platform
 import secrets
 import stat
 import struct
@@ -30,10 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-import numpy as np
-
 from mpiabc.errors import SchedulerError
-from mpiabc.version import __version__
 
 # Kinds of orders, master to worker, and of reports, worker to master.
 WELCOME, GENERATION, LEASE, CANCEL, STOP, REFUSED, AGAIN = range(1, 8)
@@ -68,23 +64,6 @@ def key(run: str, *parts: str) -> str:
 def new_name() -> str:
     """A name that nobody else has."""
     return secrets.token_hex(8)
-
-
-def versions() -> dict[str, str]:
-    """What must agree between a master and its workers for equal digests."""
-    python = ".".join(platform.python_version_tuple()[:2])
-    return {"mpiabc": __version__, "Python": python, "NumPy": np.__version__}
-
-
-def version_difference(theirs: Any) -> str:
-    """In words, what differs from `versions()` here; empty if nothing does."""
-    theirs = theirs if isinstance(theirs, dict) else {}
-    mine = versions()
-    return ", ".join(
-        f"{name} {theirs.get(name)} there, {mine[name]} here"
-        for name in mine
-        if theirs.get(name) != mine[name]
-    )
 
 
 class Seal:

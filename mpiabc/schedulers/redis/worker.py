@@ -25,6 +25,7 @@ from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
 from mpiabc.signals import Signals
+from mpiabc.version import version_difference, versions
 
 _log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ class Session:
 
     def run(self) -> int:
         """Work until the run is over, its master is gone, or we are to leave."""
-        difference = wire.version_difference(self._announcement.told["versions"])
+        difference = version_difference(self._announcement.told["versions"])
         with Signals() as signals:
             self._greet()
             began = time.monotonic()
@@ -381,7 +382,7 @@ class Session:
             "host": platform.node(),
             "process": os.getpid(),
             "places": self._places,
-            "versions": wire.versions(),
+            "versions": versions(),
         }
         self._report(wire.HELLO, json.dumps(told).encode())
 
