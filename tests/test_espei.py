@@ -1,7 +1,7 @@
 """ESPEI, unchanged, as a client of a Dask cluster that our PBS script starts.
 
-Installing ESPEI takes minutes and 700 MB, too much for every pass of CI: its environment (`.venv-espei`)
-is made, and kept, where MPIABC_TEST_ESPEI=1 asks for it; elsewhere the test is skipped and says so.
+Installing ESPEI takes minutes and 700 MB: its environment (`.venv-espei`) is made, and kept, where
+MPIABC_TEST_ESPEI=1 asks for it, as `.ci/run` does; elsewhere the test is skipped and says so.
 """
 
 import os
