@@ -106,12 +106,12 @@ class Worker:
         for line in self._process.stdout:
             self._lines.append(line)
 
-    def says(self, words, within=30):
-        """Whether it has said this, or will within so many seconds."""
+    def says(self, words, within=30, times=1):
+        """Whether it has said this so often, or will within so many seconds."""
         end = time.monotonic() + within
-        while words not in "".join(self._lines):
+        while "".join(self._lines).count(words) < times:
             if time.monotonic() > end or not self._reader.is_alive():
-                return words in "".join(self._lines)
+                return "".join(self._lines).count(words) >= times
             time.sleep(0.02)
         return True
 

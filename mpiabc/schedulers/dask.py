@@ -241,7 +241,8 @@ class _Cluster:
         """Workers that died are a loss; anything else ends the run."""
         if isinstance(error, self._library.scheduler.KilledWorker):
             return f"Dask gave it up: {error}"
-        if isinstance(error, _CANCELLED):  # distributed's own is one; we have taken nothing back
+        # Distributed's own CancelledError, as we have taken nothing back, and its CommClosedError:
+        if isinstance(error, (*_CANCELLED, OSError)):
             raise self._gone() from None
         if isinstance(error, ImportError | AttributeError):
             raise SchedulerError(

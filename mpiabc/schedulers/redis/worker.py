@@ -66,6 +66,8 @@ def announcements(client: Any, server: Server) -> list[Announcement]:
     runs = sorted(member.decode("ascii", "replace") for member in client.smembers(wire.RUNS))
     names = [key(run, "announcement") for run in runs]
     messages = client.mget(names) if names else []
+    if dead := [run for run, message in zip(runs, messages, strict=True) if message is None]:
+        client.srem(wire.RUNS, *dead)  # a master that was only slow adds itself again
     bodies = (server.seal.open(name, message) for name, message in zip(names, messages, strict=True))
     found = [Announcement(run, json.loads(body)) for run, body in zip(runs, bodies, strict=True) if body]
     return sorted(found, key=lambda announcement: announcement.told["places"])
