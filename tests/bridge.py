@@ -115,8 +115,8 @@ class Worker:
             time.sleep(0.02)
         return True
 
-    def send_signal(self, number):
-        self._process.send_signal(number)
+    def send_signal(self, number, to_all=False):
+        (os.killpg if to_all else os.kill)(self._process.pid, number)
 
     def ends(self, within=20):
         """Its exit status, and all that it has said."""

@@ -208,6 +208,7 @@ def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, c
                 pipe.rpush(queues[i % len(queues)], junk)
             for part in ("problem", "generation"):
                 pipe.set(wire.key(run, part), bytes(32) + poison)
+            pipe.set(wire.key(run, "reports"), poison)  # not even a list any more
             pipe.sadd(wire.RUNS, "forged")
             pipe.set(wire.key("forged", "announcement"), poison)
             pipe.execute()
@@ -216,17 +217,20 @@ def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, c
             assert master.digests() == quiet
     assert not mark.exists()
     (told,) = [r.getMessage() for r in caplog.records if "were not signed" in r.getMessage()]
-    assert int(told.split()[0]) >= 20_000 // len(queues)
+    assert int(told.split()[5]) >= 20_000 // len(queues)
     server.client.delete(wire.RUNS, wire.key("forged", "announcement"))
 
 
-def test_worker_that_is_asked_to_leave_gives_its_lease_back_at_once(server, quiet, tmp_path, caplog):
+@pytest.mark.parametrize("whom", ["the worker", "all of its processes"])
+def test_worker_that_is_asked_to_leave_gives_its_lease_back_at_once(whom, server, quiet, tmp_path, caplog):
     """Long before its silence would be noticed; the run goes on with another."""
     with server.workers(1) as (first,):
         master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
         assert first.says("generation 0")
-        first.send_signal(signal.SIGTERM)
-        assert first.ends(5)[0] == 0
+        first.send_signal(signal.SIGTERM, to_all=whom != "the worker")
+        status, told = first.ends(5)
+        assert status == 0
+        assert "Traceback" not in told
         with server.workers(1):
             assert master.digests() == quiet
     assert "no sign of life" not in caplog.text
@@ -335,6 +339,15 @@ def test_wrong_port_is_told_on_both_sides(tmp_path):
     sentence = f"no Redis server answers at {url}: start one with `mpiabc broker start`"
     assert sentence in told_by_master(tmp_path, url=url, secret="s")
     assert sentence in told_by_worker(url)
+
+
+def test_run_with_another_secret_is_none_of_ours_and_told(server, tmp_path):
+    with server.workers(1) as (ours,), server.workers(1, MPIABC_SECRET="another") as (other,):
+        master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
+        assert other.says("1 there with another secret than ours")
+        assert ours.says("working for")
+        assert not isinstance(master.digests(), BaseException)
+        assert not other.says("working for", within=0)
 
 
 def test_missing_secret_is_told_on_both_sides(server, tmp_path):
@@ -488,7 +501,7 @@ def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, monkeypatch):
     worker = bridge.Worker("--processes", "2", HOME=str(tmp_path), MPIABC_SECRET="", MPIABC_REDIS_PASSWORD="")
     master = Master(slow_sampler(slower), tmp_path / "run.db", "redis")
     line = ""
-    while "/100 accepted" not in line:
+    while "/100 accepted" not in line or "with 2 processes" not in line:
         assert master.is_running
         line = broker("info", home=tmp_path)
     assert "gaussian (of process" in line

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,14 @@ def _start(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     server = server_of(options)
-    while True:
-        for line in broker.info(server):
-            say(line)
-        if not options.watch:
-            return 0
-        time.sleep(2.0)
+    with suppress(KeyboardInterrupt):
+        while True:
+            for line in broker.info(server):
+                say(line)
+            if not options.watch:
+                break
+            time.sleep(2.0)
+    return 0
 
 
 def _stop(options: argparse.Namespace) -> int:

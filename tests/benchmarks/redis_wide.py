@@ -140,7 +140,7 @@ def play(port, n):
     """The process of the players: waits for a run, plays until it is over."""
     server = wire.Server(f"redis://127.0.0.1:{port}", bridge.PASSWORD, bridge.SECRET.encode())
     with server.connect() as client:
-        while not (runs := announcements(client, server)):
+        while not (runs := announcements(client, server).runs):
             time.sleep(0.05)
     Players(server, runs[0].run, n).play()
 

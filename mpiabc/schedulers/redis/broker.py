@@ -17,6 +17,7 @@ from mpiabc.schedulers.redis.wire import Server, find_server, key
 from mpiabc.schedulers.redis.worker import announcements
 
 _START = 10.0  # seconds that the server has to come up
+_QUIET = 5  # looks, a tenth of a second apart, at which nobody is there any more
 _LEAVE = 5.0  # seconds that workers have to hear that they should leave
 
 
@@ -41,8 +42,12 @@ def start(bind: str = "127.0.0.1", port: int | None = None, file: Path | None = 
     assert process.stdin is not None
     process.stdin.write(_configuration(bind, port, password).encode())  # not seen in the process list
     process.stdin.close()
-    server = Server(f"redis://{host}:{port}", password, secret.encode())
-    _wait_until_up(server, process, log)
+    server = Server(f"redis://{f'[{host}]' if ':' in host else host}:{port}", password, secret.encode())
+    try:
+        _wait_until_up(server, process, log)
+    except BaseException:
+        process.kill()
+        raise
     known = {
         "url": server.url,
         "password": password,
@@ -100,7 +105,6 @@ def _wait_until_up(server: Server, process: subprocess.Popen, log: Path) -> None
             time.sleep(0.05)
         finally:
             client.close()
-    process.kill()
     last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
     raise SchedulerError(f"the Redis server did not come up at {server}: {last} (see {log})")
 
@@ -108,10 +112,9 @@ def _wait_until_up(server: Server, process: subprocess.Popen, log: Path) -> None
 def info(server: Server) -> list[str]:
     """A line for each run: how far it is, and who works for it."""
     with server.checked() as client, server.errors_told():
-        runs = announcements(client, server)
-    if not runs:
-        return [f"{server}: no runs"]
-    return [_line(run.told) for run in runs]
+        seen = announcements(client, server)
+    lines = [_line(run.told) for run in seen.runs] or [f"{server}: no runs"]
+    return lines + ([f"{seen.foreign} runs with another secret than ours"] if seen.foreign else [])
 
 
 def _line(told: dict[str, Any]) -> str:
@@ -133,7 +136,9 @@ def stop(file: Path | None = None, *, now: bool = False) -> str:
         client.shutdown(nosave=True)
         told = f"the broker at {server} has ended"
     except wire.connection_errors() as error:
-        told = f"no broker answers at {server} ({error}): its file is removed"
+        if "refused" not in str(error):
+            raise SchedulerError(f"the broker at {server} does not answer: {wire.reason(error)}") from None
+        told = f"no broker is at {server} any more: its file is removed"
     finally:
         client.close()
     path.unlink(missing_ok=True)
@@ -143,10 +148,10 @@ def stop(file: Path | None = None, *, now: bool = False) -> str:
 
 def _wait_for_leave(client: Any, server: Server, most: float) -> None:
     """Wait until masters and workers have heard of it, at most so many seconds."""
-    end = time.monotonic() + most
-    while time.monotonic() < end:
-        if not announcements(client, server) and not _workers(client):
-            break
+    end, quiet = time.monotonic() + most, 0
+    while quiet < _QUIET and time.monotonic() < end:  # a worker is nowhere for a moment between two looks
+        is_quiet = not announcements(client, server).runs and not _workers(client)
+        quiet = quiet + 1 if is_quiet else 0
         time.sleep(0.1)
 
 
@@ -157,11 +162,8 @@ def _workers(client: Any) -> int:
 def reset(server: Server) -> int:
     """Delete what runs without a master have left; how many keys that were."""
     with server.checked() as client, server.errors_told():
-        living = {run.run for run in announcements(client, server)}
-        kept = (wire.RUNS, wire.STOPPED)
-        names = [name.decode() for name in client.scan_iter(match=key("*"), count=1000)]
-        dead = [name for name in names if name not in kept and name.split(":")[1] not in living]
-        for member in client.smembers(wire.RUNS):
-            if member.decode("ascii", "replace") not in living:
-                client.srem(wire.RUNS, member)
+        names = [name for name in client.scan_iter(match=key("*"), count=1000) if name.count(b":") > 1]
+        living = {name.split(b":")[1] for name in names if name.endswith(b":announcement")}
+        dead = [name for name in names if name.split(b":")[1] not in living]
+        announcements(client, server)  # which takes dead runs off the list
         return client.delete(*dead) if dead else 0

@@ -4,10 +4,11 @@ import json
 import logging
 import os
 import platform
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cloudpickle
@@ -27,6 +28,8 @@ _ALONE = 5.0  # seconds without any worker after which the user is told how to s
 _RENEW = 2.0  # seconds between two renewals of what is on the server
 _RECONNECT = 0.5  # seconds between two tries to reach the server again
 _IN_TRANSIT = 8.0  # seconds after which an order that a living worker has not read is lost
+_SUSPECT_AFTER = 3  # signs of life that are missing
+_OFFLINE = 3.0  # seconds without the server after which others may take what is out
 _MANY = 500  # workers, from which on they give signs of life less often
 
 
@@ -43,7 +46,7 @@ class RedisEngine:
         self._name, self._is_static = name, is_static
         self._run = wire.new_name()
         try:
-            self._problem = cloudpickle.dumps(problem)
+            self._problem = _Part(cloudpickle.dumps(problem))
         except Exception as error:
             raise SchedulerError(
                 f"the problem cannot be sent to workers: {type(error).__name__}: {error}; make what the "
@@ -55,7 +58,8 @@ class RedisEngine:
         self._crew: Crew[str] = Crew()
         self._peers: dict[str, _Peer] = {}
         self._generation = -1
-        self._generation_blob = b""
+        self._order_of_work = _Part(b"")  # the generation
+        self._is_stopping = False
         self._cut = float("inf")
         self._orders: dict[str, list[bytes]] = defaultdict(list)
         self._renewal, self._liveness = Renewal(_RENEW), Renewal(wire.BEAT_PERIOD)
@@ -64,9 +68,12 @@ class RedisEngine:
         self._began, self._is_alone_told = time.monotonic(), False
         self._polled = time.monotonic()
         self._state = ""
-        self.refused = 0  # messages that were forged, altered or played again
+        self.refused = 0  # messages that were forged or altered
+        self.repeated = 0  # and played again: by others, or by a worker that heard no answer
         with server.errors_told():
-            self._publish()
+            self._publish(("problem", "generation"))
+        self._keeper = _Keeper(server, self._run)
+        self._keeper.start()
 
     @property
     def workers(self) -> int:
@@ -76,17 +83,17 @@ class RedisEngine:
     def begin(self, generation: Generation) -> None:
         """Send the generation once; each worker is told to fetch it."""
         self._generation, self._cut = generation.index, float("inf")
-        self._generation_blob = cloudpickle.dumps(generation)
+        self._order_of_work = _Part(cloudpickle.dumps(generation))
         self._crew.begin(generation.index)
         with self._breaks_noted():
-            self._publish()
+            self._publish(("generation",))
         order = self._generation_order()
         for worker in self._crew:
             self._order(worker, wire.GENERATION, order)
 
     def capacity(self, prefetch: bool) -> int:
-        """Free places; none while the server is away."""
-        return 0 if self._offline_since else self._crew.room(prefetch)
+        """Free places; none while the server is away, or when it is about to be stopped."""
+        return 0 if self._offline_since or self._is_stopping else self._crew.room(prefetch)
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the worker with the most room; it is sent by the next poll."""
@@ -108,16 +115,14 @@ class RedisEngine:
             self._flush()
         if self._offline_since is None and self._liveness.is_due():
             reports += self._missing()
+        if self._is_stopping and not reports and not self._crew.busy():
+            raise Interrupted("stopped by `mpiabc broker stop`")
         self._polled = time.monotonic()
         return reports
 
     def waiting(self) -> list[Lease]:
-        """Leases behind others, and those of workers that have gone silent."""
-        silent = 3 * self._liveness.period
-        now = time.monotonic()
-        suspect = [worker for worker in self._crew if now - self._peers[worker].heard > silent]
-        held = [lease for worker in suspect for lease in self._crew.leases(worker)]
-        return held + [lease for lease in self._crew.waiting() if lease not in held]
+        """Leases behind others; all of a worker that has gone silent, which has no place."""
+        return self._crew.waiting()
 
     def cancel(self, cut: float) -> None:
         """Workers skip leases above the cut that they have not begun."""
@@ -137,6 +142,7 @@ class RedisEngine:
 
     def close(self, status: int) -> None:
         """Let the workers go and leave nothing on the server but their last orders, which expire."""
+        self._keeper.stop()
         for worker in self._crew:
             self._order(worker, wire.STOP, bytes([status]))
         try:
@@ -151,7 +157,9 @@ class RedisEngine:
             self._client.close()
         if self.refused:
             _log.warning(
-                "%d messages on the Redis server were not signed by a worker, and refused", self.refused
+                "refused on the Redis server: %d messages that were not signed by a worker, %d repeated ones",
+                self.refused,
+                self.repeated,
             )
 
     # Sending.
@@ -174,28 +182,31 @@ class RedisEngine:
             pipe.execute()
         self._orders.clear()
 
-    def _publish(self) -> None:
+    def _publish(self, parts: Iterable[str]) -> None:
         """Put what workers need on the server."""
+        contents = {"problem": self._problem.content, "generation": self._order_of_work.content}
         with self._client.pipeline(transaction=False) as pipe:
-            for part, content in (("problem", self._problem), ("generation", self._generation_blob)):
+            for part in parts:
                 name = key(self._run, part)
-                pipe.set(name, self._seal.sign(name, content), ex=wire.TTL)
+                pipe.set(name, self._seal.sign(name, contents[part]), ex=wire.TTL)
             self._announce(pipe)
             pipe.execute()
 
     def _renew(self) -> None:
         """Say that the master lives; put what the server has lost there again."""
-        names = [key(self._run, part) for part in ("problem", "generation")]
+        parts = ("problem", "generation")
         with self._client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.expire(name, wire.TTL)
+            for part in parts:
+                pipe.expire(key(self._run, part), wire.TTL)
             self._announce(pipe)
             pipe.get(wire.STOPPED)
             kept = pipe.execute()
-        if not all(kept[: len(names)]):
-            self._publish()
-        if self._seal.open(wire.STOPPED, kept[-1]) is not None:
+        if lost := [part for part, is_there in zip(parts, kept, strict=False) if not is_there]:
+            self._publish(lost)
+        stopped = self._seal.open(wire.STOPPED, kept[-1])
+        if stopped == b"now":
             raise Interrupted("stopped by `mpiabc broker stop`")
+        self._is_stopping = stopped is not None
 
     def _announce(self, pipe: Any) -> None:
         told = {
@@ -215,9 +226,10 @@ class RedisEngine:
         pipe.set(name, self._seal.sign(name, json.dumps(told).encode()), ex=wire.ALIVE)
         pipe.sadd(wire.RUNS, self._run)
         pipe.expire(wire.RUNS, wire.TTL)
+        pipe.publish(wire.NEWS, self._run)
 
     def _generation_order(self) -> bytes:
-        return json.dumps([self._generation, wire.sha256(self._generation_blob)]).encode()
+        return json.dumps([self._generation, self._order_of_work.digest]).encode()
 
     # Hearing.
 
@@ -231,9 +243,12 @@ class RedisEngine:
         worker, content = name.decode("ascii", "replace"), body[wire.REPORT.size :]
         peer = self._peers.setdefault(worker, _Peer())
         if serial <= peer.last:
-            self._refuse()
+            self.repeated += 1
             return []
         peer.last, peer.ack, peer.heard = serial, ack, time.monotonic()
+        if peer.is_suspect and worker in self._crew:
+            peer.is_suspect = False
+            self._crew.join(worker, peer.places)
         if kind == wire.HELLO:
             self._welcome(worker, json.loads(content))
         elif kind == wire.RECORDS:
@@ -250,7 +265,7 @@ class RedisEngine:
         elif worker not in self._crew:
             self._order(worker, wire.AGAIN)
         elif kind == wire.MISSING:
-            self._publish()
+            self._publish(("problem", "generation"))
             self._brief(worker)
         elif kind == wire.BEAT:
             places, held = json.loads(content)
@@ -274,13 +289,13 @@ class RedisEngine:
             return
         if worker not in self._crew:
             _log.debug("%s joined with %d processes", peer.where, told["places"])
-        self._crew.join(worker, int(told["places"]))
+            self._crew.join(worker, 0)  # until it says that it has loaded the problem
         self._liveness.period = wire.BEAT_PERIOD * max(1.0, len(self._crew) / _MANY)
         self._brief(worker)
 
     def _brief(self, worker: str) -> None:
         """Tell a worker what to fetch."""
-        welcome = {"problem": wire.sha256(self._problem), "beat": self._liveness.period}
+        welcome = {"problem": self._problem.digest, "beat": self._liveness.period}
         self._order(worker, wire.WELCOME, json.dumps(welcome).encode())
         if self._generation >= 0:
             self._order(worker, wire.GENERATION, self._generation_order())
@@ -292,11 +307,12 @@ class RedisEngine:
     def _reconcile(self, worker: str, places: int, held: set[Lease]) -> list[Records | Lost]:
         """Leases that a worker has read of and does not hold were skipped, given back, or lost on the way."""
         peer = self._peers[worker]
+        peer.places = places
         self._crew.join(worker, places)
         gone = [
             lease
             for lease in self._crew.leases(worker)
-            if lease not in held and peer.sent[lease][0] <= peer.ack
+            if lease not in held and peer.sent.get(lease, (0, 0.0))[0] <= peer.ack
         ]
         if not places and not held:
             return self._bury(worker)
@@ -311,13 +327,15 @@ class RedisEngine:
     def _is_wanted(self, lease: Lease) -> bool:
         return lease.generation == self._generation and lease.start < self._cut
 
-    def _bury(self, worker: str, death: str = "") -> list[Records | Lost]:
-        """A worker has left, or died: what it held goes out again."""
+    def _bury(self, worker: str) -> list[Records | Lost]:
+        """A worker has left, or died: what it held goes out again.
+
+        That says nothing about the evaluations; a child that dies in one is reported by its worker.
+        """
         peer = self._peers[worker]
         peer.sent.clear()
         leases = self._crew.leave(worker) if worker in self._crew else []
-        why = death or "the worker left"
-        return [Lost(lease, peer.where, why, is_returned=not death) for lease in leases]
+        return [Lost(lease, peer.where, "the worker left", is_returned=True) for lease in leases]
 
     def _missing(self) -> list[Records | Lost]:
         """Leases of workers that have been silent for too long, and orders that never arrived."""
@@ -330,8 +348,11 @@ class RedisEngine:
             peer = self._peers[worker]
             if now - peer.heard > wire.DEAD_AFTER * period:
                 _log.warning("%s gives no sign of life; its evaluations go out again", peer.where)
-                lost += self._bury(worker, "it gave no sign of life")
+                lost += self._bury(worker)
             else:
+                if now - peer.heard > _SUSPECT_AFTER * period and not peer.is_suspect:
+                    peer.is_suspect = True
+                    self._crew.join(worker, 0)
                 late = [
                     lease
                     for lease, (serial, sent) in peer.sent.items()
@@ -367,29 +388,66 @@ class RedisEngine:
             if self._offline_since is None:
                 self._offline_since = time.monotonic()
                 _log.warning(
-                    "lost the Redis server at %s (%s); trying to reach it again", self._server, error
+                    "lost the Redis server at %s (%s); trying to reach it again",
+                    self._server,
+                    wire.reason(error),
                 )
 
     def _wait_for_server(self, timeout: float) -> list[Records | Lost]:
+        """Try now and then: others who share this process are hardly held up. What is out goes to them."""
         assert self._offline_since is not None
-        time.sleep(max(0.0, min(timeout, self._next_try - time.monotonic())))
-        now = time.monotonic()
-        if now - self._offline_since > self._patience:
+        began = time.monotonic()
+        if began - self._offline_since > self._patience:
             raise SchedulerError(
                 f"the Redis server at {self._server} has been away for {self._patience:g} s: start it, and "
                 "run the same command again to go on"
             )
-        if now < self._next_try:
-            return []
-        self._next_try = now + _RECONNECT
+        if began < self._next_try:
+            time.sleep(max(0.0, min(timeout, self._next_try - began)))
+        elif self._is_back():
+            _log.warning("the Redis server at %s is back", self._server)
+            self._offline_since = None
+            self._hear_all_again()
+        else:
+            now = time.monotonic()
+            self._next_try = now + max(_RECONNECT, 10 * (now - began))
+        is_long = self._offline_since and time.monotonic() - self._offline_since > _OFFLINE
+        return [lost for worker in self._crew for lost in self._bury(worker)] if is_long else []
+
+    def _is_back(self) -> bool:
         try:
-            self._publish()
+            self._publish(("problem", "generation"))
         except wire.connection_errors():
-            return []
-        _log.warning("the Redis server at %s is back", self._server)
-        self._offline_since = None
-        self._hear_all_again()
-        return []
+            return False
+        return True
+
+
+class _Part:
+    """Bytes that all workers fetch, and by which digest they know them."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.digest = content, wire.sha256(content)
+
+
+class _Keeper(threading.Thread):
+    """Keeps the run on the server while the master is busy with something else, such as a user's code."""
+
+    def __init__(self, server: Server, run: str) -> None:
+        super().__init__(name="mpiabc-keeper", daemon=True)
+        self._server, self._run = server, run
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        """Renew what would expire, every few seconds."""
+        ttl = {"announcement": wire.ALIVE, "problem": wire.TTL, "generation": wire.TTL}
+        while not self._is_over.wait(wire.ALIVE / 4):
+            with suppress(*wire.connection_errors()), self._server.connect() as client:
+                for part, seconds in ttl.items():
+                    client.expire(key(self._run, part), seconds)
+
+    def stop(self) -> None:
+        """Let it end."""
+        self._is_over.set()
 
 
 class _Peer:
@@ -397,6 +455,8 @@ class _Peer:
 
     def __init__(self) -> None:
         self.host = ""
+        self.places = 0  # as it says
+        self.is_suspect = False  # silent for a while: it gets nothing, and others take over what it has
         self.where = "a worker"
         self.serial = 0  # of the last order to it
         self.last = 0  # serial of its last report

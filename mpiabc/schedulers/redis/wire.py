@@ -41,10 +41,11 @@ LEASE_BODY = struct.Struct("<3q")
 CUT_BODY = struct.Struct("<qd")
 
 RUNS = "mpiabc:runs"
+NEWS = "mpiabc:news"  # the channel on which masters say that they are there
 WORKER = "mpiabc-worker"  # what the server knows the connections of workers by
 STOPPED = "mpiabc:stopped"  # "now" or "soon", signed: the broker is being stopped
 TTL = 60  # seconds that anything stays on the server when nobody renews it
-ALIVE = 12  # seconds that an announcement stays: how long a master may be silent
+ALIVE = 8  # seconds that an announcement stays: how long a master may be silent
 BEAT_PERIOD = 1.0  # seconds between two signs of life of a worker; longer with very many workers
 DEAD_AFTER = 6  # missed ones after which a worker is taken for dead
 BATCH = 1000  # messages that are taken off a list at once
@@ -154,7 +155,7 @@ class Server:
             raise SchedulerError(f"what answers at {self} is no Redis server: check host and port") from None
         except redis.exceptions.RedisError as error:
             raise SchedulerError(f"{self._why(str(error))} (the client says: {error})") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise SchedulerError(f"cannot use {self}: {error}") from None
 
     def _why(self, error: str) -> str:
@@ -183,6 +184,16 @@ def _library() -> Any:
     except ImportError:
         raise SchedulerError("the Redis client is not installed: install `mpiabc[redis]`") from None
     return redis
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What a server answers that cannot do what it was told: it is full, or a key is of the wrong type."""
+    return (_library().exceptions.ResponseError,)
+
+
+def reason(error: Exception) -> str:
+    """An error in words, without the content that was sent."""
+    return str(error).rpartition("caused error: ")[2].splitlines()[0][:200] if str(error) else repr(error)
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
@@ -225,9 +236,9 @@ def _without_password(url: str) -> tuple[str, str | None]:
     except ValueError:
         port = -1
     if parts.scheme not in ("redis", "rediss") or not parts.hostname or port == -1:
-        shown = url.rpartition("@")[2]
         raise SchedulerError(
-            f"{shown!r} is no address of a Redis server: give redis://host:6379 (rediss:// for TLS)"
+            f"what was given ({parts.scheme}://...) is no address of a Redis server: give redis://host:6379 "
+            "(rediss:// for TLS)"
         )
     user = f"{parts.username}@" if parts.username else ""
     place = f"{user}{parts.netloc.rpartition('@')[2]}"
@@ -244,6 +255,8 @@ def _secret_of_environment() -> bytes | None:
 def read_private(path: Path, what: str) -> str:
     """The text of a file with a password or secret in it. Raises SchedulerError if there is none."""
     try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o022:
+            raise SchedulerError(f"others may write {path}, which {what} names: `chmod 600 {path}`")
         text = path.read_text()
     except OSError as error:
         raise SchedulerError(f"cannot read {path} ({error.strerror}), which {what} names") from None
@@ -335,10 +348,13 @@ class Inbox:
         self._asked = 0.0
         try:
             answer = self._connection.read_response()
-        except _library().exceptions.ResponseError as error:
-            if not (self._takes_many and "unknown command" in str(error)):
+        except refusals() as error:
+            if self._takes_many and "unknown command" in str(error):
+                self._takes_many = False
+            elif "WRONGTYPE" in str(error):  # nobody's: it would stop everything
+                self._client.delete(self._key)
+            else:
                 raise
-            self._takes_many = False
             return []
         if not answer:
             return []
@@ -356,6 +372,25 @@ class Inbox:
             self._connection.disconnect()
             self._client.connection_pool.release(self._connection)
         self._connection = None
+
+
+def members(client: Any, name: str) -> set[bytes]:
+    """The members of a set; something else under its name is nobody's, and goes."""
+    try:
+        return client.smembers(name)
+    except refusals():
+        client.delete(name)
+        return set()
+
+
+def wait_for_news(client: Any, seconds: float) -> None:
+    """Wait until a master says that it is there, at most so long."""
+    with client.pubsub(ignore_subscribe_messages=True) as news:
+        news.subscribe(NEWS)
+        news.get_message(timeout=seconds)  # of the subscription
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and news.get_message(timeout=left) is None:
+            pass
 
 
 class Renewal:

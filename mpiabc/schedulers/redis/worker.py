@@ -24,15 +24,17 @@ from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
-from mpiabc.signals import Signals
+from mpiabc.signals import GRACE, Signals
 from mpiabc.version import version_difference, versions
 
 _log = logging.getLogger(__name__)
 
-_LOOK = 0.3  # seconds between two looks for runs
-_GONE_AFTER = 6.0  # seconds without an announcement after which a master is taken for dead
+_LOOK = 1.0  # seconds between two looks for runs, where no news comes
+_GONE_AFTER = 2.0  # seconds without an announcement after which a master is taken for dead
+_BACK_WITHIN = 8.0  # and more, when the server was away: the master may be slower to see that it is back
 _WELCOME_WITHIN = 20.0  # seconds that a master has to answer
-_SERVER_WITHIN = 60.0  # seconds that a server which is not there yet, or not there any more, is waited for
+_SERVER_WITHIN = 60.0  # seconds that a server which is not there yet is waited for
+_SERVER_BACK_WITHIN = 300.0  # and one that is not there any more
 _PAUSES = (0.1, 2.0)  # seconds between tries to reach the server: the first, the longest
 
 OVER, GONE, REFUSED, LEFT = range(4)  # how a session ends
@@ -61,16 +63,24 @@ class Announcement(NamedTuple):
         return f"{self.told['name']} (of {self.told['host']})"
 
 
-def announcements(client: Any, server: Server) -> list[Announcement]:
-    """The runs on the server that are signed with our secret, those with the fewest workers first."""
-    runs = sorted(member.decode("ascii", "replace") for member in client.smembers(wire.RUNS))
+class Seen(NamedTuple):
+    """What is on a server: runs of ours, those with the fewest workers first, and how many of others."""
+
+    runs: list[Announcement]
+    foreign: int
+
+
+def announcements(client: Any, server: Server) -> Seen:
+    """The runs on the server; those of others are signed with another secret, or not at all."""
+    runs = sorted(member.decode("ascii", "replace") for member in wire.members(client, wire.RUNS))
     names = [key(run, "announcement") for run in runs]
     messages = client.mget(names) if names else []
     if dead := [run for run, message in zip(runs, messages, strict=True) if message is None]:
         client.srem(wire.RUNS, *dead)  # a master that was only slow adds itself again
-    bodies = (server.seal.open(name, message) for name, message in zip(names, messages, strict=True))
+    bodies = [server.seal.open(name, message) for name, message in zip(names, messages, strict=True)]
     found = [Announcement(run, json.loads(body)) for run, body in zip(runs, bodies, strict=True) if body]
-    return sorted(found, key=lambda announcement: announcement.told["places"])
+    foreign = sum(message is not None for message in messages) - len(found)
+    return Seen(sorted(found, key=lambda announcement: announcement.told["places"]), foreign)
 
 
 class Worker:
@@ -81,49 +91,49 @@ class Worker:
         self._end = float("inf") if wishes.runtime is None else time.monotonic() + wishes.runtime
         self._refused: set[str] = set()
         self._served = 0
+        self._told = ""  # what is waited for
 
     def work(self) -> int:
         """Serve; returns the number of runs served. Raises SchedulerError if there never was any."""
         with Signals() as signals:
+            signals.settle()  # sessions end themselves
             while not signals.seen:
                 announcement = self._find(signals)
                 if announcement is None:
                     break
                 how = self._serve(announcement, signals)
+                self._served += how in (OVER, LEFT)
                 if how == REFUSED:
                     self._refused.add(announcement.run)
-                else:
-                    self._served += 1
-                if how == LEFT or (self._wishes.once and how != REFUSED):
+                if how == GONE:
+                    time.sleep(_LOOK)
+                if how == LEFT or (self._wishes.once and how == OVER):
                     break
         return self._served
 
     def _find(self, signals: Signals) -> Announcement | None:
         """The next run; None when the time is up."""
-        waited, is_told = time.monotonic(), False
+        waited = time.monotonic()
         client = _connected(self._server, signals, self._patience)
         while client is not None and not signals.seen and time.monotonic() < self._end:
             try:
                 known, is_stopped = self._look(client)
+                if not known and not is_stopped:
+                    wire.wait_for_news(client, _LOOK)
             except wire.connection_errors():
                 client.close()
+                time.sleep(_PAUSES[0])
                 client = _connected(self._server, signals, self._patience)
                 continue
             if is_stopped:
                 _log.info("the broker is being stopped")
-                break
-            if known:
+            if known or is_stopped:
                 client.close()
-                return known[0]
+                return known[0] if known and not is_stopped else None
             if self._wishes.wait is not None and time.monotonic() - waited > self._wishes.wait:
                 if not self._served:
                     raise SchedulerError(f"no run came to {self._server} within {self._wishes.wait:g} s")
                 break
-            if not is_told:
-                is_told = True
-                name = f" named {self._wishes.run}" if self._wishes.run else ""
-                _log.info("waiting for a run%s on %s", name, self._server)
-            time.sleep(_LOOK)
         return None
 
     @property
@@ -132,15 +142,28 @@ class Worker:
 
     def _look(self, client: Any) -> tuple[list[Announcement], bool]:
         """The runs that may be served, and whether the broker is being stopped."""
+        seen = announcements(client, self._server)
         known = [
             announcement
-            for announcement in announcements(client, self._server)
+            for announcement in seen.runs
             if announcement.run not in self._refused and self._wishes.run in (None, announcement.told["name"])
         ]
+        if not known:
+            self._tell_waiting(seen.foreign)
         return known, self._server.seal.open(wire.STOPPED, client.get(wire.STOPPED)) is not None
+
+    def _tell_waiting(self, foreign: int) -> None:
+        """Say what is waited for, once, and what is there instead."""
+        name = f" named {self._wishes.run}" if self._wishes.run else ""
+        others = f"; {foreign} there with another secret than ours" if foreign else ""
+        told = f"waiting for a run{name} on {self._server}{others}"
+        if told != self._told:
+            self._told = told
+            _log.info(told)
 
     def _serve(self, announcement: Announcement, signals: Signals) -> int:
         """Fork a session for the run; how it ended."""
+        self._told = ""
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
@@ -149,35 +172,31 @@ class Worker:
         how = GONE
         try:
             die_with_parent()
-            session = Session(self._server, announcement, self._wishes.processes, self._end)
-            how = session.run()
-        except KeyboardInterrupt:
-            how = LEFT
-        except BaseException as error:
-            _log.error(
-                "%s",
-                error if isinstance(error, SchedulerError) else repr(error),
-                exc_info=not isinstance(error, SchedulerError),
-            )
-            how = REFUSED
+            how = Session(self._server, announcement, self._wishes.processes, self._end).run()
+        except SchedulerError as error:
+            _log.error("%s", error)
+        except BaseException:
+            _log.exception("the session broke down")
         finally:
             sys.stderr.flush()
             os._exit(how)
 
     def _wait_for(self, child: int, signals: Signals) -> int:
-        """How the session ended; a signal that asks us to stop is passed on."""
-        is_told = False
+        """How the session ended; a signal that asks us to stop is passed on, and must be obeyed soon."""
+        kill_at = float("inf")
         while True:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
                 how = os.waitstatus_to_exitcode(status)
-                if how < 0:
+                if how < 0 and not signals.seen:
                     _log.warning("the session was ended by %s", signal.Signals(-how).name)
                 return how if how >= 0 else GONE
-            if signals.seen and not is_told:
-                is_told = True
+            if signals.seen and kill_at == float("inf"):
+                kill_at = time.monotonic() + GRACE
                 os.kill(child, signal.SIGTERM)
-            time.sleep(0.05)
+            if time.monotonic() > kill_at:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.02)
 
 
 def _connected(server: Server, signals: Signals, patience: float) -> Any:
@@ -224,7 +243,6 @@ class Session:
         self._serial = self._ack = self._refused = 0
         self._engine: ProcessesEngine | None = None
         self._leases: deque[Lease] = deque()  # not given to the engine yet
-        self._given: set[Lease] = set()
         self._generation = -1
         self._cut = float("inf")
         self._beat = Renewal(wire.BEAT_PERIOD)
@@ -237,6 +255,7 @@ class Session:
         """Work until the run is over, its master is gone, or we are to leave."""
         difference = version_difference(self._announcement.told["versions"])
         with Signals() as signals:
+            signals.settle()
             self._greet()
             began = time.monotonic()
             while self._how is None:
@@ -254,8 +273,13 @@ class Session:
         """Hear, work, and tell: once around."""
         try:
             self._exchange()
+        except wire.refusals() as error:
+            _log.warning("the server at %s refuses: %s", self._server, wire.reason(error))
+            time.sleep(_PAUSES[1])
         except wire.connection_errors() as error:
             self._reconnect(error, signals)
+        except Exception as error:
+            self._break_down(f"{type(error).__name__}: {error}")
         if signals.seen or time.monotonic() > self._end:
             self._leave(bool(signals.seen))
 
@@ -312,6 +336,7 @@ class Session:
         except Exception as error:
             self._break_down(f"the problem cannot be loaded: {type(error).__name__}: {error}")
             return
+        self._beat.hurry()  # tells that we are ready
         _log.info("working for %s with %d processes", self._announcement.name, self._processes)
 
     def _begin(self, index: int, digest: str) -> None:
@@ -352,7 +377,6 @@ class Session:
         while self._leases and self._engine.capacity(True):
             lease = self._leases.popleft()
             if lease.generation == self._generation:
-                self._given.add(lease)
                 self._engine.submit(lease)
 
     def _watch_inbox(self) -> None:
@@ -390,7 +414,6 @@ class Session:
 
     def _tell(self, reports: list[Records | Lost]) -> None:
         for report in reports:
-            self._given.discard(report.lease)
             if isinstance(report, Lost):
                 body = json.dumps([report.lease, report.why, report.culprit])
                 self._report(wire.LOST, body.encode())
@@ -400,9 +423,7 @@ class Session:
     def _sign_of_life(self) -> None:
         """Say that we live and what we hold; look whether the master does."""
         if self._engine:
-            held = set(self._engine.held())
-            self._given &= held
-            body = json.dumps([self._places, [*held, *self._leases]])
+            body = json.dumps([self._places, [*self._engine.held(), *self._leases]])
             self._report(wire.BEAT, body.encode())
         names = (key(self._run, "announcement"), wire.STOPPED)
         announcement, stopped = self._client.mget(names)
@@ -431,7 +452,7 @@ class Session:
 
     def _say_goodbye(self) -> None:
         self._leases.clear()
-        if self._how == LEFT:
+        if self._how != OVER:
             self._report(wire.BEAT, json.dumps([0, []]).encode())
         try:
             self._send()
@@ -446,18 +467,19 @@ class Session:
 
     def _reconnect(self, error: Exception, signals: Signals) -> None:
         """The server is away: the processes go on with what they have until it is back."""
-        _log.warning("lost the server at %s (%s); trying to reach it again", self._server, error)
+        _log.warning("lost the server at %s (%s); trying to reach it again", self._server, wire.reason(error))
         if self._engine:
             self._engine.wake_on(self._fd, None)
             self._fd = None
         self._inbox.close()
         self._client.close()
-        client = _connected(self._server, signals, _SERVER_WITHIN)
+        client = _connected(self._server, signals, _SERVER_BACK_WITHIN)
         if client is None:
             self._how = LEFT
             return
         _log.warning("the server at %s is back", self._server)
         self._client = client
         self._inbox = Inbox(client, self._orders)
-        self._announced = time.monotonic()
-        self._greet()
+        self._announced = time.monotonic() + _BACK_WITHIN
+        if not self._outbox:
+            self._greet()
