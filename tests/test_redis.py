@@ -193,31 +193,33 @@ def _announced(server):
 
 
 def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, caplog):
-    """20 000 of them, some of them true ones played again, on every list: nothing is executed."""
+    """20 000 of them, some of them true ones from elsewhere: nothing is executed, and workers still join."""
     mark = tmp_path / "executed"
     poison = f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode()
     with server.workers(2):
         master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
         run = _announced(server)
         time.sleep(0.5)
-        queues = [key for key in server.names() if ":to:" in key] + [wire.key(run, "reports")]
+        reports = wire.key(run, "reports")
         announcement = server.client.get(wire.key(run, "announcement"))
         with server.client.pipeline(transaction=False) as pipe:
             for i in range(20_000):
                 junk = (poison, bytes(32) + poison, announcement, os.urandom(64))[i % 4]
-                pipe.rpush(queues[i % len(queues)], junk)
+                pipe.rpush(reports, junk)
             for part in ("problem", "generation"):
                 pipe.set(wire.key(run, part), bytes(32) + poison)
-            pipe.set(wire.key(run, "reports"), poison)  # not even a list any more
             pipe.sadd(wire.RUNS, "forged")
             pipe.set(wire.key("forged", "announcement"), poison)
             pipe.execute()
         with server.workers(1) as (late,):
+            while server.client.exists(reports):
+                time.sleep(0.01)
+            server.client.set(reports, poison)  # not even a list any more
             assert late.says("working for gaussian")
             assert master.digests() == quiet
     assert not mark.exists()
     (told,) = [r.getMessage() for r in caplog.records if "were not signed" in r.getMessage()]
-    assert int(told.split()[5]) >= 20_000 // len(queues)
+    assert int(told.split()[5]) >= 20_000
     server.client.delete(wire.RUNS, wire.key("forged", "announcement"))
 
 
