@@ -166,12 +166,7 @@ class Store:
             assert self._db is not None
             query = "SELECT crc, records FROM journal WHERE generation = ?"
             rows = self._db.execute(query, (generation,)).fetchall()
-        for crc, blob in rows:
-            at = 0 if zlib.crc32(blob) == crc else len(blob)
-            while at < len(blob):
-                end = at + 8 + int.from_bytes(blob[at : at + 8], "little")
-                yield blob[at + 8 : end]
-                at = end
+        return _whole_buffers(rows)
 
     def finish(self, reason: str, failure: Failure | None = None) -> None:
         """Note what ended the run: a stopping rule, or what stopped it early, such as a failure."""
@@ -370,14 +365,18 @@ class History:
 
     @property
     def failures(self) -> list[Failure]:
-        """Failed evaluations below the cuts, and the one that ended the run if one did, by address."""
+        """Failed evaluations by address: below the cuts, of the open generation, and what ended the run."""
         rows = self._read(
             "SELECT generation, id, theta, error, traceback, place, kind FROM failure ORDER BY generation, id"
         )
+        journal = self._read("SELECT crc, records FROM journal")
         try:
-            return [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
+            kept = [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
+            noted = [failure for buffer in _whole_buffers(journal) for failure in unpack(buffer).failures]
         except (TypeError, ValueError) as error:
             raise _damaged(self.path, f"its failures: {error}") from None
+        by_address = {(failure.generation, failure.index): failure for failure in noted + kept}
+        return [by_address[address] for address in sorted(by_address)]
 
     def to_dataframe(self) -> Any:
         """All populations in one pandas data frame, with the generation as a column."""
@@ -466,6 +465,16 @@ def _portable(part: object) -> bytes | None:
     except Exception:
         return None
     return blob if len(blob) < _MOST_PART else None
+
+
+def _whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
+    """The buffers in rows of the journal; those of damaged rows are left out."""
+    for crc, blob in rows:
+        at = 0 if zlib.crc32(blob) == crc else len(blob)
+        while at < len(blob):
+            end = at + 8 + int.from_bytes(blob[at : at + 8], "little")
+            yield blob[at + 8 : end]
+            at = end
 
 
 def _check_format(db: sqlite3.Connection, path: Path) -> None:

@@ -101,6 +101,18 @@ def test_what_came_in_before_a_long_silence_is_kept_within_seconds(tmp_path, mon
         assert len(list(store.noted(7))) == 1
 
 
+def test_failures_of_an_open_generation_are_shown(tmp_path):
+    """Those that on_error lets pass too, as soon as they are journalled."""
+
+    def simulate(theta, rng, *, id):
+        return 1 / 0 if id.index % 50 == 7 else problems.gaussian(theta, rng)
+
+    sampler = problems.sampler(simulate=simulate, on_error="reject")
+    history = sampler.run(tmp_path / "run.db", simulations=60, scheduler="serial")
+    assert len(history) == 0
+    assert [(f.generation, f.index) for f in history.failures] == [(0, 7), (0, 57)]
+
+
 def test_journal_is_looked_after_while_nothing_comes_in(tmp_path, monkeypatch):
     ticks = []
     monkeypatch.setattr(Journal, "tick", lambda journal: ticks.append(len(polls)))
