@@ -534,6 +534,9 @@ def test_scheduler_is_told_in_a_word(tmp_path):
         schedulers.resolve(["redis-static", "serial"])
     with pytest.raises(mpiabc.SchedulerError, match="give at least one"):
         schedulers.resolve([])
+    assert isinstance(schedulers.resolve("redis://:a,b@h:1"), schedulers.Redis)
+    with pytest.raises(mpiabc.SchedulerError, match=r"unknown scheduler 'Redis://...'"):
+        schedulers.resolve("Redis://:password@h:1")
 
 
 def test_stopping_the_broker_leaves_a_run_resumable(tmp_path, quiet, monkeypatch):

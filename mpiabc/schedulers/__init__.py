@@ -1,6 +1,7 @@
 """Where evaluations run. A scheduler is given as an object or by its short name."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -52,11 +53,14 @@ _BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {
 }
 
 
+_COMMA = r",(?=\s*[\w./-]+(?:://|,|$))"  # between schedulers, not in a password
+
+
 def resolve(scheduler: Any) -> Scheduler:
     """The scheduler of a short name, of several, or the object itself. Raises SchedulerError for neither."""
     if isinstance(scheduler, str | os.PathLike):
-        scheduler = os.fspath(scheduler)
-        return _named(scheduler) if "," not in scheduler else resolve(scheduler.split(","))
+        parts = re.split(_COMMA, os.fspath(scheduler))
+        return _named(parts[0]) if len(parts) == 1 else resolve(parts)
     if isinstance(scheduler, list | tuple):
         return Several([resolve(part) for part in scheduler])
     if type(scheduler).__module__.startswith("distributed."):
@@ -81,6 +85,8 @@ def _named(name: str) -> Scheduler:
 
 
 def _unknown(scheduler: Any) -> SchedulerError:
+    if isinstance(scheduler, str) and "://" in scheduler:  # a password may stand in the rest
+        scheduler = f"{scheduler.partition('://')[0]}://..."
     return SchedulerError(
         f"unknown scheduler {scheduler!r}: give 'auto', {', '.join(map(repr, _BY_NAME))}, the "
         "'redis://...' of a Redis server, the 'tcp://...' or scheduler file '....json' of a Dask cluster, or "
