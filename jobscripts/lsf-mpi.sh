@@ -1,6 +1,6 @@
 #!/bin/bash
 # A run on the ranks of one LSF job; submit it with:  bsub < lsf-mpi.sh
-# With walltime="auto" in the Python file the run stops in time with status 75, at which LSF queues the job again.
+# The run stops before the job ends, with status 75, at which LSF queues the job again.
 # Lines that begin with ##BSUB are off: edit them and take one # away.
 #BSUB -J fit
 #BSUB -n 4
@@ -13,4 +13,5 @@
 # EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
 export PATH="$HOME/.venv/bin:$PATH"
 
+export MPIABC_WALLTIME=auto  # for a run that is given no walltime
 exec mpirun -n "$LSB_DJOB_NUMPROC" python -u fit.py

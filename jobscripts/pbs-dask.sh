@@ -1,20 +1,28 @@
 #!/bin/bash
 # A run on a Dask cluster that dask-mpi starts in the same PBS job; submit it with:  qsub pbs-dask.sh
-# One rank is Dask's scheduler, the others are its workers. The Python file gets the name of the scheduler's
-# file as its argument, for abc.run(..., scheduler=sys.argv[1]).
+# One rank is Dask's scheduler, the others are its workers; scheduler="auto", which a run has if it is given no
+# scheduler, uses them. The run stops before the job ends, with status 75, and the job submits itself again.
 # Lines that begin with ##PBS are off: edit them and take one # away. Torque has nodes= in place of select=.
+# Memory of a rank: select=4:ncpus=1:mpiprocs=1:mem=2gb, or nodes=1:ppn=4,pmem=2gb.
 #PBS -N fit
-#PBS -l select=1:ncpus=4:mpiprocs=4
+#PBS -l select=4:ncpus=1:mpiprocs=1
 ##PBS -l nodes=1:ppn=4
 #PBS -l walltime=02:00:00
 #PBS -j oe
-##PBS -l pmem=2G
 ##PBS -q long
 
 # EDIT: the environment that holds mpiabc[dask] and its mpirun; `module load` and the like go here too.
 export PATH="$HOME/.venv/bin:$PATH"
 
+# EDIT: the name of this file, from the folder where qsub is called: the job submits it again.
+self=pbs-dask.sh
+
 cd "$PBS_O_WORKDIR" || exit 1
+if [ ! -f "$self" ]; then
+    echo "there is no $self in $PWD: write this script's own name after self=, and submit it again" >&2
+    exit 1
+fi
+
 scheduler="$PWD/dask-$PBS_JOBID.json"
 # Workers without a nanny: it would start them as children that take themselves for ranks, and hang.
 mpirun -n 4 dask-mpi --scheduler-file "$scheduler" --nthreads 1 --memory-limit 0 \
@@ -22,4 +30,11 @@ mpirun -n 4 dask-mpi --scheduler-file "$scheduler" --nthreads 1 --memory-limit 0
 cluster=$!
 trap 'kill "$cluster" 2>/dev/null; wait "$cluster"; rm -f "$scheduler"' EXIT
 
-python -u fit.py "$scheduler"
+export MPIABC_SCHEDULER="$scheduler" MPIABC_WALLTIME=auto  # for a run that is given neither
+python -u fit.py
+status=$?
+
+if [ "$status" -eq 75 ]; then
+    qsub "$self"
+fi
+exit "$status"

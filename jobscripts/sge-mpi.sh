@@ -1,6 +1,6 @@
 #!/bin/bash
 # A run on the ranks of one SGE job; submit it with:  qsub sge-mpi.sh
-# With walltime="auto" in the Python file the run stops in time with status 99, at which SGE starts the job again.
+# The run stops before the job ends, with status 99, at which SGE starts the job again.
 # Lines that begin with ##$ are off: edit them and take one # away.
 #$ -N fit
 #$ -S /bin/bash
@@ -15,5 +15,6 @@
 # EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
 export PATH="$HOME/.venv/bin:$PATH"
 
+export MPIABC_WALLTIME=auto  # for a run that is given no walltime
 export MPIABC_RESUMABLE_STATUS=99
 exec mpirun -n "$NSLOTS" python -u fit.py

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A run on the ranks of one SLURM job; submit it with:  sbatch slurm-mpi.sh
-# With walltime="auto" in the Python file the run stops in time, and the same sbatch continues it.
+# The run stops before the job ends, with status 75, and the same sbatch continues it.
 # Lines that begin with ##SBATCH are off: edit them and take one # away.
 #SBATCH --job-name=fit
 #SBATCH --ntasks=4
@@ -12,4 +12,5 @@
 # EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
 export PATH="$HOME/.venv/bin:$PATH"
 
+export MPIABC_WALLTIME=auto  # for a run that is given no walltime
 exec mpirun -n "$SLURM_NTASKS" python -u fit.py

@@ -16,6 +16,7 @@
 # EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
 export PATH="$HOME/.venv/bin:$PATH"
 
+export MPIABC_WALLTIME=auto  # for a run that is given no walltime
 mpirun -n "$SLURM_NTASKS" python -u fit.py &
 run=$!
 trap 'kill -USR1 "$run"' USR1  # mpirun hands it on to the ranks

@@ -45,6 +45,11 @@ def command(*words: str, pauses: Sequence[float] = _PAUSES, without: tuple[str, 
     raise CommandError(f"`{' '.join(words)}` {said}")
 
 
+def pbs_size(memory: str) -> str:
+    """A size such as "2G" as PBS writes it, 2gb."""
+    return re.sub(r"([kmgt])b?$", r"\1b", memory.lower())
+
+
 def seconds_left() -> float:
     """Seconds until the batch system ends this job.
 
@@ -55,7 +60,7 @@ def seconds_left() -> float:
         names = ", ".join(f"{system.name} ({system.variable})" for system in _SYSTEMS)
         raise ProblemError(
             f'walltime="auto" needs a job of a batch system, and the environment shows none of {names}: give '
-            'seconds, or text such as "2h"'
+            'seconds, or text such as "2h", there or in MPIABC_WALLTIME'
         )
     try:
         left = system.left(os.environ[system.variable])
@@ -66,7 +71,7 @@ def seconds_left() -> float:
     if left is None:
         raise ProblemError(
             f'walltime="auto" finds no time limit of this {system.name} job{why}; submit it with a limit, or '
-            'give seconds, or text such as "2h"'
+            'give seconds, or text such as "2h", there or in MPIABC_WALLTIME'
         )
     return left
 

@@ -396,7 +396,7 @@ def _pbs_submission(name: str, n: int, log: str) -> list[str]:
 
 
 def _pbs_limits(memory: str | None, seconds: int, queue: str | None) -> list[str]:
-    size = re.sub(r"(?i)([kmgt])b?$", r"\1b", memory).lower() if memory else None
+    size = batch.pbs_size(memory) if memory else None
     node = "select=1:ncpus=1" + (f":mem={size}" if size else "")
     if not _is_open_pbs():
         node = "nodes=1:ppn=1" + (f",mem={size}" if size else "")

@@ -95,7 +95,8 @@ class ABCSMC:
         The first stopping rule that holds ends the run: so many `generations`, an `epsilon` reached, so
         many `simulations`, an `acceptance_rate` that a generation cannot reach, or `walltime` (seconds,
         text such as "2h", or "auto": shortly before the batch system ends the job), after which the run
-        can be continued. They never change a population.
+        can be continued. They never change a population. Job scripts set MPIABC_SCHEDULER, which
+        scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that is given none.
 
         Raises ProblemError and StoreError before any work, SimulatorError for failing evaluations,
         Interrupted (exit status 75, or MPIABC_RESUMABLE_STATUS) after a signal or the walltime.
@@ -127,13 +128,15 @@ class ABCSMC:
             place.serve(self.problem)
             return
         with Signals() as signals, _opened(place, self.problem) as engine:
+            has_rule = walltime is not None or Stopping(**rules).is_bounded
+            walltime = stops.chosen(walltime)
             stopping = Stopping(**rules, walltime=stops.seconds(walltime))
             deadline, end = began + (stopping.walltime or math.inf), math.inf
             if walltime == "auto":
                 deadline, end = math.inf, time.monotonic() + (stopping.walltime or 0.0)
             _check_size(self.problem, self.population_size)
             resumable_status()  # a wrong one is said now
-            if not stopping.is_bounded and isinstance(self.threshold.epsilon(10**9, None), float):
+            if not has_rule and isinstance(self.threshold.epsilon(10**9, None), float):
                 raise ProblemError(
                     "the run has no end: give a stopping rule, such as generations=8 or epsilon=0.1"
                 )

@@ -1,6 +1,7 @@
 """When a run ends. Stopping rules never change a population: a shorter run is a prefix of a longer one."""
 
 import math
+import os
 import re
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from mpiabc import batch
 from mpiabc.errors import ProblemError
 
+VARIABLE = "MPIABC_WALLTIME"  # of a run that is given none, for a job script to say
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -58,6 +60,11 @@ class Stopping:
     def most_simulations(self, used: int) -> float:
         """Simulations that the budget leaves to the open generation."""
         return math.inf if self.simulations is None else self.simulations - used
+
+
+def chosen(walltime: float | str | None) -> float | str | None:
+    """The walltime that a run is given, else that of the environment."""
+    return os.environ.get(VARIABLE, "").strip() or None if walltime is None else walltime
 
 
 def seconds(walltime: float | str | None) -> float | None:

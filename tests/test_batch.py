@@ -13,7 +13,7 @@ from datetime import datetime
 import pytest
 
 import mpiabc
-from mpiabc import batch, stopping
+from mpiabc import batch, schedulers, stopping
 from mpiabc.driver import Limits
 from tests import problems
 from tests.conftest import environment
@@ -168,6 +168,32 @@ def test_run_ends_before_each_of_its_jobs_and_goes_on_in_the_next(job, tmp_path)
     assert len(statuses) > 1
     quiet = killed.sampler(0).run(tmp_path / "quiet.db", scheduler="serial")
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == problems.digests(quiet)
+
+
+def test_walltime_of_the_environment_is_for_a_run_that_is_given_none(job, tmp_path, monkeypatch):
+    """And it is no end of a run without any other rule: such a run would be submitted for ever."""
+    job({"SLURM_JOB_ID": "17"}, {"squeue": "0:01"})
+    monkeypatch.setenv("MPIABC_WALLTIME", "auto")
+    with pytest.raises(mpiabc.Interrupted):
+        problems.sampler().run(tmp_path / "run.db", scheduler="serial")
+    assert problems.sampler().run(tmp_path / "run.db", scheduler="serial", walltime=60).reason == "threshold"
+    endless = mpiabc.ABCSMC(problems.problem(), 100)
+    with pytest.raises(mpiabc.ProblemError, match="the run has no end"):
+        endless.run(tmp_path / "endless.db", scheduler="serial")
+    monkeypatch.setenv("MPIABC_WALLTIME", "soon")
+    with pytest.raises(mpiabc.ProblemError, match="walltime='soon' is not understood"):
+        problems.sampler().run(tmp_path / "new.db", scheduler="serial")
+
+
+def test_scheduler_of_the_environment_is_what_auto_means(monkeypatch):
+    for told, expected in {"serial": "Serial", " serial , dask": "Several", "auto": "Processes"}.items():
+        monkeypatch.setenv("MPIABC_SCHEDULER", told)
+        assert type(schedulers.resolve("auto")).__name__ == expected
+        assert isinstance(schedulers.resolve("processes"), schedulers.Processes)
+    for wrong in ("auto,dask", "somewhere"):
+        monkeypatch.setenv("MPIABC_SCHEDULER", wrong)
+        with pytest.raises(mpiabc.SchedulerError, match=f"MPIABC_SCHEDULER='{wrong}': "):
+            schedulers.resolve("auto")
 
 
 def test_margin_before_the_end_of_a_job_grows_with_the_simulations():

@@ -31,8 +31,8 @@ def requeued(slurm, tmp_path_factory):
     """A job of a minute, with a run that takes longer than the 10 to 40 s after which USR1 comes."""
     folder = tmp_path_factory.mktemp("requeued")
     run = PROGRAM, "run.db", "mpi", "1h", "0.13"
-    script = slurm.script(folder, "requeue", *run, ranks=2, walltime="1m")
-    text = script.read_text().replace("B:USR1@120", "B:USR1@20")
+    script = slurm.script(folder, "requeue", *run, ranks=2, walltime="3m")
+    text = script.read_text().replace("00:03:00", "00:01:00").replace("B:USR1@120", "B:USR1@20")
     script.write_text(text.replace("\nmpirun", '\necho "${SLURM_RESTART_COUNT:-0}" >>starts\nmpirun'))
     return slurm.submit(folder, script), folder
 
@@ -41,14 +41,14 @@ def requeued(slurm, tmp_path_factory):
 def rerun(sge, tmp_path_factory):
     """A job of 20 s, of which the last 7 are kept for winding up, with a run that takes 14."""
     folder = tmp_path_factory.mktemp("rerun")
-    run = PROGRAM, "run.db", "mpi", "auto", "0.04"
+    run = PROGRAM, "run.db", "mpi", "-", "0.04"
     script = sge.script(folder, "mpi", *run, ranks=2, walltime="20s")
     script.write_text(script.read_text().replace("exec mpirun", 'echo "$RESTARTED" >>starts\nexec mpirun'))
     return sge.submit(folder, script), folder
 
 
 def test_slurm_job_has_the_digest_of_the_serial_run(requeued, slurm, expected, tmp_path):
-    script = slurm.script(tmp_path, "mpi", PROGRAM, "run.db", "mpi", "auto", ranks=2, walltime="10m")
+    script = slurm.script(tmp_path, "mpi", PROGRAM, "run.db", "auto", ranks=2, walltime="10m")
     said = slurm.wait(slurm.submit(tmp_path, script), tmp_path)
     assert (tmp_path / "run.db").exists(), said
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected, said
@@ -65,13 +65,16 @@ def test_time_left_is_that_of_the_job(system, requeued, rerun, request, tmp_path
     assert 290 < float(said.splitlines()[-1]) <= 298, said
 
 
-def test_slurm_job_starts_a_dask_cluster_and_leaves_nothing(slurm, tmp_path):
+def test_slurm_job_starts_a_dask_cluster_that_the_run_uses_and_leaves_nothing(slurm, expected, tmp_path):
+    """With a user's file that names no scheduler."""
     if shutil.which("dask-mpi", path=Path(sys.executable).parent) is None:
         missing("dask-mpi is not installed: install `mpiabc[dask]`")
-    squares = str(ROOT / "tests" / "programs" / "squares.py")
-    script = slurm.script(tmp_path, "dask", squares, ranks=2, walltime="10m")
+    plain = str(ROOT / "tests" / "programs" / "plain.py")
+    script = slurm.script(tmp_path, "dask", plain, ranks=2, walltime="10m")
     said = slurm.wait(slurm.submit(tmp_path, script), tmp_path)
-    assert "[0, 1, 4]" in said
+    assert (tmp_path / "run.db").exists(), said
+    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected, said
+    assert [path.name for path in tmp_path.glob("simulated-by-*")] == ["simulated-by-dask-mpi"]
     assert not list(tmp_path.glob("*.json"))
 
 

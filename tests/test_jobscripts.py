@@ -20,7 +20,7 @@ from tests import problems
 from tests.conftest import ROOT, environment, missing
 from tests.programs import killed
 
-SQUARES = ROOT / "tests" / "programs" / "squares.py"
+PLAIN = ROOT / "tests" / "programs" / "plain.py"
 PROGRAM = ROOT / "tests" / "programs" / "killed.py"
 BIN = Path(sys.executable).parent
 
@@ -62,6 +62,13 @@ def test_values_are_filled_in_and_switch_their_lines_on(capsys):
     assert "##SBATCH --mem-per-cpu=2G" in lines  # not given: off
     assert "#SBATCH --job-name=a-b" in lines
     assert lines[-1] == """exec mpirun -n "$SLURM_NTASKS" python -u 'a b.py' c"""
+    yaml = said(capsys, "jobscript", "slurm", "my run.yaml", "--", "--seed", 3).splitlines()
+    assert yaml[-1] == """exec mpirun -n "$SLURM_NTASKS" python -u -m mpiabc run 'my run.yaml' --seed 3"""
+    named = said(capsys, "jobscript", "slurm", "fit.py:heat")
+    assert named.endswith("python -u -m mpiabc run fit.py:heat\n")
+    assert "#SBATCH --job-name=fit\n" in named
+    pbs = said(capsys, "jobscript", "pbs", "--memory", "2G", "fit.py").splitlines()
+    assert {"#PBS -l select=4:ncpus=1:mpiprocs=1:mem=2gb", "self=fit.sh"} <= set(pbs)
     assert f'export PATH="{jobscript.sysconfig.get_path("scripts")}:$PATH"' in lines
     assert "#BSUB -W 2:01" in said(capsys, "jobscript", "lsf", "--walltime", "7201", "fit.py")
     workers = said(capsys, "jobscript", "sge", "--kind", "workers", "--ranks", 100, "--walltime", "2h")
@@ -73,11 +80,14 @@ def test_values_are_filled_in_and_switch_their_lines_on(capsys):
 
 
 WRONG = {
-    "no file": ("slurm", "the Python file of the run is missing: give FILE.py"),
+    "no file": ("slurm", "the file of the run is missing: give FILE.py, or FILE.yaml"),
     "no ranks": ("slurm --ranks 0 fit.py", "ranks='0': give a whole number of at least 1"),
     "no time": ("slurm --walltime soon fit.py", "walltime='soon' is not understood"),
     "auto": ("slurm --walltime auto fit.py", "its job needs a time such as 2h"),
-    "short workers": ("sge --kind workers --walltime 2m", "give workers more than 120 s"),
+    "short workers": ("sge --kind workers --walltime 2m", "give --kind workers more than 120 s"),
+    "short requeue": ("slurm --kind requeue --walltime 2m fit.py", "give --kind requeue more than 120 s"),
+    "one rank": ("pbs --kind dask --ranks 1 fit.py", "give --kind dask 2 or more, a scheduler and workers"),
+    "no folder": ("pbs --output /nowhere/fit.sh fit.py", "cannot write /nowhere/fit.sh (No such file"),
 }
 
 
@@ -85,6 +95,31 @@ WRONG = {
 def test_wrong_values_are_told(case, capsys):
     arguments, message = WRONG[case]
     assert message in said(capsys, "jobscript", *shlex.split(arguments), status=1)
+
+
+@pytest.mark.parametrize("system", ["slurm", "pbs", "sge", "lsf"])
+def test_script_that_is_written_knows_its_name_and_no_file_is_overwritten(
+    system, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    command = ["jobscript", system, "--output", "my job.sh", "fit.py"]
+    submit = {"slurm": "sbatch", "pbs": "qsub", "sge": "qsub", "lsf": "bsub <"}[system]
+    assert said(capsys, *command) == f"submit it with:  {submit} 'my job.sh'\n"
+    text = (tmp_path / "my job.sh").read_text()
+    assert f"submit it with:  {submit} 'my job.sh'\n" in text
+    assert ("self='my job.sh'\n" in text) == (system == "pbs")
+    assert "my job.sh is there already" in said(capsys, *command, status=1)
+
+
+@pytest.mark.parametrize("kind", ["mpi", "dask"], ids=["ranks", "dask"])
+def test_pbs_job_that_could_not_submit_itself_again_says_so_at_its_start(kind, tmp_path, capsys):
+    script = tmp_path / "other.sh"
+    script.write_text(said(capsys, "jobscript", "pbs", "--kind", kind, "--bin", BIN, PLAIN))
+    job = run(tmp_path, script, PBS_JOBID="17.host", PBS_O_WORKDIR=str(tmp_path))
+    assert job.returncode == 1
+    assert job.stdout.startswith(
+        f"there is no plain.sh in {tmp_path}: write this script's own name after self="
+    )
 
 
 @pytest.fixture
@@ -118,8 +153,8 @@ def run(folder, script, **variables):
 def test_pbs_job_submits_itself_again_until_the_run_is_done(expected, tmp_path, capsys):
     """Jobs of 14 s, in an environment as Torque makes it, each submitted by the one before."""
     options = ["--ranks", 2, "--walltime", "14s", "--bin", BIN]
-    script = tmp_path / "pbs-mpi.sh"
-    script.write_text(said(capsys, "jobscript", "pbs", *options, PROGRAM, "run.db", "mpi", "auto", "0.02"))
+    script = tmp_path / "killed.sh"
+    script.write_text(said(capsys, "jobscript", "pbs", *options, PROGRAM, "run.db", "mpi", "-", "0.02"))
     command(tmp_path, "qsub", f"echo $PWD $1 >>{tmp_path}/submitted")
     starts = 0
     while starts == len(submitted(tmp_path)):
@@ -130,7 +165,7 @@ def test_pbs_job_submits_itself_again_until_the_run_is_done(expected, tmp_path, 
         assert starts < 20
     assert job.returncode == 0
     assert starts > 1
-    assert set(submitted(tmp_path)) == {f"{tmp_path} pbs-mpi.sh"}
+    assert set(submitted(tmp_path)) == {f"{tmp_path} killed.sh"}
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
 
 
@@ -142,7 +177,7 @@ def submitted(folder):
 def test_lsf_job_ends_in_time_with_the_status_that_queues_it_again(expected, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "lsf-mpi.sh"
-    arguments = [PROGRAM, tmp_path / "run.db", "mpi", "auto"]
+    arguments = [PROGRAM, tmp_path / "run.db", "mpi"]
     script.write_text(said(capsys, "jobscript", "lsf", "--ranks", 2, "--bin", BIN, *arguments))
     assert '#BSUB -Q "75"' in script.read_text()
     variables = {"LSB_JOBID": "17", "LSB_DJOB_NUMPROC": "2"}
@@ -154,12 +189,23 @@ def test_lsf_job_ends_in_time_with_the_status_that_queues_it_again(expected, tmp
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
 
 
-def test_pbs_job_starts_a_dask_cluster_and_leaves_nothing(tmp_path, capsys):
+def test_pbs_job_starts_a_dask_cluster_that_the_run_uses_and_leaves_nothing(expected, tmp_path, capsys):
+    """A run by a YAML file; the first job has no time for it, and the next one goes on."""
     if shutil.which("dask-mpi", path=BIN) is None:
         missing("dask-mpi is not installed: install `mpiabc[dask]`")
-    script = tmp_path / "pbs-dask.sh"
-    script.write_text(said(capsys, "jobscript", "pbs", "--kind", "dask", "--ranks", 2, "--bin", BIN, SQUARES))
-    job = run(tmp_path, script, PBS_JOBID="17.host", PBS_O_WORKDIR=str(tmp_path))
+    (tmp_path / "my run.yaml").write_text(
+        f"problem: {PLAIN}\npopulation_size: 100\nthreshold: listed:3,1.5,0.8\nseed: 1\noutput: run.db\n"
+    )
+    script = tmp_path / "my-run.sh"
+    options = ["--kind", "dask", "--ranks", 2, "--bin", BIN]
+    script.write_text(said(capsys, "jobscript", "pbs", *options, "my run.yaml"))
+    command(tmp_path, "qsub", f"echo $PWD $1 >>{tmp_path}/submitted")
+    variables = {"PBS_JOBID": "17.host", "PBS_O_WORKDIR": str(tmp_path)}
+    job = run(tmp_path, script, **variables, PBS_WALLTIME="1")
+    assert job.returncode == 75, job.stdout
+    assert submitted(tmp_path) == [f"{tmp_path} my-run.sh"]
+    job = run(tmp_path, script, **variables, PBS_WALLTIME="600")
     assert job.returncode == 0, job.stdout
-    assert "[0, 1, 4]" in job.stdout
+    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
+    assert [path.name for path in tmp_path.glob("simulated-by-*")] == ["simulated-by-dask-mpi"]
     assert not list(tmp_path.glob("*.json"))

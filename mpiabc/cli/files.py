@@ -52,6 +52,12 @@ def split(target: str) -> tuple[Path, str | None]:
     return Path(target), None
 
 
+def is_of_run(target: str) -> bool:
+    """Whether it is for `mpiabc run`, and no script that Python runs by itself: YAML, or FILE:problem."""
+    path, name = split(target)
+    return _is_yaml(path) or name is not None
+
+
 def texts_of(target: str) -> dict[str, Any]:
     """What FILE[:problem] says: `problem`, and settings if it is a YAML file."""
     path, name = split(target)

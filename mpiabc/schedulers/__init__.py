@@ -36,6 +36,8 @@ __all__ = [
     "resolve",
 ]
 
+VARIABLE = "MPIABC_SCHEDULER"  # what "auto" is, for a job script to say
+
 _BY_NAME: dict[str, Callable[[], Scheduler]] = {
     "serial": Serial,
     "processes": Processes,
@@ -74,7 +76,7 @@ def _named(name: str) -> Scheduler:
     name = name.strip()
     scheme = name.partition("://")[0]
     if name == "auto":
-        return MPI() if _is_mpi_job() else Processes()
+        return _of_environment() or (MPI() if _is_mpi_job() else Processes())
     if name in _BY_NAME:
         return _BY_NAME[name]()
     if scheme in _BY_SCHEME:
@@ -82,6 +84,20 @@ def _named(name: str) -> Scheduler:
     if name.endswith(".json"):
         return Redis(broker=name) if is_broker_file(name) else Dask(scheduler_file=name)
     raise _unknown(name)
+
+
+def _of_environment() -> Scheduler | None:
+    """What the environment says in place of "auto", if it says anything else."""
+    told = os.environ.get(VARIABLE, "").strip()
+    parts = [part.strip() for part in told.split(",")]
+    if parts in ([""], ["auto"]):
+        return None
+    if "auto" in parts:
+        raise SchedulerError(f"{VARIABLE}={told!r}: 'auto' stands there alone, or not at all")
+    try:
+        return resolve(told)
+    except SchedulerError as error:
+        raise SchedulerError(f"{VARIABLE}={told!r}: {error}") from None
 
 
 def _unknown(scheduler: Any) -> SchedulerError:

@@ -1,5 +1,5 @@
-"""A run of a few seconds that journals every tenth of a second; arguments: store, scheduler, walltime,
-and the seconds of a simulation."""
+"""A run of a few seconds that journals every tenth of a second; arguments: store, scheduler, walltime
+or - for none, and the seconds of a simulation."""
 
 import sys
 import time
@@ -27,6 +27,6 @@ def sampler(pause=0.004):
 
 if __name__ == "__main__":
     smc.Journal = Eager
-    walltime = sys.argv[3] if len(sys.argv) > 3 else None
+    walltime = sys.argv[3] if len(sys.argv) > 3 and sys.argv[3] != "-" else None
     pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.004
     sampler(pause).run(sys.argv[1], scheduler=sys.argv[2], walltime=walltime)

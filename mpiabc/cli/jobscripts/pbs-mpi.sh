@@ -1,22 +1,28 @@
 #!/bin/bash
-# A run on the ranks of one PBS job, OpenPBS or Torque; submit it with:  qsub pbs-mpi.sh
-# With walltime="auto" in the Python file the run stops in time with status 75, and the job submits itself again.
+# A run on the ranks of one PBS job, OpenPBS or Torque; submit it with:  qsub @file@
+# The run stops before the job ends, with status 75, and the job submits itself again.
 # Lines that begin with ##PBS are off: edit them and take one # away. Torque has nodes= in place of select=.
+# Memory of a rank: select=@ranks@:ncpus=1:mpiprocs=1:mem=2gb, or nodes=1:ppn=@ranks@,pmem=2gb.
 #PBS -N @name@
-#PBS -l select=1:ncpus=@ranks@:mpiprocs=@ranks@
-##PBS -l nodes=1:ppn=@ranks@
+#PBS -l select=@ranks@:ncpus=1:mpiprocs=1@mem@
+##PBS -l nodes=1:ppn=@ranks@@pmem@
 #PBS -l walltime=@walltime@
 #PBS -j oe
-##PBS -l pmem=@memory@
 ##PBS -q @queue@
 
 # EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
 export PATH="@bin@:$PATH"
 
-# EDIT: the name of this file, from the folder where qsub was called.
-self=pbs-mpi.sh
+# EDIT: the name of this file, from the folder where qsub is called: the job submits it again.
+self=@file@
 
 cd "$PBS_O_WORKDIR" || exit 1
+if [ ! -f "$self" ]; then
+    echo "there is no $self in $PWD: write this script's own name after self=, and submit it again" >&2
+    exit 1
+fi
+
+export MPIABC_WALLTIME=auto  # for a run that is given no walltime
 mpirun -n @ranks@ python -u @script@
 status=$?
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # An array of SGE jobs, each of them a Redis worker that joins runs when it starts; submit it with:
 #     mpiabc broker start       once, with --bind, on a machine that the nodes reach
-#     qsub sge-workers.sh       as often as you like, before or during a run
+#     qsub @file@       as often as you like, before or during a run
 # Lines that begin with ##$ are off: edit them and take one # away.
 #$ -N @name@
 #$ -S /bin/bash

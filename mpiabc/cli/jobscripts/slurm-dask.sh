@@ -1,7 +1,7 @@
 #!/bin/bash
-# A run on a Dask cluster that dask-mpi starts in the same SLURM job; submit it with:  sbatch slurm-dask.sh
-# One rank is Dask's scheduler, the others are its workers. The Python file gets the name of the scheduler's
-# file as its argument, for abc.run(..., scheduler=sys.argv[1]).
+# A run on a Dask cluster that dask-mpi starts in the same SLURM job; submit it with:  sbatch @file@
+# One rank is Dask's scheduler, the others are its workers; scheduler="auto", which a run has if it is given no
+# scheduler, uses them. The run stops before the job ends, with status 75, and the same sbatch continues it.
 # Lines that begin with ##SBATCH are off: edit them and take one # away.
 #SBATCH --job-name=@name@
 #SBATCH --ntasks=@ranks@
@@ -20,4 +20,5 @@ mpirun -n "$SLURM_NTASKS" dask-mpi --scheduler-file "$scheduler" --nthreads 1 --
 cluster=$!
 trap 'kill "$cluster" 2>/dev/null; wait "$cluster"; rm -f "$scheduler"' EXIT
 
-python -u @script@ "$scheduler"
+export MPIABC_SCHEDULER="$scheduler" MPIABC_WALLTIME=auto  # for a run that is given neither
+python -u @script@

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A run that takes as many SLURM jobs as it needs; submit it once, with:  sbatch slurm-requeue.sh
+# A run that takes as many SLURM jobs as it needs; submit it once, with:  sbatch @file@
 # Two minutes before the end of the job SLURM sends USR1, the run keeps what it has and ends with status 75,
 # and the job puts itself into the queue again. `scancel` ends it for good.
 # Lines that begin with ##SBATCH are off: edit them and take one # away.
@@ -16,6 +16,7 @@
 # EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
 export PATH="@bin@:$PATH"
 
+export MPIABC_WALLTIME=auto  # for a run that is given no walltime
 mpirun -n "$SLURM_NTASKS" python -u @script@ &
 run=$!
 trap 'kill -USR1 "$run"' USR1  # mpirun hands it on to the ranks

@@ -1,7 +1,7 @@
 #!/bin/bash
 # An array of SLURM jobs, each of them a Redis worker that joins runs when it starts; submit it with:
 #     mpiabc broker start          once, with --bind, on a machine that the nodes reach
-#     sbatch slurm-workers.sh      as often as you like, before or during a run
+#     sbatch @file@      as often as you like, before or during a run
 # Lines that begin with ##SBATCH are off: edit them and take one # away.
 #SBATCH --job-name=@name@
 #SBATCH --array=1-@ranks@
