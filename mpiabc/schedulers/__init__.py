@@ -97,7 +97,7 @@ def _of_environment() -> Scheduler | None:
     try:
         return resolve(told)
     except SchedulerError as error:
-        raise SchedulerError(f"{VARIABLE}={told!r}: {error}") from None
+        raise SchedulerError(f"{VARIABLE}: {error}") from None
 
 
 def _unknown(scheduler: Any) -> SchedulerError:
