@@ -192,7 +192,7 @@ def test_scheduler_of_the_environment_is_what_auto_means(monkeypatch):
         assert isinstance(schedulers.resolve("processes"), schedulers.Processes)
     for wrong in ("auto,dask", "somewhere"):
         monkeypatch.setenv("MPIABC_SCHEDULER", wrong)
-        with pytest.raises(mpiabc.SchedulerError, match=f"MPIABC_SCHEDULER='{wrong}': "):
+        with pytest.raises(mpiabc.SchedulerError, match="MPIABC_SCHEDULER"):
             schedulers.resolve("auto")
 
 
