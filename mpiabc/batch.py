@@ -15,6 +15,7 @@ from typing import NamedTuple
 from mpiabc.errors import ProblemError, SchedulerError
 
 _PATIENCE = 60.0  # seconds that a command may take
+_MOST_LINES = 3  # of what a failed command says: the reason may stand above the last one
 _PAUSES = (1.0, 3.0)  # seconds before the second and the third attempt: a busy server answers later
 
 
@@ -39,7 +40,8 @@ def command(*words: str, pauses: Sequence[float] = _PAUSES, without: tuple[str, 
             if done.returncode == 0:
                 return done.stdout
             told = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            said = f"failed with status {done.returncode}: {told[-1] if told else 'it said nothing'}"
+            last = "; ".join(line.strip() for line in told[-_MOST_LINES:] if line.strip())
+            said = f"failed with status {done.returncode}: {last or 'it said nothing'}"
         if pause is not None:
             time.sleep(pause)
     raise CommandError(f"`{' '.join(words)}` {said}")

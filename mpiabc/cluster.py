@@ -104,12 +104,10 @@ class Cluster:
 
     def _call(self, f: Callable[[Any], Any], items: list[Any]) -> "Call":
         """Write down what there is to do, and submit it."""
+        seconds = self._checked()
         scheduler = self.scheduler or _found()
-        if scheduler not in _SYSTEMS:
-            raise ProblemError(f"scheduler={scheduler!r}: give {', '.join(_SYSTEMS)}")
+        words = [*_SYSTEMS[scheduler].limits(self.memory, seconds, self.queue), *self.options]
         chunk = self.chunk or math.ceil(len(items) / _MOST_TASKS)
-        if not (isinstance(chunk, int) and chunk >= 1):
-            raise ProblemError(f"chunk={self.chunk!r}: give a whole number of at least 1")
         chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
         function, parts = _dumped(f, "the function"), [_dumped(part, "an item") for part in chunks]
         base = Path(self.folder).absolute()
@@ -122,8 +120,6 @@ class Cluster:
             f"import sys\nsys.path[:] = {sys.path!r}\nfrom mpiabc.cluster import work\n"
             f"work({str(folder)!r}, sys.argv[1])\n"
         )
-        seconds = stopping.seconds(self.walltime) or 3600.0
-        words = [*_SYSTEMS[scheduler].limits(self.memory, int(seconds), self.queue), *self.options]
         call = Call(folder, scheduler, self.name, len(chunks), words, self.python)
         try:
             call.submit(list(range(1, len(chunks) + 1)))
@@ -131,6 +127,19 @@ class Cluster:
             call.remove()
             raise
         return call
+
+    def _checked(self) -> int:
+        """The seconds of a task, after a look at all that is given; before anything is written."""
+        if self.scheduler is not None and self.scheduler not in _SYSTEMS:
+            raise ProblemError(f"scheduler={self.scheduler!r}: give {', '.join(_SYSTEMS)}")
+        is_whole = isinstance(self.chunk, int) and not isinstance(self.chunk, bool)
+        if self.chunk is not None and not (is_whole and self.chunk >= 1):
+            raise ProblemError(f"chunk={self.chunk!r}: give a whole number of at least 1")
+        if not re.fullmatch(r"[A-Za-z][\w.-]*", self.name):
+            raise ProblemError(f"name={self.name!r}: give a letter, then letters, digits, and any of . _ -")
+        if isinstance(self.options, str):
+            raise ProblemError(f"options={self.options!r}: give a list of words")
+        return math.ceil(stopping.seconds(self.walltime) or 3600.0)
 
 
 @dataclass(frozen=True)
@@ -175,10 +184,13 @@ class Call:
         """The call of a folder, also of another process. Raises SchedulerError if it is none."""
         try:
             told = json.loads((folder / "call.json").read_text())
-            call = cls(folder, told["scheduler"], told["name"], told["n"], told["words"], told["python"])
-        except (OSError, ValueError, KeyError) as error:
-            raise SchedulerError(f"{folder} is no folder of mpiabc.cluster: {error}") from None
-        call.jobs = told["jobs"]
+            call = cls(folder, told["scheduler"], told["name"], int(told["n"]), told["words"], told["python"])
+            call.jobs = {str(job): list(tasks) for job, tasks in told["jobs"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SchedulerError(
+                f"{folder} is no folder of mpiabc.cluster, or its call.json is damaged: "
+                f"{type(error).__name__}: {error}"
+            ) from None
         return call
 
     def submit(self, tasks: list[int]) -> None:
@@ -201,17 +213,20 @@ class Call:
         self.jobs[job[0]] = tasks
         told = {name: getattr(self, name) for name in ("scheduler", "name", "n", "jobs")}
         told |= {"words": self._words, "python": self._python}
-        (self.folder / "call.json").write_text(json.dumps(told))
+        _write(self.folder / "call.json", json.dumps(told).encode())
 
     def done(self) -> set[int]:
         """The tasks that have their results."""
         return {int(path.stem) for path in self.folder.glob("*.out")}
 
-    def states(self) -> dict[int, str]:
-        """What the batch system says of the tasks it knows: "waits", "runs", or "error"."""
+    def states(self, listed: list[tuple[str, int, str]] | None = None) -> dict[int, str]:
+        """What the batch system says of the tasks it knows: "waits", "runs", or "error".
+
+        listed: what `listed` has given, for several calls; it is asked if that is not given.
+        """
         return {
             tasks[index - 1]: state
-            for job, index, state in self._system.states()
+            for job, index, state in (self._system.states() if listed is None else listed)
             for tasks in [self.jobs.get(job, [])]
             if index <= len(tasks)
         }
@@ -376,13 +391,17 @@ def _sge_limits(memory: str | None, seconds: int, queue: str | None) -> list[str
 
 def _sge_states() -> list[tuple[str, int, str]]:
     told = batch.command("qstat", "-u", getpass.getuser(), "-g", "d", "-xml")
+    try:
+        rows = list(ElementTree.fromstring(told).iter("job_list"))
+    except ElementTree.ParseError as error:
+        raise CommandError(f"`qstat -xml` prints no XML ({error}): {told[:200]!r}") from None
     return [
         (
             row.findtext("JB_job_number", ""),
             int(row.findtext("tasks") or 1),
             _sge_state(row.findtext("state", "")),
         )
-        for row in ElementTree.fromstring(told).iter("job_list")
+        for row in rows
     ]
 
 
@@ -415,7 +434,14 @@ def _pbs_states() -> list[tuple[str, int, str]]:
 
 def _is_open_pbs() -> bool:
     """OpenPBS or PBS Professional, not Torque."""
-    return "pbs_version" in batch.command("qsub", "--version")
+    try:
+        return "pbs_version" in batch.command("qsub", "--version", pauses=())
+    except CommandError as error:
+        if shutil.which("qconf"):
+            raise SchedulerError(
+                "scheduler='pbs': the qsub that is here is Grid Engine's, give scheduler='sge'"
+            ) from error
+        raise
 
 
 _SYSTEMS = {
@@ -425,6 +451,11 @@ _SYSTEMS = {
         _pbs_submission, _pbs_limits, _pbs_states, "${PBS_ARRAY_INDEX:-${PBS_ARRAYID:-1}}", "qdel"
     ),
 }
+
+
+def listed(scheduler: str) -> list[tuple[str, int, str]]:
+    """All tasks of this user that a batch system knows: job, index and state. Raises CommandError."""
+    return _SYSTEMS[scheduler].states()
 
 
 def slurm_available() -> bool:

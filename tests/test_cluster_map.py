@@ -3,14 +3,16 @@
 tests/test_clusters.py has the real Slurm and Grid Engine.
 """
 
+import json
 import os
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 import mpiabc
-from mpiabc import batch, cluster
+from mpiabc import batch, cli, cluster
 
 QSUB = """
 case $1 in --version) echo '{version}' >&1; exit;; esac
@@ -113,7 +115,53 @@ def test_wrong_use_is_told(nothing):
     assert cluster.map(abs, [], scheduler="slurm") == []
     with pytest.raises(mpiabc.ProblemError, match="scheduler='lsf': give slurm, sge, pbs"):
         cluster.map(abs, [1], scheduler="lsf")
-    with pytest.raises(mpiabc.ProblemError, match="chunk=-1: give a whole number"):
-        cluster.map(abs, [1], scheduler="slurm", chunk=-1)
+    for chunk in (-1, 0, True, 1.5):
+        with pytest.raises(mpiabc.ProblemError, match=f"chunk={chunk}: give a whole number"):
+            cluster.map(abs, [1], scheduler="slurm", chunk=chunk)
+    with pytest.raises(mpiabc.ProblemError, match="walltime='soon' is not understood"):
+        cluster.map(abs, [1], scheduler="slurm", walltime="soon")
+    with pytest.raises(mpiabc.ProblemError, match="name='a/b': give a letter"):
+        cluster.map(abs, [1], scheduler="slurm", name="a/b")
+    with pytest.raises(mpiabc.ProblemError, match="options='--gres=gpu': give a list of words"):
+        cluster.map(abs, [1], scheduler="slurm", options="--gres=gpu")
+    with pytest.raises(mpiabc.SchedulerError, match="cannot start `qsub`"):
+        cluster.map(abs, [1], scheduler="pbs")
     with pytest.raises(mpiabc.ProblemError, match="an item cannot be sent to another node"):
         cluster.map(id, [threading.Lock()], scheduler="slurm")
+    assert not os.path.exists("mpiabc-jobs")
+
+
+def test_jobs_say_what_the_files_say_where_the_batch_system_is_silent(nothing, tmp_path, capsys, monkeypatch):
+    """One question for two calls; a damaged call is a row of its own."""
+    asked = []
+    monkeypatch.setitem(
+        cluster._SYSTEMS, "pbs", replace(cluster._SYSTEMS["pbs"], states=lambda: asked.append("") or silent())
+    )
+
+    def silent():
+        raise batch.CommandError("`qstat -t` failed with status 1: no server")
+
+    assert cli.main(["jobs"]) == 0
+    assert "no folder mpiabc-jobs here" in capsys.readouterr().out
+    told = {
+        "scheduler": "pbs",
+        "name": "map",
+        "n": 2,
+        "words": [],
+        "python": "python",
+        "jobs": {"17": [1, 2]},
+    }
+    calls = {"map-1": told, "map-2": told, "map-3": "", "map-4": [1], "map-5": told | {"scheduler": "no"}}
+    for name, content in calls.items():
+        folder = tmp_path / "mpiabc-jobs" / name
+        folder.mkdir(parents=True)
+        (folder / "call.json").write_text(json.dumps(content)[: 10 if name == "map-3" else None])
+    (tmp_path / "mpiabc-jobs" / "map-1" / "1.out").touch()
+    assert cli.main(["jobs"]) == 0
+    said = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.startswith("map-")}
+    assert rows["map-1"] == ["pbs", "17", "2", "1", "?", "?", "?", "0"]
+    assert rows["map-2"] == ["pbs", "17", "2", "0", "?", "?", "?", "0"]
+    assert rows["map-3"] == rows["map-4"] == rows["map-5"] == ["?"] * 8
+    assert said.count("call.json is damaged") == 3
+    assert said.count("`qstat -t` failed with status 1: no server") == len(asked) == 1

@@ -145,6 +145,17 @@ def test_only_the_batch_system_that_is_here_is_available(client):
     assert available == {name: name == client for name in available}
 
 
+def test_refusals_of_the_batch_system_are_told_with_their_reason(client, tmp_path):
+    """And nothing is left of a map that is refused."""
+    reasons = {"slurm": "invalid partition specified: nowhere", "sge": "Unable to run job: .*nowhere"}
+    with pytest.raises(mpiabc.SchedulerError, match=reasons[client]):
+        mpiabc.cluster.map(abs, [1], scheduler=client, queue="nowhere")
+    if client == "sge":
+        with pytest.raises(mpiabc.SchedulerError, match="is Grid Engine's, give scheduler='sge'"):
+            mpiabc.cluster.map(abs, [1], scheduler="pbs")
+    assert not (tmp_path / "mpiabc-jobs").exists()
+
+
 @pytest.mark.parametrize("system", ["slurm", "sge"])
 def test_array_of_workers_serves_a_run(system, request, expected, tmp_path):
     """With the digest of the serial run."""
