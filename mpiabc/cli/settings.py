@@ -69,7 +69,10 @@ SETTINGS = {
     "simulations": _Setting(_whole, "S", "stop after so many simulations"),
     "acceptance_rate": _Setting(_number, "R", "stop when a generation cannot reach this"),
     "walltime": _Setting(
-        _text, "W", "stop, to be continued, after seconds, or 30m, 2h, 1:30:00; or auto, in a batch job"
+        _text,
+        "W",
+        "stop, to be continued, after seconds, or 30m, 2h, 1:30:00; or auto, in a batch job; else what "
+        "MPIABC_WALLTIME says",
     ),
     "threshold": _Setting(_threshold, "RULE", "quantile:0.5 (the default), listed:4,2,1 or constant:3"),
     "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default) or local"),
@@ -77,8 +80,9 @@ SETTINGS = {
     "scheduler": _Setting(
         _text,
         "NAME",
-        "auto (the default), serial, processes, mpi, mpi-static, redis, redis://..., dask, tcp://..., the "
-        "file.json of a broker or of Dask; several with commas",
+        "auto (the default: MPIABC_SCHEDULER if set, else MPI or processes), serial, processes, mpi, "
+        "mpi-static, redis, redis://..., dask, tcp://..., the file.json of a broker or of Dask; several with "
+        "commas",
     ),
     "store": _Setting(_text, "RUN.db", "the run's file, by default FILE with the ending .db, in this folder"),
     "overwrite": _Setting(_switch, "", "begin anew if the store holds a run"),
