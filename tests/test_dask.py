@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -255,6 +256,39 @@ def test_workers_that_cannot_work_end_the_run_with_a_word(workers, how, problem,
         dask = schedulers.Dask(scheduler_file=cluster.scheduler_file, wait=2)
         with pytest.raises(mpiabc.SchedulerError, match=problem):
             problems.sampler().run(tmp_path / "run.db", scheduler=dask)
+
+
+def test_address_without_a_port_is_refused_before_a_client_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("distributed.Client", None)
+    with pytest.raises(mpiabc.SchedulerError, match=r"'tcp://localhost' is no address of .*missing port"):
+        problems.sampler().run(tmp_path / "run.db", scheduler=schedulers.Dask(address="tcp://localhost"))
+
+
+def test_signal_while_a_scheduler_is_awaited_ends_the_run_at_once_with_a_sentence(tmp_path):
+    """Whether a file is missing, or somebody takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(60)
+        address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        file = tmp_path / "mute.json"
+        file.write_text(json.dumps({"address": address}))
+        for number, *where in [
+            (signal.SIGINT, "file", tmp_path / "missing.json"),
+            (signal.SIGTERM, "address", address),
+            (signal.SIGUSR1, "file", file),
+        ]:
+            command = [sys.executable, "-m", "tests.programs.waiting", tmp_path / "run.db", *where]
+            with subprocess.Popen(
+                command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+            ) as job:
+                waits = job.stderr.readline() if number == signal.SIGINT else mute.accept()
+                job.send_signal(number)
+                began = time.monotonic()
+                output = job.stderr.read()
+            assert job.returncode == 75, output
+            assert time.monotonic() - began < 8, waits  # it would wait for 300
+            told = f"stopped by {number.name} while waiting for "
+            assert output.startswith(told)
+            assert output.count("\n") == 1
 
 
 def test_two_ways_to_a_cluster_are_refused(tmp_path):
