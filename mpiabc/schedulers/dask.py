@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mpiabc.errors import Interrupted, SchedulerError
+from mpiabc.records import Lease
 from mpiabc.schedulers import threads
+from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 from mpiabc.version import __version__
@@ -278,10 +280,10 @@ class _Cluster:
         scheduler = self._client.scheduler
         return scheduler.address if scheduler else "its scheduler"
 
-    def explain(self, error: BaseException) -> str:
+    def loss(self, lease: Lease, error: BaseException) -> Lost:
         """Workers that died are a loss; anything else ends the run."""
         if isinstance(error, self._library.scheduler.KilledWorker):
-            return f"Dask gave it up: {error}"
+            return Lost(lease, "a worker", f"Dask gave it up: {error}")
         # Distributed's own CancelledError, as we have taken nothing back, and its CommClosedError:
         if isinstance(error, (*_CANCELLED, OSError)):
             raise self._gone() from None

@@ -7,10 +7,12 @@ whichever tasks it gets, and no place has to say which worker is which.
 """
 
 import itertools
+import multiprocessing
 import os
 import pickle
 import platform
 import queue
+import signal
 import threading
 import traceback
 from collections import OrderedDict
@@ -68,8 +70,8 @@ class Place(Protocol):
         """A look at the place, often, with so many tasks out. Raises SchedulerError if it is gone."""
         ...
 
-    def explain(self, error: BaseException) -> str:
-        """Why a task that ended so is lost. Raises SchedulerError if that ends the run."""
+    def loss(self, lease: Lease, error: BaseException) -> Lost:
+        """What it means that a task ended so. Raises SchedulerError if that ends the run."""
         ...
 
     def close(self) -> None:
@@ -154,7 +156,7 @@ class TasksEngine:
             return []  # it was taken back
         lease, _ = self._out.pop(number)
         if isinstance(outcome, BaseException):
-            return [Lost(lease, "a worker", self._place.explain(outcome))]
+            return [self._place.loss(lease, outcome)]
         kind, content = outcome
         if kind == "records":
             records = unpack(content)
@@ -197,13 +199,31 @@ class TasksEngine:
 def work(task: Task) -> Answer:
     """Evaluate a lease, wherever this is."""
     where = f"process {os.getpid()} on {platform.node()}"
+    _leave_signals_to_leader()
     if difference := version_difference(task.versions):
         return "broken", f"{where} differs from the leading process: {difference}; use one environment"
     try:
         found = _evaluation(task)
         return ("missing", found) if isinstance(found, list) else found(task.lease)
+    except KeyboardInterrupt:  # meant for all processes of a terminal: the leader has heard it too
+        return "lost", Lost(task.lease, where, "it was interrupted", is_returned=True)
     except Exception:
         return "broken", f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
+
+
+def _leave_signals_to_leader() -> None:
+    """What asks a run to stop is for the leader alone, although it often comes to all processes.
+
+    SIGTERM still ends the children of a pool, as pools end them by it, and wait until they are gone.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or os.getpid() in _leaders | _signals_left:
+        return
+    _signals_left.add(os.getpid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    is_child = multiprocessing.parent_process() is not None
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if is_child else signal.SIG_IGN)
 
 
 class _Kept(OrderedDict):
@@ -231,8 +251,9 @@ class _Threads(threading.local):
 _contents = _Kept(32)  # of all threads
 _lock = threading.Lock()  # for it
 _mine = _Threads()
-_leaders: set[int] = set()  # processes that lead a run: their BLAS threads are not for workers to limit
+_leaders: set[int] = set()  # processes that lead a run: signals, and all BLAS threads, are theirs
 _limited: set[int] = set()
+_signals_left: set[int] = set()
 
 
 def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
