@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from mpiabc import schedulers
 from tests import problems
 from tests.conftest import ROOT, environment, environment_of, missing
 from tests.programs import digests as program
+from tests.programs.slow import gaussian as slow_gaussian
 from tests.test_conformance import FAILURES, go_wrong
 from tests.test_timeout import failing, sampler, sleeping
 
@@ -125,6 +127,38 @@ def test_worker_that_dies_of_an_evaluation_changes_nothing(dask_client, tmp_path
     assert flag.exists()
     quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
     assert problems.digests(history) == problems.digests(quiet)
+
+
+def test_workers_that_are_restarted_change_nothing(dask_client, tmp_path):
+    """By `client.restart()`, in the middle of a generation; the scheduler stays up."""
+    restarts = []
+
+    def restart():
+        while not problems.committed(tmp_path / "run.db"):
+            time.sleep(0.02)
+        restarts.append(dask_client.restart())
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    abc = problems.sampler(200, simulate=slow_gaussian)
+    history = abc.run(tmp_path / "run.db", scheduler=dask_client)
+    thread.join()
+    assert restarts
+    assert problems.digests(history) == quiet_digests(tmp_path)
+
+
+def test_evaluation_that_always_kills_its_worker_is_named_and_no_other(dask_client, tmp_path, monkeypatch):
+    """Dask blames all that the worker had; under `reject`, only the guilty one counts as failed."""
+    monkeypatch.setattr("mpiabc.driver._MOST_DEATHS", 3)  # a worker takes seconds to come back
+
+    def simulate(theta, rng, *, id):
+        if id == (0, 30):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return problems.gaussian(theta, rng)
+
+    abc = problems.sampler(50, thresholds=(3,), simulate=simulate, on_error="reject")
+    history = abc.run(tmp_path / "run.db", scheduler=dask_client)
+    assert [(f.index, f.kind) for f in history.failures] == [(30, "death")]
 
 
 def test_workers_killed_every_second_and_others_that_join_change_nothing(tmp_path):

@@ -214,6 +214,7 @@ class _Cluster:
         self._n = 0
         self._seen = time.monotonic()  # when there was a worker, or no need of one
         self._is_told = False
+        self._dead: set[str] = set()  # workers whose death counts already
         self._glance()
 
     def workers(self) -> int:
@@ -252,8 +253,7 @@ class _Cluster:
 
     def attend(self, waiting: int) -> None:
         """Count the workers; raise SchedulerError if there are none for too long, or no scheduler."""
-        if self._client.status != "running":
-            raise self._gone()
+        self._look()
         now = time.monotonic()
         if now - self._asked >= _GLANCE:
             self._glance()
@@ -268,6 +268,11 @@ class _Cluster:
             self._is_told = True
             _log.warning("waiting for a Dask worker to join %s, at most %.0f s", self._address, self._wait)
 
+    def _look(self) -> None:
+        """Raise SchedulerError if there is no scheduler."""
+        if self._client.status != "running":
+            raise self._gone()
+
     def _glance(self) -> None:
         self._asked = time.monotonic()
         try:
@@ -281,12 +286,19 @@ class _Cluster:
         return scheduler.address if scheduler else "its scheduler"
 
     def loss(self, lease: Lease, error: BaseException) -> Lost:
-        """Workers that died are a loss; anything else ends the run."""
+        """Workers that died, or were restarted, are a loss; anything else ends the run.
+
+        Dask blames all tasks that a dead worker had. Only the oldest was surely in work: the others
+        never began, so that they are innocent of that death, and each death counts for one lease.
+        """
         if isinstance(error, self._library.scheduler.KilledWorker):
-            return Lost(lease, "a worker", f"Dask gave it up: {error}")
+            worker = str(error.last_worker.address)
+            is_returned, self._dead = worker in self._dead, self._dead | {worker}
+            return Lost(lease, "a worker", f"Dask gave it up: {error}", is_returned=is_returned)
         # Distributed's own CancelledError, as we have taken nothing back, and its CommClosedError:
         if isinstance(error, (*_CANCELLED, OSError)):
-            raise self._gone() from None
+            self._look()
+            return Lost(lease, "a worker", "the workers were restarted", is_returned=True)
         if isinstance(error, ImportError | AttributeError):
             raise SchedulerError(
                 f"a Dask worker of {self._address} is without mpiabc {__version__} ({error}): start workers "

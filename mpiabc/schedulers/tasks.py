@@ -14,10 +14,12 @@ import platform
 import queue
 import signal
 import threading
+import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 from mpiabc.errors import SchedulerError
@@ -28,6 +30,7 @@ from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
 from mpiabc.version import version_difference, versions
 
+_TOGETHER = 0.05  # seconds within which all tasks of one worker are told to be lost
 _PATIENCE = 30.0  # seconds without a task after which a worker ends the child that it keeps for timeouts
 
 
@@ -71,7 +74,10 @@ class Place(Protocol):
         ...
 
     def loss(self, lease: Lease, error: BaseException) -> Lost:
-        """What it means that a task ended so. Raises SchedulerError if that ends the run."""
+        """What it means that a task ended so. Raises SchedulerError if that ends the run.
+
+        Of tasks that end so together, the oldest comes first.
+        """
         ...
 
     def close(self) -> None:
@@ -142,14 +148,18 @@ class TasksEngine:
     def poll(self, timeout: float) -> list[Records | Lost]:
         """What has come in; sleeps until something does."""
         self._place.attend(len(self._out))
-        reports: list[Records | Lost] = []
         try:
-            arrival = self._arrived.get(timeout=timeout)
-            while True:
-                reports += self._take(*arrival)
-                arrival = self._arrived.get_nowait()
+            arrivals = [self._arrived.get(timeout=timeout), *self._at_hand()]
         except queue.Empty:
-            return reports
+            return []
+        if any(isinstance(outcome, BaseException) for _, outcome in arrivals):
+            time.sleep(_TOGETHER)
+            arrivals += self._at_hand()
+        arrivals.sort(key=itemgetter(0))
+        return [report for arrival in arrivals for report in self._take(*arrival)]
+
+    def _at_hand(self) -> list[tuple[int, Answer | BaseException]]:
+        return [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
 
     def _take(self, number: int, outcome: Answer | BaseException) -> list[Records | Lost]:
         if number not in self._out:
