@@ -71,6 +71,11 @@ class Signals:
 _active: list[Signals] = []  # the innermost last
 
 
+def heard() -> str | None:
+    """The signal that the run of this process has noted, if any."""
+    return _active[-1].seen if _active else None
+
+
 def relay(told: str) -> None:
     """Tell the run of this process that another one has heard a signal."""
     if _active:

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from mpiabc import schedulers
 from tests import problems
 from tests.conftest import ROOT, environment, environment_of, missing
 from tests.programs import digests as program
+from tests.programs.slow import gaussian as slow_gaussian
 from tests.test_conformance import FAILURES, go_wrong
 from tests.test_timeout import failing, sampler, sleeping
 
@@ -124,6 +127,38 @@ def test_worker_that_dies_of_an_evaluation_changes_nothing(dask_client, tmp_path
     assert flag.exists()
     quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
     assert problems.digests(history) == problems.digests(quiet)
+
+
+def test_workers_that_are_restarted_change_nothing(dask_client, tmp_path):
+    """By `client.restart()`, in the middle of a generation; the scheduler stays up."""
+    restarts = []
+
+    def restart():
+        while not problems.committed(tmp_path / "run.db"):
+            time.sleep(0.02)
+        restarts.append(dask_client.restart())
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    abc = problems.sampler(200, simulate=slow_gaussian)
+    history = abc.run(tmp_path / "run.db", scheduler=dask_client)
+    thread.join()
+    assert restarts
+    assert problems.digests(history) == quiet_digests(tmp_path)
+
+
+def test_evaluation_that_always_kills_its_worker_is_named_and_no_other(dask_client, tmp_path, monkeypatch):
+    """Dask blames all that the worker had; under `reject`, only the guilty one counts as failed."""
+    monkeypatch.setattr("mpiabc.driver._MOST_DEATHS", 3)  # a worker takes seconds to come back
+
+    def simulate(theta, rng, *, id):
+        if id == (0, 30):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return problems.gaussian(theta, rng)
+
+    abc = problems.sampler(50, thresholds=(3,), simulate=simulate, on_error="reject")
+    history = abc.run(tmp_path / "run.db", scheduler=dask_client)
+    assert [(f.index, f.kind) for f in history.failures] == [(30, "death")]
 
 
 def test_workers_killed_every_second_and_others_that_join_change_nothing(tmp_path):
@@ -255,6 +290,39 @@ def test_workers_that_cannot_work_end_the_run_with_a_word(workers, how, problem,
         dask = schedulers.Dask(scheduler_file=cluster.scheduler_file, wait=2)
         with pytest.raises(mpiabc.SchedulerError, match=problem):
             problems.sampler().run(tmp_path / "run.db", scheduler=dask)
+
+
+def test_address_without_a_port_is_refused_before_a_client_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("distributed.Client", None)
+    with pytest.raises(mpiabc.SchedulerError, match=r"'tcp://localhost' is no address of .*missing port"):
+        problems.sampler().run(tmp_path / "run.db", scheduler=schedulers.Dask(address="tcp://localhost"))
+
+
+def test_signal_while_a_scheduler_is_awaited_ends_the_run_at_once_with_a_sentence(tmp_path):
+    """Whether a file is missing, or somebody takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(60)
+        address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
+        file = tmp_path / "mute.json"
+        file.write_text(json.dumps({"address": address}))
+        for number, *where in [
+            (signal.SIGINT, "file", tmp_path / "missing.json"),
+            (signal.SIGTERM, "address", address),
+            (signal.SIGUSR1, "file", file),
+        ]:
+            command = [sys.executable, "-m", "tests.programs.waiting", tmp_path / "run.db", *where]
+            with subprocess.Popen(
+                command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+            ) as job:
+                waits = job.stderr.readline() if number == signal.SIGINT else mute.accept()
+                job.send_signal(number)
+                began = time.monotonic()
+                output = job.stderr.read()
+            assert job.returncode == 75, output
+            assert time.monotonic() - began < 8, waits  # it would wait for 300
+            told = f"stopped by {number.name} while waiting for "
+            assert output.startswith(told)
+            assert output.count("\n") == 1
 
 
 def test_two_ways_to_a_cluster_are_refused(tmp_path):

@@ -4,16 +4,18 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
-from tests.conftest import missing
+from tests.conftest import ROOT, environment, missing
 from tests.programs import digests as program
 from tests.test_conformance import FAILURES, go_wrong
 from tests.test_timeout import failing, sampler, sleeping
@@ -138,6 +140,43 @@ def test_broken_executor_ends_the_run_with_a_word_and_the_same_command_goes_on(t
         history = abc.run(tmp_path / "run.db", scheduler=schedulers.Futures(executor))
     quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
     assert problems.digests(history) == problems.digests(quiet)
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn", "loky", "map"])
+def test_signal_to_all_processes_ends_the_run_with_one_sentence(how, tmp_path):
+    """As Ctrl-C in a terminal, and what batch systems send: the workers have it too."""
+    if how == "loky":
+        with loky():
+            pass
+    asked = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    jobs = [_grouped(how, tmp_path / number.name) for number in asked]
+    try:
+        for job, number in zip(jobs, asked, strict=True):
+            workers = tmp_path / number.name / "workers"
+            while job.poll() is None and not (workers.exists() and len(list(workers.iterdir())) == 2):
+                time.sleep(0.05)
+            os.killpg(job.pid, number)
+            _, output = job.communicate(timeout=20)
+            assert job.returncode == 75, output
+            assert output.count(f"stopped by {number.name}") == 1, output
+            # SIGUSR1 also ends Python's own resource tracker, which tells of it.
+            assert number == signal.SIGUSR1 or output.count("\n") == 1, output
+            assert "KeyboardInterrupt" not in output, output
+    finally:
+        for job in jobs:
+            with job, suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+
+
+def _grouped(how, folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.programs.grouped", how, folder],
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def test_bad_places_are_refused_at_once(tmp_path):

@@ -17,9 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpiabc.errors import SchedulerError
+from mpiabc.errors import Interrupted, SchedulerError
+from mpiabc.records import Lease
 from mpiabc.schedulers import threads
+from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
+from mpiabc.signals import heard
 from mpiabc.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -27,7 +30,8 @@ _log = logging.getLogger(__name__)
 _GLANCE = 1.0  # seconds between two questions how many workers there are
 _CONNECT = 5.0  # seconds for one attempt to connect, so that a scheduler file is read again meanwhile
 _MOST_AHEAD = 20  # tasks for each worker that a cluster which could grow gets to hold ready
-_PAUSE = 0.1  # seconds between two looks at a file
+_PAUSE = 0.1  # seconds between two looks at a file, or at the signals
+_CLOSE = 2.0  # seconds to take leave of a scheduler, which may not answer
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
@@ -64,18 +68,27 @@ class Dask:
         return True
 
     def open(self, problem: Any) -> TasksEngine:
-        """Connect. Raises SchedulerError that says what was waited for, if that did not come."""
+        """Connect. Raises SchedulerError that says what was waited for, if that did not come.
+
+        Raises Interrupted if a signal comes first.
+        """
         if sum(value is not None for value in (self.client, self.scheduler_file, self.address)) > 1:
             raise SchedulerError("Dask(...): give one of client, scheduler_file and address")
         if getattr(self.client, "asynchronous", False):
             raise SchedulerError("Dask(client): the client is asynchronous, give one that is not")
-        client = self.client or _Connection(self.wait).client(self.scheduler_file, self.address)
+        connection = _Connection(self.wait)
         try:
-            return TasksEngine(problem, _Cluster(client, self.client is None, self.wait))
-        except BaseException:
-            if self.client is None:
-                client.close()
-            raise
+            client = self.client or connection.client(self.scheduler_file, self.address)
+            try:
+                return TasksEngine(problem, _Cluster(client, self.client is None, self.wait))
+            except BaseException:
+                if self.client is None:
+                    client.close(timeout=_CLOSE)
+                raise
+        except KeyboardInterrupt:  # the grace is over, in the middle of what cannot look at signals
+            if heard() is None:
+                raise
+            raise connection.stopped() from None
 
     def serve(self, problem: Any) -> None:
         """Nobody to serve."""
@@ -97,6 +110,7 @@ class _Connection:
         self._wait = wait
         self._end = time.monotonic() + wait
         self._told = ""
+        self._awaited = "Dask"
 
     def client(self, file: Any, address: str | None) -> Any:
         """A client of the cluster that was named, or of the one that this process can find or start."""
@@ -134,9 +148,16 @@ class _Connection:
             self._await(f"the Dask scheduler file {file}", hint)
 
     def _by_address(self, address: str) -> Any:
-        """A client, or None if nobody answers within a few seconds."""
+        """A client, or None if nobody answers within a few seconds.
+
+        A Client is made only of a scheduler that answers: one that waits in vain obeys no signal, and
+        goes on for seconds when it is dropped.
+        """
         left = max(0.5, min(_CONNECT, self._end - time.monotonic()))
         try:
+            with concurrent.futures.ThreadPoolExecutor(1) as thread:  # this one may have a loop
+                if not thread.submit(asyncio.run, self._answers(address, left)).result():
+                    return None
             return self._library.Client(address, timeout=left, set_as_default=False)
         except ValueError as error:
             raise SchedulerError(f"{address!r} is no address of a Dask scheduler: {error}") from None
@@ -144,8 +165,30 @@ class _Connection:
             _log.debug("no Dask scheduler at %s: %s", address, error)
             return None
 
+    async def _answers(self, address: str, seconds: float) -> bool:
+        """Whether somebody answers before the time is over, or a signal comes."""
+        arguments = self._library.Security().get_connection_args("client")
+        attempt = asyncio.ensure_future(self._library.core.connect(address, timeout=seconds, **arguments))
+        while not attempt.done() and heard() is None:
+            await asyncio.wait([attempt], timeout=_PAUSE)
+        if not attempt.done():
+            attempt.cancel()
+            await asyncio.wait([attempt])
+            return False
+        (await attempt).abort()
+        return True
+
+    def stopped(self) -> Interrupted:
+        """What a signal ends the wait with; it is told here, as the run has not begun."""
+        stopped = Interrupted(f"stopped by {heard()} while waiting for {self._awaited}")
+        _log.warning("%s", stopped)
+        return stopped
+
     def _await(self, what: str, hint: str) -> None:
         """Pause; say what is awaited; raise SchedulerError when the time is over."""
+        self._awaited = what
+        if heard() is not None:
+            raise self.stopped()
         left = self._end - time.monotonic()
         if left <= 0:
             raise SchedulerError(f"waited {self._wait:g} s for {what}: {hint}")
@@ -171,6 +214,7 @@ class _Cluster:
         self._n = 0
         self._seen = time.monotonic()  # when there was a worker, or no need of one
         self._is_told = False
+        self._dead: set[str] = set()  # workers whose death counts already
         self._glance()
 
     def workers(self) -> int:
@@ -209,8 +253,7 @@ class _Cluster:
 
     def attend(self, waiting: int) -> None:
         """Count the workers; raise SchedulerError if there are none for too long, or no scheduler."""
-        if self._client.status != "running":
-            raise self._gone()
+        self._look()
         now = time.monotonic()
         if now - self._asked >= _GLANCE:
             self._glance()
@@ -225,6 +268,11 @@ class _Cluster:
             self._is_told = True
             _log.warning("waiting for a Dask worker to join %s, at most %.0f s", self._address, self._wait)
 
+    def _look(self) -> None:
+        """Raise SchedulerError if there is no scheduler."""
+        if self._client.status != "running":
+            raise self._gone()
+
     def _glance(self) -> None:
         self._asked = time.monotonic()
         try:
@@ -237,13 +285,20 @@ class _Cluster:
         scheduler = self._client.scheduler
         return scheduler.address if scheduler else "its scheduler"
 
-    def explain(self, error: BaseException) -> str:
-        """Workers that died are a loss; anything else ends the run."""
+    def loss(self, lease: Lease, error: BaseException) -> Lost:
+        """Workers that died, or were restarted, are a loss; anything else ends the run.
+
+        Dask blames all tasks that a dead worker had. Only the oldest was surely in work: the others
+        never began, so that they are innocent of that death, and each death counts for one lease.
+        """
         if isinstance(error, self._library.scheduler.KilledWorker):
-            return f"Dask gave it up: {error}"
+            worker = str(error.last_worker.address)
+            is_returned, self._dead = worker in self._dead, self._dead | {worker}
+            return Lost(lease, "a worker", f"Dask gave it up: {error}", is_returned=is_returned)
         # Distributed's own CancelledError, as we have taken nothing back, and its CommClosedError:
         if isinstance(error, (*_CANCELLED, OSError)):
-            raise self._gone() from None
+            self._look()
+            return Lost(lease, "a worker", "the workers were restarted", is_returned=True)
         if isinstance(error, ImportError | AttributeError):
             raise SchedulerError(
                 f"a Dask worker of {self._address} is without mpiabc {__version__} ({error}): start workers "
@@ -262,7 +317,7 @@ class _Cluster:
         if not self._is_ours:
             return
         cluster = self._client.cluster
-        self._client.close()
+        self._client.close(timeout=_CLOSE)
         if cluster is not None:
             cluster.close()
 

@@ -1,13 +1,19 @@
 """Evaluation in any executor of the `concurrent.futures` kind."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from mpiabc.errors import SchedulerError
+from mpiabc.records import Lease
 from mpiabc.schedulers import threads
+from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
+from mpiabc.signals import heard
+
+_LATER = 0.5  # seconds after a worker at most, in which a signal to all processes comes here too
 
 
 class Futures:
@@ -63,27 +69,33 @@ class _Executor:
         return max(1, self._workers // 4)
 
     def submit(self, task: Task, done: Done) -> Callable[[], bool]:
-        """Submit the task. Raises SchedulerError if the executor takes none."""
+        """Submit the task; an executor that takes none has lost it."""
         try:
             future = self._executor.submit(work, task)
         except RuntimeError as error:  # BrokenExecutor is one
-            raise self._broken(error) from error
+            done(error)
+            return lambda: True
         future.add_done_callback(partial(_pass_on, done))
         return future.cancel
 
     def attend(self, waiting: int) -> None:
         """Executors tell by their futures that they are gone."""
 
-    def explain(self, error: BaseException) -> str:
-        """A task raises nothing, so an error is the executor's."""
-        raise self._broken(error) from error
+    def loss(self, lease: Lease, error: BaseException) -> Lost:
+        """A task raises nothing, so an error is the executor's.
 
-    def _broken(self, error: BaseException) -> SchedulerError:
+        It ends the run, but not where a signal does so: what comes to all processes breaks executors.
+        """
         told = f"{type(error).__name__}: {error}".rstrip(": ")
-        return SchedulerError(
+        end = time.monotonic() + _LATER
+        while heard() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        if heard() is not None:
+            return Lost(lease, "a worker", told, is_returned=True)
+        raise SchedulerError(
             f"the {type(self._executor).__name__} takes no more work ({told}); what was finished is kept: "
             "run the same command again"
-        )
+        ) from error
 
     def close(self) -> None:
         """The executor is the user's."""

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mpiabc.errors import SchedulerError
+from mpiabc.records import Lease
 from mpiabc.schedulers import threads
+from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
 
 _TASKS = 4  # for each worker in a round, so that quick ones can take more of them
@@ -14,6 +16,8 @@ class Map:
     """A function like the builtin `map`: a pool's, a cluster's, or the builtin itself.
 
     Scheduling is static, as in `mpi-static`: slots go out in rounds, and a round ends with its slowest.
+    The walltime is looked at between rounds only, so leave time for a round before the job's end; a
+    signal ends a round after a grace of two seconds, and what that round had done is done again.
     workers: how many calls run at once, if the map's pool does not tell: 1 for the builtin, else as many
     as this machine has cores.
     """
@@ -87,7 +91,7 @@ class _Rounds:
         for (_, done), answer in zip(tasks, answers, strict=True):
             done(answer)
 
-    def explain(self, error: BaseException) -> str:
+    def loss(self, lease: Lease, error: BaseException) -> Lost:
         """Never asked: a round that fails ends the run."""
         raise SchedulerError(str(error))
 

@@ -7,15 +7,19 @@ whichever tasks it gets, and no place has to say which worker is which.
 """
 
 import itertools
+import multiprocessing
 import os
 import pickle
 import platform
 import queue
+import signal
 import threading
+import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 from mpiabc.errors import SchedulerError
@@ -26,6 +30,7 @@ from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
 from mpiabc.version import version_difference, versions
 
+_TOGETHER = 0.05  # seconds within which all tasks of one worker are told to be lost
 _PATIENCE = 30.0  # seconds without a task after which a worker ends the child that it keeps for timeouts
 
 
@@ -68,8 +73,11 @@ class Place(Protocol):
         """A look at the place, often, with so many tasks out. Raises SchedulerError if it is gone."""
         ...
 
-    def explain(self, error: BaseException) -> str:
-        """Why a task that ended so is lost. Raises SchedulerError if that ends the run."""
+    def loss(self, lease: Lease, error: BaseException) -> Lost:
+        """What it means that a task ended so. Raises SchedulerError if that ends the run.
+
+        Of tasks that end so together, the oldest comes first.
+        """
         ...
 
     def close(self) -> None:
@@ -140,21 +148,25 @@ class TasksEngine:
     def poll(self, timeout: float) -> list[Records | Lost]:
         """What has come in; sleeps until something does."""
         self._place.attend(len(self._out))
-        reports: list[Records | Lost] = []
         try:
-            arrival = self._arrived.get(timeout=timeout)
-            while True:
-                reports += self._take(*arrival)
-                arrival = self._arrived.get_nowait()
+            arrivals = [self._arrived.get(timeout=timeout), *self._at_hand()]
         except queue.Empty:
-            return reports
+            return []
+        if any(isinstance(outcome, BaseException) for _, outcome in arrivals):
+            time.sleep(_TOGETHER)
+            arrivals += self._at_hand()
+        arrivals.sort(key=itemgetter(0))
+        return [report for arrival in arrivals for report in self._take(*arrival)]
+
+    def _at_hand(self) -> list[tuple[int, Answer | BaseException]]:
+        return [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
 
     def _take(self, number: int, outcome: Answer | BaseException) -> list[Records | Lost]:
         if number not in self._out:
             return []  # it was taken back
         lease, _ = self._out.pop(number)
         if isinstance(outcome, BaseException):
-            return [Lost(lease, "a worker", self._place.explain(outcome))]
+            return [self._place.loss(lease, outcome)]
         kind, content = outcome
         if kind == "records":
             records = unpack(content)
@@ -197,13 +209,31 @@ class TasksEngine:
 def work(task: Task) -> Answer:
     """Evaluate a lease, wherever this is."""
     where = f"process {os.getpid()} on {platform.node()}"
+    _leave_signals_to_leader()
     if difference := version_difference(task.versions):
         return "broken", f"{where} differs from the leading process: {difference}; use one environment"
     try:
         found = _evaluation(task)
         return ("missing", found) if isinstance(found, list) else found(task.lease)
+    except KeyboardInterrupt:  # meant for all processes of a terminal: the leader has heard it too
+        return "lost", Lost(task.lease, where, "it was interrupted", is_returned=True)
     except Exception:
         return "broken", f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
+
+
+def _leave_signals_to_leader() -> None:
+    """What asks a run to stop is for the leader alone, although it often comes to all processes.
+
+    SIGTERM still ends the children of a pool, as pools end them by it, and wait until they are gone.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or os.getpid() in _leaders | _signals_left:
+        return
+    _signals_left.add(os.getpid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    is_child = multiprocessing.parent_process() is not None
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if is_child else signal.SIG_IGN)
 
 
 class _Kept(OrderedDict):
@@ -231,8 +261,9 @@ class _Threads(threading.local):
 _contents = _Kept(32)  # of all threads
 _lock = threading.Lock()  # for it
 _mine = _Threads()
-_leaders: set[int] = set()  # processes that lead a run: their BLAS threads are not for workers to limit
+_leaders: set[int] = set()  # processes that lead a run: signals, and all BLAS threads, are theirs
 _limited: set[int] = set()
+_signals_left: set[int] = set()
 
 
 def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
