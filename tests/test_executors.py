@@ -108,6 +108,21 @@ def test_failing_evaluation_ends_a_run_in_an_executor(how, tmp_path):
         assert FAILURES[how] in str(error.value)
 
 
+@pytest.mark.parametrize("place", ["processes", "loky", "map"])
+def test_failing_evaluation_is_named_from_any_executor_and_pool_of_processes(place, tmp_path):
+    """With where it was: a process of the pool, not this one."""
+
+    def simulate(theta, rng, *, id):
+        return go_wrong("exception") if id.index == 30 else problems.gaussian(theta, rng)
+
+    with (DYNAMIC | STATIC)[place]() as running:
+        scheduler = schedulers.Map(running) if place in STATIC else schedulers.Futures(running)
+        with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:30 failed on process") as error:
+            problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=scheduler)
+    assert FAILURES["exception"] in str(error.value)
+    assert f"process {os.getpid()} " not in str(error.value)
+
+
 def test_simulation_that_hangs_is_ended_in_an_executor(tmp_path):
     """By a child of the worker, as anywhere; the worker itself goes on."""
     quiet = sampler(failing, thresholds=(3,)).run(tmp_path / "quiet.db", scheduler="serial")
