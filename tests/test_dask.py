@@ -147,6 +147,21 @@ def test_workers_that_are_restarted_change_nothing(dask_client, tmp_path):
     assert problems.digests(history) == quiet_digests(tmp_path)
 
 
+@pytest.mark.usefixtures("dask_client")  # it comes last too, and leaves threads
+def test_cluster_that_adapts_from_no_worker_gets_some_and_the_digest_is_that_of_serial(expected):
+    """`cluster.adapt(0, 3)`, through a client: it grows because leases wait."""
+    import distributed
+
+    with (
+        distributed.LocalCluster(
+            n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        cluster.adapt(minimum=0, maximum=3, interval="100ms")
+        assert program.digests(client, "scalar") == expected["scalar"]
+
+
 def test_evaluation_that_always_kills_its_worker_is_named_and_no_other(dask_client, tmp_path, monkeypatch):
     """Dask blames all that the worker had; under `reject`, only the guilty one counts as failed."""
     monkeypatch.setattr("mpiabc.driver._MOST_DEATHS", 3)  # a worker takes seconds to come back
