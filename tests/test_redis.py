@@ -493,14 +493,31 @@ def broker(*arguments, home, status=0, **variables):
     return done.stdout + done.stderr
 
 
-def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, monkeypatch):
-    """Master and workers find it without being told anything; info tells of the run; stop leaves nothing."""
+@pytest.fixture
+def home_worker(tmp_path, monkeypatch):
+    """Starts a worker of the broker in this test's home; both are gone after the test, however it ends."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    started = []
+
+    def start(processes):
+        variables = {"HOME": str(tmp_path), "MPIABC_SECRET": "", "MPIABC_REDIS_PASSWORD": ""}
+        started.append(bridge.Worker("--processes", processes, **variables))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.kill()
+    if (tmp_path / ".mpiabc" / "broker.json").exists():
+        broker("stop", "--now", home=tmp_path)
+
+
+def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, home_worker):
+    """Master and workers find it without being told anything; info tells of the run; stop leaves nothing."""
     assert "workers:  mpiabc worker" in broker("start", home=tmp_path)
     file = tmp_path / ".mpiabc" / "broker.json"
     assert file.stat().st_mode & 0o777 == 0o600
     assert "a broker is running at" in broker("start", home=tmp_path, status=1)
-    worker = bridge.Worker("--processes", "2", HOME=str(tmp_path), MPIABC_SECRET="", MPIABC_REDIS_PASSWORD="")
+    worker = home_worker(2)
     master = Master(slow_sampler(slower), tmp_path / "run.db", "redis")
     line = ""
     while "/100 accepted" not in line or "with 2 processes" not in line:
@@ -516,7 +533,6 @@ def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, monkeypatch):
     assert not file.exists()
     assert worker.ends()[0] == 0
     assert worker.says("the broker is being stopped")
-    worker.kill()
     with pytest.raises(ConnectionRefusedError):
         bridge.socket.create_connection(("127.0.0.1", int(port)))
     assert "there is no broker's file" in broker("info", home=tmp_path, status=1)
@@ -539,10 +555,9 @@ def test_scheduler_is_told_in_a_word(tmp_path):
         schedulers.resolve("Redis://:password@h:1")
 
 
-def test_stopping_the_broker_leaves_a_run_resumable(tmp_path, quiet, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_stopping_the_broker_leaves_a_run_resumable(tmp_path, quiet, home_worker):
     broker("start", home=tmp_path)
-    worker = bridge.Worker("--processes", "1", HOME=str(tmp_path), MPIABC_SECRET="", MPIABC_REDIS_PASSWORD="")
+    worker = home_worker(1)
     master = Master(slow_sampler(), tmp_path / "run.db", "redis")
     assert worker.says("generation 1")
     broker("stop", "--now", home=tmp_path)
@@ -550,7 +565,6 @@ def test_stopping_the_broker_leaves_a_run_resumable(tmp_path, quiet, monkeypatch
     assert isinstance(stopped, mpiabc.Interrupted)
     assert "stopped by `mpiabc broker stop`" in str(stopped)
     assert worker.ends()[0] == 0
-    worker.kill()
     assert problems.digests(slow_sampler().run(tmp_path / "run.db", scheduler="serial")) == quiet
 
 

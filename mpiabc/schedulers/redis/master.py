@@ -40,6 +40,8 @@ class RedisEngine:
     they have read, and the leases that they hold.
     """
 
+    target = 0.1  # seconds of work in a lease: each costs a worker and the master a few wake-ups
+
     def __init__(self, server: Server, problem: Any, *, name: str, is_static: bool, patience: float) -> None:
         self._server, self._seal = server, server.seal
         self._patience = patience
