@@ -2,12 +2,16 @@
 
 Everything on the server lies under these keys, all of which expire:
 
-    mpiabc:runs                    set of the runs that have a master
+    mpiabc:runs                    set of the runs that have a master (channel mpiabc:news: a new one)
     mpiabc:{run}:announcement      JSON, signed: name, versions, how far it is
     mpiabc:{run}:problem           cloudpickle, signed; its SHA-256 comes with the welcome
     mpiabc:{run}:generation        cloudpickle, signed; its SHA-256 comes with the order
     mpiabc:{run}:reports           list, workers to master: frames of `REPORT`
     mpiabc:{run}:to:{worker}       list, master to one worker: frames of `ORDER`
+
+A list for each worker, rather than a stream with a consumer group: the master decides who gets what, as it
+does for MPI ranks, so nothing has to be acknowledged, claimed or trimmed on the server, and a lost message is
+found by what workers say of themselves. A lease costs six commands, three for each side.
 
 A signature (HMAC-SHA256) covers the key, which names run and worker, and the content, which holds a
 serial number that only rises: nothing can be altered, moved, or played again. Runs and workers
