@@ -23,12 +23,12 @@ def test_killed_anywhere_twenty_runs_come_to_the_uninterrupted_digests():
 
 
 def test_run_stopped_by_its_walltime_again_and_again_ends_with_the_same_digests(tmp_path):
-    """And does no simulation twice: a small `python -m tests.walltime`."""
+    """And loses at most what was in flight: a small `python -m tests.walltime`."""
     starts = walltime.play(tmp_path, 0.9, 0.005, "processes")
     assert [start.status for start in starts[:-1]] == [75] * (len(starts) - 1)
     assert len(starts) >= 3
     assert starts[-1].status == 0
-    assert sum(start.lost for start in starts) == 0
+    assert all(start.lost <= 2 for start in starts)  # processes
     history = mpiabc.open(tmp_path / "run.db")
     assert sum(start.done for start in starts) >= sum(p.simulations for p in history) > 500
     assert problems.digests(history) == walltime.quiet(tmp_path)

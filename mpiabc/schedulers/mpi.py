@@ -595,9 +595,12 @@ class _Rank:
         return self._status
 
     def _take_orders(self) -> bool:
-        """Read all that has arrived; whether there was anything."""
+        """Read all that has arrived; whether there was anything.
+
+        Nothing is read behind the end of the run: the next one's greeting may be there already.
+        """
         is_any = False
-        while message := self._wire.receive():
+        while self._status is None and (message := self._wire.receive()):
             is_any = True
             _, tag, content = message
             if tag in (CANCEL, GENERATION, STOP):
