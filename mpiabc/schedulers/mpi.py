@@ -543,6 +543,8 @@ def _abort(comm: Any, status: int, message: str) -> None:
         print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    if 0 in _dead:  # all see it, and Abort was seen to end a job that has dead ranks with status 0
+        os._exit(status)
     comm.Abort(status)
 
 
