@@ -15,7 +15,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import Launcher, environment, environment_of
+from tests.conftest import Launcher, environment, environment_of, missing
 from tests.programs import small
 
 
@@ -54,15 +54,15 @@ def error_of(job):
 
 @contextmanager
 def tmpfs(kilobytes):
-    """A file system of its own, so large; skips where this user may mount none."""
+    """A file system of its own, so large; missing where this user may mount none."""
     folder = tempfile.mkdtemp()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder]
     try:
         done = subprocess.run(mount, capture_output=True, text=True)
     except FileNotFoundError:
-        pytest.skip("there is no mount command")
+        missing("there is no mount command")
     if done.returncode:
-        pytest.skip(f"no tmpfs for this user: {done.stderr.strip()}")
+        missing(f"no tmpfs for this user: {done.stderr.strip()}")
     try:
         yield Path(folder)
     finally:

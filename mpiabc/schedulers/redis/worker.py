@@ -244,7 +244,6 @@ class Session:
         self._engine: ProcessesEngine | None = None
         self._leases: deque[Lease] = deque()  # not given to the engine yet
         self._generation = -1
-        self._cut = float("inf")
         self._beat = Renewal(wire.BEAT_PERIOD)
         self._announced = time.monotonic()
         self._how: int | None = None
@@ -346,7 +345,7 @@ class Session:
         if body is None:
             return
         generation = cloudpickle.loads(body)
-        self._generation, self._cut = index, float("inf")
+        self._generation = index
         self._leases.clear()
         self._engine.begin(generation)
         if hasattr(generation, "epsilon"):  # a map of a Pool has none
@@ -364,9 +363,7 @@ class Session:
     def _cancel(self, generation: int, cut: float) -> None:
         if generation != self._generation:
             return
-        self._cut = cut
-        kept = [lease for lease in self._leases if lease.start < cut]
-        self._leases = deque(kept)
+        self._leases = deque(lease for lease in self._leases if lease.start < cut)
         if self._engine:
             self._engine.cancel(cut)
         self._beat.hurry()  # tells what is not held any more
@@ -432,8 +429,9 @@ class Session:
         elif time.monotonic() - self._announced > _GONE_AFTER:
             _log.info("the master of %s is gone", self._announcement.name)
             self._how = GONE
-        if self._seal.open(wire.STOPPED, stopped) is not None:
-            self._leave(self._seal.open(wire.STOPPED, stopped) == b"now")
+        how_soon = self._seal.open(wire.STOPPED, stopped)
+        if how_soon is not None:
+            self._leave(how_soon == b"now")
 
     def _break_down(self, why: str) -> None:
         """This worker is of no use for the run: say so on both sides."""
@@ -451,7 +449,6 @@ class Session:
             self._how = LEFT
 
     def _say_goodbye(self) -> None:
-        self._leases.clear()
         if self._how != OVER:
             self._report(wire.BEAT, json.dumps([0, []]).encode())
         try:
