@@ -22,7 +22,7 @@ from mpiabc.signals import GRACE
 
 _AnyLedger = Ledger | SlotLedger
 
-_LEAST = 0.01  # of the engine's target: less work costs more to send than to do
+_LEAST = 0.05  # of the engine's target: less work costs more to send than to do
 _PREFETCH = 5.0  # times the engine's target: with more work, waiting for the next lease costs nothing
 _POLL = 0.05  # seconds between two looks at the clock and the signals
 _MOST_DEATHS = 10  # of workers on the same single evaluation, before it counts as failed

@@ -4,12 +4,14 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+_SCRATCH = tempfile.TemporaryDirectory(prefix="mpiabc-tests-", ignore_cleanup_errors=True)
 _SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi", "redis")
 
 
@@ -63,9 +65,14 @@ class Launcher:
 
 
 def environment(**extra):
-    """The tests' environment for a child process: the checkout first, any MPI at any size, as anyone."""
+    """The tests' environment for a child process: the checkout first, any MPI at any size, as anyone.
+
+    Each has a temporary folder of its own: Open MPI's mpirun does not start ("listener thread failed")
+    where a killed one that had the same process number has left its folder.
+    """
     return os.environ | {
         "PYTHONPATH": str(ROOT),
+        "TMPDIR": tempfile.mkdtemp(dir=_SCRATCH.name),
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",

@@ -73,15 +73,17 @@ def _worker(options: argparse.Namespace) -> int:
     from mpiabc.schedulers.mpi import launched_size
     from mpiabc.schedulers.redis.worker import Wishes, Worker
 
+    is_rank = launched_size() > 1
     processes = options.processes
     if processes is None:
-        processes = 1 if launched_size() > 1 else threads.cores()
+        processes = 1 if is_rank else threads.cores()
     if processes < 1:
         raise ProblemError(f"--processes {processes}: give a whole number of at least 1")
     server = server_of(options)
     wishes = Wishes(processes, _seconds(options.runtime), _seconds(options.wait), options.run, options.once)
     limit = f", for {options.runtime}" if options.runtime else ""
     _log.info("worker on %s: %d processes for %s%s", platform.node(), processes, server, limit)
+    threads.limit(1 if is_rank else threads.cores() // processes)  # before any fork: its sessions have it
     served = Worker(server, wishes).work()
     _log.info("worker on %s: done, %d runs served", platform.node(), served)
     return 0

@@ -6,6 +6,7 @@ A scheduler decides *where* evaluations run, never which, and never whether one 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease, Records
 
 
@@ -22,6 +23,13 @@ class Lost:
     why: str
     culprit: int | None = None
     is_returned: bool = False
+
+
+class Away(SchedulerError):  # noqa: N818 (a state, as Interrupted is)
+    """Raised by `poll` of an engine that has lost touch with its workers for long, and holds no lease.
+
+    It tries on whenever it is polled: where others work too, they can go on without it.
+    """
 
 
 def target(engine: "Engine") -> float:

@@ -241,7 +241,12 @@ class _Cluster:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")
             future = self._client.submit(
-                pickle.loads, order, key=f"mpiabc-{self._run}-{self._sent}", pure=False, retries=0
+                pickle.loads,
+                order,
+                key=f"mpiabc-{self._run}-{self._sent}",
+                pure=False,
+                retries=0,
+                priority=-self._sent,  # the oldest first; without it, those of 0.1 s go by their names
             )
         self._client.loop.add_callback(_fetch, future, done)
         return lambda: self._take_back(future)

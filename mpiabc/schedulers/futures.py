@@ -54,7 +54,7 @@ def size(executor: Any) -> int:
 class _Executor:
     """An executor as a place for tasks."""
 
-    target = 0.03
+    target = 0.1
 
     def __init__(self, executor: Any, workers: int) -> None:
         self._executor = executor

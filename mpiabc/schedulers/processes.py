@@ -200,6 +200,7 @@ class ProcessesEngine:
         for child in self._children:
             child.process.end()
             child.close()
+        self._start.close()
         self._selector.close()
 
     def _new_child(self) -> "_Child":
@@ -317,10 +318,11 @@ def _ending(code: int) -> str:
 
 
 class _Forked:
-    """Starts children by fork: they have the problem already."""
+    """Starts children by fork: they have the problem already, and the leader's limit of threads."""
 
     def __init__(self, problem: Any, where: str | None, cores: int) -> None:
-        self._problem, self._where, self._cores = problem, where, cores
+        self._problem, self._where = problem, where
+        self.close = threads.limit(cores)
 
     def __call__(self, siblings: list[Connection], watch: Watch) -> tuple[_ForkedProcess, Connection]:
         ours, theirs = _pipe()
@@ -333,7 +335,6 @@ class _Forked:
         try:
             for connection in [ours, *siblings]:
                 connection.close()
-            threads.limit(self._cores)
             _serve(theirs, watch, lambda: (self._problem, self._where))
         finally:
             os._exit(0)
@@ -365,6 +366,9 @@ class _Spawned:
         theirs.close()
         ours.send_bytes(self._problem)
         return _SpawnedProcess(popen), ours
+
+    def close(self) -> None:
+        """Nothing was changed in this process."""
 
 
 def travelling(problem: Any) -> bytes:

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
@@ -25,15 +27,29 @@ def environment(n: int) -> dict[str, str]:
 
 def single() -> Any:
     """A context in which BLAS has one thread, so that its results do not depend on their number."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(limits=1)
+    return _limited(1) or nullcontext()
 
 
-def limit(n: int) -> None:
-    """Limit the libraries loaded in this process to `n` threads, unless the user has set a number."""
-    if not are_set_by_user():
-        from threadpoolctl import threadpool_limits
+def limit(n: int) -> Callable[[], None]:
+    """Limit the libraries loaded in this process to `n` threads, unless the user has set a number.
 
-        threadpool_limits(limits=max(1, n))
-        _log.debug("BLAS and OpenMP limited to %d threads; set OMP_NUM_THREADS to change it", n)
+    Returns what lifts the limit again.
+    """
+    limited = None if are_set_by_user() else _limited(max(1, n))
+    if limited is None:
+        return lambda: None
+    _log.debug("BLAS and OpenMP limited to %d threads; set OMP_NUM_THREADS to change it", n)
+    return limited.restore_original_limits
+
+
+def _limited(n: int) -> Any:
+    """The limit, None where nothing has more threads already.
+
+    Nothing is touched without need: told a number after a fork, OpenBLAS starts all its threads anew,
+    and these spin, on cores that others compute on, for some 30 ms.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    controller = ThreadpoolController()
+    is_above = any(library["num_threads"] > n for library in controller.info())
+    return controller.limit(limits=n) if is_above else None

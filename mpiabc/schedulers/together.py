@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpiabc.records import Lease, Records
-from mpiabc.schedulers.base import Engine, Lost, target
+from mpiabc.schedulers.base import Away, Engine, Lost, target
 
 
 class Backoff:
@@ -65,14 +65,23 @@ class Together:
         """What the first one that has anything has; asks them in turn, less and less often.
 
         Returns with nothing when a worker has come up: it is to be fed before anyone else goes on.
+        Raises Away when all are.
         """
         end = time.monotonic() + timeout
         backoff = Backoff()
         while True:
+            away = []
             for engine in self._engines:
                 before = engine.capacity(False)
-                if (reports := engine.poll(0)) or engine.capacity(False) > before:
+                try:
+                    reports = engine.poll(0)
+                except Away as error:
+                    away.append(error)
+                    continue
+                if reports or engine.capacity(False) > before:
                     return reports
+            if len(away) == len(self._engines):
+                raise away[0]
             left = end - time.monotonic()
             if left <= 0:
                 return []

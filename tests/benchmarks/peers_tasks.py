@@ -3,7 +3,8 @@
     python -m tests.benchmarks.peers_tasks [PYTHON_WITH_PYABC]
 
 Five generations, N = 1000 for the trivial simulator, N = 200 for 10 ms of processor time. Starting the
-workers is not counted, opening and writing the store is. Efficiency: simulated time / 2 cores / wall.
+workers is not counted, opening and writing the store is. Efficiency: simulated time / 2 cores / wall;
+"without ABC": that of the place itself, for the same simulations in tasks of a second.
 """
 
 import subprocess
@@ -14,6 +15,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+
+import numpy as np
 
 from mpiabc import schedulers
 from tests.benchmarks import toy
@@ -71,6 +74,23 @@ def ours(make, n, seconds):
         return median(walls) / simulations * 1e6, counter.tasks / RUNS / simulations
 
 
+def bare(make, seconds):
+    """The same without any algorithm: simulations in tasks of a second, which is what the place can do."""
+    per_task = int(1 / seconds)
+    with make() as (_, counter):
+        began = time.perf_counter()
+        outs = [counter(_simulate, toy.Busy(seconds), per_task, i) for i in range(10 * CORES)]
+        for out in outs:
+            out.result()
+        return (time.perf_counter() - began) / len(outs) / per_task * 1e6, 1 / per_task
+
+
+def _simulate(busy, n, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        busy({"theta": 0.0}, rng)
+
+
 def theirs(python, place, n, seconds):
     """The same for pyABC with the best of its batch sizes, and that size."""
     peer = Path(__file__).with_name("peer_tasks.py")
@@ -92,6 +112,9 @@ def main(python):
         for case, n, seconds in CASES:
             mine, tasks = ours(make, n, seconds)
             _row(f"{place}, {case}", mine, seconds, tasks, "", AIMS[case])
+            if seconds:
+                wall, tasks = bare(make, seconds)
+                _row(f"{place}, {case}, without ABC", wall, seconds, tasks, f"{wall / mine:.2f}")
             if python is not None:
                 wall, tasks, batch = theirs(python, place, n, seconds)
                 _row(f"{place}, {case}, pyABC, batch {batch}", wall, seconds, tasks, f"{wall / mine:.1f}")

@@ -1,9 +1,10 @@
 """Hundreds of worker connections, all played by one process: python -m tests.benchmarks.redis_wide [WORKERS]
 
-A played worker speaks the real protocol on a connection of its own, evaluates for real, and reports when a
-lognormal time (mean `SCALE` seconds, variance mean^2) has passed for each simulation. Printed: the share of
-a core that the master takes, messages a second, and the parallel efficiency (run times below the cuts /
-workers / wall time).
+A played worker hears the real protocol on a connection of its own, evaluates for real, and reports when a
+lognormal time (mean `SCALE` seconds, variance mean^2) has passed for each simulation; reports of all go out
+together. Printed: the share of a core that the master and the player take, leases and server commands a
+second, and the parallel efficiency (run times below the cuts / workers / wall time), beside that of as many
+workers on paper, without server, messages and wake-ups.
 """
 
 import heapq
@@ -21,7 +22,6 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 
-import mpiabc
 from mpiabc.generation import Evaluator
 from mpiabc.records import Lease, pack
 from mpiabc.schedulers.redis import wire
@@ -29,6 +29,7 @@ from mpiabc.schedulers.redis.worker import announcements
 from mpiabc.version import versions
 from tests import bridge
 from tests.benchmarks import toy
+from tests.cluster import Simulated
 
 SCALE = 0.2
 SIGMA = math.sqrt(math.log(2))
@@ -43,23 +44,27 @@ def duration(generation, start, stop):
 class Played:
     """A worker of one place that computes nothing in its own time."""
 
-    def __init__(self, server, run):
-        self.server, self.run, self.seal = server, run, server.seal
-        self.name = wire.new_name()
+    def __init__(self, server):
         self.client = server.connect(wire.WORKER)
-        self.orders = wire.key(run, "to", self.name)
-        self.inbox = wire.Inbox(self.client, self.orders)
+        self.client.ping()  # the connection is there before the run
+        self.name = wire.new_name()
+        self.seal = server.seal
         self.serial = self.ack = 0
         self.leases = []
         self.free_at = 0.0
+
+    def join(self, run):
+        """Greet the master; returns the message."""
+        self.reports, self.orders = wire.key(run, "reports"), wire.key(run, "to", self.name)
+        self.inbox = wire.Inbox(self.client, self.orders)
         told = {"host": "played", "process": os.getpid(), "places": 1, "versions": versions()}
-        self.report(wire.HELLO, json.dumps(told).encode())
+        return self.report(wire.HELLO, json.dumps(told).encode())
 
     def report(self, kind, content):
+        """A signed message for the master."""
         self.serial += 1
         head = wire.REPORT.pack(kind, self.name.encode(), self.serial, self.ack)
-        reports = wire.key(self.run, "reports")
-        self.client.rpush(reports, self.seal.sign(reports, head + content))
+        return self.seal.sign(self.reports, head + content)
 
     def hear(self):
         """The orders that have come, as (kind, content)."""
@@ -72,13 +77,18 @@ class Played:
 class Players:
     """All played workers, in one loop."""
 
-    def __init__(self, server, run, n):
-        self.server, self.run = server, run
-        self.workers = [Played(server, run) for _ in range(n)]
+    def __init__(self, server, n):
+        self.server = server
+        self.client = server.connect()
+        self.workers = [Played(server) for _ in range(n)]
         self.selector = selectors.DefaultSelector()
         self.due = []
         self.evaluator = self.problem = None
-        self.is_over = False
+        self.leases, self.is_over = 0, False
+
+    def join(self, run):
+        self.run = run
+        self.outbox = [worker.join(run) for worker in self.workers]
         for worker in self.workers:
             self.obey(worker)
             self.selector.register(worker.inbox.fileno(), selectors.EVENT_READ, worker)
@@ -86,6 +96,7 @@ class Players:
     def play(self):
         beat = time.monotonic()
         while not self.is_over:
+            self.flush()
             wait = min(self.due[0][0] - time.monotonic(), 0.1) if self.due else 0.1
             for key, _ in self.selector.select(max(0.0, wait)):
                 self.obey(key.data)
@@ -94,7 +105,12 @@ class Players:
             if time.monotonic() > beat:
                 beat += wire.BEAT_PERIOD
                 for worker in self.workers:
-                    worker.report(wire.BEAT, json.dumps([1, worker.leases]).encode())
+                    self.outbox.append(worker.report(wire.BEAT, json.dumps([1, worker.leases]).encode()))
+
+    def flush(self):
+        if self.outbox:
+            self.client.rpush(wire.key(self.run, "reports"), *self.outbox)
+            self.outbox.clear()
 
     def obey(self, worker):
         for kind, content in worker.hear():
@@ -123,46 +139,57 @@ class Players:
 
     def fetch(self, part):
         name = wire.key(self.run, part)
-        client = self.workers[0].client
-        return self.server.seal.open(name, client.get(name))
+        return self.server.seal.open(name, self.client.get(name))
 
     def finish(self, worker, lease):
         if lease not in worker.leases:
             return
         worker.leases.remove(lease)
+        self.leases += 1
         if lease.generation == self.evaluator.generation.index:
             records = self.evaluator(lease.start, lease.stop)
             object.__setattr__(records, "seconds", duration(*lease))
-            worker.report(wire.RECORDS, pack(records))
+            self.outbox.append(worker.report(wire.RECORDS, pack(records)))
 
 
 def play(port, n):
-    """The process of the players: waits for a run, plays until it is over."""
+    """The process of the players: waits for a run, plays until it is over; prints leases and its own time."""
     server = wire.Server(f"redis://127.0.0.1:{port}", bridge.PASSWORD, bridge.SECRET.encode())
-    with server.connect() as client:
-        while not (runs := announcements(client, server).runs):
-            time.sleep(0.05)
-    Players(server, runs[0].run, n).play()
+    players = Players(server, n)
+    print("ready", flush=True)
+    while not (runs := announcements(players.client, server).runs):
+        time.sleep(0.01)
+    players.join(runs[0].run)
+    began = time.process_time()
+    players.play()
+    print(players.leases, time.process_time() - began)
 
 
 def measure(server, n, size):
     """One run; a row of the table."""
     command = [sys.executable, "-m", "tests.benchmarks.redis_wide", "play", str(server.port), str(n)]
-    player = subprocess.Popen(command)
+    player = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    player.stdout.readline()
     with tempfile.TemporaryDirectory() as folder:
-        sampler = mpiabc.ABCSMC(
-            toy.problem(toy.trivial), size, threshold=mpiabc.Listed(toy.THRESHOLDS), seed=1
-        )
         before, began, processor = calls(server), time.perf_counter(), time.process_time()
-        history = sampler.run(Path(folder) / "run.db", scheduler=server.scheduler())
+        history = toy.sampler(toy.trivial, size).run(Path(folder) / "run.db", scheduler=server.scheduler())
         wall, share = time.perf_counter() - began, time.process_time() - processor
         worked = sum(p.evaluations * SCALE for p in history)
+        leases, played = map(float, player.communicate(timeout=10)[0].split())
+        commands, paper = (calls(server) - before) / wall, on_paper(n, size)
         print(
-            f"{n:8}{size:8}{wall:10.1f}{share / wall:16.2f}{(calls(server) - before) / wall:14.0f}"
-            f"{worked / n / wall:12.2f}",
+            f"{n:8}{size:8}{wall:10.1f}{share / wall:16.2f}{played / wall:16.2f}{leases / wall:12.0f}"
+            f"{commands:14.0f}{worked / n / wall:12.2f}{worked / n / paper:12.2f}",
             flush=True,
         )
-    player.wait(10)
+
+
+def on_paper(n, size):
+    """Seconds of the same run on a cluster that is made of code."""
+    cluster = Simulated(n, lambda evaluator, id, rng: duration(evaluator.generation.index, id, id + 1))
+    with tempfile.TemporaryDirectory() as folder:
+        toy.sampler(toy.trivial, size).run(Path(folder) / "run.db", scheduler=cluster)
+    return cluster.cluster.now
 
 
 def calls(server):
@@ -173,7 +200,8 @@ def calls(server):
 def main(n):
     """Print the table."""
     logging.disable(logging.WARNING)
-    print(f"{'workers':>8}{'N':>8}{'wall s':>10}{'master cores':>16}{'commands/s':>14}{'efficiency':>12}")
+    heads = f"{'wall s':>10}{'master cores':>16}{'player cores':>16}{'leases/s':>12}{'commands/s':>14}"
+    print(f"{'workers':>8}{'N':>8}{heads}{'efficiency':>12}{'on paper':>12}")
     with tempfile.TemporaryDirectory() as folder:
         server = bridge.RedisServer(folder)
         for workers, size in ((n // 5, 1024), (n, 1024), (n, 4096)):

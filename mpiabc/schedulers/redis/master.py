@@ -16,7 +16,7 @@ import cloudpickle
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.generation import Generation
 from mpiabc.records import Lease, Records, unpack
-from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.base import Away, Lost
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
@@ -399,22 +399,24 @@ class RedisEngine:
         """Try now and then: others who share this process are hardly held up. What is out goes to them."""
         assert self._offline_since is not None
         began = time.monotonic()
-        if began - self._offline_since > self._patience:
-            raise SchedulerError(
-                f"the Redis server at {self._server} has been away for {self._patience:g} s: start it, and "
-                "run the same command again to go on"
-            )
         if began < self._next_try:
             time.sleep(max(0.0, min(timeout, self._next_try - began)))
         elif self._is_back():
             _log.warning("the Redis server at %s is back", self._server)
             self._offline_since = None
             self._hear_all_again()
+            return []
         else:
             now = time.monotonic()
             self._next_try = now + max(_RECONNECT, 10 * (now - began))
-        is_long = self._offline_since and time.monotonic() - self._offline_since > _OFFLINE
-        return [lost for worker in self._crew for lost in self._bury(worker)] if is_long else []
+        away = time.monotonic() - self._offline_since
+        lost = [lost for worker in self._crew for lost in self._bury(worker)] if away > _OFFLINE else []
+        if not lost and away > max(_OFFLINE, self._patience):
+            raise Away(
+                f"the Redis server at {self._server} has been away for {self._patience:g} s: start it, and "
+                "run the same command again to go on"
+            )
+        return lost
 
     def _is_back(self) -> bool:
         try:

@@ -211,8 +211,8 @@ def _connected(server: Server, signals: Signals, patience: float) -> Any:
             if time.monotonic() + pause > end or not _may_pass(error):
                 return server.checked(wire.WORKER)  # says why not
         else:
-            client.close()
-            return server.checked(wire.WORKER)
+            server.version(client)
+            return client
         if not is_told:
             is_told = True
             _log.info("waiting for a server at %s", server)
@@ -283,15 +283,15 @@ class Session:
             self._leave(bool(signals.seen))
 
     def _exchange(self) -> None:
-        for message in self._inbox.take(0 if self._engine else 0.1):
-            self._obey(message)
-        if self._engine:
-            self._feed()
-            self._watch_inbox()
-            self._tell(self._engine.poll(self._beat.period / 4))
         if self._beat.is_due():
             self._sign_of_life()
         self._send()
+        for message in self._inbox.take(0 if self._engine else 0.1):
+            self._obey(message)
+        if self._engine and self._how is None:
+            self._feed()
+            self._watch_inbox()
+            self._tell(self._engine.poll(self._beat.period / 4))
 
     # Orders.
 
