@@ -1,5 +1,7 @@
 """Problems with closed-form answers, and the runs that tests make of them."""
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -20,6 +22,18 @@ def gaussian_slow(theta, rng):
     y = gaussian(theta, rng)
     time.sleep(0.005 * rng.random())
     return y
+
+
+def killed_once(flag, at):
+    """A simulator that kills its process in one evaluation, the first time."""
+
+    def simulate(theta, rng, *, id):
+        if id == at and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return gaussian(theta, rng)
+
+    return simulate
 
 
 def problem(simulate=gaussian, *, observed=1.0, **options):

@@ -16,6 +16,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
+from tests.bridge import make_certificate
 from tests.conftest import ROOT, environment, environment_of, missing
 from tests.programs import digests as program
 from tests.programs.slow import gaussian as slow_gaussian
@@ -36,13 +37,13 @@ def expected():
 
 
 @contextmanager
-def running(folder, workers, how=""):
+def running(folder, workers, how="", **variables):
     """The scheduler file of a cluster of its own, to which happens what `how` says, and its process."""
     file = folder / "my_scheduler.json"
     job = subprocess.Popen(
         [sys.executable, "-m", "tests.programs.dask_cluster", file, str(workers), how],
         cwd=ROOT,
-        env=environment(**QUIET),
+        env=environment(**QUIET, **variables),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -80,6 +81,25 @@ def test_digest_is_that_of_serial_on_a_cluster_by_client_and_by_address(dask_cli
     assert program.digests(dask_client.scheduler.address, "scalar") == expected["scalar"]
 
 
+@pytest.mark.usefixtures("dask_client")  # with which Dask's configuration is complete
+def test_digest_is_that_of_serial_over_tls(expected, tmp_path):
+    """With the certificates that Dask's configuration names; without them, there is no connection."""
+    import dask
+
+    make_certificate(tmp_path)
+    roles = ("scheduler", "worker", "client")
+    tls = {f"{role}.{part}": str(tmp_path / f"{part}.pem") for role in roles for part in ("cert", "key")}
+    tls = {f"distributed.comm.tls.{name}": file for name, file in tls.items()}
+    tls["distributed.comm.tls.ca-file"] = str(tmp_path / "cert.pem")
+    variables = {f"DASK_{name.upper().replace('.', '__')}": file for name, file in tls.items()}
+    with running(tmp_path, 2, "tls", **variables) as cluster:
+        with dask.config.set(tls):
+            assert program.digests(str(cluster.scheduler_file), "scalar") == expected["scalar"]
+        dask_ = schedulers.Dask(scheduler_file=cluster.scheduler_file, wait=1)
+        with pytest.raises(mpiabc.SchedulerError, match=r"tls://.* speaks TLS, and .* names no certificates"):
+            problems.sampler().run(tmp_path / "run.db", scheduler=dask_)
+
+
 def test_nothing_is_left_on_the_scheduler(dask_client, expected):
     assert (
         program.digests(schedulers.Dask(address=dask_client.scheduler.address), "scalar")
@@ -93,6 +113,12 @@ def test_nothing_is_left_on_the_scheduler(dask_client, expected):
     while dask_client.run_on_scheduler(look) != ([], 2) and time.monotonic() < end:  # Dask's own, and ours
         time.sleep(0.05)
     assert dask_client.run_on_scheduler(look) == ([], 2)
+
+
+def test_pool_brings_results_in_order_on_dask(dask_client):
+    with mpiabc.Pool(dask_client) as pool:
+        assert pool.map(lambda x: x / 2, range(300)) == [x / 2 for x in range(300)]
+        assert pool.map(lambda x: x + 1, range(3)) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("how", FAILURES)
@@ -115,16 +141,9 @@ def test_simulation_that_hangs_is_ended_on_dask(dask_client, tmp_path):
 
 def test_worker_that_dies_of_an_evaluation_changes_nothing(dask_client, tmp_path):
     """Dask gives the task up, so its evaluations go out again; the nanny brings another worker."""
-    flag = tmp_path / "killed"
-
-    def simulate(theta, rng, *, id):
-        if id == (1, 40) and not flag.exists():
-            flag.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return problems.gaussian(theta, rng)
-
+    simulate = problems.killed_once(tmp_path / "killed", at=(1, 40))
     history = problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=dask_client)
-    assert flag.exists()
+    assert (tmp_path / "killed").exists()
     quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
     assert problems.digests(history) == problems.digests(quiet)
 

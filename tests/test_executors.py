@@ -136,14 +136,7 @@ def test_simulation_that_hangs_is_ended_in_an_executor(tmp_path):
 
 def test_broken_executor_ends_the_run_with_a_word_and_the_same_command_goes_on(tmp_path):
     """A process pool cannot replace a worker that was killed; what was finished is kept."""
-    flag = tmp_path / "killed"
-
-    def simulate(theta, rng, *, id):
-        if id == (1, 40) and not flag.exists():
-            flag.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return problems.gaussian(theta, rng)
-
+    simulate = problems.killed_once(tmp_path / "killed", at=(1, 40))
     abc = problems.sampler(simulate=simulate)
     with ProcessPoolExecutor(2, mp_context=spawned()) as executor:
         with pytest.raises(mpiabc.SchedulerError, match=r"takes no more work .*run the same command again"):

@@ -45,13 +45,6 @@ def test_results_come_in_order(place):
         assert pool.size >= 1
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_results_come_in_order_on_dask(dask_client):
-    with mpiabc.Pool(dask_client) as pool:
-        assert pool.map(half, range(300)) == [x / 2 for x in range(300)]
-        assert pool.map(lambda x: x + 1, range(3)) == [1, 2, 3]
-
-
 class Strange(Exception):  # noqa: N818
     """An exception that does not survive a pickle."""
 

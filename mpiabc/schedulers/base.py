@@ -99,3 +99,16 @@ class Scheduler(Protocol):
     def serve(self, problem: Any) -> None:
         """Work for the process that leads until it says that the run is over."""
         ...
+
+
+class OneLeads:
+    """A scheduler whose workers are no ranks of the job: the process that has it leads, and nobody serves."""
+
+    is_static = False
+
+    def leads(self) -> bool:
+        """Always."""
+        return True
+
+    def serve(self, problem: Any) -> None:
+        """Never called."""

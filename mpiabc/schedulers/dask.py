@@ -20,7 +20,7 @@ from typing import Any
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers import threads
-from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.base import Lost, OneLeads
 from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 from mpiabc.version import __version__
@@ -35,7 +35,7 @@ _CLOSE = 2.0  # seconds to take leave of a scheduler, which may not answer
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
-class Dask:
+class Dask(OneLeads):
     """The workers of a Dask cluster.
 
     client: a `distributed.Client`, which stays open. Else the cluster is that of `address`, of a
@@ -43,8 +43,6 @@ class Dask:
     all cores of this machine. wait: seconds for the file, the scheduler and the first worker, and for
     another worker when the last one has gone.
     """
-
-    is_static = False
 
     def __init__(
         self,
@@ -62,10 +60,6 @@ class Dask:
     def __repr__(self) -> str:
         given = (self.client, self.scheduler_file, self.address)
         return f"Dask({next((repr(str(value)) for value in given if value is not None), '')})"
-
-    def leads(self) -> bool:
-        """Always."""
-        return True
 
     def open(self, problem: Any) -> TasksEngine:
         """Connect. Raises SchedulerError that says what was waited for, if that did not come.
@@ -89,9 +83,6 @@ class Dask:
             if heard() is None:
                 raise
             raise connection.stopped() from None
-
-    def serve(self, problem: Any) -> None:
-        """Nobody to serve."""
 
 
 def _distributed() -> Any:
@@ -161,6 +152,13 @@ class _Connection:
             return self._library.Client(address, timeout=left, set_as_default=False)
         except ValueError as error:
             raise SchedulerError(f"{address!r} is no address of a Dask scheduler: {error}") from None
+        except TypeError as error:
+            if "ssl_context" not in str(error):
+                raise
+            raise SchedulerError(
+                f"{address} speaks TLS, and Dask's configuration here names no certificates: set "
+                "distributed.comm.tls as on the scheduler"
+            ) from None
         except (OSError, TimeoutError) as error:
             _log.debug("no Dask scheduler at %s: %s", address, error)
             return None

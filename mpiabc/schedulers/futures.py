@@ -9,20 +9,18 @@ from typing import Any
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers import threads
-from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.base import Lost, OneLeads
 from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 
 _LATER = 0.5  # seconds after a worker at most, in which a signal to all processes comes here too
 
 
-class Futures:
+class Futures(OneLeads):
     """The workers of an executor: ProcessPoolExecutor, ThreadPoolExecutor, loky's, mpi4py's.
 
     The executor stays open. workers: how many tasks it runs at once, if it does not tell.
     """
-
-    is_static = False
 
     def __init__(self, executor: Any, *, workers: int | None = None) -> None:
         self.executor = executor
@@ -31,18 +29,11 @@ class Futures:
     def __repr__(self) -> str:
         return f"Futures({type(self.executor).__name__})"
 
-    def leads(self) -> bool:
-        """Always."""
-        return True
-
     def open(self, problem: Any) -> TasksEngine:
         """Take the executor into service. Raises SchedulerError if it is none."""
         if not callable(getattr(self.executor, "submit", None)):
             raise SchedulerError(f"Futures({self.executor!r}): give an executor, which has submit(f, ...)")
         return TasksEngine(problem, _Executor(self.executor, self.workers or size(self.executor)))
-
-    def serve(self, problem: Any) -> None:
-        """Nobody to serve."""
 
 
 def size(executor: Any) -> int:

@@ -6,13 +6,13 @@ from typing import Any
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers import threads
-from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.base import Lost, OneLeads
 from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
 
 _TASKS = 4  # for each worker in a round, so that quick ones can take more of them
 
 
-class Map:
+class Map(OneLeads):
     """A function like the builtin `map`: a pool's, a cluster's, or the builtin itself.
 
     Scheduling is static, as in `mpi-static`: slots go out in rounds, and a round ends with its slowest.
@@ -31,18 +31,11 @@ class Map:
     def __repr__(self) -> str:
         return f"Map({getattr(self.map, '__qualname__', repr(self.map))})"
 
-    def leads(self) -> bool:
-        """Always."""
-        return True
-
     def open(self, problem: Any) -> TasksEngine:
         """Take the map into service. Raises SchedulerError if it cannot be called."""
         if not callable(self.map):
             raise SchedulerError(f"Map({self.map!r}): give a function like the builtin map")
         return TasksEngine(problem, _Rounds(self.map, self.workers or _size(self.map)))
-
-    def serve(self, problem: Any) -> None:
-        """Nobody to serve."""
 
 
 def _size(function: Any) -> int:

@@ -33,7 +33,7 @@ from mpiabc.errors import SchedulerError
 from mpiabc.generation import Evaluator, Generation, evaluator
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
-from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.base import Lost, OneLeads
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
 _RANK_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
@@ -41,10 +41,8 @@ _LEFT_TO_LEADER = tuple(int(getattr(signal, name)) for name in ("SIGINT", "SIGTE
 _UNSAFE_TO_FORK = ("jax", "torch", "tensorflow")
 
 
-class Processes:
+class Processes(OneLeads):
     """`n` processes of this machine; all its cores by default."""
-
-    is_static = False
 
     def __init__(self, n: int | None = None, *, start: str | None = None) -> None:
         """start: "fork", "spawn", or None for fork where that is safe."""
@@ -54,10 +52,6 @@ class Processes:
     def __repr__(self) -> str:
         return f"Processes({'' if self.n is None else self.n})"
 
-    def leads(self) -> bool:
-        """Always."""
-        return True
-
     def open(self, problem: Any) -> "ProcessesEngine":
         """Start the processes. Raises SchedulerError if that cannot be."""
         n = threads.cores() if self.n is None else self.n
@@ -66,9 +60,6 @@ class Processes:
         if self.start not in (None, "fork", "spawn"):
             raise SchedulerError(f'Processes(start={self.start!r}): give "fork", "spawn", or None')
         return ProcessesEngine(problem, n, start=self.start)
-
-    def serve(self, problem: Any) -> None:
-        """Nobody to serve."""
 
 
 def fork_is_safe() -> bool:

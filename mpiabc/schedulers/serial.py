@@ -5,31 +5,22 @@ from typing import Any
 
 from mpiabc.generation import Generation, evaluator
 from mpiabc.records import Lease, Records
-from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.base import Lost, OneLeads
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.streams import BLOCK
 
 _SLICE = 0.01  # seconds of work between two looks at the rest of the world
 
 
-class Serial:
+class Serial(OneLeads):
     """This process alone."""
-
-    is_static = False
 
     def __repr__(self) -> str:
         return "Serial()"
 
-    def leads(self) -> bool:
-        """Always."""
-        return True
-
     def open(self, problem: Any) -> "SerialEngine | ProcessesEngine":
         """An engine that evaluates while it is polled; with a timeout, in a child that can be ended."""
         return SerialEngine(problem) if problem.timeout is None else ProcessesEngine(problem, 1)
-
-    def serve(self, problem: Any) -> None:
-        """Nobody to serve."""
 
 
 class SerialEngine:

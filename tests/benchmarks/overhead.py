@@ -6,7 +6,6 @@ With an interpreter that has pyABC 0.13, its SingleCore and MulticoreEvalParalle
 problem in turn with ours. All figures include opening and writing the store (fsync and all).
 """
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -84,12 +83,9 @@ def main(python):
     if python is None:
         print("give a Python with pyABC 0.13 as the argument to see it beside")
         return
-    peer = Path(__file__).with_name("peer_pyabc.py")
     for sampler in ("SingleCore", "MulticoreEvalParallel"):
-        told = subprocess.run(
-            [python, "-W", "ignore", peer, sampler, str(N)], check=True, capture_output=True, text=True
-        ).stdout
-        theirs = float(told.split()[-1])
+        wall, simulations, _ = toy.peer(python, sampler, N)
+        theirs = wall / simulations * 1e6
         again, _, _ = measure(next(samplers())[1], {})
         vectorised = theirs / found["d = 1, vectorised"][0]
         print(

@@ -7,7 +7,6 @@ workers is not counted, opening and writing the store is. Efficiency: simulated 
 "without ABC": that of the place itself, for the same simulations in tasks of a second.
 """
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -93,13 +92,10 @@ def _simulate(busy, n, seed):
 
 def theirs(python, place, n, seconds):
     """The same for pyABC with the best of its batch sizes, and that size."""
-    peer = Path(__file__).with_name("peer_tasks.py")
 
     def run(batch):
-        command = [python, "-W", "ignore", peer, place, n, seconds, batch]
-        done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-        wall, tasks = map(float, done.stdout.split()[-2:])
-        return wall, tasks, batch
+        wall, simulations, tasks = toy.peer(python, place, n, seconds, batch)
+        return wall / simulations * 1e6, tasks / simulations, batch
 
     return min(map(run, BATCHES))
 

@@ -38,12 +38,9 @@ def ours(server, seconds, n):
 
 def theirs(server, python, seconds, n, batch):
     """The same of pyABC's RedisEvalParallelSampler."""
-    peer = Path(__file__).with_name("peer_pyabc_redis.py")
-    command = [python, "-W", "ignore", peer, server.port, bridge.PASSWORD, n, batch, seconds]
     before = calls(server)
-    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-    wall, simulations = map(float, done.stdout.split()[-2:])
-    return wall, int(simulations), calls(server) - before
+    wall, simulations, _ = toy.peer(python, "Redis", n, seconds, batch, server.port, bridge.PASSWORD)
+    return wall, simulations, calls(server) - before
 
 
 def row(name, case, seconds, found):

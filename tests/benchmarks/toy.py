@@ -1,7 +1,9 @@
 """The problem that all benchmarks share: theta ~ U(-10, 10), y ~ N(theta, 1), y0 = 0."""
 
 import math
+import subprocess
 import time
+from pathlib import Path
 
 import mpiabc
 
@@ -16,6 +18,24 @@ def problem(simulate, **options):
 def sampler(simulate, n, **options):
     """Five generations of the toy problem."""
     return mpiabc.ABCSMC(problem(simulate, **options), n, threshold=mpiabc.Listed(THRESHOLDS), seed=1)
+
+
+def peer(python, sampler, n, seconds=0.0, batch=1, *server):
+    """The same in pyABC: seconds of wall time, simulations, tasks. See `peer` for the arguments."""
+    command = [
+        python,
+        "-W",
+        "ignore",
+        Path(__file__).with_name("peer.py"),
+        sampler,
+        n,
+        seconds,
+        batch,
+        *server,
+    ]
+    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    wall, simulations, tasks = done.stdout.split()[-3:]
+    return float(wall), int(simulations), int(tasks)
 
 
 def trivial(theta, rng):

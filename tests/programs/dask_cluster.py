@@ -1,9 +1,10 @@
 """A Dask cluster of processes forked from this one, which all start at once; from then on it is hurt.
 
-    python -m tests.programs.dask_cluster FILE WORKERS [kill|without|older]
+    python -m tests.programs.dask_cluster FILE WORKERS [kill|without|older|tls]
 
 kill: every second a worker is killed and another one joins. without: workers cannot import mpiabc.
-older: workers have another version of mpiabc. Ends with its standard input.
+older: workers have another version of mpiabc. tls: all speak TLS, with the certificates of Dask's
+configuration. Ends with its standard input.
 """
 
 import asyncio
@@ -43,7 +44,10 @@ async def serve(make):
 
 
 def scheduler():
-    return distributed.Scheduler(port=0, dashboard=False, dashboard_address=":0", scheduler_file=FILE)
+    protocol = "tls" if HOW == "tls" else "tcp"
+    return distributed.Scheduler(
+        protocol=protocol, port=0, dashboard=False, dashboard_address=":0", scheduler_file=FILE
+    )
 
 
 def worker():

@@ -12,13 +12,14 @@ is not signed with the secret that it shares with the master.
 import os
 from typing import Any
 
+from mpiabc.schedulers.base import OneLeads
 from mpiabc.schedulers.redis.master import RedisEngine
 from mpiabc.schedulers.redis.wire import find_server, is_broker_file
 
 __all__ = ["Redis", "RedisStatic", "is_broker_file"]
 
 
-class Redis:
+class Redis(OneLeads):
     """Workers on a Redis server.
 
     url: redis://[:password@]host:port/db, rediss:// for TLS; None for the broker that `mpiabc broker start`
@@ -49,10 +50,6 @@ class Redis:
     def __repr__(self) -> str:
         return "RedisStatic()" if self.is_static else "Redis()"
 
-    def leads(self) -> bool:
-        """Always: workers are other programs."""
-        return True
-
     def open(self, problem: Any) -> RedisEngine:
         """Announce the run on the server."""
         url, file = self._where
@@ -66,9 +63,6 @@ class Redis:
             is_static=self.is_static,
             patience=self.patience,
         )
-
-    def serve(self, problem: Any) -> None:
-        """Nobody to serve: workers are other programs."""
 
 
 def RedisStatic(url: str | None = None, **options: Any) -> Redis:
