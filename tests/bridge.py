@@ -1,6 +1,7 @@
 """The parts of the Redis tests: a real server, real workers, and a line between them that can be cut."""
 
 import os
+import random
 import selectors
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 import redis
 
 from mpiabc import schedulers
@@ -28,9 +30,11 @@ def program():
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below those that the system gives to connections: nobody takes it before the server does."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.SystemRandom().randrange(20000, 32768)))
+            return probe.getsockname()[1]
 
 
 class RedisServer:
@@ -51,11 +55,11 @@ class RedisServer:
         self.process.stdin.close()
         self.client = redis.Redis(port=self.port, password=PASSWORD)
         end = time.monotonic() + 10
-        while time.monotonic() < end:
+        while time.monotonic() < end and self.process.poll() is None:
             with suppress(redis.RedisError):
                 return self.client.ping()
             time.sleep(0.01)
-        raise AssertionError("the server does not come up")
+        raise AssertionError(f"the server does not come up; status {self.process.poll()}")
 
     def kill(self):
         self.client.close()
@@ -120,7 +124,10 @@ class Worker:
 
     def ends(self, within=20):
         """Its exit status, and all that it has said."""
-        status = self._process.wait(within)
+        try:
+            status = self._process.wait(within)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the worker does not end; it said:\n{''.join(self._lines)}")
         self._reader.join(within)
         return status, "".join(self._lines)
 

@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+import threadpoolctl
 
 import mpiabc
 from mpiabc import schedulers
@@ -154,6 +155,26 @@ def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):
         problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
     assert "was ended by SIGSEGV" in str(error.value)
     assert "theta: mu=" in str(error.value)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_children_share_the_threads_and_the_leader_gets_its_own_back(start, tmp_path, monkeypatch):
+    for name in ("OMP", "OPENBLAS", "MKL", "BLIS"):
+        monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
+    monkeypatch.setattr("mpiabc.schedulers.threads.cores", lambda: 2)
+
+    def most():
+        return max(library["num_threads"] for library in threadpoolctl.threadpool_info())
+
+    def simulate(theta, rng):
+        assert most() == 1
+        return problems.gaussian(theta, rng)
+
+    with threadpoolctl.threadpool_limits(2):
+        problems.sampler(simulate=simulate).run(
+            tmp_path / "run.db", scheduler=schedulers.Processes(2, start=start)
+        )
+        assert most() == 2
 
 
 def test_problem_that_cannot_travel_is_refused_where_it_must(tmp_path):

@@ -169,8 +169,10 @@ def test_signal_to_all_processes_ends_the_run_with_one_sentence(how, tmp_path):
             _, output = job.communicate(timeout=20)
             assert job.returncode == 75, output
             assert output.count(f"stopped by {number.name}") == 1, output
-            # SIGUSR1 also ends Python's own resource tracker, which tells of it.
-            assert number == signal.SIGUSR1 or output.count("\n") == 1, output
+            # Python itself may have more to say: its resource tracker, which SIGUSR1 ends, and an executor
+            # whose workers die after tasks were cancelled.
+            is_python = number == signal.SIGUSR1 or "terminate_broken" in output
+            assert is_python or output.count("\n") == 1, output
             assert "KeyboardInterrupt" not in output, output
     finally:
         for job in jobs:

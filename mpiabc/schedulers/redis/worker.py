@@ -92,6 +92,7 @@ class Worker:
         self._refused: set[str] = set()
         self._served = 0
         self._told = ""  # what is waited for
+        self._client: Any = None  # stays while a session works: so a worker is always seen on the server
 
     def work(self) -> int:
         """Serve; returns the number of runs served. Raises SchedulerError if there never was any."""
@@ -109,32 +110,39 @@ class Worker:
                     time.sleep(_LOOK)
                 if how == LEFT or (self._wishes.once and how == OVER):
                     break
+        self._disconnect()
         return self._served
 
     def _find(self, signals: Signals) -> Announcement | None:
         """The next run; None when the time is up."""
         waited = time.monotonic()
-        client = _connected(self._server, signals, self._patience)
-        while client is not None and not signals.seen and time.monotonic() < self._end:
+        while not signals.seen and time.monotonic() < self._end:
+            if self._client is None:
+                self._client = _connected(self._server, signals, self._patience)
+                continue
             try:
-                known, is_stopped = self._look(client)
+                known, is_stopped = self._look(self._client)
                 if not known and not is_stopped:
-                    wire.wait_for_news(client, _LOOK)
+                    wire.wait_for_news(self._client, _LOOK)
             except wire.connection_errors():
-                client.close()
+                self._disconnect()
                 time.sleep(_PAUSES[0])
-                client = _connected(self._server, signals, self._patience)
                 continue
             if is_stopped:
                 _log.info("the broker is being stopped")
-            if known or is_stopped:
-                client.close()
-                return known[0] if known and not is_stopped else None
+                break
+            if known:
+                return known[0]
             if self._wishes.wait is not None and time.monotonic() - waited > self._wishes.wait:
                 if not self._served:
                     raise SchedulerError(f"no run came to {self._server} within {self._wishes.wait:g} s")
                 break
         return None
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = None
 
     @property
     def _patience(self) -> float:
@@ -203,7 +211,7 @@ def _connected(server: Server, signals: Signals, patience: float) -> Any:
     """A client of a server that answers; None after a signal. Raises SchedulerError after `patience`."""
     end, pause, is_told = time.monotonic() + patience, _PAUSES[0], False
     while not signals.seen:
-        client = server.connect()
+        client = server.connect(wire.WORKER)
         try:
             client.ping()
         except wire.connection_errors() as error:
