@@ -1,5 +1,6 @@
 """Where the tests find their parts: both MPIs, each in an environment of its own."""
 
+import fcntl
 import importlib.metadata
 import os
 import subprocess
@@ -92,16 +93,23 @@ def environment_of(name):
     if _installed(name):
         return Path(sys.executable).parent
     folder = ROOT / f".venv-{name}"
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be at it
+        _make_environment(name, folder)
+    return folder / "bin"
+
+
+def _make_environment(name, folder):
     mark = folder / "complete"
     packages = [f"{package}=={_installed(package)}" for package in _SHARED]
-    if not mark.exists() or mark.read_text() != " ".join(packages):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", *packages, name]
-        done = subprocess.run(pip, capture_output=True, text=True)
-        if done.returncode:
-            missing(f"cannot install {name}: {done.stderr.strip().splitlines()[-1]}")
-        mark.write_text(" ".join(packages))
-    return folder / "bin"
+    if mark.exists() and mark.read_text() == " ".join(packages):
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", *packages, name]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        missing(f"cannot install {name}: {done.stderr.strip().splitlines()[-1]}")
+    mark.write_text(" ".join(packages))
 
 
 @pytest.fixture(scope="session", params=["mpich", "openmpi"])

@@ -193,9 +193,8 @@ def test_signal_stops_resumable_with_status_75(number, scheduler, tmp_path):
 
 def test_ranks_get_a_history_or_none_and_communicators_are_respected(mpi, tmp_path):
     """pytest on every rank of a job of three: see programs/inside_mpi.py."""
-    job = mpi.run(
-        3, "-m", "pytest", "-q", "--with-mpi", "-p", "no:cacheprovider", "tests/programs/inside_mpi.py"
-    )
+    options = ["-q", "-o", "addopts=", "--with-mpi", "-p", "no:cacheprovider"]
+    job = mpi.run(3, "-m", "pytest", *options, "tests/programs/inside_mpi.py")
     assert job.returncode == 0, job.stdout
     assert job.stdout.count("4 passed") == 3
 
