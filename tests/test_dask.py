@@ -187,6 +187,7 @@ def test_evaluation_that_always_kills_its_worker_is_named_and_no_other(dask_clie
 
     def simulate(theta, rng, *, id):
         if id == (0, 30):
+            time.sleep(0.5)  # a nanny gives up if its worker dies before it has seen it come up
             os.kill(os.getpid(), signal.SIGKILL)
         return problems.gaussian(theta, rng)
 
