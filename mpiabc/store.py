@@ -509,8 +509,10 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
             try:
                 db.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 return db
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 db.close()
+                if not isinstance(error, sqlite3.OperationalError):
+                    raise
                 last = error
     assert last is not None
     raise last
