@@ -17,8 +17,9 @@ from mpiabc.structure import Structure
 class PNorm:
     """(sum_i |w_i (x_i - y_i)|^p)^(1/p); p = inf is the largest of the terms.
 
-    `weights` has the structure of the data. Each row is summed on its own, in a fixed order, so that
-    a distance does not depend on how many others are computed with it.
+    `weights` has the structure of the observed data, with names and labels in the same order. Each row
+    is summed on its own, in a fixed order, so that a distance does not depend on how many others are
+    computed with it.
     """
 
     p: float = 2
@@ -31,6 +32,8 @@ class PNorm:
     def __call__(self, simulated: Any, observed: Any) -> float:
         """The distance of two data of the same structure."""
         structure = Structure(observed)
+        if self.weights is not None:
+            self._check_names(structure)
         return float(self.rows(structure.row(simulated)[None], structure.row(observed))[0])
 
     def rows(self, simulated: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -47,6 +50,17 @@ class PNorm:
         if self.p == 2:
             return np.sqrt(np.square(difference).sum(axis=1))
         return (difference**self.p).sum(axis=1) ** (1 / self.p)
+
+    def _check_names(self, structure: Structure) -> None:
+        """Raise for weights whose places, of which `rows` knows nothing else, are those of other data."""
+        weights = Structure(self.weights)
+        if not structure.agrees(weights):
+            pairs = zip(weights.labels(), structure.labels(), strict=False)
+            found, expected = next(((a, b) for a, b in pairs if a != b), (str(weights), str(structure)))
+            raise ProblemError(
+                f"PNorm has the weight of {found!r} where the observed data have {expected!r}: give weights "
+                "with the same names and labels, in the same order, or a plain array"
+            )
 
     def _weight_row(self, size: int) -> np.ndarray:
         row = np.abs(Structure(self.weights).row(self.weights))
