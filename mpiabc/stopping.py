@@ -3,11 +3,12 @@
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from mpiabc import batch
+from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 
 VARIABLE = "MPIABC_WALLTIME"  # of a run that is given none, for a job script to say
@@ -28,15 +29,22 @@ class Stopping:
     walltime: float | None = None  # seconds
 
     def __post_init__(self) -> None:
-        for name in ("generations", "simulations"):
-            value = getattr(self, name)
-            is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if value is not None and not (is_whole and value >= 1):
-                raise ProblemError(f"{name}={value!r}: give a whole number of at least 1")
-        if self.epsilon is not None and not self.epsilon >= 0:
-            raise ProblemError(f"epsilon={self.epsilon!r}: give a distance >= 0")
-        if self.acceptance_rate is not None and not 0 < self.acceptance_rate <= 1:
-            raise ProblemError(f"acceptance_rate={self.acceptance_rate!r}: give a number in (0, 1]")
+        self._take("generations", whole, lambda n: n >= 1, "a whole number of at least 1")
+        self._take("simulations", whole, lambda n: n >= 1, "a whole number of at least 1")
+        self._take("epsilon", real, lambda x: x >= 0, "a distance >= 0")
+        self._take("acceptance_rate", real, lambda x: 0 < x <= 1, "a number in (0, 1]")
+
+    def _take(
+        self, name: str, read: Callable[[Any], Any], holds: Callable[[Any], bool], expected: str
+    ) -> None:
+        """A rule that is given becomes Python's own number. Raises ProblemError for one that is none."""
+        given = getattr(self, name)
+        if given is None:
+            return
+        value = read(given)
+        if value is None or not holds(value):
+            raise ProblemError(f"{name}={given!r}: give {expected}")
+        object.__setattr__(self, name, value)
 
     @property
     def is_bounded(self) -> bool:
@@ -74,13 +82,12 @@ def seconds(walltime: float | str | None) -> float | None:
     """
     if walltime is None:
         return None
-    if walltime == "auto":
-        return batch.seconds_left()
     if isinstance(walltime, str):
-        return _parse(walltime.strip())
-    if not walltime > 0:
+        return batch.seconds_left() if walltime == "auto" else _parse(walltime.strip())
+    number = real(walltime)
+    if number is None or not number > 0:
         raise ProblemError(f"walltime={walltime!r}: give seconds > 0, or text such as '2h'")
-    return float(walltime)
+    return float(number)
 
 
 def _parse(text: str) -> float:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
 from mpiabc.population import Population, weighted_quantile
 
@@ -35,15 +36,18 @@ class Quantile:
     start: float = math.inf
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise ProblemError(f"Quantile({self.alpha}): give a number between 0 and 1")
-        if not self.start > 0:
-            raise ProblemError(f"Quantile(start={self.start}): give a threshold > 0")
+        alpha, start = real(self.alpha), real(self.start)
+        if alpha is None or not 0 < alpha < 1:
+            raise ProblemError(f"Quantile({self.alpha!r}): give a number between 0 and 1")
+        if start is None or not start > 0:
+            raise ProblemError(f"Quantile(start={self.start!r}): give a threshold > 0")
+        object.__setattr__(self, "alpha", alpha)
+        object.__setattr__(self, "start", start)
 
     def epsilon(self, generation: int, previous: Population | None) -> float | None:
         """The quantile, or None if all distances are equal to the last epsilon."""
         if previous is None:
-            return self.start
+            return float(self.start)
         epsilon = float(weighted_quantile(previous.distances, previous.weights, self.alpha))
         if epsilon < previous.epsilon:
             return epsilon
@@ -58,11 +62,14 @@ class Listed:
     thresholds: tuple[float, ...]
 
     def __init__(self, thresholds: "list[float] | tuple[float, ...] | np.ndarray") -> None:
-        values = tuple(float(value) for value in thresholds)
-        if not values:
+        given = list(thresholds) if np.iterable(thresholds) else [None]
+        values = tuple(float(value) for value in map(real, given) if value is not None)
+        if not given:
             raise ProblemError("Listed([]) is empty: give at least one threshold")
-        if not all(value >= 0 for value in values):
-            raise ProblemError(f"Listed({list(values)}): thresholds are distances, give numbers >= 0")
+        if len(values) < len(given) or not all(value >= 0 for value in values):
+            raise ProblemError(
+                f"Listed({thresholds!r}): thresholds are distances, give a list of numbers >= 0"
+            )
         if any(later >= earlier for earlier, later in pairwise(values)):
             raise ProblemError(f"Listed({list(values)}) does not fall: give each threshold below the last")
         object.__setattr__(self, "thresholds", values)
@@ -79,8 +86,10 @@ class Constant:
     value: float
 
     def __post_init__(self) -> None:
-        if not self.value >= 0:
-            raise ProblemError(f"Constant({self.value}): give a distance >= 0")
+        value = real(self.value)
+        if value is None or not value >= 0:
+            raise ProblemError(f"Constant({self.value!r}): give a distance >= 0")
+        object.__setattr__(self, "value", value)
 
     def epsilon(self, generation: int, previous: Population | None) -> float | None:
         """The threshold."""

@@ -1,0 +1,39 @@
+"""Numbers as users give them: Python's, NumPy's, arrays () of them, whatever the place.
+
+What is taken in becomes Python's own number, which the run's file, JSON and messages know; None says
+that it is no such number, so that each place says in its own sentence what it expects.
+"""
+
+import operator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+
+def whole(value: Any) -> int | None:
+    """A whole number as int; None for anything else, truth values among them."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def real(value: Any) -> float | int | None:
+    """A real number: int and float as they are, others as float; None for anything else.
+
+    Text, truth values, complex and masked numbers are none; nan and the infinities are.
+    """
+    if type(value) in (int, float):
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str | bytes | np.ma.MaskedArray):
+        return None
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return None
+    return float(array) if array.shape == () and array.dtype.kind in "iuf" else None
