@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 from mpiabc.population import Population
 
@@ -69,8 +70,8 @@ class Gaussian:
         covariance = np.einsum("n,ni,nj->ij", weights, delta, delta)
         covariance /= max(1e-12, 1.0 - np.square(weights).sum())
         scale = default_scale(theta.shape[1]) if self.scale is None else self.scale
-        factor = _cholesky(scale * covariance, population)
-        return GaussianMixture(theta, weights, factor, np.linalg.inv(factor))
+        factor, is_diagonal = _cholesky(scale * covariance, population)
+        return GaussianMixture(theta, weights, factor, np.linalg.inv(factor), is_diagonal)
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,12 @@ class LocalGaussian:
 
     def __post_init__(self) -> None:
         _check_scale(self)
-        if self.k is not None and self.k < 2:
-            raise ProblemError(f"LocalGaussian(k={self.k}): give at least 2 neighbours")
+        if self.k is None:
+            return
+        k = whole(self.k)
+        if k is None or k < 2:
+            raise ProblemError(f"LocalGaussian(k={self.k!r}): give a whole number of at least 2 neighbours")
+        object.__setattr__(self, "k", k)
 
     def fit(self, population: Population) -> "LocalGaussianMixture":
         """The mixture of Gaussians, each with the covariance of its neighbourhood."""
@@ -96,7 +101,8 @@ class LocalGaussian:
         theta, weights = population.theta, population.weights
         n, d = theta.shape
         k = min(n, max(d + 1, n // 4 if self.k is None else self.k))
-        overall = Gaussian(scale=1.0).fit(population).cholesky
+        whole = Gaussian(scale=1.0).fit(population)
+        overall = whole.cholesky
         _, near = cKDTree(theta / np.sqrt(np.diagonal(overall @ overall.T))).query(theta, k)  # (n, k)
         scale = default_scale(d) if self.scale is None else self.scale
         factors = np.empty((n, d, d))
@@ -105,17 +111,21 @@ class LocalGaussian:
             local = weights[near[j]] / weights[near[j]].sum()
             covariance = scale * np.einsum("k,ki,kj->ij", local, delta, delta)
             # A share of the overall covariance keeps a neighbourhood of twins from collapsing.
-            factors[j] = _cholesky(covariance + 1e-3 * scale * overall @ overall.T, population)
-        return LocalGaussianMixture(theta, weights, factors, np.linalg.inv(factors))
+            factors[j], _ = _cholesky(covariance + 1e-3 * scale * overall @ overall.T, population)
+        return LocalGaussianMixture(theta, weights, factors, np.linalg.inv(factors), whole.is_diagonal)
 
 
 def _check_scale(kernel: "Gaussian | LocalGaussian") -> None:
-    if kernel.scale is not None and not 0 < kernel.scale < math.inf:
+    if kernel.scale is None:
+        return
+    scale = real(kernel.scale)
+    if scale is None or not 0 < scale < math.inf:
         raise ProblemError(f"{kernel}: give a scale > 0, or None to choose by dimension")
+    object.__setattr__(kernel, "scale", scale)
 
 
-def _cholesky(covariance: np.ndarray, population: Population) -> np.ndarray:
-    """Cholesky factor; where there are too few particles for a full covariance, of its diagonal."""
+def _cholesky(covariance: np.ndarray, population: Population) -> tuple[np.ndarray, bool]:
+    """Cholesky factor; where there are too few particles for a full covariance, of its diagonal, and True."""
     constant = np.flatnonzero(np.ptp(population.theta, axis=0) == 0)
     if constant.size:
         raise ProblemError(
@@ -126,10 +136,10 @@ def _cholesky(covariance: np.ndarray, population: Population) -> np.ndarray:
     try:
         factor = np.linalg.cholesky(covariance)
         if np.all(np.square(np.diagonal(factor)) > 1e-10 * variance):
-            return factor
+            return factor, False
     except np.linalg.LinAlgError:
         pass
-    return np.diag(np.sqrt(variance))
+    return np.diag(np.sqrt(variance)), True
 
 
 def _parents(cumulative: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -162,6 +172,7 @@ class GaussianMixture:
     weights: np.ndarray  # (N,)
     cholesky: np.ndarray
     inverse: np.ndarray  # of the factor
+    is_diagonal: bool = False  # there were too few particles for a full covariance
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
@@ -214,6 +225,7 @@ class LocalGaussianMixture:
     weights: np.ndarray
     cholesky: np.ndarray
     inverse: np.ndarray
+    is_diagonal: bool = False  # as above, of the population as a whole
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""

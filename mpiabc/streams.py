@@ -20,6 +20,8 @@ class Purpose(IntEnum):
     PROPOSAL = 0
     SIMULATION = 1
     ACCEPTANCE = 2
+    GLOBALS = 3  # seeds of the global generators that a simulator may use
+    CHECK = 4  # draws that only look whether parts fit together
 
 
 def stream_key(seed: int) -> tuple[int, int]:
@@ -38,6 +40,11 @@ class Stream:
         self._state = self._bits.state
         self._counter = self._state["state"]["counter"]
         self._counter[3] = int(purpose)
+
+    def is_untouched(self) -> bool:
+        """Whether nothing was drawn since the last move."""
+        state = self._bits.state
+        return state["buffer_pos"] == 4 and np.array_equal(state["state"]["counter"], self._counter)
 
     def at(self, generation: int, index: int) -> np.random.Generator:
         """The generator of address `(generation, index)`, at its first draw."""

@@ -1,0 +1,77 @@
+"""Cheap looks at parts of others: does a prior draw from its rng, does a density belong to its draws?
+
+What is found is told, once; it is no proof, and nothing is refused for it.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from mpiabc.kernel import GaussianMixture, LocalGaussianMixture
+from mpiabc.prior import Prior
+from mpiabc.streams import BLOCK, Purpose, Stream
+
+_DRAWS = 8 * BLOCK
+_ERRORS = 6.0  # standard errors from which on it is told
+
+
+def of_prior(prior: Any, key: tuple[int, int]) -> str:
+    """What is wrong with a prior, in words; empty if nothing is seen."""
+    return _ignored_rng("the prior", prior, key) or (
+        "" if isinstance(prior, Prior) else _mismatch("the prior", prior, key)
+    )
+
+
+def of_proposal(proposal: Any, key: tuple[int, int]) -> str:
+    """What is wrong with a proposal of a kernel, in words; empty if nothing is seen."""
+    if isinstance(proposal, GaussianMixture | LocalGaussianMixture):
+        return ""
+    return _ignored_rng("the kernel", proposal, key) or _mismatch("the kernel", proposal, key)
+
+
+def _ignored_rng(what: str, part: Any, key: tuple[int, int]) -> str:
+    """Two draws from one state must be equal."""
+    stream = Stream(key, Purpose.CHECK)
+    try:
+        one, two = (np.array(part.sample(BLOCK, stream.at(0, 0))) for _ in range(2))
+    except Exception:
+        return ""  # an evaluation will say so, with its address
+    if np.array_equal(one, two):
+        return ""
+    return (
+        f"sample(n, rng) of {what} ignores rng: two draws from one state differ, so that the run cannot be "
+        "reproduced; draw from rng alone"
+    )
+
+
+def _mismatch(what: str, part: Any, key: tuple[int, int]) -> str:
+    """One Metropolis step with target p must leave draws of p as they are, on average.
+
+    Another width, place or shape is seen with that, whatever factor is missing in p: functions f of the
+    draws have mean min(1, p(y) / p(x)) (f(y) - f(x)) = 0 over symmetric steps x -> y.
+    """
+    rng = Stream(key, Purpose.CHECK).at(1, 0)
+    try:
+        x = np.array(part.sample(_DRAWS, rng), np.float64)
+        deviation = np.maximum(1e-300, x.std(axis=0))
+        y = x + 2.4 / np.sqrt(x.shape[1]) * deviation * rng.standard_normal(x.shape)
+        log_x, log_y = (np.asarray(part.logpdf(z.copy()), np.float64) for z in (x, y))
+    except Exception:
+        return ""  # an evaluation will say so, with its address
+    is_wrong = ~np.isfinite(log_x)
+    if is_wrong.any():
+        return f"logpdf of {what} is nan or infinite for {is_wrong.sum()} of {_DRAWS} of its own draws"
+    before, after = (_features((z - x.mean(axis=0)) / deviation) for z in (x, y))
+    gain = np.exp(np.minimum(0.0, log_y - log_x))[:, None] * (after - before)
+    scores = gain.mean(axis=0) / np.maximum(1e-300, gain.std(axis=0) / np.sqrt(_DRAWS))
+    if not np.nanmax(np.abs(scores)) > _ERRORS:
+        return ""
+    return (
+        f"logpdf of {what} does not seem to belong to its sample: a Metropolis step with it moves its own "
+        f"draws by {np.nanmax(np.abs(scores)):.2g} standard errors; weights would be wrong"
+    )
+
+
+def _features(z: np.ndarray) -> np.ndarray:
+    """Place and width of standardised draws (n, d), bounded against outliers: (n, d + 1)."""
+    return np.column_stack([np.tanh(z), np.log1p(np.square(z).mean(axis=1))])

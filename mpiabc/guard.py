@@ -1,0 +1,308 @@
+"""What a simulator may do to the process that it runs in: noticed, and put right again.
+
+An evaluation is a pure function; simulators are not. They draw from the generators that a process has only
+one of, leave another rounding mode behind, start programs, and end the process in the middle of an
+evaluation. Nothing of this may reach another evaluation, our own arithmetic, or a result.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import os
+import platform
+import random
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from mpiabc.records import Failure
+from mpiabc.streams import Purpose, Stream
+
+# Random numbers that a process has only one generator for.
+
+
+class GlobalRandom:
+    """NumPy's and Python's global generators: seeded for each evaluation, watched, and restored.
+
+    `seed(generation, index)` costs about 20 us, a pair of looks 20 us.
+    """
+
+    def __init__(self, key: tuple[int, int]) -> None:
+        self._stream = Stream(key, Purpose.GLOBALS)
+
+    def seed(self, generation: int, index: int) -> None:
+        """Give both generators 128 bits each of the stream of this address."""
+        words = self._stream.at(generation, index).bit_generator.random_raw(4)  # type: ignore[attr-defined]
+        np.random.seed(words[:2].view(np.uint32))
+        random.seed(int.from_bytes(words[2:].tobytes(), "little"))
+
+    def look(self) -> tuple[Any, Any]:
+        """Where both stand, for a comparison with a later look."""
+        bits = np.random.get_bit_generator()  # type: ignore[attr-defined]
+        if isinstance(bits, np.random.MT19937):  # its memory: the property `state` takes 40 us
+            return ctypes.string_at(bits.ctypes.state_address, 625 * 4), random.getstate()
+        return repr(bits.state), random.getstate()
+
+    @staticmethod
+    def put_back(look: tuple[Any, Any]) -> None:
+        """Let both stand where they stood at a look, if that was taken with no half a pair."""
+        numpy_state, python_state = look
+        if isinstance(numpy_state, bytes):
+            words = np.frombuffer(numpy_state, np.uint32)
+            state = {"key": words[:624], "pos": int(words[624])}
+            np.random.set_state({"bit_generator": "MT19937", "state": state, "has_gauss": 0, "gauss": 0.0})
+        random.setstate(python_state)
+
+    @staticmethod
+    def has_half_a_pair() -> bool:
+        """Whether NumPy keeps a normal number for the next call, which a look would not see go."""
+        return bool(np.random.get_state(legacy=False).get("has_gauss"))
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Leave both as they were."""
+        numpy_state, python_state = np.random.get_state(legacy=False), random.getstate()
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def reseed_process() -> None:
+    """Random states that were forked with this process become states of its own."""
+    np.random.seed(None)
+    random.seed(None)
+
+
+# The floating-point environment.
+
+
+class FloatingPoint:
+    """Rounding mode and treatment of tiny numbers of this thread, which libraries may leave changed.
+
+    Our arithmetic, and each simulation, begins in the default one (IEEE 754: to nearest, no flush to zero).
+    """
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(64)  # a fenv_t, 32 bytes or less
+        self._address = ctypes.addressof(self._buffer)
+        self._default = b""
+        if _fenv is not None:
+            mine = self.take()
+            self.reset()
+            self._default = _controls(self.take())
+            self.put(mine)
+
+    def take(self) -> bytes:
+        """The environment as it is."""
+        if _fenv is None:
+            return b""
+        _fenv.fegetenv(self._address)
+        return self._buffer.raw
+
+    def put(self, environment: bytes) -> None:
+        """Set the environment that `take` gave."""
+        if _fenv is not None:
+            _fenv.fesetenv(environment)
+
+    def reset(self) -> None:
+        """Set the default environment."""
+        if _fenv is not None:
+            _fenv.fesetenv(_FE_DFL_ENV)
+
+    def is_default(self) -> bool:
+        """Whether this thread computes as all others do."""
+        return _controls(self.take()) == self._default
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Compute in the default environment, and leave the one that was there."""
+        if self.is_default():
+            yield
+            return
+        mine = self.take()
+        self.reset()
+        try:
+            yield
+        finally:
+            self.put(mine)
+
+
+def _load_fenv() -> Any:
+    """The C library's functions, None where they are not known to work as used here."""
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+        return None
+    try:
+        library = ctypes.CDLL("libm.so.6")
+        library.fegetenv.argtypes = library.fesetenv.argtypes = [ctypes.c_void_p]
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+_fenv = _load_fenv()
+_FE_DFL_ENV = ctypes.c_void_p(-1)  # of glibc
+
+
+def _controls(environment: bytes) -> bytes:
+    """What decides how is computed; not the flags of what has happened."""
+    if platform.machine() == "aarch64":
+        return environment[:4]  # FPCR
+    mxcsr = int.from_bytes(environment[28:32], "little") & ~0x3F
+    return environment[:2] + mxcsr.to_bytes(4, "little")  # with the x87 control word
+
+
+# Other processes that have a part in evaluations.
+
+
+class Programs:
+    """Tells whether programs were run: what ends these, such as a signal to the job, is not seen here."""
+
+    def __init__(self) -> None:
+        self._before = self._waited_for()
+
+    def were_run(self) -> bool:
+        """Whether this process has children, or has waited for one since."""
+        return self._waited_for() != self._before or _has_children()
+
+    @staticmethod
+    def _waited_for() -> tuple[float, ...]:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime, usage.ru_stime, usage.ru_minflt
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+# Evaluations that end the process.
+
+
+class Work(Protocol):
+    """What this thread is at, for the last words of the process."""
+
+    def last_words(self, how: str) -> Failure | None:
+        """The failure of what is being evaluated; None if nothing is."""
+        ...
+
+
+def _print(failure: Failure) -> None:
+    print(failure, file=sys.stderr, flush=True)
+
+
+class _Thread(threading.local):
+    """What this thread is at, and who hears its last words."""
+
+    work: Work | None = None
+    hear: Callable[[Failure], None] = staticmethod(_print)
+
+
+_thread = _Thread()
+_real_exit = os._exit
+_catching = 0  # threads that are inside of `at_work`
+_count = threading.Lock()  # for it, and for
+_works: list[tuple[Work, Callable[[Failure], None]]] = []  # what all threads are at, and who hears of it
+
+
+@contextmanager
+def last_words_to(hear: Callable[[Failure], None]) -> Iterator[None]:
+    """Let `hear` have the failure of an evaluation of this thread that calls C's `exit`, then end."""
+    before, _thread.hear = _thread.hear, hear
+    try:
+        yield
+    finally:
+        _thread.hear = before
+
+
+@contextmanager
+def at_work(work: Work) -> Iterator[None]:
+    """Make ends of this process during `work` failures with an address.
+
+    `os._exit` raises SystemExit. C's `exit`, which is Fortran's STOP too, cannot be stopped: the evaluation
+    is named, and the process ends with status 1 whatever the status was to be. What a simulator forks ends
+    as it always did.
+    """
+    global _catching
+    pid = os.getpid()
+
+    def leave(status: int) -> None:
+        if os.getpid() != pid:
+            _real_exit(status)
+        raise SystemExit(f"the simulator called os._exit({status})")
+
+    _Exit.prepare()
+    before, _thread.work = _thread.work, work
+    entry = work, _thread.hear
+    with _count:
+        _works.append(entry)
+        _catching += 1
+        os._exit = leave  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        _thread.work = before
+        with _count:
+            _works.remove(entry)
+            _catching -= 1
+            if not _catching:
+                os._exit = _real_exit
+
+
+class _Exit:
+    """Our handler among those that C's `exit` calls, in this process and those forked from it.
+
+    It is taken out before the interpreter ends, after which no Python may be called.
+    """
+
+    _TOLD = "the simulator ended the process: exit() of C, or STOP of Fortran"
+    _pid: int | None = None
+    _callback: Any = None
+    _tag = ctypes.create_string_buffer(1)  # its address stands for "our library"
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Register the handler once."""
+        if cls._pid == os.getpid():
+            return
+        if cls._callback is None:
+            cls._callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(cls._leave)
+            try:
+                register = ctypes.CDLL(None)["__cxa_atexit"]
+            except (OSError, AttributeError, TypeError):  # not this C library
+                return
+            register(cls._callback, None, ctypes.c_void_p(ctypes.addressof(cls._tag)))
+            atexit.register(cls._withdraw)
+        cls._pid = os.getpid()
+
+    @classmethod
+    def _withdraw(cls) -> None:
+        _works.clear()
+        ctypes.CDLL(None)["__cxa_finalize"](ctypes.c_void_p(ctypes.addressof(cls._tag)))
+
+    @classmethod
+    def _leave(cls, argument: Any) -> None:
+        if os.getpid() != cls._pid or not _works:
+            return
+        # A thread that a simulator has started may call it too, as in a parallel region.
+        work, hear = _works[-1] if _thread.work is None else (_thread.work, _thread.hear)
+        try:
+            failure = work.last_words(cls._TOLD)
+            _works.clear()
+            if failure is None:
+                return
+            hear(failure)
+            sys.stdout.flush()
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                print(f"{cls._TOLD}; what it was at cannot be said: {error!r}", file=sys.stderr)
+        _real_exit(1)

@@ -1,0 +1,316 @@
+"""What simulators do to their process reaches no other evaluation, and not our arithmetic."""
+
+import ctypes
+import logging
+import platform
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import mpiabc
+from mpiabc import checks, guard, schedulers
+from mpiabc.streams import stream_key
+from tests import problems
+from tests.conftest import environment
+
+LIBM = ctypes.CDLL("libm.so.6") if sys.platform == "linux" else None
+DOWNWARD = 0x400 if platform.machine() == "x86_64" else 0x800000
+
+
+def own_gauss(theta):
+    return {"y": theta["mu"] + np.random.standard_normal() + random.gauss(0, 0.1)}
+
+
+def with_rng(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal() + np.random.standard_normal()}
+
+
+def pythons(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal() + random.gauss(0, 1)}
+
+
+def own_block(theta):
+    return {"y": theta["mu"] + np.random.standard_normal(len(theta["mu"]))}
+
+
+def through_half_a_pair(theta, rng):
+    """An odd number of normals: every second evaluation begins with what the one before has left."""
+    return {"y": theta["mu"] + 0.5 * np.random.randn()}
+
+
+def rounding_down(theta, rng):
+    y = problems.gaussian(theta, rng)
+    LIBM.fesetround(DOWNWARD)
+    return y
+
+
+GLOBAL = {
+    "without rng": own_gauss,
+    "numpy beside rng": with_rng,
+    "python beside rng": pythons,
+    "half a pair": through_half_a_pair,
+}
+
+
+def run(simulate, store, scheduler="serial", **options):
+    return problems.sampler(60, (3, 1.5), simulate=simulate, **options).run(store, scheduler=scheduler)
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+def test_global_random_numbers_are_those_of_the_evaluation_on_every_engine(name, tmp_path):
+    np.random.seed(5)
+    np.random.standard_normal()  # the other half of the pair waits for the first evaluation
+    one = run(GLOBAL[name], tmp_path / "1.db")
+    for i, scheduler in enumerate([schedulers.Processes(3), schedulers.Processes(2, start="spawn")]):
+        other = run(GLOBAL[name], tmp_path / f"{i}.other.db", scheduler)
+        assert problems.digests(other) == problems.digests(one)
+    assert len(np.unique(one[0].summaries)) == 60
+
+
+def test_vectorised_simulator_without_rng_gives_one_digest(tmp_path):
+    found = [
+        problems.digests(run(own_block, tmp_path / f"{i}.db", scheduler, vectorized=True))
+        for i, scheduler in enumerate(["serial", schedulers.Processes(2)])
+    ]
+    assert found[0] == found[1]
+
+
+def test_that_global_random_numbers_are_seeded_is_told_once(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "mpiabc"):
+        history = run(with_rng, tmp_path / "run.db", schedulers.Processes(2))
+    assert sum("global random numbers" in record.message for record in caplog.records) == 1
+    (note,) = history.warnings
+    assert "draw from rng instead" in note
+    assert run(own_gauss, tmp_path / "meant.db").warnings == []
+
+
+def test_scripts_global_random_numbers_go_on_as_if_there_had_been_no_run(tmp_path):
+    for simulate in (own_gauss, with_rng, problems.gaussian):
+        np.random.seed(1)
+        random.seed(1)
+        expected = np.random.random(), random.random()
+        np.random.seed(1)
+        random.seed(1)
+        run(simulate, tmp_path / f"{simulate.__name__}.db")
+        assert (np.random.random(), random.random()) == expected
+
+
+def test_seeding_an_evaluation_takes_less_than_thirty_microseconds():
+    import timeit
+
+    globals_ = guard.GlobalRandom(stream_key(1))
+    with globals_.restored():
+        assert min(timeit.repeat(lambda: globals_.seed(1, 2), number=200, repeat=20)) / 200 < 60e-6  # noise
+
+
+class Own:
+    def __init__(self):
+        self.rng = np.random.default_rng(1)
+
+    def __call__(self, theta, rng):
+        return problems.gaussian(theta, self.rng)
+
+
+def deterministic(theta, rng):
+    return {"y": theta["mu"]}
+
+
+def test_randomness_of_the_simulators_own_is_told_and_a_deterministic_simulator_is_not(tmp_path):
+    (note,) = run(Own(), tmp_path / "own.db").warnings
+    assert "drew nothing from rng" in note
+    for simulate in (deterministic, problems.gaussian, own_gauss):
+        assert run(simulate, tmp_path / f"{simulate.__name__}.db").warnings == []
+
+
+def test_simulator_that_uses_rng_is_never_simulated_twice(tmp_path):
+    seen = []
+
+    def simulate(theta, rng, *, id):
+        seen.append(id)
+        return problems.gaussian(theta, rng)
+
+    run(simulate, tmp_path / "run.db")
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.skipif(guard._fenv is None, reason="the C library's fenv is not known here")
+def test_rounding_mode_that_is_left_behind_reaches_nothing(tmp_path):
+    quiet = problems.digests(run(problems.gaussian, tmp_path / "quiet.db"))
+    try:
+        for i, scheduler in enumerate(["serial", schedulers.Processes(2)]):
+            history = run(rounding_down, tmp_path / f"{i}.db", scheduler)
+            assert problems.digests(history) == quiet
+            assert [note for note in history.warnings if "rounding mode" in note] == history.warnings != []
+        LIBM.fesetround(DOWNWARD)  # of the script's own: left as it was, and kept out
+        assert problems.digests(run(problems.gaussian, tmp_path / "script.db")) == quiet
+        assert LIBM.fegetround() == DOWNWARD
+    finally:
+        LIBM.fesetround(0)
+
+
+EXITING = """
+import ctypes, sys
+import mpiabc
+from tests import problems
+
+def simulate(theta, rng, *, id):
+    if id.index == 37:
+        ctypes.CDLL(None).exit(0)
+    return problems.gaussian(theta, rng)
+
+if __name__ == "__main__":
+    problems.sampler(simulate=simulate, on_error=sys.argv[3]).run(sys.argv[1], scheduler=sys.argv[2])
+    print("done")
+"""
+
+
+def exiting(store, scheduler, on_error):
+    command = [sys.executable, "-c", EXITING, store, scheduler, on_error]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="C's exit is caught on Linux")
+@pytest.mark.parametrize("scheduler", ["serial", "processes"])
+def test_exit_of_c_is_a_failure_with_its_address(scheduler, tmp_path):
+    job = exiting(tmp_path / "run.db", scheduler, "raise")
+    assert job.returncode == 1
+    assert "SimulatorError: evaluation 0:37 failed on process" in job.stderr
+    assert "the simulator ended the process: exit() of C, or STOP of Fortran" in job.stderr
+    (failure,) = mpiabc.open(tmp_path / "run.db").failures
+    assert (failure.generation, failure.index, failure.kind) == (0, 37, "exit")
+    assert mpiabc.open(tmp_path / "run.db").reason.startswith("failed: ")
+
+
+def test_run_that_rejects_failures_goes_on_without_what_ends_its_process(tmp_path):
+    """In one go with children, and at the next start where the process itself was ended."""
+    assert exiting(tmp_path / "children.db", "processes", "reject").returncode == 0
+    starts = 1
+    while (job := exiting(tmp_path / "run.db", "serial", "reject")).returncode:
+        assert "run the same command again to go on without that evaluation" in job.stderr
+        starts += 1
+        assert starts < 6, job.stderr
+    assert starts > 1
+    digests = [problems.digests(mpiabc.open(tmp_path / name)) for name in ("run.db", "children.db")]
+    assert digests[0] == digests[1]
+
+
+def test_processes_that_a_simulator_forks_end_as_they_like(tmp_path):
+    def simulate(theta, rng):
+        import os
+
+        if os.fork() == 0:
+            ctypes.CDLL(None).exit(0)
+        os.wait()
+        return problems.gaussian(theta, rng)
+
+    history = problems.sampler(20, (3,), simulate=simulate).run(tmp_path / "run.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(
+        problems.sampler(20, (3,)).run(tmp_path / "quiet.db", scheduler="serial")
+    )
+
+
+# Rejections.
+
+
+def far(y):
+    return abs(y["y"]) > 4
+
+
+def test_reject_rejects_and_none_does_where_epsilon_is_declared(tmp_path):
+    def rejecting(theta, rng):
+        y = problems.gaussian(theta, rng)
+        return mpiabc.REJECT if far(y) else y
+
+    def early(theta, rng, *, epsilon):
+        y = problems.gaussian(theta, rng)
+        return None if far(y) and epsilon <= 3 else y
+
+    def forgetful(theta, rng):
+        problems.gaussian(theta, rng)
+
+    plain = problems.digests(run(problems.gaussian, tmp_path / "plain.db"))
+    assert problems.digests(run(rejecting, tmp_path / "a.db", schedulers.Processes(2))) == plain
+    assert problems.digests(run(early, tmp_path / "b.db")) == plain
+    with pytest.raises(mpiabc.ProblemError, match=r"the simulator returned None.*return mpiabc\.REJECT"):
+        run(forgetful, tmp_path / "c.db", schedulers.Processes(2))
+
+
+# Priors and kernels of others.
+
+
+class Foreign:
+    """A Gaussian, as a prior and a proposal; `wrong` says in what."""
+
+    names = ("mu",)
+
+    def __init__(self, wrong=""):
+        self.wrong = wrong
+
+    def sample(self, n, rng):
+        return (np.random if self.wrong == "rng" else rng).standard_normal((n, 1)) * 2
+
+    def logpdf(self, theta):
+        if self.wrong == "writes":
+            theta -= 1.0
+        if self.wrong in ("nan", "-inf", "inf"):
+            return np.full(len(theta), float(self.wrong))
+        if self.wrong == "raises":
+            raise ArithmeticError("no such density")
+        sd = 3.0 if self.wrong == "width" else 2.0
+        return -0.5 * np.square(theta[:, 0] / sd) - np.log(sd)
+
+
+class Fits:
+    def __init__(self, wrong):
+        self.wrong = wrong
+
+    def fit(self, population):
+        return Foreign(self.wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [("", ""), ("rng", "ignores rng"), ("width", "does not seem to belong"), ("nan", "is nan")],
+)
+def test_prior_and_kernel_whose_parts_do_not_fit_are_told(wrong, told):
+    for found in (
+        checks.of_prior(Foreign(wrong), stream_key(1)),
+        checks.of_proposal(Foreign(wrong), stream_key(1)),
+    ):
+        assert (told in found) if told else found == ""
+
+
+@pytest.mark.parametrize("scheduler", ["serial", "processes"])
+@pytest.mark.parametrize("wrong", ["writes", "nan", "-inf", "raises"])
+def test_fault_of_a_kernel_is_a_failure_with_address_whatever_the_policy(wrong, scheduler, tmp_path):
+    sampler = problems.sampler(kernel=Fits(wrong), on_error="reject")
+    words = {"writes": "read-only", "raises": "no such density"}.get(wrong, "logpdf of the kernel's proposal")
+    with pytest.raises(mpiabc.Error, match=r"evaluation 1:\d+") as error:
+        sampler.run(tmp_path / "run.db", scheduler=scheduler)
+    assert words in str(error.value)
+    assert len(mpiabc.open(tmp_path / "run.db")) == 1
+
+
+@pytest.mark.parametrize("wrong", ["writes", "nan", "inf", "raises"])
+def test_fault_of_a_prior_ends_the_run(wrong, tmp_path):
+    problem = mpiabc.Problem(Foreign(wrong), problems.gaussian, {"y": 1.0}, on_error="reject")
+    sampler = mpiabc.ABCSMC(problem, 20, threshold=mpiabc.Listed([3]), seed=1)
+    with pytest.raises(mpiabc.Error, match=r"read-only|logpdf of the prior is|no such density"):
+        sampler.run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
+
+
+def test_collapse_and_a_kernel_without_correlations_are_told_once(tmp_path):
+    def simulate(theta, rng):
+        return np.fromiter(theta.values(), float) + rng.standard_normal(12)
+
+    prior = mpiabc.Prior(**{f"x{i}": mpiabc.Normal(0, 1) for i in range(12)})
+    sampler = mpiabc.ABCSMC(mpiabc.Problem(prior, simulate, np.zeros(12)), 10, seed=1)
+    history = sampler.run(tmp_path / "run.db", generations=4, scheduler="serial")
+    assert [("effective sample size" in note, "diagonal" in note) for note in history.warnings] == [
+        (True, False),
+        (False, True),
+    ]
+    assert sampler.run(tmp_path / "run.db", generations=5, scheduler="serial").warnings == history.warnings
