@@ -1,10 +1,20 @@
-"""Signals that ask a run to stop: the first is noted and obeyed soon, the second at once."""
+"""Signals that ask a run to stop: the first is noted and obeyed soon, the second at once.
 
+What asks a whole job to stop ends the programs of its simulators too, often before we see it, and what a
+simulator makes of a program that was ended is no outcome. So nothing counts that came home within `DOUBT`
+seconds before a signal was seen: it is computed again.
+"""
+
+import math
 import signal
 import threading
+import time
 from types import FrameType
 
-GRACE = 2.0  # seconds to collect what is finished
+GRACE = 2.0  # seconds in which simulations in work may come to their end
+DOUBT = 1.0  # seconds before a signal is seen, from which on results may be its doing
+
+_SAME = 1.0  # seconds in which a signal that comes again is the same one: launchers pass on what comes to all
 
 _ASK_TO_STOP = ("SIGINT", "SIGTERM", "SIGUSR1")
 
@@ -18,6 +28,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.seen: str | None = None
+        self.at = math.inf  # when it was seen, of the monotonic clock
         self._is_relayed = False
         self._may_interrupt = True
         self._before: dict[int, object] = {}
@@ -41,11 +52,11 @@ class Signals:
         """From now on interrupt nothing: what follows saves the run, and is short."""
         self._may_interrupt = False
 
-    def relay(self, told: str) -> None:
-        """Note a signal that another process has heard; if it comes here too, that is not a second one."""
+    def relay(self, told: str, seconds: float) -> None:
+        """Note a signal that another process has seen; if it comes here too, that is not a second one."""
         if self.seen is None:
             self._is_relayed = True
-            self._begin(told)
+            self._begin(told, seconds)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -53,10 +64,11 @@ class Signals:
             self._begin(name)
         elif self._is_relayed:
             self.seen, self._is_relayed = name, False
-        else:
+        elif time.monotonic() > self.at + _SAME:
             self._interrupt()
 
-    def _begin(self, seen: str) -> None:
+    def _begin(self, seen: str, seconds: float = 0.0) -> None:
+        self.at = time.monotonic() - seconds
         self.seen = seen
         if self._before:
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._interrupt)
@@ -76,7 +88,29 @@ def heard() -> str | None:
     return _active[-1].seen if _active else None
 
 
-def relay(told: str) -> None:
-    """Tell the run of this process that another one has heard a signal."""
+def relay(told: str, seconds: float) -> None:
+    """Tell the run of this process that another one has seen a signal so many seconds ago."""
     if _active:
-        _active[-1].relay(told)
+        _active[-1].relay(told, seconds)
+
+
+# Workers that leave signals to the process that leads.
+
+TO_LEADER = tuple(int(getattr(signal, name)) for name in _ASK_TO_STOP)
+_left_at = -math.inf
+
+
+def leave_to_leader() -> None:
+    """Obey no signal of those, and note them; they are not ignored, which programs would inherit."""
+    for number in TO_LEADER:
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    global _left_at
+    _left_at = time.monotonic()
+
+
+def were_left_since(began: float) -> bool:
+    """Whether a signal has come to this worker since a time of the monotonic clock."""
+    return _left_at >= began

@@ -1,4 +1,8 @@
-"""The version of mpiabc, and what else must agree between the processes of a run."""
+"""The version of mpiabc, and what else must agree between the processes of a run, and from start to resume.
+
+Version strings are told, not judged: what must agree has numbers of its own, so that two checkouts of one
+version are told apart, and a new patch of NumPy keeps nobody from going on.
+"""
 
 import platform
 from functools import cache
@@ -9,11 +13,18 @@ import numpy as np
 
 __version__ = "0.1.0"
 
+#: Raised with every change of what travels between a leading process and its workers.
+PROTOCOL = 1
 
-def versions() -> dict[str, str]:
-    """What must agree between a leading process and its workers for equal digests."""
+#: Raised with every change of a draw or a weight: runs of other numbers are not continued.
+STREAMS = 1
+
+
+def versions() -> dict[str, Any]:
+    """What a leading process and its workers tell each other."""
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"mpiabc": __version__, "Python": python, "NumPy": np.__version__, "SciPy": _scipy()}
+    told = {"mpiabc": __version__, "Python": python, "NumPy": np.__version__, "SciPy": _scipy()}
+    return told | {"protocol": PROTOCOL, "streams": STREAMS}
 
 
 @cache
@@ -26,10 +37,28 @@ def _scipy() -> str:
 
 
 def version_difference(theirs: Any) -> str:
-    """In words, what differs from `versions()` here; empty if nothing does."""
+    """In words, what differs from `versions()` here so that they cannot work together; empty if nothing does.
+
+    Problems travel as bytecode, so that Python's minor version is among it.
+    """
     theirs = theirs if isinstance(theirs, dict) else {}
-    return ", ".join(
-        f"{name} {theirs.get(name)} there, {version} here"
-        for name, version in versions().items()
-        if theirs.get(name) != version
-    )
+    differing = [name for name in ("protocol", "streams", "Python") if theirs.get(name) != versions()[name]]
+    if {"protocol", "streams"} & set(differing):
+        differing.insert(0, "mpiabc")
+    return _told(differing, theirs)
+
+
+def digit_difference(theirs: Any) -> str:
+    """In words, which libraries differ so that digests may differ in the last bit; empty if none does."""
+    mine = versions()
+    known = theirs if isinstance(theirs, dict) else {}
+    names = [name for name in ("NumPy", "SciPy") if known.get(name)]
+    return _told([name for name in names if _minor(known[name]) != _minor(mine[name])], known)
+
+
+def _minor(version: Any) -> list[str]:
+    return str(version).split(".")[:2]
+
+
+def _told(names: list[str], theirs: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {theirs.get(name)} there, {versions()[name]} here" for name in names)
