@@ -7,7 +7,7 @@ from mpiabc.kernel import Gaussian, LocalGaussian
 from mpiabc.pool import Pool
 from mpiabc.population import Population
 from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
-from mpiabc.problem import Problem
+from mpiabc.problem import REJECT, Problem
 from mpiabc.smc import ABCSMC
 from mpiabc.store import History
 from mpiabc.store import History as open  # noqa: N813
@@ -16,6 +16,7 @@ from mpiabc.version import __version__
 
 __all__ = [
     "ABCSMC",
+    "REJECT",
     "Constant",
     "Error",
     "Gaussian",

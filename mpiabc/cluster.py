@@ -29,9 +29,11 @@ from xml.etree import ElementTree
 
 import cloudpickle
 
-from mpiabc import batch, stopping
+from mpiabc import batch, guard, stopping
+from mpiabc.arguments import whole
 from mpiabc.batch import CommandError
 from mpiabc.errors import ProblemError, SchedulerError
+from mpiabc.signals import DOUBT
 
 _MOST_TASKS = 1000  # of an array: SLURM's usual limit
 _LOOK = 0.5  # seconds between two looks at the folder
@@ -107,7 +109,7 @@ class Cluster:
         seconds = self._checked()
         scheduler = self.scheduler or _found()
         words = [*_SYSTEMS[scheduler].limits(self.memory, seconds, self.queue), *self.options]
-        chunk = self.chunk or math.ceil(len(items) / _MOST_TASKS)
+        chunk = whole(self.chunk) or math.ceil(len(items) / _MOST_TASKS)
         chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
         function, parts = _dumped(f, "the function"), [_dumped(part, "an item") for part in chunks]
         base = Path(self.folder).absolute()
@@ -132,8 +134,7 @@ class Cluster:
         """The seconds of a task, after a look at all that is given; before anything is written."""
         if self.scheduler is not None and self.scheduler not in _SYSTEMS:
             raise ProblemError(f"scheduler={self.scheduler!r}: give {', '.join(_SYSTEMS)}")
-        is_whole = isinstance(self.chunk, int) and not isinstance(self.chunk, bool)
-        if self.chunk is not None and not (is_whole and self.chunk >= 1):
+        if self.chunk is not None and (whole(self.chunk) or 0) < 1:
             raise ProblemError(f"chunk={self.chunk!r}: give a whole number of at least 1")
         if not re.fullmatch(r"[A-Za-z][\w.-]*", self.name):
             raise ProblemError(f"name={self.name!r}: give a letter, then letters, digits, and any of . _ -")
@@ -504,7 +505,10 @@ def work(folder: str, label: str) -> None:
     except Exception:
         _write(here / f"{task}.broken", traceback.format_exc().encode())
         raise
+    programs = guard.Programs()
     outcomes = [_outcome(f, item, f"item {i} of task {task}") for i, item in enumerate(items, 1)]
+    if programs.were_run():  # a signal to the whole job may have ended one; then it ends us within a second
+        time.sleep(DOUBT)
     if failures := [f"{error.address}\n{error.text}\n" for _, error in outcomes if error]:
         _write(here / f"{task}.failed", "\n".join(failures).encode())
     _write(here / f"{task}.out", cloudpickle.dumps(outcomes))

@@ -2,13 +2,16 @@
 
 The driver decides about time alone. Whatever it does, sooner or later, in larger or smaller leases,
 once or twice, the ledger comes to the same population.
+
+What comes home while a job is torn down is no outcome (see `signals`): it is dropped after a signal, and
+what programs had a part in waits, before it ends anything, until a signal would have been seen.
 """
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,7 +20,7 @@ from mpiabc.generation import Generation
 from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.progress import Progress
 from mpiabc.records import Failure, Lease, Records, Status
-from mpiabc.schedulers.base import Engine, Lost, target
+from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, notices_within, target
 from mpiabc.signals import GRACE
 
 _AnyLedger = Ledger | SlotLedger
@@ -99,6 +102,43 @@ class Stop(NamedTuple):
     until: float
 
 
+class TakenBackError(Exception):
+    """Leases of an earlier order are in doubt, so that all that was built on it is."""
+
+    def __init__(self, leases: list[Lease]) -> None:
+        super().__init__(f"in doubt: {leases}")
+        self.leases = leases
+
+
+class Keeper(Protocol):
+    """Keeps records until they are part of a population."""
+
+    def add(self, records: Records) -> None:
+        """Take records in."""
+        ...
+
+    def forget(self, lease: Lease) -> None:
+        """Drop what came of the lease."""
+        ...
+
+    def tick(self) -> None:
+        """Time has passed: called many times a second."""
+        ...
+
+
+class NoKeeper:
+    """Keeps nothing."""
+
+    def add(self, records: Records) -> None:
+        """Let go."""
+
+    def forget(self, lease: Lease) -> None:
+        """It is forgotten."""
+
+    def tick(self) -> None:
+        """Nothing to do."""
+
+
 class Driver:
     """Brings ledgers to completion on one engine."""
 
@@ -108,6 +148,8 @@ class Driver:
         *,
         limits: Limits | None = None,
         progress: Progress | None = None,
+        tell: Callable[[str], None] = lambda note: None,
+        is_committed: Callable[[int], bool] = lambda number: False,
         theta_of: Callable[[Generation, int], dict[str, float]] = lambda generation, id: {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -116,45 +158,68 @@ class Driver:
         self.limits = Limits() if limits is None else limits
         self._progress = Progress(is_live=False) if progress is None else progress
         self._theta_of = theta_of
+        self._tell_user = tell
+        self._is_committed = is_committed  # whether an order is, and may be taken back
         self._clock = clock
+        self._deaths: dict[tuple[int, int], int] = {}  # of workers, by generation and id
+        self._ledger: Any = None
+        self._exposed_at = -math.inf  # when records last came home that programs had a part in
         #: Engines that others can look at from outside show them how far the run is.
         self._publish: Callable[[str], None] = getattr(engine, "publish", lambda line: None)
 
-    def run(
-        self,
-        ledger: _AnyLedger,
-        generation: Generation,
-        journal: Callable[[Records], None] = lambda records: None,
-        tick: Callable[[], None] = lambda: None,
-    ) -> str | None:
+    def run(self, ledger: _AnyLedger, generation: Generation, keeper: Keeper | None = None) -> str | None:
         """Drive until the ledger is complete (None) or exhausted (the name of the bound).
 
-        What the ledger learns goes to the `journal` too; `tick` is called many times a second.
-        Raises SimulatorError for failures that end the run, Interrupted for signals and walltime.
+        What the ledger learns goes to the `keeper` too. Raises SimulatorError for failures that end the
+        run, Interrupted for signals and walltime, TakenBackError where an earlier order is in doubt.
         """
-        self._ledger, self._generation, self._journal = ledger, generation, journal
+        self._ledger, self._generation, self._keeper = ledger, generation, keeper or NoKeeper()
         self._copied: set[Lease] = set()
-        self._deaths: dict[int, int] = {}
         self._failure: Failure | None = None  # the lowest one, if any ends the run
         self._raise_at = math.inf
+        self._since: dict[str, float] = {}  # when what may end the run became so
+        self._is_open = True
         self._cut = math.inf
         self._progress.begin(generation.index, generation.epsilon)
         self._engine.begin(generation)
         while not ledger.complete:
             if reason := ledger.exhausted:
                 return reason
-            if stop := self.limits.stop(self._clock(), self.pace.longest):
-                self._wind_up(stop)
+            self._heed()
             if self._failure is None:
                 self._feed()
-            self._take(self._engine.poll(_POLL))
+            reports = self._engine.poll(_POLL)
+            if self.limits.signal():
+                continue  # what came with it is dropped
+            self._take(reports)
             self._raise_failure()
             self._count_failures()
-            tick()
+            self._keeper.tick()
             if line := self._progress.tick(ledger, self._engine):
                 self._publish(line)
+        if self.limits.signal():
+            self._heed()
         self._engine.cancel(0)
         return None
+
+    def settle(self) -> None:
+        """Return when no signal can have been behind what is committed; raises as `run` does."""
+        if self._ledger is None:
+            return
+        self._is_open = False
+        until = self._exposed_at + notices_within(self._engine)
+        while (left := until - self._clock()) > 0 and not self.limits.signal():
+            self._take(self._engine.poll(min(_POLL, left)))
+        if self.limits.signal():
+            self._heed()
+
+    def is_exposed(self) -> bool:
+        """Whether a signal that is not seen yet may have been behind what came home."""
+        return self._clock() < self._exposed_at + notices_within(self._engine)
+
+    def _heed(self) -> None:
+        if stop := self.limits.stop(self._clock(), self.pace.longest):
+            self._wind_up(stop)
 
     def _feed(self) -> None:
         """Give out leases while there is room and need."""
@@ -173,33 +238,58 @@ class Driver:
         """Idle workers take copies of leases that wait behind others: whoever is first counts."""
         idle = self._engine.capacity(False)
         for lease in [lease for lease in self._engine.waiting() if lease not in self._copied][:idle]:
-            if lease.generation == self._generation.index and lease.start < self._ledger.cut:
+            if lease.generation == self._generation.number and lease.start < self._ledger.cut:
                 self._copied.add(lease)
                 self._ledger.dispatched += lease.stop - lease.start
                 self._engine.submit(lease)
 
-    def _take(self, reports: list[Records | Lost]) -> None:
+    def _take(self, reports: list[Report]) -> None:
         for report in reports:
-            if isinstance(report, Lost):
+            if isinstance(report, Doubted):
+                self._doubt(report)
+            elif isinstance(report, Lost):
                 self._lose(report)
-            elif report.generation == self._generation.index:
+            elif report.generation == self._generation.number:
                 self._progress.count(report.seconds)
                 self.pace.learn(report)
                 self._tell(report)
 
     def _tell(self, records: Records) -> None:
+        if records.is_exposed:
+            self._exposed_at = self._clock()
+        for note in records.notes:
+            self._tell_user(note)
         if self._ledger.tell(records):
-            self._journal(records)
+            self._keeper.add(records)
         for failure in records.failures:
             self._judge(failure)
-        if self._ledger.cut < self._cut:
+        self._pass_cut_on()
+
+    def _pass_cut_on(self) -> None:
+        if self._ledger.cut != self._cut:
             self._cut = self._ledger.cut
             self._engine.cancel(self._cut)
+
+    def _doubt(self, doubted: Doubted) -> None:
+        """Know nothing of these leases any more. Raises TakenBackError if others were built on them."""
+        open_order = self._generation.number if self._is_open else None
+        earlier = [lease for lease in doubted.leases if self._is_committed(lease.generation)]
+        for lease in doubted.leases:
+            if lease.generation == open_order:
+                self._ledger.forget(lease.start, lease.stop)
+                self._keeper.forget(lease)
+                if self._failure and lease.start <= self._failure.index < lease.stop:
+                    self._forgive()
+                    self._ledger.recover()  # what lies above it was given up
+                    self._cut = -math.inf
+        self._pass_cut_on()
+        if earlier:
+            raise TakenBackError(earlier)
 
     def _lose(self, lost: Lost) -> None:
         """A worker died: its evaluations go out again, in halves, as one of them may be the cause."""
         lease, step = lost.lease, self._ledger.step
-        if lease.generation != self._generation.index:
+        if lease.generation != self._generation.number:
             return
         if lost.culprit is not None:
             self._condemn(lost, lost.culprit // step * step)
@@ -207,24 +297,28 @@ class Driver:
         if lost.is_returned:
             self._ledger.give_back(lease.start, lease.stop)
             return
+        if lost.suspect is not None and not self._generation.is_static:
+            start = lost.suspect // step * step
+            self._ledger.give_back(lease.start, start)
+            self._ledger.give_back(start + step, lease.stop)
+            lease = lease._replace(start=start, stop=start + step)
         if lease.stop - lease.start > step:
             middle = lease.start + max(step, (lease.stop - lease.start) // 2 // step * step)
             self._ledger.give_back(lease.start, middle)
             self._ledger.give_back(middle, lease.stop)
             return
-        self._deaths[lease.start] = self._deaths.get(lease.start, 0) + 1
-        if self._deaths[lease.start] < _MOST_DEATHS:
+        address = self._generation.index, lease.start
+        self._deaths[address] = self._deaths.get(address, 0) + 1
+        if self._deaths[address] < _MOST_DEATHS:
             self._ledger.give_back(lease.start, lease.stop)
         else:
             self._condemn(lost, lease.start)
 
     def _condemn(self, lost: Lost, id: int) -> None:
         """An evaluation counts as failed without a record; the rest of its lease goes out again."""
-        is_late = lost.culprit is not None
-        why = lost.why if is_late else f"its worker died {_MOST_DEATHS} times: {lost.why}"
-        kind = "timeout" if is_late else "death"
+        why = lost.why if lost.culprit is not None else f"its worker died {_MOST_DEATHS} times: {lost.why}"
         theta = self._theta_of(self._generation, id)
-        failure = Failure(self._generation.index, id, theta, why, "", lost.worker, kind)
+        failure = Failure(self._generation.index, id, theta, why, "", lost.worker, lost.kind)
         if self._generation.is_static and self.limits.on_error != "raise":
             told = f"a slot cannot go on after this, use dynamic scheduling\n{failure}"
             raise SimulatorError(told, failure)
@@ -232,11 +326,12 @@ class Driver:
         if not self._generation.is_static:
             self._ledger.give_back(lost.lease.start, id)
             self._ledger.give_back(stop, lost.lease.stop)
-        self._tell(_failed(failure, stop))
+        self._tell(failed(failure, stop, self._generation.number))
 
     def _judge(self, failure: Failure) -> None:
         """Note a failure that may end the run: it does if it lies below the cut."""
-        if self.limits.on_error == "raise" and (self._failure is None or failure.index < self._failure.index):
+        ends_run = self.limits.on_error == "raise" or failure.ends_every_run
+        if ends_run and (self._failure is None or failure.index < self._failure.index):
             self._failure = failure
             if not self._generation.is_static:  # what lies above it can wait
                 self._engine.cancel(failure.index // self._ledger.step * self._ledger.step)
@@ -248,10 +343,10 @@ class Driver:
         So the same failure is raised, or none, on every schedule, unless simulations take seconds.
         """
         failure = self._failure
-        if failure is None:
+        if failure is None or not self._is_sure("failure"):
             return
         if isinstance(self._ledger, Ledger) and failure.index >= self._ledger.cut:
-            self._failure, self._raise_at = None, math.inf
+            self._forgive()
             self._engine.cancel(self._ledger.cut)
         elif (
             self._ledger.frontier >= failure.index
@@ -259,13 +354,26 @@ class Driver:
             or self._clock() >= self._raise_at
             or not self._engine.busy()
         ):
-            is_first = failure.kind == "structure" and self._generation.index == failure.index == 0
-            raise ProblemError(failure.error) if is_first else SimulatorError(str(failure), failure)
+            if failure.kind == "structure" and self._generation.index == failure.index == 0:
+                raise ProblemError(failure.error)
+            if failure.ends_every_run and not failure.traceback:  # it was not raised, but found
+                raise ProblemError(f"{failure.error} (evaluation {failure.address}, theta: {failure.values})")
+            raise SimulatorError(str(failure), failure)
+
+    def _forgive(self) -> None:
+        self._failure, self._raise_at = None, math.inf
+        self._since.pop("failure", None)
 
     def _count_failures(self) -> None:
         """Raise if there are too many failures; only those below the frontier count for sure."""
         known, on_error = self._ledger.failed, self.limits.on_error
-        if isinstance(on_error, int) and self.limits.failures_before + known >= on_error:
+        are_all = known >= self._ledger.known > 0 and self._failure is None
+        are_many = isinstance(on_error, int) and self.limits.failures_before + known >= on_error
+        if not (are_all or are_many):
+            self._since.pop("failures", None)
+        elif not self._is_sure("failures"):
+            return
+        if isinstance(on_error, int) and are_many:
             failures = self._ledger.failures_below_cut()
             spare = on_error - self.limits.failures_before
             if len(failures) >= spare:
@@ -273,8 +381,14 @@ class Driver:
                 raise SimulatorError(
                     f"{on_error} evaluations failed, as many as on_error allows; last\n{last}", last
                 )
-        if known >= self._ledger.known > 0 and self._failure is None:
+        if are_all:
             self._all_failed(known)
+
+    def _is_sure(self, what: str) -> bool:
+        """Whether it has been so for long enough that a signal which is behind it would have been seen."""
+        if what not in self._since:
+            self._since[what] = self._clock() if self.is_exposed() else -math.inf
+        return self._clock() >= self._since[what] + notices_within(self._engine)
 
     def _all_failed(self, known: int) -> None:
         """Raise if nothing will ever come of this."""
@@ -286,23 +400,27 @@ class Driver:
             raise SimulatorError(f"all of the first {known} evaluations failed; last\n{last}", last)
 
     def _wind_up(self, stop: Stop) -> None:
-        """Collect what is in flight while there is time, then raise Interrupted."""
+        """Collect what is in flight while there is time, unless a signal was seen; then raise Interrupted."""
         self._engine.cancel(0)
-        while self._engine.busy() and (now := self._clock()) < stop.until:
-            self._take(self._engine.poll(_POLL))
-            if self.limits.signal() and stop.until > now + self.limits.grace:
-                stop = stop._replace(until=now + self.limits.grace)
+        while (now := self._clock()) < stop.until and self._engine.busy():
+            reports = self._engine.poll(_POLL)
+            if self.limits.signal():
+                stop = stop._replace(until=min(stop.until, now + self.limits.grace))
+            else:
+                self._take(reports)
+        while self.is_exposed() and not self.limits.signal():
+            self._engine.poll(_POLL)
         self.limits.settle()
         ledger = self._ledger
-        generation = f"generation {ledger.generation}, {ledger.accepted} of {ledger.size} accepted"
-        raise Interrupted(f"{stop.why} in {generation}")
+        t = self._generation.index
+        raise Interrupted(f"{stop.why} in generation {t}, {ledger.accepted} of {ledger.size} accepted")
 
 
-def _failed(failure: Failure, stop: int) -> Records:
-    """The record of evaluations that brought none."""
+def failed(failure: Failure, stop: int, number: int) -> Records:
+    """The record of evaluations that brought none, from the failed one up to `stop`."""
     none = np.empty(0)
     return Records(
-        failure.generation,
+        number,
         failure.index,
         stop,
         np.full(stop - failure.index, Status.FAILED, np.uint8),

@@ -4,6 +4,10 @@
 `(seed, purpose, generation, index)`, and nothing that enters a record is computed in an array whose
 shape depends on how ids were leased. So any worker computes the same records, at any time.
 
+Simulators are not pure: `guard` notices what they do to the process, and a lease in which a global random
+state or the floating-point environment was seen to move is evaluated once more, each evaluation from a
+state of its own. Users' callables get copies and read-only arrays of what others need.
+
 Under static scheduling the unit is a slot: slot s tries the ids s, s + stride, s + 2 stride, ... until
 one is accepted (Klinger et al. 2018, doi:10.1007/978-3-319-99429-1_22).
 """
@@ -14,19 +18,24 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
+from mpiabc import guard
 from mpiabc.distance import PNorm
 from mpiabc.errors import ProblemError
 from mpiabc.kernel import Proposal
-from mpiabc.problem import EvaluationId, Problem, accepted_extras
-from mpiabc.records import Failure, Records, Status
+from mpiabc.problem import REJECT, EvaluationId, Problem, signature
+from mpiabc.protection import protected
+from mpiabc.records import Failure, Records, Status, order_number
 from mpiabc.streams import BLOCK, Purpose, Stream
-from mpiabc.structure import Structure, StructureMismatchError
+from mpiabc.structure import Structure, StructureMismatchError, number
+
+_PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +49,12 @@ class Generation:
     size: int
     is_static: bool = False
     most_tries: int | None = None  # after which a slot gives up
+    attempt: int = 0  # how often the generation was taken back
+
+    @property
+    def number(self) -> int:
+        """What leases and records know the order by."""
+        return order_number(self.index, self.attempt)
 
     @property
     def stride(self) -> int:
@@ -93,47 +108,77 @@ class Evaluator:
         self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
         self._structure = Structure(problem.observed)
         self._observed = self._structure.row(problem.observed)
+        self._observed_for_user = protected(problem.observed)
         self._distance_of_rows = problem.distance.rows if isinstance(problem.distance, PNorm) else None
-        self._simulator = _with_extras(problem, generation)
+        self._simulator = _simulator(problem, generation)
+        self._takes_rng, extras = signature(problem.simulate)
+        self._may_return_none = "epsilon" in extras
         self._proposals = Stream(generation.key, Purpose.PROPOSAL)
         self._simulations = Stream(generation.key, Purpose.SIMULATION)
         self._block = _Block(-1, np.empty(0), np.empty(0))
+        self._random = guard.GlobalRandom(generation.key)
+        self._floats = guard.FloatingPoint()
+        self._is_first = False  # the lease has the run's first id
+        self._at = -1  # the id in work
+        if not self._takes_rng or self._random.has_half_a_pair():
+            _seeded.add(problem)
 
     def __call__(self, start: int, stop: int) -> Records:
         """The records of the ids, or slots, [start, stop)."""
         began = time.perf_counter()
-        outcome = _Outcome(self, start, stop)
+        programs = guard.Programs()
         try:
-            with exits_caught():
-                (self._slots if self.generation.is_static else self._ids)(outcome)
-        except _FailureEndsRunError:
-            return self._up_to_failure(outcome, began)
+            with guard.at_work(self), self._floats.steady():
+                outcome = self._outcome(start, stop)
+                outcome.is_exposed |= programs.were_run()
+                return outcome.records(began)
         finally:
+            self._at = -1
             if self.watch:
                 self.watch(-1)
-        return outcome.records(began)
 
-    def _up_to_failure(self, outcome: "_Outcome", began: float) -> Records:
-        """The records below the failed evaluation, computed again; from there on nothing is known."""
-        below = _Outcome(self, outcome.start, outcome.stop)
-        if not self.generation.is_static:
-            step = BLOCK if self.problem.vectorized else 1
-            below.stop = max(outcome.start, outcome.failures[0].index // step * step)
-            self._ids(below)
-            below.stop = outcome.stop
-        below.failures += outcome.failures
-        return below.records(began)
+    def _outcome(self, start: int, stop: int) -> "_Outcome":
+        """The lease's outcome; once more, with states of each evaluation's own, if one reached the next."""
+        notes: set[str] = set()
+        while True:
+            outcome = _Outcome(self, start, stop)
+            outcome.notes |= notes
+            self._is_first = start == self.generation.index == 0
+            seeds, resets = self.problem in _seeded, self.problem in _reset
+            before = None if seeds else self._random.look()
+            with _one_at_a_time(self._random) if seeds else nullcontext():
+                (self._slots if self.generation.is_static else self._ids)(outcome)
+            notes |= {_FLOATS} & outcome.notes
+            if before is not None and self._random.look() != before:
+                self._random.put_back(before)
+                self._block = _Block(-1, np.empty(0), np.empty(0))
+                _seeded.add(self.problem)
+                notes.add(_GLOBAL_RANDOM)
+            elif resets or self.problem not in _reset:
+                return outcome
+
+    def last_words(self, how: str) -> Failure | None:
+        """The failure of the evaluation in work, if one is."""
+        if self._at < 0:
+            return None
+        theta: dict[str, float] = {}
+        if self._block.number == self._at // BLOCK:  # else its proposals were being drawn
+            row, names = self._block.theta[self._at % BLOCK], self.problem.prior.names
+            theta = dict(zip(names, row.tolist(), strict=True))
+        return Failure(self.generation.index, self._at, theta, how, "", self.where, "exit")
 
     def _ids(self, outcome: "_Outcome") -> None:
         for block, ids in _by_block(outcome.start, outcome.stop):
             outcome.add(self._evaluate(block, ids - block * BLOCK, outcome), ids)
+            if outcome.is_ended:
+                return
 
     def _slots(self, outcome: "_Outcome") -> None:
         """Rounds over the slots of each block; a slot leaves when one of its ids is accepted."""
         blocks = self.generation.stride // BLOCK
         for part, slots in _by_block(outcome.start, outcome.stop):
             tries = 0
-            while slots.size and tries != self.generation.most_tries:
+            while slots.size and tries != self.generation.most_tries and not outcome.is_ended:
                 done = self._evaluate(tries * blocks + part, slots - part * BLOCK, outcome)
                 outcome.add(done, slots)
                 slots = slots[done.status != Status.ACCEPTED]
@@ -142,16 +187,24 @@ class Evaluator:
     def proposed(self, block: int) -> "_Block":
         """Proposals of a whole aligned block of ids; the last one is kept for the next lease."""
         if self._block.number != block:
+            if self.problem in _seeded:
+                self._random.seed(self.generation.index, block + _PROPOSAL_SEEDS)
             rng = self._proposals.at(self.generation.index, block)
-            theta = np.ascontiguousarray(self.generation.proposal.sample(BLOCK, rng), np.float64)
-            log_prior = np.asarray(self.problem.prior.logpdf(theta), np.float64)
+            theta = _floats("sample of the proposal", self.generation.proposal.sample(BLOCK, rng))
+            theta.flags.writeable = False
+            log_prior = _floats("logpdf of the prior", self.problem.prior.logpdf(theta))
             _check_proposals(self.problem, self.generation, theta, log_prior)
             self._block = _Block(block, theta, log_prior)
         return self._block
 
     def _evaluate(self, index: int, rows: np.ndarray, outcome: "_Outcome") -> "_Evaluated":
         """Evaluate `rows` of block `index`."""
-        block = self.proposed(index)
+        self._at = index * BLOCK + int(rows[0])
+        try:
+            block = self.proposed(index)
+        except Exception as error:
+            outcome.fail(index * BLOCK + int(rows[0]), None, error, "proposal")
+            return _nothing(len(rows), len(self.problem.prior.names), self._structure.size)
         inside = block.log_prior > -np.inf
         is_inside = inside[rows]
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
@@ -180,27 +233,35 @@ class Evaluator:
         names, flatten, summarize = self.problem.prior.names, self._structure.flatten, self.problem.summarize
         distance = None if self._distance_of_rows else self.problem.distance
         simulate, stream, t = self._simulator, self._simulations.at, self.generation.index
-        watch = self.watch
+        watch, prepare = self.watch, self._preparation()
         done, summaries, distances = [], [], []
         for row, values in zip(rows.tolist(), block.theta[rows].tolist(), strict=True):
-            index = block.number * BLOCK + row
+            self._at = index = block.number * BLOCK + row
             theta = dict(zip(names, values, strict=True))
             if watch:
                 watch(index)
             try:
+                if prepare:
+                    prepare(index)
                 data = simulate(theta, stream(t, index), index)
-                if data is None:
+                if data is None or data is REJECT:
+                    self._check_rejection(data)
                     continue
                 if summarize is not None:
                     data = summarize(data)
                 summary = flatten(data)
                 if distance is not None:
-                    distances.append(float(distance(data, self.problem.observed)))
+                    distances.append(number(distance(data, self._observed_for_user())))
             except (Exception, SystemExit) as error:
                 outcome.fail(index, block.theta[row], error)
+                if outcome.is_ended:
+                    break
                 continue
             done.append(row)
             summaries.append(summary)
+        self._look_at_floats(outcome)
+        if self._is_first and done and done[-1] == rows[-1]:
+            self._check_own_randomness(block, done[-1], summaries[-1], outcome)
         return self._measured(block, np.array(done, int), summaries, distances, outcome)
 
     def _simulate_block(
@@ -208,26 +269,43 @@ class Evaluator:
     ) -> "_Simulated":
         """One call for all rows of the block inside the support, wanted or not: its shape is fixed."""
         everything = np.flatnonzero(inside)
-        first = block.number * BLOCK
-        theta = dict(zip(self.problem.prior.names, block.theta[everything].T.copy(), strict=True))
+        self._at = first = block.number * BLOCK
+        if not everything.size:
+            return self._measured(block, rows[:0], [], [], outcome)
         if self.watch:
             self.watch(first)
         try:
-            rng = self._simulations.at(self.generation.index, block.number)
-            data = self._simulator(theta, rng, first + everything) if everything.size else None
-            if data is None:
-                return self._measured(block, rows[:0], [], [], outcome)
-            if self.problem.summarize is not None:
-                data = self.problem.summarize(data)
-            summaries = self._structure.rows(data, len(everything))
+            data = self.data_of(block, everything)
+            summaries = None if data is None else self._structure.rows(data, len(everything))
         except (Exception, SystemExit) as error:
             for row in rows:
                 outcome.fail(first + int(row), block.theta[row], error)
+                if outcome.is_ended:
+                    break
+            summaries = None
+        self._look_at_floats(outcome)
+        if summaries is None:
             return self._measured(block, rows[:0], [], [], outcome)
+        if self._is_first:
+            self._check_own_randomness(block, everything, summaries, outcome)
         wanted = summaries[np.searchsorted(everything, rows)]
         if self._distance_of_rows:
             return self._measured(block, rows, wanted, [], outcome)
         return self._one_by_one(block, rows, wanted, outcome)
+
+    def data_of(self, block: "_Block", rows: Any) -> Any:
+        """Simulated and summarised data of one row, or, vectorised, of several; None if rejected."""
+        values = block.theta[rows].T.copy() if self.problem.vectorized else block.theta[rows].tolist()
+        index = block.number * BLOCK + rows
+        at = block.number if self.problem.vectorized else index
+        if prepare := self._preparation():
+            prepare(at)
+        theta = dict(zip(self.problem.prior.names, values, strict=True))
+        data = self._simulator(theta, self._simulations.at(self.generation.index, at), index)
+        if data is None or data is REJECT:
+            self._check_rejection(data)
+            return None
+        return data if self.problem.summarize is None else self.problem.summarize(data)
 
     def _one_by_one(
         self, block: "_Block", rows: np.ndarray, summaries: np.ndarray, outcome: "_Outcome"
@@ -237,12 +315,15 @@ class Evaluator:
         assert distance is not None  # Problem gives one
         done, distances = [], []
         for row, summary in zip(rows.tolist(), summaries, strict=True):
+            self._at = block.number * BLOCK + row
             try:
                 data = self._structure.unflatten(summary)
-                distances.append(float(distance(data, self.problem.observed)))
+                distances.append(number(distance(data, self._observed_for_user())))
                 done.append(row)
             except (Exception, SystemExit) as error:
                 outcome.fail(block.number * BLOCK + row, block.theta[row], error)
+                if outcome.is_ended:
+                    break
         kept = summaries[np.searchsorted(rows, np.array(done, int))]
         return self._measured(block, np.array(done, int), kept, distances, outcome)
 
@@ -264,6 +345,83 @@ class Evaluator:
             error = NanDistanceError("the distance of the simulated from the observed data is nan")
             outcome.fail(block.number * BLOCK + row, block.theta[row], error)
         return _Simulated(rows, table, measured)
+
+    def _check_rejection(self, data: Any) -> None:
+        """Raise for a None that may be a forgotten `return`."""
+        if data is None and not self._may_return_none:
+            raise StructureMismatchError(
+                f"the simulator returned None, expected {self._structure}; return mpiabc.REJECT to reject"
+            )
+
+    def _preparation(self) -> Callable[[int], None] | None:
+        """What gives an evaluation states of its own, where simulators were seen to need it."""
+        seeds, resets = self.problem in _seeded, self.problem in _reset
+        if not (seeds or resets):
+            return None
+
+        def prepare(index: int) -> None:
+            if resets:
+                self._floats.reset()
+            if seeds:
+                self._random.seed(self.generation.index, index)
+
+        return prepare
+
+    def _look_at_floats(self, outcome: "_Outcome") -> None:
+        """Let no rounding mode of a simulator's reach what follows."""
+        if not self._floats.is_default():
+            self._floats.reset()
+            _reset.add(self.problem)
+            outcome.notes.add(_FLOATS)
+
+    def _check_own_randomness(self, block: "_Block", rows: Any, summaries: Any, outcome: "_Outcome") -> None:
+        """Simulate once more, unless it drew from rng: is it the same?
+
+        `rows`: one row, or those of the whole block for a vectorised simulator.
+        """
+        self._is_first = False
+        if self._takes_rng and not self._simulations.is_untouched():
+            return
+        if self.watch:
+            self.watch(self._at)
+        try:
+            data = self.data_of(block, rows)
+            again = (
+                self._structure.rows(data, len(rows))
+                if self.problem.vectorized
+                else self._structure.row(data)
+            )
+        except (Exception, SystemExit):
+            again = None
+        self._look_at_floats(outcome)
+        if again is None or not np.array_equal(again, summaries, equal_nan=True):
+            outcome.notes.add(_OWN_RANDOM)
+
+
+@contextmanager
+def _one_at_a_time(random: guard.GlobalRandom) -> Iterator[None]:
+    """Of the threads of a process, one at a time has the global generators, and puts them back."""
+    with _has_generators, random.restored():
+        yield
+
+
+_has_generators = threading.Lock()
+_seeded: WeakSet[Problem] = WeakSet()  # whose evaluations get global random states of their own here
+_reset: WeakSet[Problem] = WeakSet()  # whose simulators leave the floating-point environment changed
+
+_GLOBAL_RANDOM = (
+    "the simulator draws NumPy's or Python's global random numbers: they are seeded for every evaluation, "
+    "which costs 20 us; draw from rng instead"
+)
+_OWN_RANDOM = (
+    "a simulation that was repeated is another one, and it drew nothing from rng: the simulator has random "
+    "numbers of its own, or seeds them itself, so the run cannot be reproduced; draw from rng, or seed them "
+    "from it"
+)
+_FLOATS = (
+    "the simulator leaves another rounding mode, or flush to zero, behind: the floating-point environment is "
+    "put back for every evaluation, and does not reach our arithmetic"
+)
 
 
 class _Block(NamedTuple):
@@ -293,15 +451,17 @@ class _Evaluated(NamedTuple):
     summaries: np.ndarray
 
 
+def _nothing(n: int, d: int, k: int) -> _Evaluated:
+    """Of n rows nothing is known."""
+    none, ids = np.empty(0), np.empty(0, np.int64)
+    return _Evaluated(np.zeros(n, np.uint8), ids, none.reshape(0, d), none, none, none.reshape(0, k))
+
+
 class NanDistanceError(ValueError):
     """A distance that is not a number."""
 
 
 _KINDS: dict[type, str] = {StructureMismatchError: "structure", NanDistanceError: "nan"}
-
-
-class _FailureEndsRunError(Exception):
-    """An evaluation failed and the problem says that this ends the run."""
 
 
 class _Outcome:
@@ -310,6 +470,9 @@ class _Outcome:
     def __init__(self, evaluator: Evaluator, start: int, stop: int) -> None:
         self.start, self.stop = start, stop
         self.failures: list[Failure] = []
+        self.notes: set[str] = set()
+        self.is_exposed = False
+        self.is_ended = False  # by a failure that ends the run
         self._evaluator = evaluator
         self._status = np.zeros(stop - start, np.uint8)
         is_static = evaluator.generation.is_static
@@ -328,52 +491,97 @@ class _Outcome:
             self._parts.append(part)
             self._addresses.append(addresses[part.status == Status.ACCEPTED])
 
-    def fail(self, index: int, theta: np.ndarray, error: BaseException) -> None:
-        """Note a failed evaluation; raises if it ends the run."""
+    def fail(self, index: int, theta: np.ndarray | None, error: BaseException, kind: str = "") -> None:
+        """Note a failed evaluation, and whether it ends the run."""
         problem, generation = self._evaluator.problem, self._evaluator.generation
-        self.failures.append(
-            Failure(
-                generation.index,
-                index,
-                dict(zip(problem.prior.names, theta.tolist(), strict=True)),
-                _in_words(error),
-                _remote_traceback(error),
-                self._evaluator.where,
-                _KINDS.get(type(error), "exception"),
-            )
-        )
-        if problem.on_error == "raise":
-            raise _FailureEndsRunError
+        values = {} if theta is None else dict(zip(problem.prior.names, theta.tolist(), strict=True))
+        kind = kind or _KINDS.get(type(error), "exception")
+        told, where = _in_words(error), self._evaluator.where
+        failure = Failure(generation.index, index, values, told, _remote_traceback(error), where, kind)
+        self.failures.append(failure)
+        self.is_exposed |= _is_of_the_outside(error)
+        self.is_ended |= problem.on_error == "raise" or failure.ends_every_run
 
     def records(self, began: float) -> Records:
         """All of it, the accepted rows in the order of their addresses."""
-        generation, problem = self._evaluator.generation, self._evaluator.problem
-        d, k = len(problem.prior.names), self._evaluator._structure.size
-        none, ids = np.empty(0), np.empty(0, np.int64)
-        empty = _Evaluated(ids, ids, none.reshape(0, d), none, none, none.reshape(0, k))
-        parts = self._parts or [empty]
-        _, ids, theta, log_prior, distances, summaries = (
-            columns[0] if len(parts) == 1 else np.concatenate(columns) for columns in zip(*parts, strict=True)
-        )
-        if generation.is_static and len(ids):
-            order = np.argsort(np.concatenate(self._addresses))
-            ids, theta, log_prior = ids[order], theta[order], log_prior[order]
-            distances, summaries = distances[order], summaries[order]
-        log_weights = log_prior - _log_proposal(generation, theta) if generation.index else np.zeros(len(ids))
-        return Records(
-            generation.index,
+        rows = self._rows()
+        log_weights = self._log_weights(rows)
+        records = Records(
+            self._evaluator.generation.number,
             self.start,
             self.stop,
             self._status,
-            ids,
-            theta,
-            distances,
+            rows.ids,
+            rows.theta,
+            rows.distances,
             log_weights,
-            summaries,
+            rows.summaries,
             self._tries,
             tuple(self.failures),
             time.perf_counter() - began,
+            notes=tuple(sorted(self.notes)),
+            is_exposed=self.is_exposed,
         )
+        return records.only(self._is_below_failure()) if self.is_ended else records
+
+    def _is_below_failure(self) -> np.ndarray:
+        """Which addresses lie below the failure that ends the run; under static scheduling, none."""
+        if self._tries is not None:
+            return np.zeros(self.stop - self.start, bool)
+        step = BLOCK if self._evaluator.problem.vectorized else 1
+        first = min(failure.index for failure in self.failures) // step * step
+        return np.arange(self.start, self.stop) < first
+
+    def _rows(self) -> _Evaluated:
+        """The accepted rows of all parts."""
+        d, k = len(self._evaluator.problem.prior.names), self._evaluator._structure.size
+        parts = self._parts or [_nothing(0, d, k)]
+        if len(parts) == 1:
+            rows = parts[0]
+        else:
+            rows = _Evaluated(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        if self._tries is None or not self._parts:
+            return rows
+        order = np.argsort(np.concatenate(self._addresses))
+        return _Evaluated(rows.status, *(column[order] for column in rows[1:]))
+
+    def _log_weights(self, rows: _Evaluated) -> np.ndarray:
+        """Log prior - log proposal of the rows; what the proposal cannot say is a failure, and nan here."""
+        generation = self._evaluator.generation
+        if not generation.index:
+            return np.zeros(len(rows.ids))
+        rows.theta.flags.writeable = False
+        log_proposal = np.full(len(rows.ids), np.nan)
+        error: Exception = ProblemError(
+            "logpdf of the kernel's proposal is nan or infinite where it has drawn"
+        )
+        try:
+            for i, value in _log_proposal(generation, rows.theta):
+                log_proposal[i] = value
+        except Exception as raised:
+            error = raised
+        is_bad = ~np.isfinite(log_proposal)
+        if is_bad.any():
+            at = int(np.argmax(is_bad))
+            self.fail(int(rows.ids[at]), rows.theta[at], error, "proposal")
+        return rows.log_prior - log_proposal
+
+
+def _is_of_the_outside(error: BaseException | None) -> bool:
+    """Whether something outside of this process may have failed: a program, a file, a connection."""
+    while error is not None:
+        if isinstance(error, OSError | EOFError) or type(error).__module__ == "subprocess":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _floats(what: str, values: Any) -> np.ndarray:
+    """What a prior or proposal gave, as an array of its own. Raises ProblemError for what is not real."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf" or isinstance(values, np.ma.MaskedArray):
+        raise ProblemError(f"{what} gave {array.dtype} (a {type(values).__name__}), expected real numbers")
+    return np.array(array, np.float64, order="C")
 
 
 def _check_proposals(
@@ -387,8 +595,11 @@ def _check_proposals(
         )
     if log_prior.shape != (BLOCK,):
         raise ProblemError(f"logpdf of the prior gave shape {log_prior.shape}, expected ({BLOCK},)")
-    if np.isnan(log_prior).any():
-        raise ProblemError(f"logpdf of the prior is nan for theta = {theta[np.isnan(log_prior)][0].tolist()}")
+    is_bad = np.isnan(log_prior) | (log_prior == np.inf)
+    if is_bad.any():
+        raise ProblemError(
+            f"logpdf of the prior is {log_prior[is_bad][0]} for theta = {theta[is_bad][0].tolist()}"
+        )
     if generation.index == 0 and not (log_prior > -np.inf).any():
         raise ProblemError("all draws of the prior lie outside its own support: sample and logpdf disagree")
 
@@ -399,27 +610,34 @@ def _by_block(start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         yield block, np.arange(max(start, block * BLOCK), min(stop, (block + 1) * BLOCK))
 
 
-def _log_proposal(generation: Generation, theta: np.ndarray) -> np.ndarray:
-    """Log density of the proposal at theta (m, d), (m,).
+def _log_proposal(generation: Generation, theta: np.ndarray) -> Iterator[tuple[Any, Any]]:
+    """Which rows of theta (m, d), and the log density of the proposal there.
 
     m depends on how ids were leased, so only proposals that promise rows independent of their companions
     get all of them at once; others are asked row by row.
     """
     logpdf = generation.proposal.logpdf
     if getattr(generation.proposal, "is_rowwise", False):
-        return logpdf(theta)
-    return np.array([logpdf(row[None])[0] for row in theta], np.float64)
+        yield slice(None), logpdf(theta)
+    else:
+        yield from (
+            (i, _floats("logpdf of the proposal", logpdf(row[None]))[0]) for i, row in enumerate(theta)
+        )
 
 
-def _with_extras(problem: Problem, generation: Generation) -> Callable:
+def _simulator(problem: Problem, generation: Generation) -> Callable:
     """The simulator as a callable of (theta, rng, index)."""
-    simulate, extras = problem.simulate, accepted_extras(problem.simulate)
+    simulate, (takes_rng, extras) = problem.simulate, signature(problem.simulate)
     if not extras:
-        return lambda theta, rng, index: simulate(theta, rng)
+        return (
+            (lambda theta, rng, index: simulate(theta, rng))
+            if takes_rng
+            else (lambda theta, rng, index: simulate(theta))
+        )
 
     def call(theta: dict, rng: np.random.Generator, index: object) -> object:
         known = {"epsilon": generation.epsilon, "id": EvaluationId(generation.index, index)}
-        return simulate(theta, rng, **{name: known[name] for name in extras})
+        return simulate(theta, *([rng] if takes_rng else []), **{name: known[name] for name in extras})
 
     return call
 
@@ -427,7 +645,7 @@ def _with_extras(problem: Problem, generation: Generation) -> Callable:
 def _in_words(error: BaseException) -> str:
     if isinstance(error, StructureMismatchError):
         return f"the simulated data have not the structure of the observed data: {error}"
-    if isinstance(error, NanDistanceError):
+    if isinstance(error, NanDistanceError | ProblemError):
         return str(error)
     return f"{type(error).__name__}: {error}"
 
@@ -440,34 +658,3 @@ def _remote_traceback(error: BaseException) -> str:
     if inner is None or isinstance(error, StructureMismatchError):
         return ""
     return "".join(traceback.format_exception(type(error), error, inner))
-
-
-_real_exit = os._exit
-_catching = 0  # threads that are inside of `exits_caught`
-_count = threading.Lock()  # for it
-
-
-@contextmanager
-def exits_caught() -> Iterator[None]:
-    """Make `os._exit` in a simulator raise SystemExit, so that the evaluation can be named.
-
-    A process that a simulator forks leaves as it always did.
-    """
-    global _catching
-    pid = os.getpid()
-
-    def leave(status: int) -> None:
-        if os.getpid() != pid:
-            _real_exit(status)
-        raise SystemExit(f"the simulator called os._exit({status})")
-
-    with _count:
-        _catching += 1
-        os._exit = leave  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        with _count:
-            _catching -= 1
-            if not _catching:
-                os._exit = _real_exit

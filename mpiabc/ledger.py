@@ -5,7 +5,6 @@ acceptances *in id order*; taking the first to finish would prefer fast simulati
 its twin for static scheduling, where each of `size` slots tries until it has one acceptance.
 """
 
-import dataclasses
 import heapq
 import math
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.records import Failure, Lease, Records, Status
+from mpiabc.records import ROWS, Failure, Lease, Records, Status
 
 
 class _Addresses:
@@ -42,6 +41,11 @@ class _Addresses:
         self._returned: list[tuple[int, int]] = []  # heap of ranges to hand out again
         self._records: list[Records] = []
 
+    @property
+    def cut(self) -> float:
+        """One past the last address that can matter."""
+        raise NotImplementedError
+
     def tell(self, records: Records) -> bool:
         """Take records in; what is known already is ignored. False if nothing was new."""
         if records.generation != self.generation:
@@ -54,7 +58,7 @@ class _Addresses:
         if not new.any():
             return False
         if not new.all():
-            records = _only(records, new)
+            records = records.only(new)
         np.copyto(part, records.status, where=new)
         self.known += int(np.count_nonzero(new))
         self.issued = max(self.issued, stop)
@@ -67,10 +71,32 @@ class _Addresses:
     def _note(self, records: Records) -> None:
         """What a ledger keeps of new records besides their statuses."""
 
+    def _recount(self, start: int, stop: int) -> None:
+        """The same anew, when the range is not known any more."""
+
     def give_back(self, start: int, stop: int) -> None:
         """Of the range, hand out again what is not known."""
         for gap in self._gaps(start, stop):
             heapq.heappush(self._returned, gap)
+
+    def forget(self, start: int, stop: int) -> None:
+        """Know nothing of the range any more: it is to be handed out again."""
+        had_cut = self.cut < math.inf
+        self._reserve(stop)
+        self._status[start:stop] = Status.UNKNOWN
+        self.known = int(np.count_nonzero(self._status[: self.issued]))
+        self.frontier = min(self.frontier, start)
+        self._records = [
+            records.only(self._status[records.start : records.stop] != Status.UNKNOWN)
+            if records.start < stop and start < records.stop
+            else records
+            for records in self._records
+        ]
+        self._recount(start, stop)
+        if had_cut:  # what lies above it was handed out, and given up
+            self.recover()
+        else:
+            self.give_back(start, stop)
 
     def recover(self) -> None:
         """After a restart: all that was handed out and is not known is to be handed out again."""
@@ -128,11 +154,12 @@ class _Addresses:
     def _whole(self, n: int) -> int:
         return max(self.step, n // self.step * self.step)
 
-    def _joined(self) -> "dict[str, np.ndarray]":
-        """The accepted rows of all records, as arrays."""
+    def _joined(self, n: int) -> dict[str, np.ndarray]:
+        """The first `n` accepted rows of all records, in the order of their addresses."""
         parts = [r for r in self._records if len(r.ids)]
-        names = ("ids", "theta", "distances", "log_weights", "summaries")
-        return {name: np.concatenate([getattr(r, name) for r in parts]) for name in names}
+        order = np.argsort(np.concatenate([r.addresses for r in parts]))[:n]
+        rows = {name: np.concatenate([getattr(r, name) for r in parts]) for name in ROWS}
+        return {name: np.ascontiguousarray(column[order]) for name, column in rows.items()}
 
 
 class Ledger(_Addresses):
@@ -191,8 +218,18 @@ class Ledger(_Addresses):
         status = self._status[: int(min(id, self.issued))]
         return int(np.count_nonzero((status != Status.OUTSIDE) & (status != Status.UNKNOWN)))
 
+    def _recount(self, start: int, stop: int) -> None:
+        self._failures = {id: failure for id, failure in self._failures.items() if not start <= id < stop}
+        self._outside = int(np.count_nonzero(self._status[: self.issued] == Status.OUTSIDE))
+        self._first = []
+        for records in self._records:
+            self._take_first(records)
+
     def _note(self, records: Records) -> None:
         self._outside += int(np.count_nonzero(records.status == Status.OUTSIDE))
+        self._take_first(records)
+
+    def _take_first(self, records: Records) -> None:
         for id in records.ids.tolist():
             if len(self._first) < self.size:
                 heapq.heappush(self._first, -id)
@@ -218,9 +255,7 @@ class Ledger(_Addresses):
 
     def population(self) -> dict[str, np.ndarray]:
         """The accepted rows below the cut, in id order: ids, theta, distances, log_weights, summaries."""
-        rows = self._joined()
-        order = np.argsort(rows["ids"])[: self.size]
-        return {name: np.ascontiguousarray(column[order]) for name, column in rows.items()}
+        return self._joined(self.size)
 
     def counts(self) -> tuple[int, int]:
         """Evaluations and simulations below the cut."""
@@ -238,8 +273,12 @@ class SlotLedger(_Addresses):
     def __init__(self, generation: int, size: int, **bounds: Any) -> None:
         """As `_Addresses`: step, most_ids, most_simulations."""
         super().__init__(generation, size, **bounds)
-        self.cut = size
         self._tries = np.zeros(2, np.int64)  # ids and simulations of all known slots
+
+    @property
+    def cut(self) -> float:
+        """All slots are needed."""
+        return math.inf
 
     @property
     def accepted(self) -> int:
@@ -285,8 +324,7 @@ class SlotLedger(_Addresses):
 
     def population(self) -> dict[str, np.ndarray]:
         """The accepted rows in slot order."""
-        self._records.sort(key=lambda r: r.start)
-        return self._joined()
+        return self._joined(self.size)
 
     def counts(self) -> tuple[int, int]:
         """Evaluations and simulations of all slots."""
@@ -296,23 +334,11 @@ class SlotLedger(_Addresses):
         if records.tries is not None:
             self._tries += records.tries.sum(axis=0)
 
+    def _recount(self, start: int, stop: int) -> None:
+        self._tries = np.zeros(2, np.int64)
+        for records in self._records:
+            self._note(records)
+
     def failures_below_cut(self) -> list[Failure]:
         """Failed evaluations, in id order."""
         return [self._failures[id] for id in sorted(self._failures)]
-
-
-def _only(records: Records, new: np.ndarray) -> Records:
-    """`records` without those that are known; statuses of the others become UNKNOWN."""
-
-    accepted = np.flatnonzero(records.status == Status.ACCEPTED)
-    keep = new[accepted]
-    return dataclasses.replace(
-        records,
-        status=np.where(new, records.status, Status.UNKNOWN).astype(np.uint8),
-        ids=records.ids[keep],
-        theta=records.theta[keep],
-        distances=records.distances[keep],
-        log_weights=records.log_weights[keep],
-        summaries=records.summaries[keep],
-        tries=None if records.tries is None else np.where(new[:, None], records.tries, 0),
-    )

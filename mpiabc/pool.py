@@ -5,6 +5,8 @@ about leases, lost workers and batches of measured cost holds for it as for eval
 """
 
 import math
+import os
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -14,11 +16,12 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from mpiabc.driver import Driver, Limits, Pace
+from mpiabc import guard
+from mpiabc.driver import Driver, Limits, NoKeeper, Pace
 from mpiabc.errors import ProblemError, SchedulerError
-from mpiabc.generation import exits_caught
+from mpiabc.fingerprint import Fingerprint
 from mpiabc.ledger import SlotLedger
-from mpiabc.records import Records, Status
+from mpiabc.records import Failure, Lease, Records, Status
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.base import target
 
@@ -71,15 +74,9 @@ class Pool:
         if self._function != batch.function.tobytes():
             self._function = batch.function.tobytes()
             self._driver.pace = Pace(target(engine))
-        outcomes: dict[int, list[tuple[Any, Any]]] = {}
-
-        def keep(records: Records) -> None:
-            for failure in records.failures:
-                raise SchedulerError(f"item {failure.index} of the map cannot be computed: {failure.error}")
-            outcomes[records.start] = cloudpickle.loads(records.payload)
-
-        self._driver.run(SlotLedger(batch.index, len(items)), batch, keep)  # type: ignore[arg-type]
-        results = [outcome for start in sorted(outcomes) for outcome in outcomes[start]]
+        outcomes = _Outcomes()
+        self._driver.run(SlotLedger(batch.index, len(items)), batch, outcomes)  # type: ignore[arg-type]
+        results = [outcomes.of[i] for i in range(len(items))]
         for error, told in results:
             if isinstance(error, _Raised):
                 raise error.error from RemoteTraceback(told)
@@ -89,6 +86,25 @@ class Pool:
         if self._engine is None:
             raise SchedulerError("the pool is not open: use it inside `with mpiabc.Pool(...) as pool:`")
         return self._engine
+
+
+class _Outcomes(NoKeeper):
+    """What came of the items of a map: leases may come in pieces, and overlap."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, tuple[Any, str]] = {}  # by item
+
+    def add(self, records: Records) -> None:
+        """Keep outcomes; whoever is first counts. Raises SchedulerError for an item without one."""
+        for failure in records.failures:
+            raise SchedulerError(f"item {failure.index} of the map cannot be computed: {failure.error}")
+        for i, outcome in enumerate(cloudpickle.loads(records.payload), records.start):
+            self.of.setdefault(i, outcome)
+
+    def forget(self, lease: Lease) -> None:
+        """Compute them again."""
+        for i in range(lease.start, lease.stop):
+            self.of.pop(i, None)
 
 
 def _sent(value: Any, what: str) -> np.ndarray:
@@ -116,6 +132,8 @@ class Anything:
     vectorized: bool = False
     on_error: str = "raise"
 
+    fingerprint = Fingerprint({}, {})
+
     def parts(self) -> dict[str, str]:
         """Nothing that could differ between processes."""
         return {}
@@ -131,6 +149,11 @@ class Batch:
     size: int
     epsilon: float = math.nan
     is_static: bool = True
+
+    @property
+    def number(self) -> int:
+        """What leases and records know the order by."""
+        return self.index
 
     def evaluator(self, where: str | None = None, watch: Callable[[int], None] | None = None) -> "_Mapper":
         """What computes items, in a worker."""
@@ -153,13 +176,14 @@ class _Mapper:
 
     def __init__(self, batch: Batch) -> None:
         self.generation = batch
+        self._at = -1  # the item in work
         self._items = cloudpickle.loads(batch.items.data)
         self._function = _unpickled(batch.function.tobytes())
 
     def __call__(self, start: int, stop: int) -> Records:
         """The results of the items [start, stop), as the payload of records without rows."""
         began = time.perf_counter()
-        with exits_caught():
+        with guard.at_work(self):
             outcomes = [self._outcome(i) for i in range(start, stop)]
         none = np.empty(0)
         return Records(
@@ -176,8 +200,14 @@ class _Mapper:
             payload=cloudpickle.dumps(outcomes),
         )
 
+    def last_words(self, how: str) -> Failure | None:
+        """The failure of the item in work."""
+        where = f"process {os.getpid()} on {platform.node()}"
+        return Failure(self.generation.index, self._at, {}, how, "", where, "exit")
+
     def _outcome(self, i: int) -> tuple[Any, str]:
         """The result of an item and "", or what it raised and the traceback; both can travel."""
+        self._at = i
         try:
             result = self._function(*self._items[i])
             cloudpickle.dumps(result)

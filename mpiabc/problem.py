@@ -1,22 +1,37 @@
 """Problem: prior, simulator, observed data, summary and distance; what one sends to a colleague."""
 
 import dataclasses
-import functools
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpiabc.arguments import real, whole
 from mpiabc.distance import PNorm
 from mpiabc.errors import ProblemError
+from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.prior import JointPrior, Prior
+from mpiabc.protection import protected
 from mpiabc.structure import Data, Structure
 
 #: Keyword-only parameters that a simulator may declare, each passed by name.
 EXTRAS = ("epsilon", "id")
+
+
+class _Reject:
+    """What a simulator returns for a rejection, whatever epsilon is; there is one, in every process."""
+
+    def __repr__(self) -> str:
+        return "mpiabc.REJECT"
+
+    def __reduce__(self) -> str:
+        return "REJECT"
+
+
+REJECT = _Reject()
 
 
 class EvaluationId(NamedTuple):
@@ -33,14 +48,15 @@ class EvaluationId(NamedTuple):
 class Problem:
     """What is to be inferred.
 
-    simulate(theta, rng) returns a float, an array, or a dict of them; `theta` maps names to floats,
-    `rng` is the numpy Generator of this evaluation alone. Keyword-only parameters that it declares are
-    passed by name: `epsilon`, the threshold in force (return None to reject early), and `id`, the
+    simulate(theta, rng) returns a float, an array, or a dict of them, or `mpiabc.REJECT`; `theta` maps names
+    to floats, `rng` is the numpy Generator of this evaluation alone. Written simulate(theta), it finds
+    NumPy's and Python's global generators seeded for the evaluation. Keyword-only parameters that it
+    declares are passed by name: `epsilon`, the threshold in force (None rejects too, then), and `id`, the
     evaluation's address. With `vectorized=True`, `theta[name]` is an array (n,) and every returned
     array has n as its first axis; `summarize` then gets whole blocks too, `distance` single rows.
 
-    observed has the structure of what `simulate`, or `summarize` after it, returns. `distance` is a
-    callable (simulated, observed) -> float. on_error: "raise" ends the run with the worker's
+    observed, of which a copy is kept, has the structure of what `simulate`, or `summarize` after it, returns.
+    `distance` is a callable (simulated, observed) -> float. on_error: "raise" ends the run with the worker's
     traceback, "reject" counts a failed evaluation as a rejection, an int k ends the run at the k-th.
 
     Raises ProblemError for a part that cannot work.
@@ -55,6 +71,7 @@ class Problem:
     on_error: str | int = "raise"
     timeout: float | None = None
     name: str | None = None
+    fingerprint: Fingerprint = field(init=False, repr=False)
 
     def __init__(
         self,
@@ -72,16 +89,25 @@ class Problem:
         values = {key: value for key, value in locals().items() if key != "self"}
         values["distance"] = PNorm() if distance is None else distance
         values["name"] = getattr(simulate, "__name__", type(simulate).__name__) if name is None else name
+        Structure(observed)
+        values["observed"] = protected(observed)()
         for key, value in values.items():
             object.__setattr__(self, key, value)
         _check(self)
+        # Before the first evaluation, so that counters agree; it travels along, for `arrived`.
+        object.__setattr__(self, "fingerprint", self.fingerprint_here())
+
+    def fingerprint_here(self) -> Fingerprint:
+        """Code and values of the parts as they are in this process, now."""
+        parts = ("simulate", "summarize", "distance", "prior")
+        return fingerprint(**{name: getattr(self, name) for name in parts})
 
     def parts(self) -> dict[str, str]:
-        """Each part as text that is the same in every process, for comparing problems."""
+        """Each part as text that is the same in every process; the rest is `fingerprint`."""
         return {
             "parameter names": ", ".join(self.prior.names),
             "prior": told(self.prior),
-            "observed data": f"{Structure(self.observed)} {_digest(self.observed)}",
+            "observed data": f"{Structure(self.observed)} {_digest_of_data(self.observed)}",
             "simulator": told(self.simulate),
             "summary": told(self.summarize),
             "distance": told(self.distance),
@@ -89,26 +115,35 @@ class Problem:
         }
 
 
-def accepted_extras(simulate: Callable[..., Data]) -> tuple[str, ...]:
-    """Which of EXTRAS the simulator declares; ProblemError for parameters that we cannot fill."""
+class Signature(NamedTuple):
+    """What a simulator wants to be called with, besides theta."""
+
+    takes_rng: bool
+    extras: tuple[str, ...]  # of EXTRAS
+
+
+def signature(simulate: Callable[..., Data]) -> Signature:
+    """How to call the simulator. Raises ProblemError for parameters that we cannot fill."""
     try:
         parameters = list(inspect.signature(simulate).parameters.values())
     except (TypeError, ValueError):
-        return ()  # a builtin that does not tell: call it with (theta, rng)
+        return Signature(True, ())  # a builtin that does not tell: call it with (theta, rng)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    second = positional[1] if len(positional) > 1 else None
+    takes_rng = takes_any if second is None else second.default is second.empty or second.name == "rng"
     named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     required = [p.name for p in positional[2:] if p.default is p.empty]
     required += [p.name for p in named if p.default is p.empty and p.name not in EXTRAS]
     if "comm" in (p.name for p in named):
         raise ProblemError("the simulator asks for comm=: teams of ranks are not supported yet")
-    if required or (len(positional) < 2 and not takes_any):
+    if required or not (positional or takes_any):
         found = f"{getattr(simulate, '__name__', simulate)}{inspect.signature(simulate)}"
         raise ProblemError(
-            f"the simulator is {found}, expected simulate(theta, rng), with keyword-only epsilon or id "
-            "where wanted"
+            f"the simulator is {found}, expected simulate(theta, rng) or simulate(theta), with keyword-only "
+            "epsilon or id where wanted"
         )
-    return tuple(p.name for p in named if p.name in EXTRAS)
+    return Signature(takes_rng, tuple(p.name for p in named if p.name in EXTRAS))
 
 
 def _check(problem: Problem) -> None:
@@ -126,20 +161,39 @@ def _check(problem: Problem) -> None:
         value = getattr(problem, role)
         if not callable(value) and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
-    accepted_extras(problem.simulate)
-    Structure(problem.observed)
+    signature(problem.simulate)
     if isinstance(problem.distance, PNorm):
         problem.distance(problem.observed, problem.observed)
     on_error = problem.on_error
-    is_count = isinstance(on_error, int) and not isinstance(on_error, bool) and on_error >= 1
-    if not is_count and on_error not in ("raise", "reject"):
-        raise ProblemError(f'on_error={on_error!r}: give "raise", "reject", or a whole number >= 1')
-    if problem.timeout is not None and not problem.timeout > 0:
-        raise ProblemError(f"timeout={problem.timeout!r}: give seconds > 0, or None")
+    if not (isinstance(on_error, str) and on_error in ("raise", "reject")):
+        count = whole(on_error)
+        if count is None or count < 1:
+            raise ProblemError(f'on_error={on_error!r}: give "raise", "reject", or a whole number >= 1')
+        object.__setattr__(problem, "on_error", count)
+    if problem.timeout is not None:
+        timeout = real(problem.timeout)
+        if timeout is None or not timeout > 0:
+            raise ProblemError(f"timeout={problem.timeout!r}: give seconds > 0, or None")
+        object.__setattr__(problem, "timeout", timeout)
+
+
+def arrived(problem: Any) -> Any:
+    """A problem that has come from another process; raises ProblemError if its code is another one here.
+
+    Functions of modules travel by name: what a worker finds under it may be another version.
+    """
+    if isinstance(problem, Problem):
+        different = code_differences(problem.fingerprint, problem.fingerprint_here())
+        if different:
+            raise ProblemError(
+                f"the problem's code is not the leading process's here: {'; '.join(different)}; bring "
+                "both to one version of your modules"
+            )
+    return problem
 
 
 def told(part: Any, seen: tuple[int, ...] = ()) -> str:
-    """A part of a problem as text without addresses: equal parts give equal text in all processes."""
+    """A part as text that is equal in all processes; of what is not ours, its name."""
     if part is None or isinstance(part, bool | int | float | complex | str | bytes | np.generic):
         return "none" if part is None and not seen else repr(part)
     if id(part) in seen:
@@ -152,18 +206,16 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
         return f"({inner},)" if len(part) == 1 else f"({inner})"
     if isinstance(part, dict):
         return "{" + ", ".join(f"{key!r}: {told(value, seen)}" for key, value in part.items()) + "}"
-    if isinstance(part, functools.partial):
-        return f"partial({told((part.func, part.args, part.keywords), seen)})"
-    if isinstance(part, np.random.Generator | np.random.RandomState):
-        return type(part).__name__
-    if callable(part) and hasattr(part, "__qualname__"):
-        return str(part.__qualname__)
     if isinstance(part, Prior):
         parts = zip(part.names, part.marginals, strict=True)
         return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts)})"
     if hasattr(getattr(part, "dist", None), "name"):
         return f"{part.dist.name}{told((part.args, part.kwds), seen)}"
-    return f"{type(part).__qualname__}({_attributes(part, seen)})"
+    if callable(part) and hasattr(part, "__qualname__"):
+        return str(part.__qualname__)
+    kind = type(part)
+    is_ours = kind.__module__.split(".")[0] == "mpiabc"
+    return f"{kind.__qualname__}({_attributes(part, seen)})" if is_ours else kind.__qualname__
 
 
 def _attributes(part: Any, seen: tuple[int, ...]) -> str:
@@ -172,6 +224,15 @@ def _attributes(part: Any, seen: tuple[int, ...]) -> str:
     else:
         values = getattr(part, "__dict__", {})
     return ", ".join(f"{name}={told(value, seen)}" for name, value in values.items())
+
+
+def _digest_of_data(data: Any) -> str:
+    """A digest of observed data: of what they are if they are plain, else of their numbers and labels."""
+    parts = data.values() if isinstance(data, dict) else [data]
+    if all(isinstance(part, bool | int | float | np.ndarray | np.generic | list | tuple) for part in parts):
+        return _digest(data)
+    structure = Structure(data)
+    return _digest({"numbers": structure.row(data), "labels": repr(structure.labels())})
 
 
 def _digest(value: Any) -> str:
@@ -196,5 +257,9 @@ def _digest(value: Any) -> str:
 
 
 def differing_parts(mine: dict[str, str], theirs: dict[str, str]) -> list[str]:
-    """The names of the parts in which two problems differ."""
-    return [name for name in mine if mine[name] != theirs.get(name)]
+    """The parts in which two problems differ; older files tell more of foreign parts than names."""
+    return [
+        name
+        for name in mine
+        if mine[name] != theirs.get(name) and not str(theirs.get(name)).startswith(f"{mine[name]}(")
+    ]

@@ -2,22 +2,34 @@
 
 import json
 import struct
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
+_GENERATIONS = 1 << 32
+
+
+def order_number(generation: int, attempt: int = 0) -> int:
+    """What tells orders apart on leases and records: a generation that is taken back is ordered anew."""
+    return generation + attempt * _GENERATIONS
+
+
+def generation_of(number: int) -> int:
+    """The generation that an order is for."""
+    return number % _GENERATIONS
+
 
 class Lease(NamedTuple):
-    """The evaluations [start, stop) of a generation, given to one worker (slots, if static)."""
+    """The evaluations [start, stop) of an order, given to one worker (slots, if static)."""
 
-    generation: int
+    generation: int  # the order's number, which is the generation unless that was taken back
     start: int
     stop: int
 
     def __str__(self) -> str:
-        first = f"{self.generation}:{self.start}"
-        return first if self.stop == self.start + 1 else f"{first} to {self.generation}:{self.stop - 1}"
+        t = generation_of(self.generation)
+        return f"{t}:{self.start}" + ("" if self.stop == self.start + 1 else f" to {t}:{self.stop - 1}")
 
 
 class Status:
@@ -40,20 +52,39 @@ class Failure:
     error: str  # one line
     traceback: str
     where: str = ""  # "rank 3 of 4 on node17"
-    kind: str = "exception"  # or "structure", "nan", "death", "timeout"
+    kind: str = "exception"  # or "structure", "nan", "death", "timeout", "exit", "proposal"
+
+    @property
+    def ends_every_run(self) -> bool:
+        """Whether it is a fault of prior or kernel, which no policy on failing simulations is for."""
+        return self.kind == "proposal"
+
+    @property
+    def address(self) -> str:
+        """Generation and id, as `mpiabc replay` takes them."""
+        return f"{self.generation}:{self.index}"
+
+    @property
+    def values(self) -> str:
+        """theta in words."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.theta.items()) or "none yet"
 
     def __str__(self) -> str:
-        theta = ", ".join(f"{name}={value!r}" for name, value in self.theta.items())
-        told = f"evaluation {self.generation}:{self.index} failed on {self.where}, theta: {theta}"
+        told = f"evaluation {self.address} failed on {self.where}, theta: {self.values}"
         return f"{told}\n{self.traceback.rstrip() or self.error}"
+
+
+#: The columns of the accepted evaluations.
+ROWS = ("ids", "theta", "distances", "log_weights", "summaries")
 
 
 @dataclass(frozen=True)
 class Records:
-    """Outcomes of the ids [start, stop) of one generation; of slots, under static scheduling.
+    """Outcomes of the ids [start, stop) of one order; of slots, under static scheduling.
 
     The accepted evaluations, m of them, are rows of `ids` (m,), `theta` (m, d), `distances` (m,),
-    `log_weights` (m,) and `summaries` (m, k), in the order of their addresses.
+    `log_weights` (m,) and `summaries` (m, k), in the order of their addresses. Where all that came of
+    them is a payload there are no rows.
     """
 
     generation: int
@@ -69,6 +100,8 @@ class Records:
     failures: tuple[Failure, ...] = ()
     seconds: float = field(default=0.0, compare=False)
     payload: bytes = b""  # what else came of them, where they are not evaluations: results of a `Pool`
+    notes: tuple[str, ...] = ()  # what the user should be told, once a run
+    is_exposed: bool = False  # programs had a part in it, which a signal to the job may have ended
 
     @property
     def lease(self) -> Lease:
@@ -78,13 +111,31 @@ class Records:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    @property
+    def addresses(self) -> np.ndarray:
+        """The address of each row, (m,)."""
+        if not len(self.ids):
+            return self.ids
+        return self.start + np.flatnonzero(self.status == Status.ACCEPTED)
+
+    def only(self, kept: np.ndarray) -> "Records":
+        """These records where `kept` (stop - start,) is true; the other addresses become UNKNOWN.
+
+        Failures and payload stay whole: they have addresses of their own.
+        """
+        rows = kept[self.addresses - self.start]
+        tries = None if self.tries is None else np.where(kept[:, None], self.tries, 0)
+        status = np.where(kept, self.status, Status.UNKNOWN).astype(np.uint8)
+        columns = {name: getattr(self, name)[rows] for name in ROWS}
+        return replace(self, status=status, tries=tries, **columns)
+
 
 _HEADER = struct.Struct("<9qd")
 
 
 def pack(records: Records) -> bytes:
-    """`records` as one buffer: a header, then the arrays, then the failures, rarely any, as JSON."""
-    failures = json.dumps([asdict(f) for f in records.failures]).encode() if records.failures else b""
+    """`records` as one buffer: a header, then the arrays, then what is rarely there, as JSON."""
+    more = _more(records)
     accepted, d = records.theta.shape
     k = records.summaries.shape[1]
     tries = b"" if records.tries is None else records.tries.tobytes()
@@ -96,14 +147,12 @@ def pack(records: Records) -> bytes:
         d,
         k,
         len(tries),
-        len(failures),
+        len(more),
         len(records.payload),
         records.seconds,
     )
-    arrays = (records.ids, records.theta, records.distances, records.log_weights, records.summaries)
-    return b"".join(
-        [header, *(a.tobytes() for a in arrays), tries, records.status.tobytes(), failures, records.payload]
-    )
+    arrays = (getattr(records, name).tobytes() for name in ROWS)
+    return b"".join([header, *arrays, tries, records.status.tobytes(), more, records.payload])
 
 
 def unpack(buffer: bytes | bytearray | memoryview) -> Records:
@@ -111,7 +160,7 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
     generation, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
-    tries_size, failures_size, _ = sizes
+    tries_size, more_size, _ = sizes
     at = _HEADER.size
     if len(buffer) != at + 8 * m * (3 + d + k) + (stop - start) + sum(sizes):
         raise ValueError(f"a record buffer of {len(buffer)} bytes does not fit its header")
@@ -129,7 +178,9 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     summaries = take(m * k).reshape(m, k)
     tries = take(tries_size // 8, np.int64).reshape(-1, 2) if tries_size else None
     status = take(stop - start, np.uint8)
-    failures = json.loads(bytes(buffer[at : at + failures_size])) if failures_size else ()
+    more = json.loads(bytes(buffer[at : at + more_size])) if more_size else {}
+    if isinstance(more, list):  # in a journal of format 2
+        more = {"failures": more}
     return Records(
         generation,
         start,
@@ -141,7 +192,17 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
         log_weights,
         summaries,
         tries,
-        tuple(Failure(**f) for f in failures),
+        tuple(Failure(**f) for f in more.get("failures", ())),
         seconds,
-        bytes(buffer[at + failures_size :]),
+        bytes(buffer[at + more_size :]),
+        tuple(more.get("notes", ())),
+        more.get("exposed", False),
     )
+
+
+def _more(records: Records) -> bytes:
+    """Failures, notes and exposure as JSON; nothing where there are none."""
+    if not (records.failures or records.notes or records.is_exposed):
+        return b""
+    told = {"failures": [asdict(failure) for failure in records.failures]}
+    return json.dumps(told | {"notes": records.notes, "exposed": records.is_exposed}).encode()

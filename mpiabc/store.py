@@ -8,16 +8,20 @@ and readers check what they read: every value has a checksum, and the number of 
 """
 
 import errno
+import inspect
 import json
 import logging
+import math
 import os
 import pickle
 import sqlite3
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,13 +29,16 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
 from mpiabc.population import Population
-from mpiabc.records import Failure, Records, pack, unpack
+from mpiabc.records import Failure, Lease, Records, generation_of, pack, unpack
+from mpiabc.signals import DOUBT
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
+_OLDER = (2,)  # formats that are read, and written on in the new one
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
 _MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
 _MOST_PART = 100_000_000  # bytes of a pickled problem that are kept
@@ -51,16 +58,16 @@ CREATE TABLE IF NOT EXISTS failure (
     PRIMARY KEY (generation, id));
 """
 
-_NUMBERS = (
-    "generation",
-    "epsilon",
-    "evaluations",
-    "simulations",
-    "failures",
-    "log_evidence",
-    "dispatched",
-    "seconds",
-)
+_NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever number was written
+    "generation": int,
+    "epsilon": float,
+    "evaluations": int,
+    "simulations": int,
+    "failures": int,
+    "log_evidence": float,
+    "dispatched": int,
+    "seconds": float,
+}
 _ARRAYS = ("ids", "weights", "distances", "theta", "summaries")
 
 
@@ -73,7 +80,9 @@ class Store:
         self._lock: int | None = None
         self._is_new = self._is_discarded = False
         self._inode: tuple[int, int] | None = None
-        self._damage: StoreError | None = None
+        self._damage: _DamagedError | None = None
+        self._history: History | None = None
+        self._unusable: int | None = None  # generations from here on go with the first write
 
     def __enter__(self) -> "Store":
         if not self.path.parent.is_dir():
@@ -87,16 +96,21 @@ class Store:
         except _DamagedError as error:
             self._damage = error
             if not _is_ours(self.path):
-                self.__exit__()
+                self._close()
                 raise
         except BaseException:
-            self.__exit__()
+            self._close()
             raise
         if was_there and self._is_new:
             _log.warning("%s is empty: a new run begins in it", self.path)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: Any = None, error: Any = None, traceback: Any = None) -> None:
+        self._close()
+        if isinstance(error, _DamagedError):
+            raise self._checked(error) from error
+
+    def _close(self) -> None:
         if self._db is not None:
             with suppress(sqlite3.Error):
                 self._db.close()
@@ -121,8 +135,14 @@ class Store:
             assert self._db is not None
             (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
-            raise _damaged(self.path, found.splitlines()[-1])
+            raise _DamagedError(self.path, found.splitlines()[-1])
         return self.history().settings
+
+    def renew(self, settings: dict[str, Any]) -> None:
+        """Keep changed settings of the run that is continued, and write in today's format from now on."""
+        with _errors_told(self.path), self._transaction() as db:
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+            _set(db, "settings", json.dumps(settings))
 
     def start(
         self, settings: dict[str, Any], problem_name: str, parts: Mapping[str, object] | None = None
@@ -141,8 +161,11 @@ class Store:
                 _set(db, key, value)
 
     def commit(self, population: Population, failures: list[Failure], reason: str | None) -> None:
-        """Write a generation, all of it or nothing, and whether it ends the run."""
-        row = {name: getattr(population, name) for name in _NUMBERS}
+        """Write a generation, all of it or nothing, and whether it ends the run.
+
+        Its journal stays until the next one is committed, or the run ends: it may be taken back.
+        """
+        row = {name: kind(getattr(population, name)) for name, kind in _NUMBERS.items()}
         row |= {name: getattr(population, name).tobytes() for name in _ARRAYS}
         row["digest"] = population.digest()
         row["crc"] = _crc_of(row)
@@ -152,13 +175,35 @@ class Store:
             _insert(db, failures[:_MOST_FAILURES])
             _set(db, "generations", population.generation + 1)
             _set(db, "reason", reason)
-            db.execute("DELETE FROM journal")
+            kept = population.generation if reason is None else population.generation + 1
+            db.execute("DELETE FROM journal WHERE generation < ?", (kept,))
+
+    def take_back(self, generation: int) -> None:
+        """Leave the file as it was before this generation was committed; its journal is still there."""
+        with _errors_told(self.path), self._transaction() as db:
+            _drop(db, generation, first_of_journal=generation + 1)
+            _set(db, "reason", None)
+        self._history = None  # which may know what is gone
 
     def note(self, generation: int, records: list[bytes]) -> None:
         """Keep records of a generation that is not complete."""
-        blob = b"".join(len(buffer).to_bytes(8, "little") + buffer for buffer in records)
         with _errors_told(self.path), self._transaction() as db:
-            db.execute("INSERT INTO journal VALUES (?, ?, ?)", (generation, zlib.crc32(blob), blob))
+            _insert_journal(db, generation, records)
+
+    def note_anew(self, generation: int, records: list[bytes]) -> None:
+        """Keep these records of a generation, and none of those kept before."""
+        with _errors_told(self.path), self._transaction() as db:
+            db.execute("DELETE FROM journal WHERE generation = ?", (generation,))
+            _insert_journal(db, generation, records)
+
+    def tell(self, topic: str, text: str) -> bool:
+        """Keep what the user is told once a run; False if the topic was told before."""
+        notes = self.history().notes
+        if topic in notes:
+            return False
+        with _errors_told(self.path), self._transaction() as db:
+            _set(db, "notes", json.dumps(notes | {topic: text}))
+        return True
 
     def noted(self, generation: int) -> Iterator[bytes]:
         """The records kept of an open generation; damaged ones are left out, to be computed again."""
@@ -173,6 +218,7 @@ class Store:
         with _errors_told(self.path), self._transaction() as db:
             _set(db, "reason", reason)
             _insert(db, [failure] if failure else [])
+            db.execute("DELETE FROM journal WHERE generation IN (SELECT generation FROM population)")
 
     def go_on(self) -> None:
         """Forget what ended the run before."""
@@ -186,8 +232,11 @@ class Store:
             self._is_discarded = True
 
     def history(self) -> "History":
-        """The read-only view."""
-        return History(self.path)
+        """The read-only view, one for all that is asked while the file is open."""
+        if self._history is None:
+            self._history = History(self.path)
+            self._unusable = self._history._unusable
+        return self._history
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -195,12 +244,25 @@ class Store:
         self._check_place()
         self._db.execute("BEGIN IMMEDIATE")
         try:
+            if self._unusable is not None:
+                _drop(self._db, self._unusable, self._unusable)
             yield self._db
             self._db.execute("COMMIT")
+            self._unusable = None
         except BaseException:
             if self._db.in_transaction:  # some errors have rolled it back already
                 self._db.execute("ROLLBACK")
             raise
+
+    def _checked(self, error: "_DamagedError") -> StoreError:
+        """Damage that was met, with the way out of it if a check of the whole file finds damage too."""
+        found = _damage(self.path)
+        if found is None:
+            return StoreError(
+                f"{self.path} could not be read ({error.found}), yet a check of it finds no damage: run the "
+                "same command again"
+            )
+        return _DamagedError(self.path, found, "start again from a copy of it, or with overwrite=True")
 
     def _connect(self) -> None:
         self._db = _connect(self.path, "mode=rwc")
@@ -237,7 +299,15 @@ class Store:
             raise StoreError(f"cannot remove what is in {path}: {error.strerror}") from None
         with _errors_told(self.path):
             self._connect()
-        self._is_new = True
+        self._is_new, self._history, self._unusable = True, None, None
+
+
+def _drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> None:
+    """Forget this generation and all after it."""
+    for table in ("population", "failure"):
+        db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
+    db.execute("DELETE FROM journal WHERE generation >= ?", (first_of_journal,))
+    _set(db, "generations", generation)
 
 
 def _set(db: sqlite3.Connection, key: str, value: Any) -> None:
@@ -253,6 +323,11 @@ def _crc_of(row: Mapping[str, Any]) -> int:
     return zlib.crc32(row["summaries"], _crc(tuple(row[name] for name in _NUMBERS)))
 
 
+def _insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]) -> None:
+    blob = b"".join(len(buffer).to_bytes(8, "little") + buffer for buffer in records)
+    db.execute("INSERT INTO journal VALUES (?, ?, ?)", (generation, zlib.crc32(blob), blob))
+
+
 def _insert(db: sqlite3.Connection, failures: list[Failure]) -> None:
     rows = [
         (f.generation, f.index, json.dumps(f.theta), f.error, f.traceback, f.where, f.kind) for f in failures
@@ -261,37 +336,64 @@ def _insert(db: sqlite3.Connection, failures: list[Failure]) -> None:
 
 
 class Journal:
-    """Keeps what is finished of the open generation, in batches: at most so long is lost with the process.
+    """Keeps what is finished of open generations, in batches: at most so long is lost with the process.
 
-    Where writing is slow it is done less often, so that it takes at most a fiftieth of the time.
+    Nothing is written that has been home for less than `DOUBT`: a signal may be behind it. Where writing is
+    slow it is done less often, so that it takes at most a fiftieth of the time.
     """
 
-    def __init__(self, store: Store, generation: int, period: float = 2.0) -> None:
-        self._store, self._generation, self._period = store, generation, period
-        self._records: list[Records] = []
-        self._next = time.monotonic() + period
+    def __init__(
+        self, store: Store, period: float = 2.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._period, self._clock = store, period, clock
+        self._pending: deque[tuple[float, Records]] = deque()  # the oldest first
+        self._next = clock() + period
 
     def add(self, records: Records) -> None:
         """Take records in; they are written when it is time."""
-        self._records.append(records)
+        self._pending.append((self._clock(), records))
+
+    def forget(self, lease: Lease) -> None:
+        """Drop what came of the lease, written or not."""
+        pending = [entry for entry in self._pending if entry[1].lease != lease]
+        is_written = len(pending) == len(self._pending)
+        self._pending = deque(pending)
+        if is_written:
+            t = generation_of(lease.generation)
+            kept = [buffer for buffer in self._store.noted(t) if not _is_within(unpack(buffer), lease)]
+            self._store.note_anew(t, kept)
 
     def tick(self) -> None:
         """Write if it is time: also what came in shortly before a long silence."""
-        if self._records and time.monotonic() >= self._next:
-            self.flush()
+        if self._pending and self._clock() >= self._next:
+            self.flush(self._clock() - DOUBT)
 
-    def flush(self) -> None:
-        """Write now."""
-        began = time.monotonic()
-        if self._records:
-            self._store.note(self._generation, [pack(records) for records in self._records])
-            self._records.clear()
-        now = time.monotonic()
+    def flush(self, before: float = math.inf) -> None:
+        """Write now what came home before that time."""
+        began = self._clock()
+        due: dict[int, list[bytes]] = defaultdict(list)
+        while self._pending and self._pending[0][0] < before:
+            _, records = self._pending.popleft()
+            t = generation_of(records.generation)
+            due[t].append(pack(replace(records, generation=t)))
+        for t, buffers in due.items():
+            self._store.note(t, buffers)
+        now = self._clock()
         self._next = now + max(self._period, 50 * (now - began))
 
-    def recover(self) -> Iterator[Records]:
+    def void(self, generation: int) -> None:
+        """Drop what is not written of this generation and later ones."""
+        self._pending = deque(
+            entry for entry in self._pending if generation_of(entry[1].generation) < generation
+        )
+
+    def recover(self, generation: int) -> Iterator[Records]:
         """What an earlier process has kept of this generation."""
-        return map(unpack, self._store.noted(self._generation))
+        return map(unpack, self._store.noted(generation))
+
+
+def _is_within(records: Records, lease: Lease) -> bool:
+    return lease.start <= records.start and records.stop <= lease.stop
 
 
 class History:
@@ -302,6 +404,7 @@ class History:
         if not self.path.is_file():
             raise StoreError(f"there is no file {self.path}")
         self._populations: dict[int, Population] = {}
+        self._unusable: int | None = None  # the first generation that is left out, with all after it
         len(self)  # it can be read
 
     def __repr__(self) -> str:
@@ -309,17 +412,25 @@ class History:
 
     def __len__(self) -> int:
         noted = "SELECT value FROM run WHERE key = 'generations'"
-        query = f"SELECT count(*), max(generation), ({noted}) FROM population"
+        doubtful = "min(CASE WHEN log_evidence IS NULL THEN generation END)"
+        query = f"SELECT count(*), max(generation), ({noted}), {doubtful} FROM population"
         for _ in _attempts():
-            ((count, last, noted),) = self._read(query)
+            ((count, last, noted, doubtful),) = self._read(query)
             if count == noted == (0 if last is None else last + 1):
-                return count
-        raise _damaged(self.path, f"{count} generations of {noted} are there")
+                if doubtful is None or not self._is_unusable(doubtful):
+                    return count
+                return doubtful
+        raise _DamagedError(self.path, f"{count} generations of {noted} are there")
 
     def __getitem__(self, t: int) -> Population:
-        if not -len(self) <= t < len(self):
-            raise IndexError(f"generation {t} of {len(self)} committed ones")
-        generation = t % len(self)
+        at, n = whole(t), len(self)
+        if at is None:
+            raise TypeError(
+                f"history[{t!r}]: give the whole number of one generation, slices are not supported"
+            )
+        if not -n <= at < n:
+            raise IndexError(f"generation {at} of {n} committed ones")
+        generation = at % n
         if generation not in self._populations:
             self._populations[generation] = self._load(generation)
         return self._populations[generation]
@@ -336,6 +447,16 @@ class History:
         return self._setting("reason")
 
     @property
+    def notes(self) -> dict[str, str]:
+        """What the user was told of the run, by topic."""
+        return json.loads(self._setting("notes", "{}"))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What casts doubt on the run, such as a collapse, each told once."""
+        return list(self.notes.values())
+
+    @property
     def problem_name(self) -> str:
         """The name of the problem."""
         return self._setting("problem_name") or ""
@@ -350,7 +471,7 @@ class History:
 
         Raises StoreError if the file does not hold it, or if it cannot be rebuilt here.
         """
-        blob = self._setting(f"part {name}")
+        blob = self._setting(f"part {name}", None)
         if blob is None:
             raise StoreError(f"{self.path} does not hold its {name}, which could not be pickled")
         path, inner = pickle.loads(blob)
@@ -374,7 +495,7 @@ class History:
             kept = [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
             noted = [failure for buffer in _whole_buffers(journal) for failure in unpack(buffer).failures]
         except (TypeError, ValueError) as error:
-            raise _damaged(self.path, f"its failures: {error}") from None
+            raise _DamagedError(self.path, f"its failures: {error}") from None
         by_address = {(failure.generation, failure.index): failure for failure in noted + kept}
         return [by_address[address] for address in sorted(by_address)]
 
@@ -386,44 +507,89 @@ class History:
         return pandas.concat(frames, ignore_index=True)
 
     def to_arviz(self, draws: int = 1000, seed: int = 0) -> Any:
-        """The last population, resampled to equal weights, as ArviZ inference data."""
+        """The last population, resampled to equal weights, as ArviZ has it: InferenceData, or a DataTree."""
         try:
             import arviz
         except ImportError:
             raise ImportError("to_arviz needs arviz: install `mpiabc[arviz]`") from None
         theta = self[-1].resample(draws, np.random.default_rng(seed))
         posterior = {name: column[None] for name, column in zip(self[-1].names, theta.T, strict=True)}
+        groups = inspect.signature(arviz.from_dict).parameters
+        if "posterior" in groups:  # ArviZ 0.x
+            return arviz.from_dict(posterior=posterior)
         return arviz.from_dict({"posterior": posterior})
+
+    def _is_unusable(self, generation: int) -> bool:
+        """Whether a generation without evidence is as it was written: nan weights were let pass once."""
+        if generation != self._unusable:
+            row = next(self._rows(generation), {})
+            if not row or _content(row | {"log_evidence": math.nan}, self._names()) is None:
+                return False  # it is damaged, which is told when it is read
+            self._unusable = generation
+            _log.warning(
+                "%s: the weights of generation %d are no numbers, as prior or kernel gave nan or infinite "
+                "densities: it is left out, with all after it",
+                self.path,
+                generation,
+            )
+        return True
 
     def _load(self, generation: int) -> Population:
         """A population, checked by its digest: a reader without locks may meet a half-written file."""
-        columns = (*_NUMBERS, *_ARRAYS, "digest", "crc")
-        query = f"SELECT {', '.join(columns)} FROM population WHERE generation = ?"
-        names = tuple(self.settings["names"])
+        names = self._names()
         for _ in _attempts():
-            for values in self._read(query, generation):
-                row = dict(zip(columns, values, strict=True))
-                with suppress(TypeError, ValueError):  # what is damaged may be of any type
-                    population = _population(row, names)
-                    if population.digest() == row["digest"] and _crc_of(row) == row["crc"]:
-                        return population
-        raise _damaged(
+            row: dict[str, Any] = {}
+            for row in self._rows(generation):
+                population = _content(row, names)
+                if population is not None:
+                    return population
+        if not row:
+            raise StoreError(f"{self.path} does not hold generation {generation} any more: open it again")
+        raise _DamagedError(
             self.path, f"the content of generation {generation} does not have the digest stored with it"
         )
 
-    def _setting(self, key: str) -> Any:
+    def _rows(self, generation: int) -> Iterator[dict[str, Any]]:
+        """The row of a generation, if it is there."""
+        columns = (*_NUMBERS, *_ARRAYS, "digest", "crc")
+        query = f"SELECT {', '.join(columns)} FROM population WHERE generation = ?"
+        return (dict(zip(columns, values, strict=True)) for values in self._read(query, generation))
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.settings["names"])
+
+    def _setting(self, key: str, *default: Any) -> Any:
         for _ in _attempts():
             rows = self._read("SELECT value, crc FROM run WHERE key = ?", key)
-            if not rows and key.startswith("part "):
-                return None
+            if not rows and default:
+                return default[0]
             if rows and _crc(rows[0][0]) == rows[0][1]:
                 return rows[0][0]
-        raise _damaged(self.path, f"its {key} {'is not what was written' if rows else 'is missing'}")
+        raise _DamagedError(self.path, f"its {key} {'is not what was written' if rows else 'is missing'}")
 
     def _read(self, query: str, *values: Any) -> list[tuple]:
         with _errors_told(self.path), closing(_connect_to_read(self.path)) as db:
             _check_format(db, self.path)
             return db.execute(query, values).fetchall()
+
+
+def _content(row: Mapping[str, Any], names: tuple[str, ...]) -> Population | None:
+    """The population of a row; None if it is not as it was written."""
+    with suppress(TypeError, ValueError):  # what is damaged may be of any type
+        population = _population(row, names)
+        if population.digest() == row["digest"] and row["crc"] in map(_crc_of, _written(row)):
+            return population
+    return None
+
+
+def _written(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What may have been written: epsilon was once taken as a threshold gave it, and a crc sees its type."""
+    yield row
+    epsilon = row["epsilon"]
+    if isinstance(epsilon, float):
+        yield {**row, "epsilon": np.float64(epsilon)}
+        if epsilon.is_integer():
+            yield {**row, "epsilon": int(epsilon)}
 
 
 def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
@@ -443,19 +609,36 @@ def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
 
 
 class _DamagedError(StoreError):
-    """The file is not as it was written."""
+    """The file is not as it was written: what was `found`.
+
+    Who only reads is not told to write over it, and who writes only when a check has found damage too.
+    """
+
+    def __init__(self, path: Path, found: str, remedy: str = "read a copy of it, if there is one") -> None:
+        super().__init__(f"{path} is damaged ({found}): {remedy}")
+        self.found = found
+
+
+def _damage(path: Path) -> str | None:
+    """What SQLite's check of a whole file, or our own checksums, find damaged; None if nothing."""
+    try:
+        with _errors_told(path), closing(_connect_to_read(path)) as db:
+            (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            return found.splitlines()[-1]
+        history = History(path)
+        _ = history.settings, history.reason, history.problem_name, list(history), history.failures
+    except _DamagedError as error:
+        return error.found
+    except StoreError:  # it cannot be read now, which is no damage
+        pass
+    return None
 
 
 def _is_ours(path: Path) -> bool:
     """Whether a file that SQLite cannot read begins as ours do."""
     with path.open("rb") as file:
         return file.read(72)[68:] == _APPLICATION.to_bytes(4, "big")
-
-
-def _damaged(path: Path, found: str) -> StoreError:
-    return _DamagedError(
-        f"{path} is damaged ({found}): start again from a copy of it, or with overwrite=True"
-    )
 
 
 def _portable(part: object) -> bytes | None:
@@ -484,7 +667,7 @@ def _check_format(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
         raise StoreError(f"{path} is a database of another program: give another file name")
-    if version != FORMAT:
+    if version not in (FORMAT, *_OLDER):
         raise StoreError(
             f"{path} has format {version}, this mpiabc reads {FORMAT}: use the one that wrote it"
         )
@@ -595,7 +778,7 @@ def _errors_told(path: Path) -> Iterator[None]:
     except (sqlite3.Error, UnicodeDecodeError) as error:
         name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")  # without: text that cannot be decoded
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_ERROR")):
-            raise _damaged(path, str(error)) from error
+            raise _DamagedError(path, str(error)) from error
         advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), "{error}")
         raise StoreError(f"{path}: {advice.format(error=error)}") from error
 

@@ -118,9 +118,9 @@ def _read(path: Path) -> bytes:
 
 
 def users_part(error: BaseException) -> TracebackType | None:
-    """The error's traceback below the command line."""
-    inner = error.__traceback__
-    while inner and Path(inner.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
+    """The error's traceback in the user's code."""
+    inner, ours = error.__traceback__, Path(__file__).parent.parent
+    while inner and ours in Path(inner.tb_frame.f_code.co_filename).parents:
         inner = inner.tb_next
     return inner
 

@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc import guard
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError
-from mpiabc.generation import Evaluator, Generation, exits_caught
+from mpiabc.generation import Evaluator, Generation
 from mpiabc.population import Population
-from mpiabc.problem import EvaluationId, Problem, accepted_extras, differing_parts
+from mpiabc.problem import Problem, differing_parts
+from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
+from mpiabc.smc import epsilon_of
 from mpiabc.store import History
-from mpiabc.streams import BLOCK, Purpose, Stream, stream_key
+from mpiabc.streams import BLOCK, stream_key
 from mpiabc.structure import Structure
 
 
@@ -94,7 +97,7 @@ def _generation(history: History, problem: Problem, t: int) -> Generation:
 
 
 def _open_epsilon(history: History, t: int, before: Population | None) -> float:
-    epsilon = history.part("threshold").epsilon(t, before)
+    epsilon = epsilon_of(history.part("threshold"), t, before)
     if epsilon is None:
         told = history.settings["threshold"]
         raise ProblemError(f"there is no generation {t}: {told} has no threshold for it")
@@ -177,7 +180,7 @@ class _Evaluation:
     def debug(self) -> None:
         """Simulate and measure once more, with the debugger where that raises."""
         try:
-            with exits_caught():
+            with guard.at_work(self._evaluator):
                 self._simulate()
         except (Exception, SystemExit) as error:
             pdb.post_mortem(users_part(error) or error.__traceback__)
@@ -185,20 +188,11 @@ class _Evaluation:
             say("nothing is raised: write breakpoint() into the simulator, and replay it again")
 
     def _simulate(self) -> None:
-        """The user's functions as the evaluator calls them, without it."""
-        problem, generation, block = self.problem, self.generation, self._block
-        values: Any = self.theta.tolist()
-        ids: Any = self.index
-        at = self.index
+        """The user's functions as the evaluator calls them."""
+        problem = self.problem
+        rows: Any = self.index % BLOCK
         if problem.vectorized:  # the whole block inside the support, from the stream of the block
-            rows = np.flatnonzero(block.log_prior > -np.inf)
-            values, ids, at = block.theta[rows].T.copy(), block.number * BLOCK + rows, block.number
-        known = {"epsilon": generation.epsilon, "id": EvaluationId(generation.index, ids)}
-        extras = {name: known[name] for name in accepted_extras(problem.simulate)}
-        theta = dict(zip(problem.prior.names, values, strict=True))
-        rng = Stream(generation.key, Purpose.SIMULATION).at(generation.index, at)
-        data = problem.simulate(theta, rng, **extras)
-        if data is not None and problem.summarize is not None:
-            data = problem.summarize(data)
+            rows = np.flatnonzero(self._block.log_prior > -np.inf)
+        data = self._evaluator.data_of(self._block, rows)
         if data is not None and not problem.vectorized and problem.distance is not None:
-            problem.distance(data, problem.observed)
+            problem.distance(data, protected(problem.observed)())

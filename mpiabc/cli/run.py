@@ -5,9 +5,9 @@ from typing import Any
 
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, split, texts_of
-from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, read_settings
+from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, as_options, read_settings
 from mpiabc.cli.words import pairs, say, table
-from mpiabc.errors import ProblemError
+from mpiabc.errors import ProblemError, StoreError
 from mpiabc.population import Population
 from mpiabc.smc import ABCSMC
 from mpiabc.store import History
@@ -53,7 +53,11 @@ def _run(options: argparse.Namespace) -> int:
         raise ProblemError("the population size is missing: give --population-size N")
     sampler = {name: settings.pop(name) for name in OF_SAMPLER if name in settings}
     store = settings.pop("store", f"{split(options.file)[0].stem}.db")
-    history = ABCSMC(problem, **sampler).run(store, **settings)
+    try:
+        history = ABCSMC(problem, **sampler).run(store, **settings)
+    except (ProblemError, StoreError) as error:
+        error.args = (as_options(str(error)),)
+        raise
     if history is not None:
         say(_outcome(history))
     return 0

@@ -1,5 +1,6 @@
 """Settings of a run: text from the command line or from a YAML file."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -86,6 +87,7 @@ SETTINGS = {
     ),
     "store": _Setting(_text, "RUN.db", "the run's file, by default FILE with the ending .db, in this folder"),
     "overwrite": _Setting(_switch, "", "begin anew if the store holds a run"),
+    "accept_changes": _Setting(_switch, "", "go on although code or values of the problem have changed"),
     "progress": _Setting(_switch, "", "a live line; by default on a terminal"),
 }
 OF_SAMPLER = ("population_size", "kernel", "threshold", "seed")
@@ -96,6 +98,20 @@ def read_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: SETTINGS[name].read(name, _as_text(value)) for name, value in texts.items() if value is not None
     }
+
+
+def as_options(sentence: str) -> str:
+    """A sentence of the library that names settings as Python does, with the command line's options."""
+    if "\n" in sentence:  # with a traceback, whose code is no sentence of ours
+        return sentence
+    names = "|".join(SETTINGS)  # but not those of other things' parts: Mine(seed=1, epsilon=2)
+    return re.sub(rf"(?<!\()(?<!, )\b({names})=('[^']*'|[^\s,:;)]+)", _as_option, sentence)
+
+
+def _as_option(match: re.Match[str]) -> str:
+    name, value = match.groups()
+    option = f"--{name.replace('_', '-')}"
+    return f"{option} {value}" if SETTINGS[name].metavar else option
 
 
 def _as_text(value: Any) -> str:

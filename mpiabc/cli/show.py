@@ -8,6 +8,7 @@ from mpiabc.cli.words import pairs, say, table
 from mpiabc.records import Failure
 from mpiabc.store import History
 
+_NOT_SHOWN = ("names", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
 
 
@@ -22,14 +23,21 @@ def add(commands: Any) -> None:
 def _show(options: argparse.Namespace) -> int:
     """Print what a run's file holds."""
     history = History(options.store)
-    settings = {name: str(value) for name, value in history.settings.items() if name != "names"}
+    settings = {name: _as_text(value) for name, value in history.settings.items() if name not in _NOT_SHOWN}
     say(pairs({"problem": history.problem_name, **settings}))
     say(f"\n{table(_generations(history))}\n")
     say(f"reason: {history.reason}" if history.reason else "not finished")
+    for warning in history.warnings:
+        say(f"warning: {warning}")
     failures = history.failures
     if failures:
         say(f"\n{_failures(failures, options.failures)}")
     return 0
+
+
+def _as_text(value: Any) -> str:
+    """A setting, on one line."""
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _generations(history: History) -> list[list[str]]:

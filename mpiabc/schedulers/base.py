@@ -3,19 +3,24 @@
 A scheduler decides *where* evaluations run, never which, and never whether one counts.
 """
 
+import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mpiabc.arguments import whole
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease, Records
+from mpiabc.signals import DOUBT
 
 
 @dataclass(frozen=True)
 class Lost:
     """A lease that will bring no records: its worker died, with the evaluations unfinished.
 
-    `culprit` is the id of the evaluation that is sure to be the cause, as it took too long.
-    `is_returned`: nothing died; the worker left, or never got the lease.
+    `culprit` is the id of the evaluation that is sure to be the cause, `kind` what it did: "timeout" or
+    "exit". `suspect` is the id that was in work when the worker died. `is_returned`: nothing died; the worker
+    left, never got or never began the lease, or brings it back.
     """
 
     lease: Lease
@@ -23,6 +28,40 @@ class Lost:
     why: str
     culprit: int | None = None
     is_returned: bool = False
+    kind: str = "death"
+    suspect: int | None = None
+
+
+@dataclass(frozen=True)
+class Doubted:
+    """Leases that came home shortly before their worker was asked to stop: they count for nothing."""
+
+    leases: tuple[Lease, ...]
+
+
+Report = Records | Lost | Doubted
+
+
+class Recent:
+    """The leases that a worker has brought home within the last seconds."""
+
+    def __init__(self, seconds: float = DOUBT) -> None:
+        self._seconds = seconds
+        self._leases: deque[tuple[float, Lease]] = deque()
+
+    def add(self, lease: Lease) -> None:
+        """It has come home now."""
+        self._leases.append((time.monotonic(), lease))
+        self._forget_old()
+
+    def doubted(self) -> Doubted:
+        """All of them."""
+        self._forget_old()
+        return Doubted(tuple(lease for _, lease in self._leases))
+
+    def _forget_old(self) -> None:
+        while self._leases and self._leases[0][0] < time.monotonic() - self._seconds:
+            self._leases.popleft()
 
 
 class Away(SchedulerError):  # noqa: N818 (a state, as Interrupted is)
@@ -30,6 +69,19 @@ class Away(SchedulerError):  # noqa: N818 (a state, as Interrupted is)
 
     It tries on whenever it is polled: where others work too, they can go on without it.
     """
+
+
+def notices_within(engine: "Engine") -> float:
+    """Seconds after which it is known whether a worker was asked to stop."""
+    return getattr(engine, "notices_within", DOUBT)
+
+
+def count(workers: Any, told: str) -> int:
+    """How many workers a user asks for. Raises SchedulerError, which begins with what is `told`."""
+    n = whole(workers)
+    if n is None or n < 1:
+        raise SchedulerError(f"{told}: give a whole number of at least 1")
+    return n
 
 
 def target(engine: "Engine") -> float:
@@ -40,7 +92,8 @@ def target(engine: "Engine") -> float:
 class Engine(Protocol):
     """Workers that are up: they take leases of one generation after another.
 
-    One whose messages are dear may name, as its `target`, the seconds of work that a lease should have.
+    One whose messages are dear may name, as its `target`, the seconds of work that a lease should have;
+    one that notices late that a worker was asked to stop names, as `notices_within`, how late.
 
     All methods return at once but `poll`, which waits for a report at most `timeout` seconds.
     """
@@ -62,8 +115,8 @@ class Engine(Protocol):
         """Give a lease to the worker that will be free first."""
         ...
 
-    def poll(self, timeout: float) -> list[Records | Lost]:
-        """What has come in: records, of any generation, and lost leases."""
+    def poll(self, timeout: float) -> list[Report]:
+        """What has come in: records, of any generation, lost leases, and those that are in doubt now."""
         ...
 
     def waiting(self) -> list[Lease]:
@@ -71,7 +124,10 @@ class Engine(Protocol):
         ...
 
     def cancel(self, cut: float) -> None:
-        """Addresses from `cut` on are not wanted any more; what has not begun need not begin."""
+        """Addresses from `cut` on are not wanted any more; what has not begun need not begin.
+
+        A later `cut` may be larger: then all workers are told.
+        """
         ...
 
     def busy(self) -> int:

@@ -10,10 +10,14 @@ import json
 import logging
 import os
 import pickle
+import queue
+import sys
 import time
 import uuid
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ _GLANCE = 1.0  # seconds between two questions how many workers there are
 _CONNECT = 5.0  # seconds for one attempt to connect, so that a scheduler file is read again meanwhile
 _MOST_AHEAD = 20  # tasks for each worker that a cluster which could grow gets to hold ready
 _PAUSE = 0.1  # seconds between two looks at a file, or at the signals
+_LAST_WORDS = 1.0  # seconds for a worker that ends to say so
 _CLOSE = 2.0  # seconds to take leave of a scheduler, which may not answer
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
@@ -200,6 +205,7 @@ class _Cluster:
     """A Dask cluster as a place for tasks."""
 
     target = 1.0
+    notices_within = 3.0  # a worker that was asked to stop is missed at the next glance but one
 
     def __init__(self, client: Any, is_ours: bool, wait: float) -> None:
         self._library = _distributed()
@@ -210,10 +216,18 @@ class _Cluster:
         self._sent = 0
         self._asked = -_GLANCE
         self._n = 0
+        self._workers: set[str] = set()
+        self._vanished: set[str] = set()
+        self._words: queue.SimpleQueue[Lost] = queue.SimpleQueue()  # of workers that end
         self._seen = time.monotonic()  # when there was a worker, or no need of one
         self._is_told = False
         self._dead: set[str] = set()  # workers whose death counts already
+        self._topic = f"mpiabc-{self._run}"
+        client.subscribe_topic(self._topic, self._hear)
         self._glance()
+
+    def _hear(self, event: tuple[float, Any]) -> None:
+        self._words.put(pickle.loads(event[1]))
 
     def workers(self) -> int:
         """Threads of all workers, as of a second ago."""
@@ -235,7 +249,7 @@ class _Cluster:
         mpiabc would break down on a message that has to be understood before it is a task.
         """
         self._sent += 1
-        order = pickle.dumps(_Call(task))
+        order = pickle.dumps(_Call(task, self._topic))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")
             future = self._client.submit(
@@ -279,9 +293,21 @@ class _Cluster:
     def _glance(self) -> None:
         self._asked = time.monotonic()
         try:
-            self._n = sum(self._client.nthreads().values())
+            threads_of = self._client.nthreads()
         except (OSError, *_CANCELLED) as error:
             raise self._gone() from error
+        self._n = sum(threads_of.values())
+        self._vanished |= self._workers - set(threads_of)
+        self._workers = set(threads_of)
+
+    def last_words(self) -> list[Lost]:
+        """What workers have sent that a simulator ended."""
+        return [self._words.get_nowait() for _ in range(self._words.qsize())]
+
+    def vanished(self) -> set[str]:
+        """Workers that have gone since the last question: they may have been asked to stop."""
+        vanished, self._vanished = self._vanished, set()
+        return vanished
 
     @property
     def _address(self) -> str:
@@ -317,6 +343,8 @@ class _Cluster:
 
     def close(self) -> None:
         """Leave the scheduler without a trace of us, and close what we have opened."""
+        with suppress(*_CANCELLED, OSError, ValueError):
+            self._client.unsubscribe_topic(self._topic)
         if not self._is_ours:
             return
         cluster = self._client.cluster
@@ -328,11 +356,18 @@ class _Cluster:
 class _Call:
     """Unpickled, it is what `work` returns."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, topic: str) -> None:
+        self._task, self._topic = task, topic
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return work, (self._task,)
+        return work, (self._task, partial(_say, self._topic))
+
+
+def _say(topic: str, lost: Lost) -> None:
+    """Send what is lost to the run of the topic, from a worker that ends with this."""
+    library = sys.modules["distributed.worker"]
+    library.get_worker().log_event(topic, pickle.dumps(lost))
+    time.sleep(_LAST_WORDS)  # the worker's loop, in another thread, sends it
 
 
 async def _fetch(future: Any, done: Done) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers import threads
-from mpiabc.schedulers.base import Lost, OneLeads
+from mpiabc.schedulers.base import Lost, OneLeads, count
 from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 
@@ -33,7 +33,12 @@ class Futures(OneLeads):
         """Take the executor into service. Raises SchedulerError if it is none."""
         if not callable(getattr(self.executor, "submit", None)):
             raise SchedulerError(f"Futures({self.executor!r}): give an executor, which has submit(f, ...)")
-        return TasksEngine(problem, _Executor(self.executor, self.workers or size(self.executor)))
+        n = (
+            size(self.executor)
+            if self.workers is None
+            else count(self.workers, f"Futures(workers={self.workers!r})")
+        )
+        return TasksEngine(problem, _Executor(self.executor, n))
 
 
 def size(executor: Any) -> int:
@@ -71,6 +76,14 @@ class _Executor:
 
     def attend(self, waiting: int) -> None:
         """Executors tell by their futures that they are gone."""
+
+    def vanished(self) -> set[str]:
+        """Nobody that could be missed alone."""
+        return set()
+
+    def last_words(self) -> list[Lost]:
+        """Nothing is heard of them."""
+        return []
 
     def loss(self, lease: Lease, error: BaseException) -> Lost:
         """A task raises nothing, so an error is the executor's.

@@ -6,7 +6,7 @@ from typing import Any
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers import threads
-from mpiabc.schedulers.base import Lost, OneLeads
+from mpiabc.schedulers.base import Lost, OneLeads, count
 from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
 
 _TASKS = 4  # for each worker in a round, so that quick ones can take more of them
@@ -35,7 +35,8 @@ class Map(OneLeads):
         """Take the map into service. Raises SchedulerError if it cannot be called."""
         if not callable(self.map):
             raise SchedulerError(f"Map({self.map!r}): give a function like the builtin map")
-        return TasksEngine(problem, _Rounds(self.map, self.workers or _size(self.map)))
+        n = _size(self.map) if self.workers is None else count(self.workers, f"Map(workers={self.workers!r})")
+        return TasksEngine(problem, _Rounds(self.map, n))
 
 
 def _size(function: Any) -> int:
@@ -83,6 +84,14 @@ class _Rounds:
             raise SchedulerError(f"the map gave {len(answers)} results for {len(tasks)} items")
         for (_, done), answer in zip(tasks, answers, strict=True):
             done(answer)
+
+    def vanished(self) -> set[str]:
+        """Nobody that could be missed alone."""
+        return set()
+
+    def last_words(self) -> list[Lost]:
+        """Nothing is heard of them."""
+        return []
 
     def loss(self, lease: Lease, error: BaseException) -> Lost:
         """Never asked: a round that fails ends the run."""

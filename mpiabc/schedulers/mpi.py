@@ -7,6 +7,7 @@ while it waits, signals are seen, and no rank is ever stuck in a collective call
 
 import atexit
 import contextlib
+import json
 import logging
 import math
 import os
@@ -23,27 +24,30 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
+from mpiabc import guard
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
+from mpiabc.fingerprint import Fingerprint, differences
 from mpiabc.generation import Evaluator, Generation, evaluator
 from mpiabc.problem import differing_parts
-from mpiabc.records import Lease, Records, pack, unpack
+from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
-from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.base import Doubted, Lost, Report
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.together import Backoff, Together
 from mpiabc.signals import Signals, relay
-from mpiabc.version import __version__
+from mpiabc.version import digit_difference, version_difference, versions
 
 _log = logging.getLogger(__name__)
 
 # Tags. Orders go from rank 0 to the others, answers come back.
 HELLO, GENERATION, LEASE, CANCEL, STOP = range(1, 6)
-READY, RECORDS, SKIPPED, LOST, BROKEN, SIGNALLED, BYE = range(11, 18)
+READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE = range(11, 19)
 
 _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
+_SECONDS = struct.Struct("<d")
 _FRAME = struct.Struct("<QQ")  # the run and a checksum, before each message: jobs of one node share memory
 _SLOW = 0.005  # seconds a simulation: from here on rank 0 simulates in a child process,
 _TOO_SLOW = 0.1  # and from here on not even until the child is up
@@ -345,7 +349,7 @@ class Home:
         else:
             self._inline.submit(lease)
 
-    def poll(self, timeout: float) -> list[Records | Lost]:
+    def poll(self, timeout: float) -> list[Report]:
         """Evaluate here, or hear from the child."""
         reports = self._inline.poll(0)
         if self._child is None and self._may_have_child and (self._cost or 0.0) > _SLOW:
@@ -406,7 +410,7 @@ class Ranks:
     def __init__(self, comm: Any, problem: Any) -> None:
         self._wire = _Wire(comm)
         self._wire.run = secrets.randbits(64)
-        self._parts = problem.parts()
+        self._parts, self._fingerprint = problem.parts(), problem.fingerprint
         self._living = set(range(1, comm.size))
         self._crew: Crew[int] = Crew()  # those that have answered
         self._ended: set[int] = set()
@@ -415,9 +419,10 @@ class Ranks:
         self._orders = parcels.Sender()  # all ranks get the same messages
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
-        hello = pickle.dumps((__version__, self._parts))
+        self._cut = math.inf
+        self._broken = ""  # what a rank said that cannot go on
         for rank in self._living:
-            self._wire.send(rank, HELLO, hello)
+            self._wire.send(rank, HELLO)
 
     @property
     def cost(self) -> float | None:
@@ -431,8 +436,8 @@ class Ranks:
 
     def begin(self, generation: Generation) -> None:
         """Send the generation to all: one that is busy reads it when it is free."""
-        self._generation = generation.index
-        self._crew.begin(generation.index)
+        self._generation, self._cut = generation.number, math.inf
+        self._crew.begin(generation.number)
         order = self._orders.message(parcels.parts(generation))
         for rank in self._living:
             self._wire.send(rank, GENERATION, order)
@@ -445,9 +450,11 @@ class Ranks:
         """Give the lease to the rank with the fewest."""
         self._wire.send(self._crew.give(lease), LEASE, _LEASE.pack(*lease))
 
-    def poll(self, timeout: float) -> list[Records | Lost]:
+    def poll(self, timeout: float) -> list[Report]:
         """All that has arrived."""
-        reports: list[Records | Lost] = []
+        if self._broken:
+            raise SchedulerError(self._broken)
+        reports: list[Report] = []
         while message := self._wire.receive():
             rank, tag, content = message
             if rank not in self._living or (rank not in self._crew and tag not in (READY, SIGNALLED, BYE)):
@@ -460,18 +467,22 @@ class Ranks:
                 if records.failures:
                     self._unanswered.add(rank)
             elif tag == SKIPPED:
-                self._crew.answered(rank)
+                lease = self._crew.answered(rank)
+                reports.append(Lost(lease, self._where[rank], "it was not wanted", is_returned=True))
             elif tag == LOST:
                 self._crew.answered(rank)
                 reports.append(pickle.loads(content))
+            elif tag == DOUBTED:
+                reports.append(pickle.loads(content))
             elif tag == READY:
-                self._welcome(rank, pickle.loads(content))
+                self._welcome(rank, _greeting(bytes(content)))
             elif tag == BYE:
                 self._ended.add(rank)
             elif tag == BROKEN:
-                raise SchedulerError(bytes(content).decode())
+                self._broken = bytes(content).decode()
+                break  # what came before it counts
             elif tag == SIGNALLED:
-                relay(f"a signal to rank {rank}")
+                relay(f"a signal to rank {rank}", *_SECONDS.unpack(content))
         return reports + self._bury()
 
     def _bury(self) -> list[Lost]:
@@ -493,9 +504,10 @@ class Ranks:
         """Ranks skip leases above the cut that they have not begun."""
         order = _CUT.pack(self._generation, cut)
         for rank in self._crew:
-            if self._crew.ahead(rank) or rank in self._unanswered:
+            if self._crew.ahead(rank) or rank in self._unanswered or cut > self._cut:
                 self._wire.send(rank, CANCEL, order)
         self._unanswered.clear()
+        self._cut = cut
 
     def busy(self) -> int:
         """Ranks that hold a lease."""
@@ -520,21 +532,44 @@ class Ranks:
             is_told = error is None or isinstance(error, Interrupted)
             _abort(self._wire.comm, status, "" if is_told else f"{type(error).__name__}: {error}")
 
-    def _welcome(self, rank: int, answer: tuple[str, str, dict[str, str]]) -> None:
+    def _welcome(self, rank: int, answer: dict[str, Any]) -> None:
         """A rank is up; refuse one that would evaluate something else."""
-        where, version, parts = answer
-        if version != __version__:
-            raise SchedulerError(
-                f"{where} runs mpiabc {version}, rank 0 runs {__version__}: use one environment"
-            )
-        different = differing_parts(self._parts, parts)
-        if different:
+        where = answer.get("where", f"rank {rank}")
+        if difference := version_difference(answer.get("versions")):
+            raise SchedulerError(f"{where} differs from rank 0: {difference}; use one environment")
+        if difference := digit_difference(answer["versions"]):
+            _log.warning("%s: %s; digests may differ in the last bit", where, difference)
+        if different := differing_parts(self._parts, answer["parts"]):
             raise ProblemError(
                 f"{where} built another problem than rank 0: its {' and '.join(different)} differ; "
                 "all ranks run the same script, so give random numbers in it a seed"
             )
+        theirs = _as_rank_0(Fingerprint.from_json(answer["fingerprint"]), self._fingerprint, rank)
+        if different := differences(theirs, self._fingerprint):
+            raise ProblemError(
+                f"{where} has other code or values in its problem than rank 0: {'; '.join(different[:5])} "
+                "(there is that rank); all ranks run the same script with the same modules"
+            )
         self._where[rank] = where
         self._crew.join(rank, 1)
+
+
+def _as_rank_0(theirs: Fingerprint, mine: Fingerprint, rank: int) -> Fingerprint:
+    """What a rank has, where its own number is no difference: scripts keep it for names of files."""
+
+    def named(there: dict[str, str], here: dict[str, str]) -> dict[str, str]:
+        own = {name for name, text in there.items() if text == str(rank) and here.get(name) == "0"}
+        return there | dict.fromkeys(own, "0")
+
+    return Fingerprint(named(theirs.code, mine.code), named(theirs.values, mine.values))
+
+
+def _greeting(content: bytes) -> dict[str, Any]:
+    """What a rank says of itself; nothing if another mpiabc says it in another way."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return {}
 
 
 def _abort(comm: Any, status: int, message: str) -> None:
@@ -574,7 +609,7 @@ class _Rank:
 
     def run(self) -> int:
         """Work until rank 0 says that the run is over; returns its status."""
-        with Signals() as signals:
+        with Signals() as self._signals, guard.last_words_to(self._last_words):
             backoff = Backoff()
             while self._status is None:
                 if self._take_orders():
@@ -587,14 +622,32 @@ class _Rank:
                     _abort(self._wire.comm, 1, self._failure)
                 if 0 in self._wire.failed:
                     _abort(self._wire.comm, 1, f"{self._where}: rank 0 died; run the same command again")
-                if signals.seen and self._wire.run and not self._is_signalled:
-                    self._is_signalled = True
-                    self._wire.send(0, SIGNALLED)
+                self._pass_signal_on()
             if self._child:
                 self._child.close(self._status)
             self._wire.send(0, BYE)
             self._wire.flush(_GRACE)
         return self._status
+
+    def _pass_signal_on(self) -> None:
+        """Tell rank 0, once, of a signal, and how long ago it came: what was sent since then is doubtful."""
+        if self._signals.seen and self._wire.run and not self._is_signalled:
+            self._is_signalled = True
+            self._wire.send(0, SIGNALLED, _SECONDS.pack(time.monotonic() - self._signals.at))
+
+    def _last_words(self, failure: Failure) -> None:
+        """The evaluation in work has called C's exit: tell rank 0, and wait for what it says."""
+        lease = self._lease
+        lost = Lost(lease, self._where, failure.error, culprit=failure.index, kind="exit")
+        self._wire.send(0, LOST, pickle.dumps(lost))
+        end, backoff = time.monotonic() + _SILENCE, Backoff()
+        if self._problem.on_error != "raise":
+            self._wire.send(0, BROKEN, f"{failure}\nrun the same command again to go on without it".encode())
+        while self._status is None and time.monotonic() < end:
+            self._take_orders()
+            backoff.wait()
+        self._wire.send(0, BYE)
+        self._wire.flush(_GRACE)
 
     def _take_orders(self) -> bool:
         """Read all that has arrived; whether there was anything.
@@ -618,15 +671,17 @@ class _Rank:
             elif tag == CANCEL:
                 self._cut = _CUT.unpack(content)[1]
             elif tag == HELLO:
-                answer = (self._where, __version__, self._problem.parts())
-                self._wire.send(0, READY, pickle.dumps(answer))
+                parts = {name: str(part) for name, part in self._problem.parts().items()}
+                answer = {"where": self._where, "versions": versions(), "parts": parts}
+                answer["fingerprint"] = self._problem.fingerprint.to_json()
+                self._wire.send(0, READY, json.dumps(answer).encode())
             elif tag == STOP:
                 self._status = content[0]
         return is_any
 
     def _is_wanted(self, lease: Lease) -> bool:
         assert self._evaluator is not None  # its generation comes before a lease
-        is_current = lease.generation == self._evaluator.generation.index
+        is_current = lease.generation == self._evaluator.generation.number
         return is_current and lease.start < self._cut and not self._is_leaving
 
     def _pass_on(self) -> bool:
@@ -643,8 +698,10 @@ class _Rank:
             is_any = True
             if isinstance(report, Lost):
                 self._wire.send(0, LOST, pickle.dumps(report))
+            elif isinstance(report, Doubted):
+                self._wire.send(0, DOUBTED, pickle.dumps(report))
             else:
-                self._wire.send(0, RECORDS, pack(report))
+                self._send(report)
         return is_any
 
     def _work(self) -> bool:
@@ -654,25 +711,36 @@ class _Rank:
         """
         if self._failure or not self._leases:
             return False
-        lease = self._leases.popleft()
+        self._lease = lease = self._leases.popleft()
         if not self._is_wanted(lease):
             self._wire.send(0, SKIPPED)
+            return True
+        assert self._evaluator is not None
+        try:
+            records = self._evaluator(lease.start, lease.stop)
+        except KeyboardInterrupt:  # a signal, and the grace is over: for the leases behind this one too
+            self._is_leaving = True
+            self._wire.send(0, SKIPPED)
+        except Exception:
+            told = f"{self._where} failed in evaluation {lease}:\n{traceback.format_exc()}"
+            self._wire.send(0, BROKEN, told.encode())
         else:
-            assert self._evaluator is not None
-            try:
-                records = self._evaluator(lease.start, lease.stop)
-            except KeyboardInterrupt:  # a signal, and the grace is over: for the leases behind this one too
-                self._is_leaving = True
-                self._wire.send(0, SKIPPED)
-            except Exception:
-                told = f"{self._where} failed in evaluation {lease}:\n{traceback.format_exc()}"
-                self._wire.send(0, BROKEN, told.encode())
-            else:
-                self._wire.send(0, RECORDS, pack(records))
-                if records.failures and self._problem.on_error == "raise":
-                    self._failure = str(records.failures[0])
-                    self._give_up_at = time.monotonic() + _SILENCE
+            self._send(records)
         return True
+
+    def _send(self, records: Records) -> None:
+        """Bring the records home, unless a signal came meanwhile, which is told first."""
+        self._pass_signal_on()
+        if self._signals.seen:
+            self._wire.send(0, SKIPPED)
+            return
+        self._wire.send(0, RECORDS, pack(records))
+        if records.failures and self._ends_run(records.failures[0]):
+            self._failure = str(records.failures[0])
+            self._give_up_at = time.monotonic() + _SILENCE
+
+    def _ends_run(self, failure: Failure) -> bool:
+        return self._problem.on_error == "raise" or failure.ends_every_run
 
 
 def _finish(status: int) -> None:

@@ -7,6 +7,7 @@ script or notebook by value; it never imports the script again.
 
 import contextlib
 import ctypes
+import math
 import mmap
 import os
 import platform
@@ -21,7 +22,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from socket import socketpair
@@ -29,15 +29,18 @@ from typing import Any
 
 import cloudpickle
 
-from mpiabc.errors import SchedulerError
+from mpiabc import guard
+from mpiabc.errors import Error, SchedulerError
 from mpiabc.generation import Evaluator, Generation, evaluator
-from mpiabc.records import Lease, Records, pack, unpack
+from mpiabc.problem import arrived
+from mpiabc.records import Lease, pack, unpack
 from mpiabc.schedulers import parcels, threads
-from mpiabc.schedulers.base import Lost, OneLeads
+from mpiabc.schedulers.base import Lost, OneLeads, Recent, Report, count
+from mpiabc.signals import TO_LEADER, leave_to_leader, were_left_since
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
 _RANK_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
-_LEFT_TO_LEADER = tuple(int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGUSR1"))
+_SEEN = 0.5  # seconds between two polls that count as a simulation's time: in longer gaps we were suspended
 _UNSAFE_TO_FORK = ("jax", "torch", "tensorflow")
 
 
@@ -54,9 +57,7 @@ class Processes(OneLeads):
 
     def open(self, problem: Any) -> "ProcessesEngine":
         """Start the processes. Raises SchedulerError if that cannot be."""
-        n = threads.cores() if self.n is None else self.n
-        if not (isinstance(n, int) and n >= 1):
-            raise SchedulerError(f"Processes({self.n!r}): give a whole number of at least 1")
+        n = threads.cores() if self.n is None else count(self.n, f"Processes({self.n!r})")
         if self.start not in (None, "fork", "spawn"):
             raise SchedulerError(f'Processes(start={self.start!r}): give "fork", "spawn", or None')
         return ProcessesEngine(problem, n, start=self.start)
@@ -98,13 +99,15 @@ class ProcessesEngine:
         self._start = (_Forked if is_forked else _Spawned)(problem, where, share)
         self._selector = selectors.DefaultSelector()
         self._generation = -1
+        self._cut = math.inf
+        self._polled = time.monotonic()
         self._parts: parcels.Parts = []
         self._births = 0
         self._children = [self._new_child() for _ in range(n)]
 
     def begin(self, generation: Generation) -> None:
         """Start on a generation; each child hears of it with its first lease."""
-        self._generation = generation.index
+        self._generation, self._cut = generation.number, math.inf
         self._parts = parcels.parts(generation)
 
     def is_ready(self) -> bool:
@@ -124,9 +127,9 @@ class ProcessesEngine:
         child.leases.append(lease)
         child.send(cloudpickle.dumps(("lease", lease)))
 
-    def poll(self, timeout: float) -> list[Records | Lost]:
+    def poll(self, timeout: float) -> list[Report]:
         """Records and lost leases; returns early when there are any."""
-        reports: list[Records | Lost] = []
+        reports: list[Report] = []
         for key, _ in self._selector.select(timeout):
             child: _Child | None = key.data
             if child is None:
@@ -138,25 +141,32 @@ class ProcessesEngine:
                 continue
             child.is_ready = True
             if message.startswith(b"E"):
-                raise SchedulerError(f"process {child.process.pid} broke down:\n{message[1:].decode()}")
+                raise SchedulerError(f"process {child.process.pid} cannot work: {message[1:].decode()}")
+            if message[:1] in (b"R", b"S", b"B"):
+                lease = child.leases.pop(0)
             if message.startswith(b"R"):
-                child.leases.pop(0)
                 reports.append(unpack(memoryview(message)[8:]))
+                child.recent.add(lease)
             elif message.startswith(b"S"):
-                child.leases.pop(0)
+                reports.append(Lost(lease, self._name(child), "it was not wanted", is_returned=True))
+            elif message.startswith(b"B"):
+                reports.append(Lost(lease, self._name(child), "a signal came meanwhile", is_returned=True))
+                reports.append(child.recent.doubted())
         return reports + self._overdue()
 
     def _overdue(self) -> list[Lost]:
         """The leases of children whose simulation has taken too long."""
+        now, before = time.monotonic(), self._polled
+        self._polled = now
         if self._timeout is None:
             return []
         lost: list[Lost] = []
         for child in list(self._children):
-            index, since = child.watch.read()
-            if index >= 0 and child.leases and time.monotonic() - since > self._timeout:
+            index = child.spend(min(now - before, _SEEN))
+            if index is not None and child.spent > self._timeout:
                 first, *others = self._bury(child)
                 why = f"the simulation took longer than timeout={self._timeout} s"
-                lost += [replace(first, why=why, culprit=index), *others]
+                lost += [Lost(first.lease, first.worker, why, culprit=index, kind="timeout"), *others]
         return lost
 
     def wake_on(self, before: int | None, fd: int | None) -> None:
@@ -179,8 +189,9 @@ class ProcessesEngine:
         """Children skip leases above the cut that they have not begun."""
         order = cloudpickle.dumps(("cancel", cut))
         for child in self._children:
-            if len(child.leases) > 1:
+            if len(child.leases) > 1 or cut > self._cut:
                 child.send(order)
+        self._cut = cut
 
     def busy(self) -> int:
         """Children that hold a lease."""
@@ -214,11 +225,21 @@ class ProcessesEngine:
     def _bury(self, child: "_Child") -> list[Lost]:
         self._selector.unregister(child.connection)
         ending = child.process.end()
+        culprit, (suspect, _) = child.watch.exited(), child.watch.read()
         child.close()
         self._children.remove(child)
         self._children.append(self._new_child())
-        where = self._where or f"process {child.process.pid} on {platform.node()}"
-        return [Lost(lease, where, f"the process {ending}") for lease in child.leases]
+        where = self._name(child)
+        why = f"the process {ending}"
+        lost = [Lost(lease, where, why, is_returned=True) for lease in child.leases]
+        if culprit is not None and lost:
+            lost[0] = Lost(lost[0].lease, where, _EXITED, culprit=culprit, kind="exit")
+        elif lost:  # those behind it had not begun
+            lost[0] = Lost(lost[0].lease, where, why, suspect=suspect if suspect >= 0 else None)
+        return lost
+
+    def _name(self, child: "_Child") -> str:
+        return self._where or f"process {child.process.pid} on {platform.node()}"
 
 
 class _Child:
@@ -229,9 +250,22 @@ class _Child:
         self.process = process
         self.connection = connection
         self.leases: list[Lease] = []
+        self.recent = Recent()
+        self.spent = 0.0  # seconds that its simulation has taken, as far as we were there to see
+        self._since: tuple[int, float] = (-1, 0.0)
         self.generation = -1
         self.orders = parcels.Sender()
         self.is_ready = isinstance(process, _ForkedProcess)
+
+    def spend(self, seconds: float) -> int | None:
+        """Add to what the simulation in work has taken; its id, if there is one."""
+        noted = self.watch.read()
+        if noted != self._since:
+            self._since = noted
+            self.spent = max(0.0, min(seconds, time.monotonic() - noted[1]))
+        else:
+            self.spent += seconds
+        return noted[0] if noted[0] >= 0 and self.leases else None
 
     def close(self) -> None:
         """Close our ends."""
@@ -242,6 +276,10 @@ class _Child:
         """Send, if it lives; that it died is seen by the next poll."""
         with contextlib.suppress(OSError):
             self.connection.send_bytes(message)
+
+
+_NEVER = -1.0
+_EXITED = "the simulator ended the process: exit() of C, or STOP of Fortran"
 
 
 class Watch:
@@ -265,10 +303,25 @@ class Watch:
         """The id, and since when (of the monotonic clock)."""
         return struct.unpack_from("<qd", self._memory)
 
+    def exit(self) -> None:
+        """Note that the evaluation in work has ended its process."""
+        struct.pack_into("<d", self._memory, 8, _NEVER)
+
+    def exited(self) -> int | None:
+        """The id that has ended its process, if one has."""
+        index, since = self.read()
+        return index if since == _NEVER else None
+
     def close(self) -> None:
         """Give the memory back."""
         self._memory.close()
         self.file.close()
+
+
+def _kill_group(pid: int) -> None:
+    """Kill the programs that a child has started, and the child if it has got to a group of its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 class _ForkedProcess:
@@ -279,6 +332,7 @@ class _ForkedProcess:
 
     def end(self) -> str:
         """Kill it, if it lives, and say how it ended."""
+        _kill_group(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         try:
@@ -297,7 +351,10 @@ class _SpawnedProcess:
 
     def end(self) -> str:
         """Kill it, if it lives, and say how it ended."""
-        self._popen.kill()
+        if self._popen.poll() is None:
+            _kill_group(self.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         return _ending(self._popen.wait())
 
 
@@ -345,7 +402,7 @@ class _Spawned:
         fds = theirs.fileno(), watch.file.fileno()
         program = (
             "import signal, sys\n"
-            f"for number in {_LEFT_TO_LEADER}: signal.signal(number, lambda number, frame: None)\n"
+            f"for number in {TO_LEADER}: signal.signal(number, lambda number, frame: None)\n"
             f"sys.path[:] = {sys.path!r}\nfrom mpiabc.schedulers.processes import main; main{fds}"
         )
         popen = subprocess.Popen(
@@ -383,7 +440,12 @@ def _pipe() -> tuple[Connection, Connection]:
 def main(fd: int, watch_fd: int) -> None:
     """A spawned child: problem first, then orders until the leader closes the pipe."""
     connection = Connection(fd)
-    _serve(connection, Watch(watch_fd), lambda: cloudpickle.loads(connection.recv_bytes()))
+    _serve(connection, Watch(watch_fd), lambda: _arrived(connection.recv_bytes()))
+
+
+def _arrived(content: bytes) -> tuple[Any, str | None]:
+    problem, where = cloudpickle.loads(content)
+    return arrived(problem), where
 
 
 def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]) -> None:
@@ -393,10 +455,13 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
         problem, where = get_problem()
     except EOFError:
         return
+    except Error as error:
+        connection.send_bytes(b"E" + str(error).encode())
+        return
     except BaseException:
         connection.send_bytes(b"E" + traceback.format_exc().encode())
         return
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError), guard.last_words_to(lambda failure: watch.exit()):
         connection.send_bytes(b"H")
         try:
             _work(connection, partial(evaluator, problem, where=where, watch=watch))
@@ -422,18 +487,26 @@ def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluat
                 evaluate, cut = make_evaluator(orders.generation(content)), float("inf")
         lease = leases.popleft()
         assert evaluate is not None  # its generation comes before a lease
-        if lease.generation != evaluate.generation.index or lease.start >= cut:
+        if lease.generation != evaluate.generation.number or lease.start >= cut:
             connection.send_bytes(b"S")
-        else:
-            connection.send_bytes(b"R" + bytes(7) + pack(evaluate(lease.start, lease.stop)))
+            continue
+        began = time.monotonic()
+        records = evaluate(lease.start, lease.stop)
+        is_doubtful = were_left_since(began)  # what a simulator makes of a program that a signal ended
+        connection.send_bytes(b"B" if is_doubtful else b"R" + bytes(7) + pack(records))
 
 
 def _follow_parent() -> None:
-    """Leave signals to the leader, and die with it, even in the middle of a simulation."""
-    for number in _LEFT_TO_LEADER:
-        signal.signal(
-            number, lambda number, frame: None
-        )  # not SIG_IGN, which programs it starts would inherit
+    """Leave signals to the leader, and die with it, even in the middle of a simulation.
+
+    A group of its own keeps a terminal's Ctrl-C from the programs that a simulator starts; these cannot read
+    from the terminal then, and find nothing to read.
+    """
+    with contextlib.suppress(OSError), open(os.devnull) as nothing:
+        os.setpgid(0, 0)
+        os.dup2(nothing.fileno(), 0)
+    guard.reseed_process()
+    leave_to_leader()
     die_with_parent()
 
 

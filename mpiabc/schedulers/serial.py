@@ -4,8 +4,8 @@ from collections import deque
 from typing import Any
 
 from mpiabc.generation import Generation, evaluator
-from mpiabc.records import Lease, Records
-from mpiabc.schedulers.base import Lost, OneLeads
+from mpiabc.records import Lease
+from mpiabc.schedulers.base import OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.streams import BLOCK
 
@@ -51,7 +51,7 @@ class SerialEngine:
         """Keep the lease for the next poll."""
         self._leases.append(lease)
 
-    def poll(self, timeout: float) -> list[Records | Lost]:
+    def poll(self, timeout: float) -> list[Report]:
         """Evaluate what there is."""
         if not self._leases:
             return []

@@ -13,21 +13,25 @@ import pickle
 import platform
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
-from mpiabc.errors import SchedulerError
+from mpiabc import guard
+from mpiabc.errors import Error, SchedulerError
 from mpiabc.generation import evaluator
-from mpiabc.records import Lease, Records, pack, unpack
+from mpiabc.problem import arrived
+from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
-from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.base import Doubted, Lost, Recent, Report
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
+from mpiabc.signals import DOUBT
 from mpiabc.version import version_difference, versions
 
 _TOGETHER = 0.05  # seconds within which all tasks of one worker are told to be lost
@@ -43,8 +47,8 @@ class Task(NamedTuple):
     lease: Lease
 
 
-#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, or "broken" and why.
-Answer = tuple[str, Any]
+#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, or "broken" and why; then who says it.
+Answer = tuple[str, Any, str]
 
 Done = Callable[[Answer | BaseException], None]
 
@@ -73,6 +77,14 @@ class Place(Protocol):
         """A look at the place, often, with so many tasks out. Raises SchedulerError if it is gone."""
         ...
 
+    def vanished(self) -> set[str]:
+        """Workers, by what they call themselves, that have gone since the last question."""
+        ...
+
+    def last_words(self) -> list[Lost]:
+        """What tasks have said since the last question that ended their workers themselves."""
+        ...
+
     def loss(self, lease: Lease, error: BaseException) -> Lost:
         """What it means that a task ended so. Raises SchedulerError if that ends the run.
 
@@ -95,6 +107,8 @@ class TasksEngine:
     def __init__(self, problem: Any, place: Place) -> None:
         _leaders.add(os.getpid())
         self.target = place.target
+        self.notices_within = getattr(place, "notices_within", DOUBT)
+        self._recent: dict[str, Recent] = defaultdict(lambda: Recent(self.notices_within))  # by worker
         self._place = place
         self._arrived: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
         self._numbers = itertools.count()
@@ -114,7 +128,7 @@ class TasksEngine:
 
     def begin(self, generation: Any) -> None:
         """Start on a generation; tasks of the last one may still run."""
-        self._generation = generation.index
+        self._generation = generation.number
         self._keep([(self._problem, self._contents[self._problem]), *parcels.parts(generation)])
 
     def _keep(self, parts: parcels.Parts) -> None:
@@ -145,32 +159,47 @@ class TasksEngine:
     def _note(self, number: int, outcome: Answer | BaseException) -> None:
         self._arrived.put((number, outcome))
 
-    def poll(self, timeout: float) -> list[Records | Lost]:
+    def poll(self, timeout: float) -> list[Report]:
         """What has come in; sleeps until something does."""
         self._place.attend(len(self._out))
+        doubted: list[Report] = [
+            self._recent.pop(worker).doubted() for worker in self._place.vanished() if worker in self._recent
+        ]
+        doubted += [lost for lost in self._place.last_words() if self._is_taken_back(lost.lease)]
         try:
             arrivals = [self._arrived.get(timeout=timeout), *self._at_hand()]
         except queue.Empty:
-            return []
+            return doubted
         if any(isinstance(outcome, BaseException) for _, outcome in arrivals):
             time.sleep(_TOGETHER)
             arrivals += self._at_hand()
         arrivals.sort(key=itemgetter(0))
-        return [report for arrival in arrivals for report in self._take(*arrival)]
+        return doubted + [report for arrival in arrivals for report in self._take(*arrival)]
+
+    def _is_taken_back(self, lease: Lease) -> bool:
+        """Take the task of this lease back, if it is still out."""
+        for number, (out, take_back) in list(self._out.items()):
+            if out == lease:
+                take_back()
+                del self._out[number]
+                return True
+        return False
 
     def _at_hand(self) -> list[tuple[int, Answer | BaseException]]:
         return [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
 
-    def _take(self, number: int, outcome: Answer | BaseException) -> list[Records | Lost]:
+    def _take(self, number: int, outcome: Answer | BaseException) -> list[Report]:
         if number not in self._out:
             return []  # it was taken back
         lease, _ = self._out.pop(number)
         if isinstance(outcome, BaseException):
             return [self._place.loss(lease, outcome)]
-        kind, content = outcome
+        kind, content, who = outcome
         if kind == "records":
             records = unpack(content)
             self._seconds = records.seconds
+            if records.is_exposed:  # who vanishes was perhaps asked to stop, and its programs with it
+                self._recent[who].add(lease)
             return [records]
         if kind == "lost":
             return [content]
@@ -206,10 +235,21 @@ class TasksEngine:
 # The workers' side.
 
 
-def work(task: Task) -> Answer:
-    """Evaluate a lease, wherever this is."""
+def work(task: Task, last_words: Callable[[Lost], None] | None = None) -> Answer:
+    """Evaluate a lease, wherever this is; `last_words` hears of an evaluation that ends this process."""
     where = f"process {os.getpid()} on {platform.node()}"
     _leave_signals_to_leader()
+
+    def say(failure: Failure) -> None:
+        print(failure, file=sys.stderr, flush=True)
+        if last_words:
+            last_words(Lost(task.lease, failure.where, failure.error, culprit=failure.index, kind="exit"))
+
+    with guard.last_words_to(say):
+        return *_answer(task, where), _name_here(where)
+
+
+def _answer(task: Task, where: str) -> tuple[str, Any]:
     if difference := version_difference(task.versions):
         return "broken", f"{where} differs from the leading process: {difference}; use one environment"
     try:
@@ -217,8 +257,19 @@ def work(task: Task) -> Answer:
         return ("missing", found) if isinstance(found, list) else found(task.lease)
     except KeyboardInterrupt:  # meant for all processes of a terminal: the leader has heard it too
         return "lost", Lost(task.lease, where, "it was interrupted", is_returned=True)
+    except Error as error:
+        return "broken", f"{where} cannot work: {error}"
     except Exception:
         return "broken", f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
+
+
+def _name_here(where: str) -> str:
+    """What the place knows this worker by: its address, if Dask runs it."""
+    library = sys.modules.get("distributed.worker")
+    try:
+        return where if library is None else library.get_worker().address
+    except ValueError:
+        return where
 
 
 def _leave_signals_to_leader() -> None:
@@ -279,7 +330,7 @@ def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
             return missing
         problem, body, *aside = [_contents[name] for name in task.needs]
     if not evaluation:
-        evaluation = _mine.evaluations[task.needs[0]] = _opened(pickle.loads(problem))
+        evaluation = _mine.evaluations[task.needs[0]] = _opened(arrived(pickle.loads(problem)))
     evaluation.begin(parcels.joined(body, *aside))
     evaluation.needs = task.needs
     return evaluation
@@ -304,7 +355,7 @@ class _Direct:
         """Start on a generation."""
         self._evaluator = evaluator(self._problem, generation)
 
-    def __call__(self, lease: Lease) -> Answer:
+    def __call__(self, lease: Lease) -> tuple[str, Any]:
         return "records", pack(self._evaluator(lease.start, lease.stop))
 
 
@@ -326,7 +377,7 @@ class _InChild:
             if self._engine:
                 self._engine.begin(generation)
 
-    def __call__(self, lease: Lease) -> Answer:
+    def __call__(self, lease: Lease) -> tuple[str, Any]:
         self._idle.cancel()
         with self._lock:
             report = self._report(lease)
@@ -342,9 +393,10 @@ class _InChild:
         while not self._engine.capacity(False):
             self._engine.poll(1.0)
         self._engine.submit(lease)
-        while not (reports := self._engine.poll(0.1)):
-            pass
-        return reports[0]
+        while True:
+            for report in self._engine.poll(0.1):
+                if not isinstance(report, Doubted):  # who is signalled alone is missed by the place
+                    return report
 
     def close(self) -> None:
         """End the child."""

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mpiabc.records import Lease, Records
-from mpiabc.schedulers.base import Away, Engine, Lost, target
+from mpiabc.records import Lease
+from mpiabc.schedulers.base import Away, Engine, Report, notices_within, target
 
 
 class Backoff:
@@ -39,6 +39,7 @@ class Together:
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = list(engines)
         self.target = max(target(engine) for engine in engines)
+        self.notices_within = max(notices_within(engine) for engine in engines)
 
     @property
     def workers(self) -> int:
@@ -61,7 +62,7 @@ class Together:
             free = max(self._engines, key=lambda engine: engine.capacity(True))
         free.submit(lease)
 
-    def poll(self, timeout: float) -> list[Records | Lost]:
+    def poll(self, timeout: float) -> list[Report]:
         """What the first one that has anything has; asks them in turn, less and less often.
 
         Returns with nothing when a worker has come up: it is to be fed before anyone else goes on.

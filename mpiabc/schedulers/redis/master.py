@@ -15,12 +15,13 @@ import cloudpickle
 
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.generation import Generation
-from mpiabc.records import Lease, Records, unpack
-from mpiabc.schedulers.base import Away, Lost
+from mpiabc.records import Lease, unpack
+from mpiabc.schedulers.base import Away, Doubted, Lost, Recent, Report
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
-from mpiabc.version import version_difference, versions
+from mpiabc.signals import DOUBT
+from mpiabc.version import digit_difference, version_difference, versions
 
 _log = logging.getLogger(__name__)
 
@@ -84,9 +85,9 @@ class RedisEngine:
 
     def begin(self, generation: Generation) -> None:
         """Send the generation once; each worker is told to fetch it."""
-        self._generation, self._cut = generation.index, float("inf")
+        self._generation, self._cut = generation.number, float("inf")
         self._order_of_work = _Part(cloudpickle.dumps(generation))
-        self._crew.begin(generation.index)
+        self._crew.begin(generation.number)
         with self._breaks_noted():
             self._publish(("generation",))
         order = self._generation_order()
@@ -103,11 +104,11 @@ class RedisEngine:
         serial = self._order(worker, wire.LEASE, wire.LEASE_BODY.pack(*lease))
         self._peers[worker].sent[lease] = serial, time.monotonic()
 
-    def poll(self, timeout: float) -> list[Records | Lost]:
+    def poll(self, timeout: float) -> list[Report]:
         """What workers have reported, and what is lost."""
         if self._offline_since:
             return self._wait_for_server(timeout)
-        reports: list[Records | Lost] = []
+        reports: list[Report] = []
         with self._breaks_noted():
             if self._renewal.is_due():
                 self._renew()
@@ -128,10 +129,10 @@ class RedisEngine:
 
     def cancel(self, cut: float) -> None:
         """Workers skip leases above the cut that they have not begun."""
-        self._cut = cut
+        is_higher, self._cut = cut > self._cut, cut
         order = wire.CUT_BODY.pack(self._generation, cut)
         for worker in self._crew:
-            if self._crew.ahead(worker):
+            if self._crew.ahead(worker) or is_higher:
                 self._order(worker, wire.CANCEL, order)
 
     def busy(self) -> int:
@@ -235,7 +236,7 @@ class RedisEngine:
 
     # Hearing.
 
-    def _hear(self, message: bytes) -> list[Records | Lost]:
+    def _hear(self, message: bytes) -> list[Report]:
         """What a report says; nothing if it was not signed, or was heard before."""
         body = self._seal.open(self._reports, message)
         if body is None or len(body) < wire.REPORT.size:
@@ -256,11 +257,15 @@ class RedisEngine:
         elif kind == wire.RECORDS:
             records = unpack(content)
             self._done(worker, records.lease)
+            if records.is_exposed:
+                peer.recent.add(records.lease)
             return [records]
         elif kind == wire.LOST:
-            lease, why, culprit = json.loads(content)
+            lease, *told = json.loads(content)
             self._done(worker, Lease(*lease))
-            return [Lost(Lease(*lease), peer.where, why, culprit)]
+            return [Lost(Lease(*lease), peer.where, *told)]
+        elif kind == wire.DOUBT:
+            return [Doubted(tuple(Lease(*lease) for lease in json.loads(content)))]
         elif kind == wire.BROKEN:
             _log.warning("%s cannot work for this run: %s", peer.where, content.decode())
             return self._bury(worker)
@@ -289,6 +294,8 @@ class RedisEngine:
             _log.warning("%s cannot work for this run: %s; use one environment", peer.where, difference)
             self._order(worker, wire.REFUSED, b"its versions differ from the master's")
             return
+        if difference := digit_difference(told["versions"]):
+            _log.warning("%s: %s; digests may differ in the last bit", peer.where, difference)
         if worker not in self._crew:
             _log.debug("%s joined with %d processes", peer.where, told["places"])
             self._crew.join(worker, 0)  # until it says that it has loaded the problem
@@ -306,7 +313,7 @@ class RedisEngine:
         self._crew.take(worker, lease)
         self._peers[worker].sent.pop(lease, None)
 
-    def _reconcile(self, worker: str, places: int, held: set[Lease]) -> list[Records | Lost]:
+    def _reconcile(self, worker: str, places: int, held: set[Lease]) -> list[Report]:
         """Leases that a worker has read of and does not hold were skipped, given back, or lost on the way."""
         peer = self._peers[worker]
         peer.places = places
@@ -320,7 +327,7 @@ class RedisEngine:
             return self._bury(worker)
         return self._lose(worker, gone, "the lease was given back")
 
-    def _lose(self, worker: str, leases: list[Lease], why: str) -> list[Records | Lost]:
+    def _lose(self, worker: str, leases: list[Lease], why: str) -> list[Report]:
         peer = self._peers[worker]
         for lease in leases:
             self._done(worker, lease)
@@ -329,7 +336,7 @@ class RedisEngine:
     def _is_wanted(self, lease: Lease) -> bool:
         return lease.generation == self._generation and lease.start < self._cut
 
-    def _bury(self, worker: str) -> list[Records | Lost]:
+    def _bury(self, worker: str) -> list[Report]:
         """A worker has left, or died: what it held goes out again.
 
         That says nothing about the evaluations; a child that dies in one is reported by its worker.
@@ -339,18 +346,18 @@ class RedisEngine:
         leases = self._crew.leave(worker) if worker in self._crew else []
         return [Lost(lease, peer.where, "the worker left", is_returned=True) for lease in leases]
 
-    def _missing(self) -> list[Records | Lost]:
+    def _missing(self) -> list[Report]:
         """Leases of workers that have been silent for too long, and orders that never arrived."""
         now, period = time.monotonic(), self._liveness.period
         if now - self._polled > 2 * period:  # it was the master that was away
             self._hear_all_again()
             return []
-        lost: list[Records | Lost] = []
+        lost: list[Report] = []
         for worker in self._crew:
             peer = self._peers[worker]
             if now - peer.heard > wire.DEAD_AFTER * period:
                 _log.warning("%s gives no sign of life; its evaluations go out again", peer.where)
-                lost += self._bury(worker)
+                lost += [*self._bury(worker), peer.recent.doubted()]
             else:
                 if now - peer.heard > _SUSPECT_AFTER * period and not peer.is_suspect:
                     peer.is_suspect = True
@@ -395,7 +402,7 @@ class RedisEngine:
                     wire.reason(error),
                 )
 
-    def _wait_for_server(self, timeout: float) -> list[Records | Lost]:
+    def _wait_for_server(self, timeout: float) -> list[Report]:
         """Try now and then: others who share this process are hardly held up. What is out goes to them."""
         assert self._offline_since is not None
         began = time.monotonic()
@@ -466,4 +473,5 @@ class _Peer:
         self.last = 0  # serial of its last report
         self.ack = 0  # serial of the last order that it has read
         self.heard = time.monotonic()
+        self.recent = Recent(wire.DEAD_AFTER * wire.BEAT_PERIOD + DOUBT)
         self.sent: dict[Lease, tuple[int, float]] = {}  # serial and time of the order of each lease

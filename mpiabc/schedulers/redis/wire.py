@@ -37,7 +37,7 @@ from mpiabc.errors import SchedulerError
 
 # Kinds of orders, master to worker, and of reports, worker to master.
 WELCOME, GENERATION, LEASE, CANCEL, STOP, REFUSED, AGAIN = range(1, 8)
-HELLO, RECORDS, LOST, BEAT, MISSING, BROKEN = range(11, 17)
+HELLO, RECORDS, LOST, BEAT, MISSING, BROKEN, DOUBT = range(11, 18)
 
 ORDER = struct.Struct("<BQ")  # kind, serial
 REPORT = struct.Struct("<B16sQQ")  # kind, worker, serial, serial of the last order it has read

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc.errors import SchedulerError
-from mpiabc.records import Lease, Records, pack
-from mpiabc.schedulers.base import Lost
+from mpiabc.errors import Error, SchedulerError
+from mpiabc.problem import arrived
+from mpiabc.records import Lease, generation_of, pack
+from mpiabc.schedulers.base import Doubted, Lost, Recent, Report
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
@@ -35,6 +36,7 @@ _BACK_WITHIN = 8.0  # and more, when the server was away: the master may be slow
 _WELCOME_WITHIN = 20.0  # seconds that a master has to answer
 _SERVER_WITHIN = 60.0  # seconds that a server which is not there yet is waited for
 _SERVER_BACK_WITHIN = 300.0  # and one that is not there any more
+_POLL = 0.25  # seconds to wait for processes, or for orders
 _PAUSES = (0.1, 2.0)  # seconds between tries to reach the server: the first, the longest
 
 OVER, GONE, REFUSED, LEFT = range(4)  # how a session ends
@@ -255,6 +257,8 @@ class Session:
         self._beat = Renewal(wire.BEAT_PERIOD)
         self._announced = time.monotonic()
         self._how: int | None = None
+        self._recent = Recent()
+        self._is_doubted = False
         self._places = processes
         self._fd: int | None = None
 
@@ -287,6 +291,8 @@ class Session:
             self._reconnect(error, signals)
         except Exception as error:
             self._break_down(f"{type(error).__name__}: {error}")
+        if signals.seen and self._how is None and not self._is_doubted:
+            self._doubt(signals)
         if signals.seen or time.monotonic() > self._end:
             self._leave(bool(signals.seen))
 
@@ -299,7 +305,7 @@ class Session:
         if self._engine and self._how is None:
             self._feed()
             self._watch_inbox()
-            self._tell(self._engine.poll(self._beat.period / 4))
+            self._tell(self._engine.poll(_POLL))
 
     # Orders.
 
@@ -339,7 +345,10 @@ class Session:
         if body is None:
             return
         try:
-            self._engine = ProcessesEngine(cloudpickle.loads(body), self._processes)
+            self._engine = ProcessesEngine(arrived(cloudpickle.loads(body)), self._processes)
+        except Error as error:
+            self._break_down(str(error))
+            return
         except Exception as error:
             self._break_down(f"the problem cannot be loaded: {type(error).__name__}: {error}")
             return
@@ -357,7 +366,7 @@ class Session:
         self._leases.clear()
         self._engine.begin(generation)
         if hasattr(generation, "epsilon"):  # a map of a Pool has none
-            _log.info("generation %d: epsilon %.6g", index, generation.epsilon)
+            _log.info("generation %d: epsilon %.6g", generation_of(index), generation.epsilon)
 
     def _fetch(self, part: str, digest: str) -> bytes | None:
         """What the master has put on the server for all workers; if it is not there any more, ask again."""
@@ -417,13 +426,23 @@ class Session:
         }
         self._report(wire.HELLO, json.dumps(told).encode())
 
-    def _tell(self, reports: list[Records | Lost]) -> None:
+    def _tell(self, reports: list[Report]) -> None:
         for report in reports:
             if isinstance(report, Lost):
-                body = json.dumps([report.lease, report.why, report.culprit])
-                self._report(wire.LOST, body.encode())
+                told = [
+                    report.lease,
+                    report.why,
+                    report.culprit,
+                    report.is_returned,
+                    report.kind,
+                    report.suspect,
+                ]
+                self._report(wire.LOST, json.dumps(told).encode())
+            elif isinstance(report, Doubted):
+                self._report(wire.DOUBT, json.dumps(report.leases).encode())
             else:
                 self._report(wire.RECORDS, pack(report))
+                self._recent.add(report.lease)
 
     def _sign_of_life(self) -> None:
         """Say that we live and what we hold; look whether the master does."""
@@ -446,6 +465,11 @@ class Session:
         _log.error("cannot work for %s: %s", self._announcement.name, why)
         self._report(wire.BROKEN, why.encode())
         self._how = REFUSED
+
+    def _doubt(self, signals: Signals) -> None:
+        """A signal has come, to our programs too: take back what it may have made of them."""
+        self._is_doubted = True
+        self._tell([self._recent.doubted()])
 
     def _leave(self, at_once: bool) -> None:
         """Take no more; return what has not begun; finish what has, unless we are to end at once."""
