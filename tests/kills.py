@@ -7,11 +7,8 @@ table says, for each engine and each victim, how many runs there were and what b
 """
 
 import argparse
-import os
 import random
-import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,13 +21,11 @@ from pathlib import Path
 import mpiabc
 from tests import problems
 from tests.cluster import Simulated, random_time
-from tests.conftest import Launcher, environment, environment_of
+from tests.conftest import Launcher
+from tests.jobs import Job, launchers
 from tests.programs import small
 
-_MARK = "MPIABC_TEST_JOB"  # in the environment of every process of a job, whoever started it
-_RANKS = (b"PMI_RANK=", b"OMPI_COMM_WORLD_RANK=")
 _HANGS = 30.0  # seconds after which a job that lost a process should have ended
-_LINGERS = 10.0  # seconds in which the last process of an ended job should be gone
 
 VICTIMS = {
     "serial": ("leader",),
@@ -38,7 +33,6 @@ VICTIMS = {
     "mpi": ("leader", "another rank", "child", "mpirun", "all"),
     "mpi-static": ("leader", "another rank", "mpirun", "all"),
 }
-MPIS = ("mpich", "openmpi")
 MOMENTS = ("at its start", "making the store", "at any time", "writing")
 
 
@@ -81,138 +75,26 @@ class Outcome:
     trouble: str = ""
 
 
-class Job:
-    """A started command and all processes that came of it, found by a mark in their environments."""
-
-    def __init__(self, command, folder):
-        self._segments = set()
-        self._mark = f"{_MARK}={secrets.token_hex(8)}"
-        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `close`)
-        name, value = self._mark.split("=")
-        self.leader = subprocess.Popen(
-            command,
-            cwd=Path(__file__).parent.parent,
-            env=environment(**{name: value}, TMPDIR=str(folder)),
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def processes(self):
-        """The living ones: process id and environment."""
-        found = {}
-        for folder in Path("/proc").iterdir():
-            content = _environment(folder) if folder.name.isdigit() else None
-            if content is not None and self._mark.encode() in content:
-                found[int(folder.name)] = content
-        return found
-
-    def victims(self, kind):
-        """Those processes that are the leader, another rank, a child, mpirun, or all of them."""
-        found = self.processes()
-        ranks = {pid: rank for pid, content in found.items() if (rank := _rank(content)) is not None}
-        children = [pid for pid in found if b"mpiabc.schedulers.processes" in _read(pid, "cmdline")]
-        if kind == "all":
-            return list(found)
-        if kind == "mpirun" or not ranks:
-            others = [pid for pid in found if pid != self.leader.pid]
-            return others if kind == "child" else [self.leader.pid]
-        if kind == "child":
-            return children
-        return [pid for pid, rank in ranks.items() if (rank == 0) == (kind == "leader")]
-
-    def kill(self, kind, rng):
-        """SIGKILL to one victim of the kind, or to all; how many were hit."""
-        victims = self.victims(kind)
-        self._segments |= {path for pid in victims for path in _shared_memory(pid)}
-        if kind != "all":
-            victims = victims and [rng.choice(victims)]
-        return sum(_kill(pid) for pid in victims)
-
-    def said(self):
-        self.output.seek(0)
-        return self.output.read()
-
-    def leftovers(self):
-        """Processes that outlive the job; they are ended."""
-        end = time.monotonic() + _LINGERS
-        while (left := self.processes()) and time.monotonic() < end:
-            time.sleep(0.02)
-        lines = [f"{pid} {_read(pid, 'cmdline').replace(bytes(1), b' ').decode()}" for pid in left]
-        for pid in left:
-            _kill(pid)
-        return lines
-
-    def close(self):
-        if self.leader.poll() is None:
-            for pid in self.processes():
-                _kill(pid)
-            self.leader.wait()
-        self.output.close()
-        for path in self._segments:  # which MPICH leaves behind when all its ranks are killed
-            path.unlink(missing_ok=True)
-
-
-def _environment(folder):
-    try:
-        content = (folder / "environ").read_bytes()
-        is_dead = (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return None
-    return None if is_dead else content
-
-
-def _rank(content):
-    told = (part.partition(b"=")[2] for part in content.split(b"\0") if part.startswith(_RANKS))
-    return next((int(rank) for rank in told if rank.isdigit()), None)
-
-
-def _read(pid, name):
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
-
-
-def _shared_memory(pid):
-    words = _read(pid, "maps").decode(errors="replace").split()
-    return {Path(word) for word in words if word.startswith("/dev/shm/")}
-
-
-def _kill(pid):
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def wait_for_moment(case, job, store, rng):
     """Return when it is time to kill; False if the job has ended before."""
     seconds = 1.2 if case.mpi else 0.4
     end = time.monotonic() + rng.uniform(0, seconds)
     if case.moment == "at its start":
-        _until(job, lambda: time.monotonic() >= end)
+        job.until(lambda: time.monotonic() >= end)
     else:
-        _until(job, store.exists)
+        job.until(store.exists)
     if case.moment == "making the store":
         time.sleep(rng.uniform(0, 0.01))
     if case.moment in ("at any time", "writing"):
         end = time.monotonic() + rng.uniform(0, 1.0)
-        _until(job, lambda: time.monotonic() >= end)
+        job.until(lambda: time.monotonic() >= end)
     if case.moment == "writing":
         writing = store.with_name(store.name + "-journal")
-        _until(job, writing.exists, pause=0.0001)
+        job.until(writing.exists, pause=0.0001)
         time.sleep(rng.uniform(0, 0.002))
     if case.victim in ("another rank", "child"):
-        _until(job, lambda: job.victims(case.victim), pause=0.02)
+        job.until(lambda: job.victims(case.victim), pause=0.02)
     return job.leader.poll() is None
-
-
-def _until(job, is_so, pause=0.001):
-    while job.leader.poll() is None and not is_so():
-        time.sleep(pause)
 
 
 def play(case, folder, expected):
@@ -246,9 +128,9 @@ def _go_on_until_done(case, store, rng, outcome):
             elif status == 0:
                 return
             elif not hit:
-                outcome.trouble = f"status {status}, it said:\n{job.said()}"
+                outcome.trouble = f"status {status}, it said:\n{job.said()[0]}"
         except subprocess.TimeoutExpired:
-            outcome.trouble = f"the job hangs, it said:\n{job.said()}"
+            outcome.trouble = f"the job hangs, it said:\n{job.said()[0]}"
         finally:
             job.close()
 
@@ -293,9 +175,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     options = parser.parse_args()
-    mpis = [Launcher(name, folder, folder) for name in MPIS if (folder := environment_of(name))]
     rows = {}
-    for case, outcome in played(cases(options.runs, options.seed, mpis), options.jobs):
+    for case, outcome in played(cases(options.runs, options.seed, launchers()), options.jobs):
         row = rows.setdefault((case.engine, case.victim), Counter())
         row += Counter(runs=1, kills=outcome.kills, resumed=outcome.resumed)
         row += Counter(equal=not outcome.trouble, failures=bool(outcome.trouble))

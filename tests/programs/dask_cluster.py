@@ -3,7 +3,7 @@
     python -m tests.programs.dask_cluster FILE WORKERS [kill|without|older|tls]
 
 kill: every second a worker is killed and another one joins. without: workers cannot import mpiabc.
-older: workers have another version of mpiabc. tls: all speak TLS, with the certificates of Dask's
+older: workers speak as an older mpiabc did. tls: all speak TLS, with the certificates of Dask's
 configuration. Ends with its standard input.
 """
 
@@ -56,7 +56,7 @@ def worker():
             del sys.modules[name]
         sys.meta_path.insert(0, WithoutMpiabc())
     if HOW == "older":
-        mpiabc.version.__version__ = "0.0.1"
+        mpiabc.version.PROTOCOL = 0
     return distributed.Worker(scheduler_file=FILE, nthreads=1, memory_limit=0, dashboard=False)
 
 

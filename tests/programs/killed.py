@@ -3,17 +3,11 @@ or - for none, and the seconds of a simulation."""
 
 import sys
 import time
+from functools import partial
 
 import mpiabc
 from mpiabc import smc, store
 from tests import problems
-
-
-class Eager(store.Journal):
-    """Writes often, so that short tests have something to lose."""
-
-    def __init__(self, file, generation):
-        super().__init__(file, generation, period=0.1)
 
 
 def sampler(pause=0.004):
@@ -26,7 +20,7 @@ def sampler(pause=0.004):
 
 
 if __name__ == "__main__":
-    smc.Journal = Eager
+    smc.Journal = partial(store.Journal, period=0.1)  # so that short tests have something to lose
     walltime = sys.argv[3] if len(sys.argv) > 3 and sys.argv[3] != "-" else None
     pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.004
     sampler(pause).run(sys.argv[1], scheduler=sys.argv[2], walltime=walltime)
