@@ -11,6 +11,7 @@ import numpy as np
 
 from mpiabc.generation import Evaluator
 from mpiabc.schedulers import Lost
+from mpiabc.schedulers.base import Doubted
 
 
 class Simulated:
@@ -34,15 +35,18 @@ class Simulated:
 
 
 class Cluster:
-    """`run_time(evaluator, id, rng)` are virtual seconds; `loss` and `duplicate` are probabilities."""
+    """`run_time(evaluator, id, rng)` are virtual seconds; `loss`, `duplicate`, `doubt`: probabilities."""
 
-    def __init__(self, workers, run_time, make_evaluator, *, seed=0, loss=0.0, duplicate=0.0, latency=0.0):
+    def __init__(
+        self, workers, run_time, make_evaluator, *, seed=0, loss=0.0, duplicate=0.0, doubt=0.0, latency=0.0
+    ):
         self.workers = workers
         self.now = 0.0
         self.messages = 0
         self.worked = 0.0
         self._run_time, self._make_evaluator = run_time, make_evaluator
-        self._loss, self._duplicate, self._latency = loss, duplicate, latency
+        self._loss, self._duplicate, self._doubt, self._latency = loss, duplicate, doubt, latency
+        self._home = []  # leases
         self._rng = np.random.default_rng(seed)
         self._events = []
         self._order = itertools.count()
@@ -53,7 +57,7 @@ class Cluster:
         return self.now
 
     def begin(self, generation):
-        self._evaluator, self._generation = self._make_evaluator(generation), generation.index
+        self._evaluator, self._generation = self._make_evaluator(generation), generation.number
 
     def capacity(self, prefetch):
         return (2 if prefetch else 1) * self.workers - self._held
@@ -77,6 +81,10 @@ class Cluster:
         if self._rng.random() < self._duplicate:
             self._at(self.now + self._rng.exponential(seconds), ("again", lease, seconds, evaluator))
         self.worked += seconds if kind == "done" else 0.0
+        if self._rng.random() < self._doubt and self._home:  # the last ones, of one worker in four
+            recent = [lease for lease in self._home[-12:] if self._rng.random() < 0.25]
+            return [Doubted(tuple(recent)), replace(evaluator(lease.start, lease.stop), seconds=seconds)]
+        self._home.append(lease)
         return [replace(evaluator(lease.start, lease.stop), seconds=seconds)]
 
     def waiting(self):

@@ -92,20 +92,27 @@ def environment_of(name):
     """The folder of executables of an environment with this MPI, made if there is none."""
     if _installed(name):
         return Path(sys.executable).parent
+    return environment_with(name, *(f"{package}=={_installed(package)}" for package in _SHARED), name)
+
+
+def environment_with(name, *packages, python=sys.executable):
+    """The folder of executables of an environment of this name, made by a Python if there is none.
+
+    packages: words for `pip install`.
+    """
     folder = ROOT / f".venv-{name}"
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be at it
-        _make_environment(name, folder)
+        _make_environment(name, folder, packages, python)
     return folder / "bin"
 
 
-def _make_environment(name, folder):
+def _make_environment(name, folder, packages, python):
     mark = folder / "complete"
-    packages = [f"{package}=={_installed(package)}" for package in _SHARED]
     if mark.exists() and mark.read_text() == " ".join(packages):
         return
-    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", *packages, name]
+    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", *packages]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
         missing(f"cannot install {name}: {done.stderr.strip().splitlines()[-1]}")

@@ -34,9 +34,10 @@ GENERATIONS = 2
 def run(file, calls=None, **rules):
     """The run in the file, whose simulations are added to `calls`."""
 
+    seen = [] if calls is None else calls
+
     def gaussian(theta, rng, *, id):
-        if calls is not None:
-            calls.append(id)
+        seen.append(id)
         return problems.gaussian(theta, rng)
 
     return problems.sampler(n=20, name="gaussian", simulate=gaussian).run(file, scheduler="serial", **rules)

@@ -3,11 +3,16 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 from scipy import integrate, stats
 
 import mpiabc
+from mpiabc.driver import failed
+from mpiabc.generation import Generation
+from mpiabc.records import Failure
+from mpiabc.streams import stream_key
 
 
 def gaussian(theta, rng):
@@ -45,6 +50,17 @@ def sampler(n=100, thresholds=(3, 1.5, 0.8), seed=1, simulate=gaussian, kernel=N
     return mpiabc.ABCSMC(
         problem(simulate, **options), n, threshold=mpiabc.Listed(thresholds), seed=seed, kernel=kernel
     )
+
+
+def generation(n, epsilon=3.0):
+    """The order of a first generation."""
+    return Generation(0, stream_key(1), epsilon, problem().prior, n)
+
+
+def failed_records(is_exposed):
+    """One evaluation, which has failed."""
+    failure = Failure(0, 0, {"mu": 0.0}, "the program broke", "")
+    return replace(failed(failure, 1, 0), is_exposed=is_exposed)
 
 
 def digests(history):

@@ -4,12 +4,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 import mpiabc
+from mpiabc.generation import Generation, evaluate
+from mpiabc.ledger import Ledger
+from mpiabc.smc import _population
 from tests import problems
 from tests.conftest import Launcher, environment, environment_of
 
@@ -32,9 +36,9 @@ BAD = {
     "uniform without width": (lambda: mpiabc.Uniform(1, 1), "no width"),
     "problem without prior": (lambda: mpiabc.Problem(stats.norm(), never, 1.0), "the prior is"),
     "simulator that is none": (lambda: mpiabc.Problem(GOOD, 3, 1.0), "simulate is 3, expected a callable"),
-    "simulator of one argument": (
-        lambda: mpiabc.Problem(GOOD, lambda theta: 1, 1.0),
-        r"simulate\(theta, rng\)",
+    "simulator of no argument": (
+        lambda: mpiabc.Problem(GOOD, lambda: 1, 1.0),
+        r"simulate\(theta, rng\) or simulate\(theta\)",
     ),
     "simulator with unknown arguments": (
         lambda: mpiabc.Problem(GOOD, lambda theta, rng, *, box: 1, 1.0),
@@ -58,16 +62,32 @@ BAD = {
     ),
     "p below 1": (lambda: mpiabc.PNorm(p=0.5), "give p >= 1"),
     "unknown policy": (lambda: mpiabc.Problem(GOOD, never, 1.0, on_error="ignore"), "on_error='ignore'"),
+    "policy that is a truth value": (
+        lambda: mpiabc.Problem(GOOD, never, 1.0, on_error=True),
+        "on_error=True",
+    ),
+    "policy that is an array": (lambda: mpiabc.Problem(GOOD, never, 1.0, on_error=np.ones(2)), "on_error="),
+    "timeout in words": (lambda: mpiabc.Problem(GOOD, never, 1.0, timeout="1 h"), "timeout='1 h'"),
     "population of one": (lambda: settings(population_size=1), "whole number of at least 2"),
     "population of 2.5": (lambda: settings(population_size=2.5), "whole number"),
+    "population of True": (lambda: settings(population_size=True), "whole number"),
+    "seed that is an array": (lambda: settings(seed=np.ones(1, int)), "whole number of at least 0"),
     "seed below zero": (lambda: settings(seed=-1), "seed=-1"),
     "thresholds that do not fall": (lambda: mpiabc.Listed([4, 2, 2]), "does not fall"),
     "thresholds below zero": (lambda: mpiabc.Listed([-1]), ">= 0"),
+    "thresholds in words": (lambda: mpiabc.Listed(["4", "2"]), "give a list of numbers"),
+    "threshold that is no list": (lambda: mpiabc.Listed(4), "give a list of numbers"),
+    "constant in words": (lambda: mpiabc.Constant("3"), "give a distance >= 0"),
+    "constant that is masked": (lambda: mpiabc.Constant(np.ma.masked), "give a distance >= 0"),
+    "constant of True": (lambda: mpiabc.Constant(True), "give a distance >= 0"),
+    "start that is complex": (lambda: mpiabc.Quantile(start=3j), "give a threshold > 0"),
     "no thresholds": (lambda: mpiabc.Listed([]), "is empty"),
     "quantile of 1": (lambda: mpiabc.Quantile(1.0), "between 0 and 1"),
     "threshold that is none": (lambda: settings(threshold=0.5), "threshold=0.5"),
     "kernel that is none": (lambda: settings(kernel="gaussian"), "kernel='gaussian'"),
     "kernel of no width": (lambda: mpiabc.Gaussian(scale=0), "scale > 0"),
+    "kernel of width True": (lambda: mpiabc.Gaussian(scale=True), "scale > 0"),
+    "half a neighbour": (lambda: mpiabc.LocalGaussian(k=2.5), "whole number of at least 2 neighbours"),
     "several problems": (lambda: mpiabc.ABCSMC([1, 2], 10), "model selection is not supported yet"),
 }
 
@@ -83,6 +103,11 @@ def test_bad_problem_or_settings(what):
 BAD_RUNS = {
     "no end": ({"generations": None}, "the run has no end"),
     "no generations": ({"generations": 0}, "generations=0"),
+    "generations of True": ({"generations": True}, "generations=True"),
+    "epsilon in words": ({"epsilon": "small"}, "epsilon='small'"),
+    "walltime of True": ({"walltime": True}, "walltime=True"),
+    "processes of True": ({"scheduler": mpiabc.schedulers.Processes(True)}, "at least 1"),
+    "half a worker": ({"scheduler": mpiabc.schedulers.Map(map, workers=0.5)}, r"Map\(workers=0.5\): give a"),
     "simulations of 0.5": ({"simulations": 0.5}, "simulations=0.5"),
     "acceptance rate of 2": ({"acceptance_rate": 2}, "acceptance_rate=2"),
     "epsilon below zero": ({"epsilon": -1}, "epsilon=-1"),
@@ -197,6 +222,76 @@ def test_missing_mpi_library_names_the_extra():
     job = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
     assert job.returncode == 1
     assert "install `mpiabc[mpich]` or `mpiabc[openmpi]`" in job.stderr.strip().splitlines()[-1]
+
+
+class Says:
+    """A threshold that gives what it is told to."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def epsilon(self, generation, previous):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    "value", ["3", True, 3j, [3.0, 2.0], np.ones(1), np.nan, np.ma.masked, b"3"], ids=str
+)
+def test_epsilon_that_is_no_number_is_refused_with_its_threshold(value, tmp_path):
+    sampler = settings(threshold=Says(value))
+    with pytest.raises(mpiabc.ProblemError, match=r"Says gives .* a real number") as error:
+        sampler.run(tmp_path / "run.db", generations=1, scheduler="serial")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run.db").exists()
+
+
+WEIGHTLESS = {
+    "prior nan": (np.nan, 0.0, "logpdf of the prior is nan"),
+    "prior inf": (np.inf, 0.0, "logpdf of the prior is inf"),
+    "kernel nan": (0.0, np.nan, "logpdf of the kernel's proposal is nan"),
+    "kernel inf": (0.0, np.inf, "logpdf of the kernel's proposal is inf"),
+    "kernel without": (0.0, -np.inf, "logpdf of the kernel's proposal is -inf"),
+    "both": (np.inf, np.inf, "logpdf of the prior is inf"),
+    "neither": (
+        1.0,
+        2.0,
+        "although logpdf asked again gives 1 for the prior and 2 for the kernel's proposal",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", ["one", "all"])
+@pytest.mark.parametrize("what", WEIGHTLESS)
+def test_accepted_evaluation_without_a_weight_is_refused_with_whose_density_it_is(what, where):
+    """Rather than committed: the file could not be read again."""
+    prior, proposal, sentence = WEIGHTLESS[what]
+    problem = problems.problem()
+    ledger = Ledger(3, 5)
+    records = evaluate(problem, Generation(3, (1, 2), 9.0, problem.prior, 5), 0, 40)
+    weights, bad = records.log_weights.copy(), slice(2, 3) if where == "one" else slice(None)
+    with np.errstate(invalid="ignore"):
+        weights[bad] = np.nan if what == "neither" else np.float64(prior) - proposal
+    ledger.tell(replace(records, log_weights=weights))
+    first = 2 if where == "one" else 0
+    found = Generation(3, (1, 2), 9.0, _Density(proposal), 5)
+    with pytest.raises(mpiabc.ProblemError, match=sentence) as error:
+        _population(replace(problem, prior=_Density(prior)), found, ledger, 1.0)
+    assert f"in evaluation 3:{records.ids[first]}, theta: mu={records.theta[first, 0].tolist()!r}" in str(
+        error.value
+    )
+
+
+class _Density:
+    names = ("mu",)
+
+    def __init__(self, value):
+        self.value = value
+
+    def sample(self, n, rng):
+        raise AssertionError("nothing is sampled")
+
+    def logpdf(self, theta):
+        return np.full(len(theta), self.value)
 
 
 def test_degenerate_population_is_named(tmp_path):

@@ -153,6 +153,23 @@ def test_second_run_continues_and_overwrite_begins_anew(fit, capsys):
     assert value(said(capsys, *other, "--overwrite"), "generations") == "1"
 
 
+def test_messages_of_a_run_name_the_options_of_the_command_line(fit, capsys):
+    assert "such as --generations 8 or --epsilon 0.1" in said(
+        capsys, "run", fit, "--population-size", 9, "--scheduler", "serial", status=1
+    )
+    assert "--population-size 1: give a whole" in said(capsys, "run", fit, "--population-size", 1, status=1)
+    said(capsys, "run", fit, *OPTIONS, "--scheduler", "serial", "--generations", 1)
+    again = ["run", fit, *OPTIONS, "--scheduler", "serial"]
+    other = said(capsys, *again, "--seed", 2, status=1)
+    assert "or --overwrite to begin anew" in other
+    content = (fit.parent / "fit.db").read_bytes()
+    (fit.parent / "fit.db").write_bytes(content[: len(content) // 2])
+    assert "start again from a copy of it, or with --overwrite\n" in said(capsys, *again, status=1)
+    shown = said(capsys, "show", "fit.db", status=1)
+    assert "is damaged" in shown
+    assert "overwrite" not in shown
+
+
 def test_yaml_file_is_run_as_its_options(fit, done, tmp_path, capsys):
     yaml_or_skip()
     write(
@@ -397,9 +414,15 @@ BAD = {
     "no end": ("run fit.py {N}", "the run has no end: give a stopping rule"),
     "size that is text": ("run fit.py --population-size x", "population_size='x': give a whole number"),
     "broken size": ("run fit.py --population-size 1.5", "population_size='1.5': give a whole number"),
-    "size of one": ("run fit.py --population-size 1", "population_size=1: give a whole number of at least 2"),
-    "rate above one": ("run fit.py {N} --acceptance-rate 2", "acceptance_rate=2.0: give a number in (0, 1]"),
-    "walltime": ("run fit.py {N} --walltime soon", "walltime='soon' is not understood"),
+    "size of one": (
+        "run fit.py --population-size 1",
+        "--population-size 1: give a whole number of at least 2",
+    ),
+    "rate above one": (
+        "run fit.py {N} --acceptance-rate 2",
+        "--acceptance-rate 2.0: give a number in (0, 1]",
+    ),
+    "walltime": ("run fit.py {N} --walltime soon", "--walltime 'soon' is not understood"),
     "threshold": ("run fit.py {N} --threshold median", "threshold='median': give quantile:0.5, listed:4,2,1"),
     "rising": ("run fit.py {N} --threshold listed:1,2", "does not fall"),
     "constant of two": ("run fit.py {N} --threshold constant:1,2", "threshold='constant:1,2': give"),

@@ -5,14 +5,20 @@ tests/test_clusters.py has the real Slurm and Grid Engine.
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import mpiabc
 from mpiabc import batch, cli, cluster
+from tests.conftest import environment
 
 QSUB = """
 case $1 in --version) echo '{version}' >&1; exit;; esac
@@ -165,3 +171,25 @@ def test_jobs_say_what_the_files_say_where_the_batch_system_is_silent(nothing, t
     assert rows["map-3"] == rows["map-4"] == rows["map-5"] == ["?"] * 8
     assert said.count("call.json is damaged") == 3
     assert said.count("`qstat -t` failed with status 1: no server") == len(asked) == 1
+
+
+def test_item_whose_program_ended_with_its_job_has_no_result(tmp_path):
+    """`qdel`: the program is ended first, and what the item makes of that is no outcome."""
+    (tmp_path / "function").write_bytes(cloudpickle.dumps(lambda seconds: os.system(f"exec sleep {seconds}")))
+    (tmp_path / "1.in").write_bytes(cloudpickle.dumps([300]))
+    (tmp_path / "round-1.json").write_text("[1]")
+    program = f"from mpiabc.cluster import work; work({str(tmp_path)!r}, '1-1')"
+    job = subprocess.Popen([sys.executable, "-c", program], env=environment(), stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children")
+    try:
+        while not (child := children.read_text().split()):
+            time.sleep(0.02)
+        os.kill(int(child[0]), signal.SIGKILL)
+        time.sleep(0.3)
+        assert job.poll() is None
+        job.terminate()
+        assert job.wait(timeout=10) == -signal.SIGTERM
+    finally:
+        job.kill()
+        job.wait()
+    assert not list(tmp_path.glob("*.out"))

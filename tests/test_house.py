@@ -10,10 +10,11 @@ import mpiabc
 from tests.conftest import ROOT, environment
 
 FLOORS = [
-    {"errors", "streams", "structure", "records", "population", "version", "signals", "batch"},
+    {"arguments", "errors", "streams", "structure", "records", "population", "version", "signals", "batch"}
+    | {"guard", "fingerprint", "conversion", "labels", "protection"},
     {"prior", "distance", "kernel", "threshold", "stopping"},
     {"problem"},
-    {"generation", "ledger"},
+    {"generation", "ledger", "checks"},
     {"driver", "schedulers", "store", "progress", "cluster"},
     {"smc", "pool"},
     {"cli", "plots", "report", "adapters", "__init__"},

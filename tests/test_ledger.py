@@ -1,10 +1,14 @@
 """The ledger comes to the same population whatever happens to leases."""
 
+import cloudpickle
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from mpiabc.generation import Generation, evaluate
 from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.pool import Batch
 from mpiabc.records import Status, pack, unpack
 from mpiabc.streams import BLOCK, stream_key
 from tests import problems
@@ -57,6 +61,46 @@ def test_records_told_twice_or_in_overlapping_pieces_count_once():
     assert once.known == often.known == 300
     for name, column in once.population().items():
         np.testing.assert_array_equal(column, often.population()[name])
+
+
+def _evaluated(is_static):
+    """A ledger, and what gives it records: of ids, or of slots."""
+    problem = problems.problem()
+    order = generation(problem, 30, is_static=is_static)
+    return (SlotLedger if is_static else Ledger)(0, 30), lambda start, stop: evaluate(
+        problem, order, start, stop
+    )
+
+
+def _mapped():
+    """A ledger of the map of a pool, and what gives it records, which have no rows."""
+    function, items = (np.frombuffer(cloudpickle.dumps(it), np.uint8) for it in (abs, [(-1,)] * 30))
+    return SlotLedger(0, 30), Batch(0, function, items, 30).evaluator()
+
+
+_KINDS = {"ids": lambda: _evaluated(False), "slots": lambda: _evaluated(True), "map": _mapped}
+_PIECES = some.lists(some.tuples(some.integers(0, 29), some.integers(1, 30)), max_size=8)
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(pieces=_PIECES)
+def test_of_overlapping_copies_of_a_lease_exactly_what_is_new_is_kept(kind, pieces):
+    """Copies come home whole or in pieces, in any order: the rows are those of one report, in its order."""
+    once, records = _KINDS[kind]()
+    often, _ = _KINDS[kind]()
+    once.tell(records(0, 30))
+    known = np.zeros(30, bool)
+    for start, length in [*pieces, (0, 30)]:
+        stop = min(30, start + length)
+        assert often.tell(records(start, stop)) == (not known[start:stop].all())
+        known[start:stop] = True
+        assert often.known == known.sum()
+    assert often.complete == once.complete
+    assert often.counts() == once.counts() if kind != "ids" else often.simulations == once.simulations
+    if kind != "map":
+        for name, column in once.population().items():
+            assert column.tobytes() == often.population()[name].tobytes()
 
 
 def test_records_of_another_generation_are_ignored():

@@ -1,5 +1,6 @@
-"""Streams, structure, priors, kernels, distances, thresholds: each against its definition."""
+"""Streams, priors, kernels, distances, thresholds: each against its definition."""
 
+import json
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -16,8 +17,8 @@ from mpiabc.kernel import GaussianMixture, default_scale
 from mpiabc.population import effective_sample_size, weighted_quantile
 from mpiabc.records import pack
 from mpiabc.stopping import seconds
+from mpiabc.store import Store, _crc
 from mpiabc.streams import BLOCK, Purpose, Stream, stream_key
-from mpiabc.structure import Structure
 from tests import problems
 
 
@@ -128,43 +129,6 @@ def test_any_callable_is_a_distance_also_for_vectorised_simulators(tmp_path):
         assert problems.digests(run[0]) == problems.digests(run[1])
 
 
-STRUCTURES = {
-    "float": (2.0, "float"),
-    "array": (np.arange(6.0).reshape(2, 3), "array (2, 3)"),
-    "dict": ({"a": 1.0, "b": [1.0, 2.0]}, '{"a": float, "b": array (2,)}'),
-    "dict of floats": ({"a": 1.0, "b": 2}, '{"a": float, "b": float}'),
-}
-
-
-@pytest.mark.parametrize("kind", STRUCTURES)
-def test_structure_flattens_and_comes_back(kind):
-    data, told = STRUCTURES[kind]
-    structure = Structure(data)
-    assert str(structure) == told
-    back = structure.unflatten(structure.row(data))
-    np.testing.assert_equal(
-        back,
-        {k: np.array(v) if np.ndim(v) else v for k, v in data.items()} if isinstance(data, dict) else data,
-    )
-    assert len(structure.labels()) == structure.size
-
-
-@pytest.mark.parametrize("kind", STRUCTURES)
-def test_float_array_and_dict_outputs_run(kind, tmp_path):
-    data, _ = STRUCTURES[kind]
-
-    def simulate(theta, rng):
-        shift = theta["mu"]
-        if isinstance(data, dict):
-            return {name: np.asarray(part) + shift for name, part in data.items()}
-        return data + shift
-
-    problem = mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Normal()), simulate, data)
-    history = mpiabc.ABCSMC(problem, 20, seed=1).run(tmp_path / "run.db", generations=3, scheduler="serial")
-    assert history[-1].summaries.shape == (20, Structure(data).size)
-    assert abs(history[-1].mean()["mu"]) < 0.5
-
-
 def test_summary_is_what_is_compared(tmp_path):
     problem = problems.problem(lambda theta, rng: [theta["mu"], 7.0], summarize=lambda x: {"y": x[0]})
     history = mpiabc.ABCSMC(problem, 20, seed=1).run(tmp_path / "run.db", generations=2, scheduler="serial")
@@ -273,6 +237,81 @@ def test_quantile_steps_down_where_distances_are_equal(tmp_path):
     assert all(later < earlier for earlier, later in pairwise(epsilons))
     assert epsilons[-1] == 0
     assert history.reason == "threshold"
+
+
+WHOLE = {"int32": np.int32, "uint64": np.uint64, "array": np.array}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_numbers_are_python_s_or_numpy_s(kind, tmp_path):
+    """Wherever one is given: one run, which NumPy's numbers go on with."""
+    n = WHOLE[kind]
+
+    def run(n, store, generations=3):
+        problem = problems.problem(on_error=n(7), timeout=n(60))
+        abc = mpiabc.ABCSMC(problem, n(30), seed=n(1), kernel=mpiabc.LocalGaussian(k=n(9)))
+        scheduler = mpiabc.schedulers.Processes(n(1), start="fork")
+        return abc.run(store, generations=n(generations), simulations=n(10**6), scheduler=scheduler)
+
+    plain = run(int, tmp_path / "plain.db")
+    run(int, tmp_path / "run.db", 1)
+    history = run(n, tmp_path / "run.db")
+    assert problems.digests(history) == problems.digests(plain)
+    assert history[n(1)].digest() == plain[1].digest()
+    assert history[n(-3) if kind != "uint64" else 0].digest() == plain[0].digest()
+    assert mpiabc.cluster.Cluster(scheduler="slurm", chunk=n(2))._checked() == 3600
+
+
+class Foreign:
+    """A threshold of one's own, which gives the numbers that it has."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def epsilon(self, generation, previous):
+        return self.value
+
+
+REAL = {"int": int, "float32": np.float32, "float64": np.float64, "int64": np.int64, "array": np.array}
+THRESHOLDS = {
+    "start": lambda x: mpiabc.Quantile(start=x),
+    "constant": mpiabc.Constant,
+    "listed": lambda x: mpiabc.Listed([x, x / 2]),
+    "foreign": Foreign,
+}
+
+
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+@pytest.mark.parametrize("kind", REAL)
+def test_thresholds_are_numbers_of_any_kind(kind, threshold, tmp_path):
+    """And the run's file, which keeps Python's, can be read again, and be gone on with."""
+
+    def run(x, store, generations):
+        kernel = mpiabc.Gaussian(scale=x(2))
+        abc = mpiabc.ABCSMC(
+            problems.problem(), 20, seed=1, kernel=kernel, threshold=THRESHOLDS[threshold](x(4))
+        )
+        return abc.run(store, generations=generations, epsilon=x(0), walltime=x(60), scheduler="serial")
+
+    expected = problems.digests(run(float, tmp_path / "plain.db", 2))
+    assert problems.digests(run(REAL[kind], tmp_path / "run.db", 1)) == expected[:1]
+    history = run(REAL[kind], tmp_path / "run.db", 2)
+    assert problems.digests(history) == expected
+    assert all(type(population.epsilon) is float for population in history)
+
+
+def test_settings_of_numpy_numbers_are_those_of_python_s(tmp_path):
+    """A run begun when NumPy's float64 stood in its settings goes on."""
+    path = tmp_path / "run.db"
+    abc = mpiabc.ABCSMC(problems.problem(), 20, seed=1, threshold=mpiabc.Constant(2.5))
+    abc.run(path, generations=1, scheduler="serial")
+    with Store(path) as store:
+        old = store.settings()
+        assert old["threshold"] == "Constant(value=2.5)"
+        with store._transaction() as db:
+            value = json.dumps(old | {"threshold": "Constant(value=np.float64(2.5))"})
+            db.execute("UPDATE run SET value = ?, crc = ? WHERE key = 'settings'", (value, _crc(value)))
+    assert len(abc.run(path, generations=2, scheduler="serial")) == 2
 
 
 def test_population_statistics_are_weighted():

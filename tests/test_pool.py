@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +45,74 @@ def test_results_come_in_order(place):
         assert pool.map(lambda x, y: (y, x), "abc", range(9)) == [(0, "a"), (1, "b"), (2, "c")]
         assert pool.map(half, []) == []
         assert pool.size >= 1
+
+
+class Overlapping:
+    """A scheduler, and its engine: a lease comes home in overlapping pieces, in any order, and whole."""
+
+    is_static, workers = False, 3
+
+    def __init__(self, seed):
+        self._rng, self._held, self._reports = np.random.default_rng(seed), [], []
+
+    def leads(self):
+        return True
+
+    def serve(self, problem):
+        raise AssertionError("there are no other ranks")
+
+    def open(self, problem):
+        return self
+
+    def begin(self, batch):
+        self._mapper, self._held, self._reports = batch.evaluator(), [], []
+
+    def capacity(self, prefetch):
+        return self.workers - len(self._held)
+
+    def submit(self, lease):
+        self._held.append(lease)
+        cuts = self._rng.integers(lease.start, lease.stop, (3, 2))
+        pieces = [lease[1:], *((low, high + 1) for low, high in np.sort(cuts).tolist())]
+        self._reports += [(lease, self._mapper(start, stop)) for start, stop in pieces]
+
+    def poll(self, timeout):
+        if not self._reports:
+            return []
+        lease, records = self._reports.pop(self._rng.integers(len(self._reports)))
+        self._held = [held for held in self._held if held != lease]
+        return [replace(records, seconds=0.01 * len(records))]  # the same leases in every run of the test
+
+    def waiting(self):
+        return []
+
+    def cancel(self, cut):
+        pass
+
+    def busy(self):
+        return len(self._held)
+
+    def close(self, status):
+        pass
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_results_are_those_of_the_items_however_copies_of_leases_overlap(seed):
+    with mpiabc.Pool(Overlapping(seed)) as pool:
+        for n in (1, 7, 200):
+            assert pool.map(half, range(n)) == [x / 2 for x in range(n)]
+
+
+def test_results_come_in_order_from_several_schedulers_at_once():
+    """The last items are slow and wait in the child: this process takes copies, and tells them in pieces."""
+
+    def uneven(x):
+        time.sleep(0.012 if x >= 190 else 0.0002)
+        return -x
+
+    for _ in range(20):  # one in four has copies that overlap in part
+        with mpiabc.Pool(schedulers.Several([schedulers.Processes(1), schedulers.Serial()])) as pool:
+            assert pool.map(uneven, range(200)) == [-x for x in range(200)]
 
 
 class Strange(Exception):  # noqa: N818

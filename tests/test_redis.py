@@ -15,6 +15,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from mpiabc.schedulers.redis import wire
+from mpiabc.version import PROTOCOL
 from tests import bridge, problems
 from tests.cluster import Simulated, random_time
 from tests.conftest import environment, missing
@@ -468,15 +469,15 @@ def test_tls_on_one_side_only_is_told(tls, tmp_path):
 
 
 def test_other_versions_are_told_on_both_sides(server, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("mpiabc.version.__version__", "0.0.0")
+    monkeypatch.setattr("mpiabc.version.PROTOCOL", 0)
     with server.workers(1, "--once", "--wait", "3s") as (worker,):
         master = Master(problems.sampler(), tmp_path / "run.db", server.scheduler())
-        sentence = f"mpiabc {mpiabc.__version__} there, 0.0.0 here"
+        sentence = f"protocol {PROTOCOL} there, 0 here"
         while sentence not in caplog.text:
             time.sleep(0.05)
             assert master.is_running
         told = worker.ends()[1]
-        assert f"mpiabc 0.0.0 there, {mpiabc.__version__} here; use one environment" in told
+        assert f"protocol 0 there, {PROTOCOL} here; use one environment" in told
         monkeypatch.undo()
         with server.workers(1):
             master.digests()

@@ -1,7 +1,9 @@
 """Nothing is lost: whatever is killed, the same command comes to the uninterrupted digests."""
 
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import mpiabc
@@ -10,13 +12,12 @@ from mpiabc.records import unpack
 from mpiabc.store import Journal, Store
 from tests import kills, problems, walltime
 from tests.cluster import Cluster, Simulated, random_time
-from tests.conftest import Launcher, environment_of
+from tests.jobs import launchers
 
 
 def test_killed_anywhere_twenty_runs_come_to_the_uninterrupted_digests():
     """A sample of `python -m tests.kills`, which plays 200."""
-    mpis = [Launcher(name, folder, folder) for name in kills.MPIS if (folder := environment_of(name))]
-    outcomes = dict(kills.played(kills.cases(20, 1, mpis), jobs=3))
+    outcomes = dict(kills.played(kills.cases(20, 1, launchers()), jobs=3))
     assert len(outcomes) == 20
     assert all(outcome.kills for outcome in outcomes.values())
     assert {str(case): outcome.trouble for case, outcome in outcomes.items() if outcome.trouble} == {}
@@ -78,21 +79,70 @@ def test_damaged_journal_is_computed_again(tmp_path):
         (buffer, *_) = store.noted(open_generation)
         assert len(unpack(buffer)) >= 1
         store._db.execute("UPDATE journal SET records = zeroblob(length(records))")
-        assert list(Journal(store, open_generation).recover()) == []
+        assert list(Journal(store).recover(open_generation)) == []
     history = problems.sampler().run(tmp_path / "run.db", scheduler="serial")
     assert problems.digests(history) == problems.digests(
         problems.sampler().run(tmp_path / "b.db", scheduler="serial")
     )
 
 
-def test_what_came_in_before_a_long_silence_is_kept_within_seconds(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_static", [False, True])
+def test_journalled_rows_without_a_finite_weight_are_computed_again(is_static, tmp_path):
+    """The kernel that gave them nan may have been mended since."""
+
+    def run(store, **rules):
+        scheduler = Simulated(2, random_time, is_static=is_static)
+        return problems.sampler().run(tmp_path / store, scheduler=scheduler, **rules)
+
+    run("run.db", simulations=220)
+    with Store(tmp_path / "run.db") as store:
+        journal = Journal(store)
+        kept = [records for records in journal.recover(len(store.history())) if len(records.ids)]
+        assert kept
+        for records in kept:
+            journal.add(replace(records, log_weights=np.full(len(records.ids), np.nan)))
+        store._db.execute("DELETE FROM journal")
+        journal.flush()
+    assert problems.digests(run("run.db")) == problems.digests(run("quiet.db"))
+
+
+def test_run_whose_kernel_gives_no_weights_ends_before_the_commit_and_goes_on_when_it_is_mended(tmp_path):
+    class Blind(mpiabc.Gaussian):
+        broken = True
+
+        def fit(self, population):
+            mixture = super().fit(population)
+            return mixture if not self.broken or population.generation < 1 else _NoDensity(mixture)
+
+    sampler = problems.sampler(kernel=Blind())
+    with pytest.raises(mpiabc.ProblemError, match=r"is nan or infinite .*\(evaluation 2:\d+, theta: mu="):
+        sampler.run(tmp_path / "run.db", scheduler="serial")
+    assert len(mpiabc.open(tmp_path / "run.db")) == 2
+    Blind.broken = False
+    history = problems.sampler(kernel=Blind()).run(
+        tmp_path / "run.db", scheduler="serial", accept_changes=True
+    )
+    quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(quiet)
+
+
+class _NoDensity:
+    """A proposal that can be sampled only."""
+
+    def __init__(self, mixture):
+        self.sample = mixture.sample
+
+    def logpdf(self, theta):
+        return np.full(len(theta), np.nan)
+
+
+def test_what_came_in_before_a_long_silence_is_kept_within_seconds(tmp_path):
     """The second of two simulations of an hour that end together need not wait for the third."""
     problems.sampler().run(tmp_path / "run.db", simulations=150, scheduler="serial")
     now = 0.0
-    monkeypatch.setattr("mpiabc.store.time.monotonic", lambda: now)
     with Store(tmp_path / "run.db") as store:
-        records = next(Journal(store, len(store.history())).recover())
-        journal = Journal(store, 7)
+        journal = Journal(store, clock=lambda: now)
+        records = replace(next(journal.recover(len(store.history()))), generation=7)
         journal.add(records)
         journal.tick()
         assert list(store.noted(7)) == []
@@ -138,7 +188,13 @@ def test_failed_run_goes_on_when_the_simulator_is_mended(tmp_path):
     def broken(theta, rng):  # the same name: the same problem, mended
         return problems.gaussian(theta, rng)
 
-    history = problems.sampler(simulate=broken, name="x").run(tmp_path / "run.db", scheduler="serial")
+    sampler = problems.sampler(simulate=broken, name="x")
+    with pytest.raises(
+        mpiabc.StoreError, match=r"other code or values \(function .*broken.*accept_changes=True"
+    ):
+        sampler.run(tmp_path / "run.db", scheduler="serial")
+    history = sampler.run(tmp_path / "run.db", scheduler="serial", accept_changes=True)
+    assert "from generation 1 on the run has other code" in history.warnings[-1]
     assert problems.digests(history) == problems.digests(
         problems.sampler().run(tmp_path / "b.db", scheduler="serial")
     )

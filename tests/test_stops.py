@@ -153,7 +153,7 @@ def test_show_lists_the_failure_that_ended_a_run_until_it_is_mended(tmp_path, ca
         assert "reason: failed: evaluation 1:150 failed on " in shown
         assert f"1:150  exception  mu={failure.theta['mu']!r}  ZeroDivisionError: division by zero" in shown
         assert "return 1 / 0" in shown
-    history = problems.sampler(simulate=mended, name="x").run(store, scheduler="serial")
+    history = problems.sampler(simulate=mended, name="x").run(store, scheduler="serial", accept_changes=True)
     assert history.reason == "threshold"
     assert history.failures == []
     assert sum(population.failures for population in history) == 0
@@ -174,14 +174,22 @@ def test_evaluation_that_failed_without_a_record_fails_again_when_the_run_goes_o
             )
 
 
-def test_signal_to_another_rank_as_well_is_no_second_signal():
+def test_signal_that_a_launcher_passes_on_as_well_is_no_second_signal():
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.seen == "SIGTERM"
+
+
+def test_signal_to_another_rank_as_well_is_no_second_signal(monkeypatch):
+    monkeypatch.setattr("mpiabc.signals._SAME", 0.0)
     for is_first in (True, False):
         with Signals() as signals:
             if is_first:
-                relay("a signal to rank 1")
+                relay("a signal to rank 1", 0.0)
             os.kill(os.getpid(), signal.SIGUSR1)
             if not is_first:
-                relay("a signal to rank 1")
+                relay("a signal to rank 1", 0.0)
             assert signals.seen == "SIGUSR1"
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGUSR1)

@@ -1,5 +1,6 @@
 """The run's file: whole generations, readable at any time, on any file system."""
 
+import math
 import os
 import shutil
 import signal
@@ -8,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import mpiabc
-from mpiabc.store import Store
+from mpiabc import cli
+from mpiabc.signals import DOUBT
+from mpiabc.store import _NUMBERS, Store, _crc_of
 from tests import damage, problems
 from tests.conftest import environment, missing
 
@@ -264,6 +268,7 @@ def test_ctrl_c_leaves_a_store_that_opens(mpi, tmp_path):
     while problems.committed(tmp_path / "run.db") < 2:
         assert time.monotonic() < deadline, job.stdout.read()
         time.sleep(0.1)
+    time.sleep(1.5 * DOUBT)  # what is younger is taken back
     job.send_signal(signal.SIGINT)
     output, _ = job.communicate(timeout=20)
     assert job.returncode != 0, output
@@ -272,3 +277,84 @@ def test_ctrl_c_leaves_a_store_that_opens(mpi, tmp_path):
     quiet = mpiabc.ABCSMC(problems.problem(), 50, threshold=mpiabc.Constant(0.5), seed=1)
     expected = problems.digests(quiet.run(tmp_path / "quiet.db", generations=len(before), scheduler="serial"))
     assert before == expected
+
+
+def test_index_is_a_whole_number_or_told_to_be_none(finished):
+    """Of Python or NumPy; a good file is never called damaged for it."""
+    for kind in (int, np.int64, np.int8, np.array):
+        assert finished[kind(1)] is finished[1]
+        assert finished[kind(-1)] is finished[2]
+        for beyond in (3, -4):
+            with pytest.raises(IndexError, match=f"generation {beyond} of 3 committed ones"):
+                finished[kind(beyond)]
+    for other in (slice(0, 2), 1.0, "1", None, True, np.True_, np.ones(1, int), (0, 1)):
+        with pytest.raises(TypeError, match="give the whole number of one generation"):
+            finished[other]
+
+
+def test_only_a_writer_whose_check_finds_damage_advises_to_overwrite(finished, monkeypatch):
+    """What a reader meets may be half a write, or a disk that fails for a moment."""
+    with sqlite3.connect(finished.path) as db:
+        db.execute("UPDATE population SET weights = zeroblob(800) WHERE generation = 1")
+    db.close()
+    monkeypatch.setattr("mpiabc.store._attempts", lambda: (0,))
+
+    def told(read):
+        with pytest.raises(mpiabc.StoreError) as error:
+            read()
+        return str(error.value).replace(str(finished.path), "run.db")
+
+    def run():
+        problems.sampler().run(finished.path, scheduler="serial")
+
+    found = "the content of generation 1 does not have the digest stored with it"
+    assert told(lambda: list(mpiabc.open(finished.path))) == (
+        f"run.db is damaged ({found}): read a copy of it, if there is one"
+    )
+    assert told(run) == f"run.db is damaged ({found}): start again from a copy of it, or with overwrite=True"
+    monkeypatch.setattr("mpiabc.store._damage", lambda path: None)
+    assert told(run) == (
+        f"run.db could not be read ({found}), yet a check of it finds no damage: run the same command again"
+    )
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_generation_of_weights_that_are_no_numbers_is_left_out_and_computed_again(
+    later, finished, caplog, capsys
+):
+    """Once such were committed; SQLite keeps nan as NULL, with which no checksum agrees."""
+    _, second, third = finished
+    expected = problems.digests(finished)
+    with Store(finished.path) as store:
+        with store._transaction() as db:
+            db.execute("DELETE FROM population WHERE generation > 0")
+        nan = {"weights": np.full(100, math.nan), "log_evidence": math.nan}
+        store.commit(replace(second, **nan), [], None)
+        if later:  # a kernel that does not look at weights
+            store.commit(third, [], "threshold")
+    caplog.clear()
+    history = mpiabc.open(finished.path)
+    assert len(history) == len(list(history)) == 1
+    assert problems.digests(history) == [history[-1].digest()] == expected[:1]
+    (told,) = caplog.records
+    assert told.getMessage().startswith(f"{finished.path}: the weights of generation 1 are no numbers")
+    assert cli.main(["show", str(finished.path)]) == 0
+    assert expected[0][:12] in capsys.readouterr().out
+    caplog.clear()
+    assert problems.digests(problems.sampler().run(finished.path, scheduler="serial")) == expected
+    assert [record.levelname for record in caplog.records if "no numbers" in record.getMessage()] == [
+        "WARNING"
+    ]
+    assert problems.digests(mpiabc.open(finished.path)) == expected
+
+
+@pytest.mark.parametrize("kind", [int, np.float64])
+def test_file_in_whose_checksum_epsilon_was_as_its_threshold_gave_it_is_good(kind, tmp_path):
+    """Quantile(start=3) left such files, and thresholds of one's own."""
+    finished = problems.sampler().run(tmp_path / "run.db", scheduler="serial")
+    row = {name: getattr(finished[0], name) for name in (*_NUMBERS, "summaries")}
+    crc = _crc_of(row | {"epsilon": kind(3), "summaries": row["summaries"].tobytes()})
+    with sqlite3.connect(finished.path) as db:
+        db.execute("UPDATE population SET crc = ? WHERE generation = 0", (crc,))
+    db.close()
+    assert problems.digests(mpiabc.open(finished.path)) == problems.digests(finished)

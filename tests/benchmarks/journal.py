@@ -37,9 +37,9 @@ class Watched:
 
             return call
 
-        def flush(journal):
+        def flush(journal, *before):
             self.writes += 1
-            flush_(journal)
+            flush_(journal, *before)
 
         methods = {"add": timed(add_), "tick": timed(tick_), "flush": flush}
         self.patches = [mock.patch.object(Journal, name, method) for name, method in methods.items()]
