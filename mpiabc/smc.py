@@ -273,6 +273,7 @@ class _Run:
         self._noted: str | None = None  # the reason that the file has
         self._digests: dict[int, str] = {}
         self._is_fitted = False
+        self._worst = math.inf  # effective sample size, of those that are told
         self._floats = guard.FloatingPoint()
 
     def generations(self) -> Iterator[Population]:
@@ -398,12 +399,14 @@ class _Run:
         self.progress.done(population, self.engine.workers)
         d = len(population.names)
         ess, least = population.ess, 10 * d * (1 - 1e-9)
-        if ess < least:
+        if ess < min(least, self._worst):
+            self._worst = ess
             self._tell(
                 f"the effective sample size of generation {population.generation} is {ess:.3g}; for d = {d} "
                 f"parameters {10 * d} or more are needed: deviations are not to be trusted; use a larger "
                 "population, or a gentler threshold",
-                "collapse" if ess > max(2, len(population) / 10) else "collapse to next to nothing",
+                "collapse",
+                anew=True,
             )
 
     def _settle(self) -> None:
@@ -473,8 +476,8 @@ class _Run:
 
     # What is told, once a run.
 
-    def _tell(self, note: str, topic: str | None = None) -> None:
-        if self.file.tell(topic or note, note):
+    def _tell(self, note: str, topic: str | None = None, *, anew: bool = False) -> None:
+        if self.file.tell(topic or note, note, anew=anew):
             self.progress.clear()
             _log.warning("%s: %s", self.file.path, note)
 

@@ -196,14 +196,14 @@ class Store:
             db.execute("DELETE FROM journal WHERE generation = ?", (generation,))
             _insert_journal(db, generation, records)
 
-    def tell(self, topic: str, text: str) -> bool:
-        """Keep what the user is told once a run; False if the topic was told before."""
+    def tell(self, topic: str, text: str, *, anew: bool = False) -> bool:
+        """Keep what the user is told once a run; False if the topic was told before, perhaps less well."""
         notes = self.history().notes
-        if topic in notes:
+        if topic in notes and not anew:
             return False
         with _errors_told(self.path), self._transaction() as db:
             _set(db, "notes", json.dumps(notes | {topic: text}))
-        return True
+        return topic not in notes
 
     def noted(self, generation: int) -> Iterator[bytes]:
         """The records kept of an open generation; damaged ones are left out, to be computed again."""
