@@ -258,13 +258,15 @@ def at_work(work: Work) -> Iterator[None]:
                 os._exit = _real_exit
 
 
+EXITED = "the simulator ended the process: exit() of C, or STOP of Fortran"
+
+
 class _Exit:
     """Our handler among those that C's `exit` calls, in this process and those forked from it.
 
     It is taken out before the interpreter ends, after which no Python may be called.
     """
 
-    _TOLD = "the simulator ended the process: exit() of C, or STOP of Fortran"
     _pid: int | None = None
     _callback: Any = None
     _tag = ctypes.create_string_buffer(1)  # its address stands for "our library"
@@ -296,7 +298,7 @@ class _Exit:
         # A thread that a simulator has started may call it too, as in a parallel region.
         work, hear = _works[-1] if _thread.work is None else (_thread.work, _thread.hear)
         try:
-            failure = work.last_words(cls._TOLD)
+            failure = work.last_words(EXITED)
             _works.clear()
             if failure is None:
                 return
@@ -304,5 +306,5 @@ class _Exit:
             sys.stdout.flush()
         except BaseException as error:
             with contextlib.suppress(Exception):
-                print(f"{cls._TOLD}; what it was at cannot be said: {error!r}", file=sys.stderr)
+                print(f"{EXITED}; what it was at cannot be said: {error!r}", file=sys.stderr)
         _real_exit(1)

@@ -233,7 +233,7 @@ class ProcessesEngine:
         why = f"the process {ending}"
         lost = [Lost(lease, where, why, is_returned=True) for lease in child.leases]
         if culprit is not None and lost:
-            lost[0] = Lost(lost[0].lease, where, _EXITED, culprit=culprit, kind="exit")
+            lost[0] = Lost(lost[0].lease, where, guard.EXITED, culprit=culprit, kind="exit")
         elif lost:  # those behind it had not begun
             lost[0] = Lost(lost[0].lease, where, why, suspect=suspect if suspect >= 0 else None)
         return lost
@@ -279,7 +279,6 @@ class _Child:
 
 
 _NEVER = -1.0
-_EXITED = "the simulator ended the process: exit() of C, or STOP of Fortran"
 
 
 class Watch:
