@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,3 +217,17 @@ def opened(engine, folder, workers=({},)):
             server.kill()
     else:
         yield Place(engine, folder)
+
+
+def table(rows, heads, columns):
+    """Print the counts of each kind of case, whose `heads` have widths, and of all; 1 if any failed."""
+
+    def line(names, cells):
+        words = "".join(f"{name:<{width}}" for name, width in zip(names, heads.values(), strict=True))
+        print(words + "".join(f"{cell:>10}" for cell in cells))
+
+    line(heads, columns)
+    total = sum(rows.values(), Counter())
+    for names, row in [*sorted(rows.items()), (("all", *[""] * (len(heads) - 1)), total)]:
+        line(names, [row[name] for name in columns])
+    return 1 if total["failures"] else 0

@@ -22,7 +22,7 @@ import mpiabc
 from tests import problems
 from tests.cluster import Simulated, random_time
 from tests.conftest import Launcher
-from tests.jobs import Job, launchers
+from tests.jobs import Job, launchers, table
 from tests.programs import small
 
 _HANGS = 30.0  # seconds after which a job that lost a process should have ended
@@ -182,16 +182,7 @@ def main():
         row += Counter(equal=not outcome.trouble, failures=bool(outcome.trouble))
         if outcome.trouble:
             print(f"FAILED {case}: {outcome.trouble}", flush=True)
-    return table(rows)
-
-
-def table(rows):
-    columns = ("runs", "kills", "resumed", "equal", "failures")
-    print(f"{'engine':<22}{'victim':<14}" + "".join(f"{name:>10}" for name in columns))
-    total = sum(rows.values(), Counter())
-    for (engine, victim), row in [*sorted(rows.items()), (("all", ""), total)]:
-        print(f"{engine:<22}{victim:<14}" + "".join(f"{row[name]:>10}" for name in columns))
-    return 1 if total["failures"] else 0
+    return table(rows, {"engine": 22, "victim": 14}, ("runs", "kills", "resumed", "equal", "failures"))
 
 
 if __name__ == "__main__":

@@ -211,16 +211,11 @@ def main():
         row += Counter(equal=not outcome.trouble, failures=bool(outcome.trouble))
         if outcome.trouble:
             print(f"FAILED {case}: {outcome.trouble}", flush=True)
-    return table(rows)
-
-
-def table(rows):
-    columns = ("runs", "stopped", "resumed", "equal", "failures")
-    print(f"{'engine':<12}{'signal':<10}{'simulator':<20}" + "".join(f"{name:>10}" for name in columns))
-    total = sum(rows.values(), Counter())
-    for names, row in [*sorted(rows.items()), (("all", "", ""), total)]:
-        print("{:<12}{:<10}{:<20}".format(*names) + "".join(f"{row[name]:>10}" for name in columns))
-    return 1 if total["failures"] else 0
+    return jobs.table(
+        rows,
+        {"engine": 12, "signal": 10, "simulator": 20},
+        ("runs", "stopped", "resumed", "equal", "failures"),
+    )
 
 
 if __name__ == "__main__":
