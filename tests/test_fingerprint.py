@@ -29,7 +29,7 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.cli.files import MODULE
-from mpiabc.fingerprint import Fingerprint, code_differences, differences, fingerprint
+from mpiabc.fingerprint import Fingerprint, code_differences, differences, fingerprint, values
 from tests.conftest import environment
 
 
@@ -1199,3 +1199,11 @@ def test_the_moment_at_which_a_script_began_is_no_difference(clock):
 
     assert differences(at(clock()), at(clock())) == []
     assert differences(at(clock()), at(3.5)) != []
+
+
+def test_constants_are_no_moments_on_a_machine_that_has_just_started(monkeypatch):
+    monkeypatch.setattr(values, "_LOADED", 300.0)
+    monkeypatch.setattr(values, "time", types.SimpleNamespace(time=time.time, monotonic=lambda: 420.0))
+    for there, here in [(0.3, 0.4), (200.5, 200.75), (1 / 3, 2 / 3), (314.15926, 299.7), (160.0, 170.0)]:
+        parts = [fingerprint(simulate=Model(k=k)) for k in (there, here)]
+        assert differences(*parts) == [f"simulate.k: {there} there, {here} here"]

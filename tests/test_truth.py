@@ -112,7 +112,7 @@ def test_finish_order_would_be_noticed(tmp_path, monkeypatch):
         complete = property(lambda self: self.accepted == self.size)
 
         def population(self):
-            rows = self._joined()
+            rows = self._joined(self.size)
             return {name: column[: self.size] for name, column in rows.items()}
 
         def counts(self):

@@ -52,17 +52,20 @@ _TENSORS = frozenset({"torch", "jax", "jaxlib", "cupy", "tensorflow"})
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _TEMPORARY = "a temporary path"
 _MOMENT = "a time of this process"  # such as START = time.time(), which tells no problem from another
-_DAY = 86400.0
+_DAY = 86400
 _AROUND = 600.0  # seconds before this module was loaded, in which scripts note when they began
 _LOADED = time.monotonic()
 
 
 def _is_moment(value: float) -> bool:
-    """Whether a clock has shown this since shortly before the process came to us."""
-    if type(value) is float and _LOADED - _AROUND < value < time.monotonic():
-        return not value.is_integer()
+    """Whether a clock has shown this since shortly before the process came to us.
+
+    Clocks that start with the machine show small numbers, as models hold them: theirs have nanoseconds.
+    """
+    if type(value) is float and _LOADED - min(_AROUND, _LOADED / 2) < value < time.monotonic():
+        return round(value, 5) != value == round(value, 9)
     now = time.time()
-    return abs(value - now) < _DAY or abs(value - 1e9 * now) < 1e9 * _DAY
+    return -_DAY < value - int(now) < _DAY or -_DAY < value // 10**9 - int(now) < _DAY
 
 
 class Texts:
