@@ -2,10 +2,13 @@
 
 import ctypes
 import logging
+import os
 import platform
 import random
 import subprocess
 import sys
+import time
+from multiprocessing import resource_tracker
 
 import numpy as np
 import pytest
@@ -314,3 +317,24 @@ def test_collapse_and_a_kernel_without_correlations_are_told_once(tmp_path):
         (False, True),
     ]
     assert sampler.run(tmp_path / "run.db", generations=5, scheduler="serial").warnings == history.warnings
+
+
+def test_trackers_of_python_and_programs_that_ended_before_have_no_part_in_an_evaluation():
+    """Rather than every run ending a second later in a script that has used multiprocessing."""
+    resource_tracker.ensure_running()
+    end = time.monotonic() + 60
+    while guard.Programs().were_run():  # it has only just begun, and other tests may have left something
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    lease = guard.Programs()
+    program = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert lease.were_run()
+    assert guard.Programs().were_run()  # it goes on, and may be asked
+    program.stdin.close()
+    os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+    assert guard.Programs().were_run()  # nobody has waited for it, and a signal may have ended it
+    assert not guard.Programs().were_run()
+    lease = guard.Programs()
+    program.wait()
+    assert lease.were_run()
+    assert not guard.Programs().were_run()

@@ -579,14 +579,15 @@ def test_scheduler_is_told_in_a_word(tmp_path):
 def test_stopping_the_broker_leaves_a_run_resumable(tmp_path, quiet, home_worker):
     broker("start", home=tmp_path)
     worker = home_worker(1)
-    master = Master(slow_sampler(), tmp_path / "run.db", "redis")
+    master = Master(slow_sampler(slower), tmp_path / "run.db", "redis")
     assert worker.says("generation 1")
     broker("stop", "--now", home=tmp_path)
     stopped = master.digests()
     assert isinstance(stopped, mpiabc.Interrupted)
     assert "stopped by `mpiabc broker stop`" in str(stopped)
     assert worker.ends()[0] == 0
-    assert problems.digests(slow_sampler().run(tmp_path / "run.db", scheduler="serial")) == quiet
+    again = slow_sampler(slower).run(tmp_path / "run.db", scheduler="processes")
+    assert problems.digests(again) == quiet
 
 
 def test_signals_reach_a_worker_under_its_launcher(server):

@@ -1,5 +1,6 @@
 """Evaluation in this process, one lease at a time."""
 
+import time
 from collections import deque
 from typing import Any
 
@@ -52,8 +53,9 @@ class SerialEngine:
         self._leases.append(lease)
 
     def poll(self, timeout: float) -> list[Report]:
-        """Evaluate what there is."""
+        """Evaluate what there is; without anything, wait as others do."""
         if not self._leases:
+            time.sleep(timeout)
             return []
         generation, start, stop = self._leases.popleft()
         middle = min(stop, start + self._step * max(1, int(_SLICE / self._cost)))
