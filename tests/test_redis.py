@@ -241,6 +241,27 @@ def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, c
     server.client.delete(wire.RUNS, wire.key("forged", "announcement"))
 
 
+class Heavy:
+    """A simulator that takes long to load, as a worker's first import of large libraries does."""
+
+    def __reduce__(self):
+        return loaded, ()
+
+    def __call__(self, theta, rng):
+        return problems.gaussian(theta, rng)
+
+
+def loaded():
+    time.sleep(wire.DEAD_AFTER * wire.BEAT_PERIOD + 2)
+    return Heavy()
+
+
+def test_worker_that_takes_long_to_load_the_problem_is_not_taken_for_dead(server, quiet, tmp_path, caplog):
+    with server.workers(1):
+        assert Master(slow_sampler(Heavy()), tmp_path / "run.db", server.scheduler()).digests() == quiet
+    assert "no sign of life" not in caplog.text
+
+
 @pytest.mark.parametrize("whom", ["the worker", "all of its processes"])
 def test_worker_that_is_asked_to_leave_gives_its_lease_back_at_once(whom, server, quiet, tmp_path, caplog):
     """Long before its silence would be noticed; the run goes on with another."""

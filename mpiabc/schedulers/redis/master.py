@@ -29,6 +29,7 @@ _ALONE = 5.0  # seconds without any worker after which the user is told how to s
 _RENEW = 2.0  # seconds between two renewals of what is on the server
 _RECONNECT = 0.5  # seconds between two tries to reach the server again
 _IN_TRANSIT = 8.0  # seconds after which an order that a living worker has not read is lost
+_LOADS_WITHIN = 60  # signs of life that may be missing while a worker imports what the problem needs
 _SUSPECT_AFTER = 3  # signs of life that are missing
 _OFFLINE = 3.0  # seconds without the server after which others may take what is out
 _MANY = 500  # workers, from which on they give signs of life less often
@@ -355,7 +356,8 @@ class RedisEngine:
         lost: list[Report] = []
         for worker in self._crew:
             peer = self._peers[worker]
-            if now - peer.heard > wire.DEAD_AFTER * period:
+            is_loading = not (peer.places or self._crew.leases(worker))  # it greets before it has the problem
+            if now - peer.heard > (_LOADS_WITHIN if is_loading else wire.DEAD_AFTER) * period:
                 _log.warning("%s gives no sign of life; its evaluations go out again", peer.where)
                 lost += [*self._bury(worker), peer.recent.doubted()]
             else:
