@@ -104,18 +104,18 @@ def _simulating(found):
 
 
 def strike(job, case, rng):
-    """Send the signal when its moment has come; False if the job has ended before."""
+    """Send the signal when its moment has come; the seconds that its waves took, 0 if nobody was hit."""
     workers, seen = 1 if case.engine == "serial" else 2, set()
     while job.leader.poll() is None and len(seen) < workers:  # who simulates knows what to do about signals
         seen.update(_simulating(job.processes()))
         time.sleep(0.02)
     end = time.monotonic() + rng.uniform(0, 1.5)
-    if not job.until(lambda: time.monotonic() >= end):
-        return False
-    for number, wave in enumerate(waves(job, case, rng)):
+    hit = waves(job, case, rng) if job.until(lambda: time.monotonic() >= end) else []
+    began = time.monotonic()
+    for number, wave in enumerate(hit):
         time.sleep(_LATER if number else 0)
         jobs.send(wave, case.number)
-    return True
+    return time.monotonic() - began if any(hit) else 0.0
 
 
 def play(case, folder, expected):
@@ -150,7 +150,8 @@ def _go_on_until_done(case, place, store, rng, outcome):
         job = place.start("external", store, *case.kind)
         outcome.resumed += outcome.stopped > outcome.resumed
         try:
-            is_hit = outcome.hits < most and strike(job, case, rng)
+            lasted = strike(job, case, rng) if outcome.hits < most else 0.0
+            is_hit = lasted > 0.0
             outcome.hits += is_hit
             status = job.leader.wait(_HANGS)
             is_over = is_hit and status != 1 and problems.committed(store) == len(external.THRESHOLDS)
@@ -161,7 +162,8 @@ def _go_on_until_done(case, place, store, rng, outcome):
             elif status == 75 and is_hit:
                 outcome.stopped += 1
             elif not is_over:  # what comes after a run is not the run's to catch
-                outcome.trouble = f"status {status}, it said:\n{''.join(job.said())}"
+                said = "".join(job.said())
+                outcome.trouble = f"status {status}, {lasted:.2f} s of signals, it said:\n{said}"
         except subprocess.TimeoutExpired:
             outcome.trouble = f"the job hangs, it said:\n{''.join(job.said())}"
         finally:
