@@ -418,16 +418,5 @@ class Driver:
 
 def failed(failure: Failure, stop: int, number: int) -> Records:
     """The record of evaluations that brought none, from the failed one up to `stop`."""
-    none = np.empty(0)
-    return Records(
-        number,
-        failure.index,
-        stop,
-        np.full(stop - failure.index, Status.FAILED, np.uint8),
-        none.astype(np.int64),
-        none.reshape(0, 0),
-        none,
-        none,
-        none.reshape(0, 0),
-        failures=(failure,),
-    )
+    status = np.full(stop - failure.index, Status.FAILED, np.uint8)
+    return Records(number, failure.index, stop, status, failures=(failure,))

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -29,6 +29,7 @@ from mpiabc import guard
 from mpiabc.distance import PNorm
 from mpiabc.errors import ProblemError
 from mpiabc.kernel import Proposal
+from mpiabc.particles import Particles, joined, none
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status, order_number
@@ -116,6 +117,7 @@ class Evaluator:
         self._proposals = Stream(generation.key, Purpose.PROPOSAL)
         self._simulations = Stream(generation.key, Purpose.SIMULATION)
         self._block = _Block(-1, np.empty(0), np.empty(0))
+        self._nothing = none(d=len(problem.prior.names), k=self._structure.size)
         self._random = guard.GlobalRandom(generation.key)
         self._floats = guard.FloatingPoint()
         self._is_first = False  # the lease has the run's first id
@@ -204,7 +206,7 @@ class Evaluator:
             block = self.proposed(index)
         except Exception as error:
             outcome.fail(index * BLOCK + int(rows[0]), None, error, "proposal")
-            return _nothing(len(rows), len(self.problem.prior.names), self._structure.size)
+            return _Evaluated(np.zeros(len(rows), np.uint8), self._nothing)
         inside = block.log_prior > -np.inf
         is_inside = inside[rows]
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
@@ -217,14 +219,14 @@ class Evaluator:
             first = index * BLOCK
             failed = [f.index - first for f in outcome.failures if first <= f.index < first + BLOCK]
             status[np.searchsorted(rows, failed)] = Status.FAILED
-        return _Evaluated(
-            status,
-            index * BLOCK + accepted,
-            block.theta[accepted],
-            block.log_prior[accepted],
-            simulated.distances[is_accepted],
-            simulated.summaries[is_accepted],
+        kept = Particles(
+            ids=index * BLOCK + accepted,
+            theta=block.theta[accepted],
+            distances=simulated.distances[is_accepted],
+            log_weights=block.log_prior[accepted],
+            summaries=simulated.summaries[is_accepted],
         )
+        return _Evaluated(status, kept)
 
     def _simulate_rows(
         self, block: "_Block", inside: np.ndarray, rows: np.ndarray, outcome: "_Outcome"
@@ -441,20 +443,10 @@ class _Simulated(NamedTuple):
 
 
 class _Evaluated(NamedTuple):
-    """The wanted rows' statuses, and of the accepted ones, m of them, all that is kept."""
+    """The wanted rows' statuses, and the accepted ones, with the log prior as their weight."""
 
     status: np.ndarray
-    ids: np.ndarray  # (m,)
-    theta: np.ndarray
-    log_prior: np.ndarray
-    distances: np.ndarray
-    summaries: np.ndarray
-
-
-def _nothing(n: int, d: int, k: int) -> _Evaluated:
-    """Of n rows nothing is known."""
-    none, ids = np.empty(0), np.empty(0, np.int64)
-    return _Evaluated(np.zeros(n, np.uint8), ids, none.reshape(0, d), none, none, none.reshape(0, k))
+    accepted: Particles
 
 
 class NanDistanceError(ValueError):
@@ -477,7 +469,7 @@ class _Outcome:
         self._status = np.zeros(stop - start, np.uint8)
         is_static = evaluator.generation.is_static
         self._tries = np.zeros((stop - start, 2), np.int64) if is_static else None
-        self._parts: list[_Evaluated] = []
+        self._parts: list[Particles] = []
         self._addresses: list[np.ndarray] = []
 
     def add(self, part: _Evaluated, addresses: np.ndarray) -> None:
@@ -487,8 +479,8 @@ class _Outcome:
         if self._tries is not None:
             self._tries[at, 0] += 1
             self._tries[at, 1] += part.status != Status.OUTSIDE
-        if part.ids.size:
-            self._parts.append(part)
+        if len(part.accepted):
+            self._parts.append(part.accepted)
             self._addresses.append(addresses[part.status == Status.ACCEPTED])
 
     def fail(self, index: int, theta: np.ndarray | None, error: BaseException, kind: str = "") -> None:
@@ -504,18 +496,13 @@ class _Outcome:
 
     def records(self, began: float) -> Records:
         """All of it, the accepted rows in the order of their addresses."""
-        rows = self._rows()
-        log_weights = self._log_weights(rows)
+        rows = self._weighed(self._rows())
         records = Records(
             self._evaluator.generation.number,
             self.start,
             self.stop,
             self._status,
-            rows.ids,
-            rows.theta,
-            rows.distances,
-            log_weights,
-            rows.summaries,
+            rows,
             self._tries,
             tuple(self.failures),
             time.perf_counter() - began,
@@ -532,26 +519,20 @@ class _Outcome:
         first = min(failure.index for failure in self.failures) // step * step
         return np.arange(self.start, self.stop) < first
 
-    def _rows(self) -> _Evaluated:
+    def _rows(self) -> Particles:
         """The accepted rows of all parts."""
-        d, k = len(self._evaluator.problem.prior.names), self._evaluator._structure.size
-        parts = self._parts or [_nothing(0, d, k)]
-        if len(parts) == 1:
-            rows = parts[0]
-        else:
-            rows = _Evaluated(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-        if self._tries is None or not self._parts:
-            return rows
-        order = np.argsort(np.concatenate(self._addresses))
-        return _Evaluated(rows.status, *(column[order] for column in rows[1:]))
+        if not self._parts:
+            return self._evaluator._nothing
+        rows = joined(self._parts)
+        return rows if self._tries is None else rows.take(np.argsort(np.concatenate(self._addresses)))
 
-    def _log_weights(self, rows: _Evaluated) -> np.ndarray:
-        """Log prior - log proposal of the rows; what the proposal cannot say is a failure, and nan here."""
+    def _weighed(self, rows: Particles) -> Particles:
+        """With log prior - log proposal; what the proposal cannot say is a failure, and nan here."""
         generation = self._evaluator.generation
         if not generation.index:
-            return np.zeros(len(rows.ids))
+            return replace(rows, log_weights=np.zeros(len(rows)))
         rows.theta.flags.writeable = False
-        log_proposal = np.full(len(rows.ids), np.nan)
+        log_proposal = np.full(len(rows), np.nan)
         error: Exception = ProblemError(
             "logpdf of the kernel's proposal is nan or infinite where it has drawn"
         )
@@ -564,7 +545,7 @@ class _Outcome:
         if is_bad.any():
             at = int(np.argmax(is_bad))
             self.fail(int(rows.ids[at]), rows.theta[at], error, "proposal")
-        return rows.log_prior - log_proposal
+        return replace(rows, log_weights=rows.log_weights - log_proposal)
 
 
 def _is_of_the_outside(error: BaseException | None) -> bool:

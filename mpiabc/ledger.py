@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.records import ROWS, Failure, Lease, Records, Status
+from mpiabc.particles import Particles, joined
+from mpiabc.records import Failure, Lease, Records, Status
 
 
 class _Addresses:
@@ -62,7 +63,7 @@ class _Addresses:
         np.copyto(part, records.status, where=new)
         self.known += int(np.count_nonzero(new))
         self.issued = max(self.issued, stop)
-        if len(records.ids) or records.tries is not None:
+        if len(records.rows) or records.tries is not None:
             self._records.append(records)
         self._note(records)
         self._advance()
@@ -154,12 +155,11 @@ class _Addresses:
     def _whole(self, n: int) -> int:
         return max(self.step, n // self.step * self.step)
 
-    def _joined(self, n: int) -> dict[str, np.ndarray]:
-        """The first `n` accepted rows of all records, in the order of their addresses."""
-        parts = [r for r in self._records if len(r.ids)]
-        order = np.argsort(np.concatenate([r.addresses for r in parts]))[:n]
-        rows = {name: np.concatenate([getattr(r, name) for r in parts]) for name in ROWS}
-        return {name: np.ascontiguousarray(column[order]) for name, column in rows.items()}
+    def population(self) -> Particles:
+        """The first `size` accepted rows, in the order of their addresses."""
+        parts = [records for records in self._records if len(records.rows)]
+        order = np.argsort(np.concatenate([records.addresses for records in parts]))[: self.size]
+        return joined([records.rows for records in parts]).take(order)
 
 
 class Ledger(_Addresses):
@@ -230,7 +230,7 @@ class Ledger(_Addresses):
         self._take_first(records)
 
     def _take_first(self, records: Records) -> None:
-        for id in records.ids.tolist():
+        for id in records.rows.ids.tolist():
             if len(self._first) < self.size:
                 heapq.heappush(self._first, -id)
             elif -id > self._first[0]:
@@ -252,10 +252,6 @@ class Ledger(_Addresses):
         self.dispatched += stop - start
         self._reserve(stop)
         return Lease(self.generation, start, stop)
-
-    def population(self) -> dict[str, np.ndarray]:
-        """The accepted rows below the cut, in id order: ids, theta, distances, log_weights, summaries."""
-        return self._joined(self.size)
 
     def counts(self) -> tuple[int, int]:
         """Evaluations and simulations below the cut."""
@@ -321,10 +317,6 @@ class SlotLedger(_Addresses):
         self.issued = min(self.size, start + self._whole(n))
         self.dispatched += self.issued - start
         return Lease(self.generation, start, self.issued)
-
-    def population(self) -> dict[str, np.ndarray]:
-        """The accepted rows in slot order."""
-        return self._joined(self.size)
 
     def counts(self) -> tuple[int, int]:
         """Evaluations and simulations of all slots."""

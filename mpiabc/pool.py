@@ -185,17 +185,11 @@ class _Mapper:
         began = time.perf_counter()
         with guard.at_work(self):
             outcomes = [self._outcome(i) for i in range(start, stop)]
-        none = np.empty(0)
         return Records(
             self.generation.index,
             start,
             stop,
             np.full(stop - start, Status.ACCEPTED, np.uint8),
-            none.astype(np.int64),
-            none.reshape(0, 0),
-            none,
-            none,
-            none.reshape(0, 0),
             seconds=time.perf_counter() - began,
             payload=cloudpickle.dumps(outcomes),
         )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.particles import Particles
+
 
 class Named(np.ndarray):
     """A float array whose last axis has names: `mean["mu"]` as well as `mean[0]`."""
@@ -54,21 +56,19 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, q: Any) -> np.nda
     return values[order[np.minimum(at, len(values) - 1)]]
 
 
-@dataclass(frozen=True, eq=False)
-class Population:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Population(Particles):
     """The accepted evaluations of one generation.
 
-    theta (N, d), weights (N,) summing to 1, distances (N,), summaries (N, k), ids (N,) int64. The
+    theta (N, d), weights (N,) summing to 1, distances (N,), summaries (N, k), ids (N,) int64, and log_weights
+    (N,), of which the weights were made; they are those of the weights where they are not given. The
     counts are of ids below the cut: `evaluations` all, `simulations` those inside the prior's
     support. `dispatched` depends on timing and is for information only.
     """
 
     names: tuple[str, ...]
-    theta: np.ndarray
     weights: np.ndarray
-    distances: np.ndarray
-    summaries: np.ndarray
-    ids: np.ndarray
+    log_weights: np.ndarray = None  # type: ignore[assignment]
     generation: int
     epsilon: float
     evaluations: int
@@ -79,11 +79,11 @@ class Population:
     seconds: float
 
     def __post_init__(self) -> None:
-        for array in (self.theta, self.weights, self.distances, self.summaries, self.ids):
+        if self.log_weights is None:
+            with np.errstate(divide="ignore"):
+                object.__setattr__(self, "log_weights", np.log(self.weights))
+        for array in (self.weights, *self.columns().values()):
             array.flags.writeable = False
-
-    def __len__(self) -> int:
-        return len(self.theta)
 
     def __repr__(self) -> str:
         return (

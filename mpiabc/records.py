@@ -3,9 +3,12 @@
 import json
 import struct
 from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
+
+from mpiabc.particles import Particles, none, packed_size, unpacked
 
 _GENERATIONS = 1 << 32
 
@@ -74,28 +77,19 @@ class Failure:
         return f"{told}\n{self.traceback.rstrip() or self.error}"
 
 
-#: The columns of the accepted evaluations.
-ROWS = ("ids", "theta", "distances", "log_weights", "summaries")
-
-
 @dataclass(frozen=True)
 class Records:
     """Outcomes of the ids [start, stop) of one order; of slots, under static scheduling.
 
-    The accepted evaluations, m of them, are rows of `ids` (m,), `theta` (m, d), `distances` (m,),
-    `log_weights` (m,) and `summaries` (m, k), in the order of their addresses. Where all that came of
-    them is a payload there are no rows.
+    `rows` are the accepted evaluations, in the order of their addresses. Where all that came of them is a
+    payload there are none.
     """
 
     generation: int
     start: int
     stop: int
     status: np.ndarray  # (stop - start,) uint8, of Status
-    ids: np.ndarray
-    theta: np.ndarray
-    distances: np.ndarray
-    log_weights: np.ndarray
-    summaries: np.ndarray
+    rows: Particles = field(default_factory=none)
     tries: np.ndarray | None = None  # (stop - start, 2) int64: ids and simulations used by each slot
     failures: tuple[Failure, ...] = ()
     seconds: float = field(default=0.0, compare=False)
@@ -114,8 +108,8 @@ class Records:
     @property
     def addresses(self) -> np.ndarray:
         """The address of each row, (m,)."""
-        if not len(self.ids):
-            return self.ids
+        if not len(self.rows):
+            return self.rows.ids
         return self.start + np.flatnonzero(self.status == Status.ACCEPTED)
 
     def only(self, kept: np.ndarray) -> "Records":
@@ -123,11 +117,10 @@ class Records:
 
         Failures and payload stay whole: they have addresses of their own.
         """
-        rows = kept[self.addresses - self.start]
+        rows = self.rows.take(kept[self.addresses - self.start])
         tries = None if self.tries is None else np.where(kept[:, None], self.tries, 0)
         status = np.where(kept, self.status, Status.UNKNOWN).astype(np.uint8)
-        columns = {name: getattr(self, name)[rows] for name in ROWS}
-        return replace(self, status=status, tries=tries, **columns)
+        return replace(self, status=status, tries=tries, rows=rows)
 
 
 _HEADER = struct.Struct("<9qd")
@@ -135,24 +128,13 @@ _HEADER = struct.Struct("<9qd")
 
 def pack(records: Records) -> bytes:
     """`records` as one buffer: a header, then the arrays, then what is rarely there, as JSON."""
-    more = _more(records)
-    accepted, d = records.theta.shape
-    k = records.summaries.shape[1]
+    more, rows = _more(records), records.rows
     tries = b"" if records.tries is None else records.tries.tobytes()
+    sizes = rows.widths() | {"tries": len(tries), "more": len(more), "payload": len(records.payload)}
     header = _HEADER.pack(
-        records.generation,
-        records.start,
-        records.stop,
-        accepted,
-        d,
-        k,
-        len(tries),
-        len(more),
-        len(records.payload),
-        records.seconds,
+        records.generation, records.start, records.stop, len(rows), *sizes.values(), records.seconds
     )
-    arrays = (getattr(records, name).tobytes() for name in ROWS)
-    return b"".join([header, *arrays, tries, records.status.tobytes(), more, records.payload])
+    return b"".join([header, rows.pack(), tries, records.status.tobytes(), more, records.payload])
 
 
 def unpack(buffer: bytes | bytearray | memoryview) -> Records:
@@ -160,25 +142,15 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
     generation, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
-    tries_size, more_size, _ = sizes
-    at = _HEADER.size
-    if len(buffer) != at + 8 * m * (3 + d + k) + (stop - start) + sum(sizes):
+    widths, count = {"d": d, "k": k}, stop - start
+    lengths = [packed_size(m, widths), sizes[0], count, *sizes[1:]]
+    at = list(accumulate(lengths, initial=_HEADER.size))
+    if len(buffer) != at[-1]:
         raise ValueError(f"a record buffer of {len(buffer)} bytes does not fit its header")
-
-    def take(count: int, dtype: type = np.float64) -> np.ndarray:
-        nonlocal at
-        array: np.ndarray = np.frombuffer(buffer, dtype, count, at)
-        at += array.nbytes
-        return array
-
-    ids = take(m, np.int64)
-    theta = take(m * d).reshape(m, d)
-    distances = take(m)
-    log_weights = take(m)
-    summaries = take(m * k).reshape(m, k)
-    tries = take(tries_size // 8, np.int64).reshape(-1, 2) if tries_size else None
-    status = take(stop - start, np.uint8)
-    more = json.loads(bytes(buffer[at : at + more_size])) if more_size else {}
+    rows = unpacked(buffer, at[0], m, widths)
+    tries = np.frombuffer(buffer, np.int64, sizes[0] // 8, at[1]).reshape(-1, 2) if sizes[0] else None
+    status = np.frombuffer(buffer, np.uint8, count, at[2])
+    more = json.loads(bytes(buffer[at[3] : at[4]])) if sizes[1] else {}
     if isinstance(more, list):  # in a journal of format 2
         more = {"failures": more}
     return Records(
@@ -186,15 +158,11 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
         start,
         stop,
         status,
-        ids,
-        theta,
-        distances,
-        log_weights,
-        summaries,
+        rows,
         tries,
         tuple(Failure(**f) for f in more.get("failures", ())),
         seconds,
-        bytes(buffer[at + more_size :]),
+        bytes(buffer[at[4] :]),
         tuple(more.get("notes", ())),
         more.get("exposed", False),
     )

@@ -550,13 +550,11 @@ def _population(
     acceptance: N / cut would be too large.
     """
     rows = ledger.population()
-    log_weights = rows.pop("log_weights")
+    log_weights = rows.log_weights
     weightless = ~np.isfinite(log_weights)
     if weightless.any():
         first = int(np.argmax(weightless))
-        raise _weightless(
-            problem, generation, int(rows["ids"][first]), rows["theta"][first], log_weights[first]
-        )
+        raise _weightless(problem, generation, int(rows.ids[first]), rows.theta[first], log_weights[first])
     highest = log_weights.max()
     weights = np.exp(log_weights - highest)  # at most 1, and one of them is
     evaluations, simulations = ledger.counts()
@@ -575,7 +573,7 @@ def _population(
         log_evidence=float(log_evidence),
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         seconds=seconds,
-        **rows,
+        **rows.columns(),
     )
 
 
@@ -660,7 +658,7 @@ def _first_line(error: Exception) -> str:
 
 def _weighed(records: Records) -> Records:
     """`records` without what has no finite weight: a prior or kernel that gave none may have been mended."""
-    weightless = records.addresses[~np.isfinite(records.log_weights)]
+    weightless = records.addresses[~np.isfinite(records.rows.log_weights)]
     if not weightless.size:
         return records
     kept = np.ones(len(records), bool)

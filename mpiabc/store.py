@@ -31,32 +31,19 @@ import numpy as np
 
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
+from mpiabc.particles import Column, columns
 from mpiabc.population import Population
 from mpiabc.records import Failure, Lease, Records, generation_of, pack, unpack
 from mpiabc.signals import DOUBT
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 3
-_OLDER = (2,)  # formats that are read, and written on in the new one
+FORMAT = 4
+_OLDER = (2, 3)  # formats that are read, and written on in the new one
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
 _MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
 _MOST_PART = 100_000_000  # bytes of a pickled problem that are kept
 _PATIENCE = 10.0  # seconds to wait for another process's short transaction
-
-_SCHEMA = f"""
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {FORMAT};
-CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value, crc INTEGER);
-CREATE TABLE IF NOT EXISTS population (
-    generation INTEGER PRIMARY KEY, epsilon REAL, evaluations INTEGER, simulations INTEGER,
-    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
-    ids BLOB, weights BLOB, distances BLOB, theta BLOB, summaries BLOB);
-CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
-CREATE TABLE IF NOT EXISTS failure (
-    generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
-    PRIMARY KEY (generation, id));
-"""
 
 _NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever number was written
     "generation": int,
@@ -68,7 +55,22 @@ _NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever nu
     "dispatched": int,
     "seconds": float,
 }
-_ARRAYS = ("ids", "weights", "distances", "theta", "summaries")
+_ARRAYS = {"weights": Column("weigh")} | columns()
+_DIGESTED = ("ids", "theta", "weights", "distances")  # by `Population.digest`
+
+_SCHEMA = f"""
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {FORMAT};
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value, crc INTEGER);
+CREATE TABLE IF NOT EXISTS population (
+    generation INTEGER PRIMARY KEY, epsilon REAL, evaluations INTEGER, simulations INTEGER,
+    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
+    {", ".join(f"{name} BLOB" for name in _ARRAYS)});
+CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
+CREATE TABLE IF NOT EXISTS failure (
+    generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
+    PRIMARY KEY (generation, id));
+"""
 
 
 class Store:
@@ -139,9 +141,9 @@ class Store:
         return self.history().settings
 
     def renew(self, settings: dict[str, Any]) -> None:
-        """Keep changed settings of the run that is continued, and write in today's format from now on."""
+        """Keep changed settings of the run that is continued."""
         with _errors_told(self.path), self._transaction() as db:
-            db.execute(f"PRAGMA user_version = {FORMAT}")
+            _modernise(db)
             _set(db, "settings", json.dumps(settings))
 
     def start(
@@ -171,6 +173,7 @@ class Store:
         row["crc"] = _crc_of(row)
         places = ", ".join(f":{name}" for name in row)
         with _errors_told(self.path), self._transaction() as db:
+            _modernise(db)
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
             _insert(db, failures[:_MOST_FAILURES])
             _set(db, "generations", population.generation + 1)
@@ -319,8 +322,24 @@ def _crc(value: Any) -> int:
 
 
 def _crc_of(row: Mapping[str, Any]) -> int:
-    """Of what the digest of a population leaves out."""
-    return zlib.crc32(row["summaries"], _crc(tuple(row[name] for name in _NUMBERS)))
+    """Of what the digest of a population leaves out; older files lack columns."""
+    crc = _crc(tuple(row[name] for name in _NUMBERS))
+    for name in _ARRAYS:
+        if name not in _DIGESTED and row[name] is not None:
+            crc = zlib.crc32(row[name], crc)
+    return crc
+
+
+def _modernise(db: sqlite3.Connection) -> None:
+    """Give the file of an older mpiabc today's format; what it lacks stays unknown."""
+    for name in _ARRAYS.keys() - _columns(db):
+        db.execute(f"ALTER TABLE population ADD COLUMN {name} BLOB")
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _columns(db: sqlite3.Connection) -> set[str]:
+    """Of the populations in the file."""
+    return {name for _, name, *_ in db.execute("PRAGMA table_info(population)")}
 
 
 def _insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]) -> None:
@@ -551,9 +570,12 @@ class History:
 
     def _rows(self, generation: int) -> Iterator[dict[str, Any]]:
         """The row of a generation, if it is there."""
-        columns = (*_NUMBERS, *_ARRAYS, "digest", "crc")
-        query = f"SELECT {', '.join(columns)} FROM population WHERE generation = ?"
-        return (dict(zip(columns, values, strict=True)) for values in self._read(query, generation))
+        names = (*_NUMBERS, *_ARRAYS, "digest", "crc")
+        with _errors_told(self.path), closing(_connect_to_read(self.path)) as db:
+            there = _columns(db)
+        asked = (name if name in there else f"NULL AS {name}" for name in names)
+        query = f"SELECT {', '.join(asked)} FROM population WHERE generation = ?"
+        return (dict(zip(names, values, strict=True)) for values in self._read(query, generation))
 
     def _names(self) -> tuple[str, ...]:
         return tuple(self.settings["names"])
@@ -593,19 +615,13 @@ def _written(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
-    ids, weights, distances, theta, summaries = (
-        np.frombuffer(row[name], np.int64 if name == "ids" else np.float64) for name in _ARRAYS
-    )
-    n = len(ids)
-    return Population(
-        names=names,
-        theta=theta.reshape(n, len(names)),
-        weights=weights,
-        distances=distances,
-        summaries=summaries.reshape(n, -1),
-        ids=ids,
-        **{name: row[name] for name in _NUMBERS},
-    )
+    n = len(row["weights"]) // 8
+    arrays: dict[str, Any] = {
+        name: np.frombuffer(row[name], column.dtype).reshape(column.shape(n, {"d": len(names), "k": -1}))
+        for name, column in _ARRAYS.items()
+        if row[name] is not None
+    }
+    return Population(names=names, **arrays, **{name: row[name] for name in _NUMBERS})
 
 
 class _DamagedError(StoreError):

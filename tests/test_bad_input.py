@@ -268,17 +268,16 @@ def test_accepted_evaluation_without_a_weight_is_refused_with_whose_density_it_i
     problem = problems.problem()
     ledger = Ledger(3, 5)
     records = evaluate(problem, Generation(3, (1, 2), 9.0, problem.prior, 5), 0, 40)
-    weights, bad = records.log_weights.copy(), slice(2, 3) if where == "one" else slice(None)
+    weights, bad = records.rows.log_weights.copy(), slice(2, 3) if where == "one" else slice(None)
     with np.errstate(invalid="ignore"):
         weights[bad] = np.nan if what == "neither" else np.float64(prior) - proposal
-    ledger.tell(replace(records, log_weights=weights))
+    ledger.tell(replace(records, rows=replace(records.rows, log_weights=weights)))
     first = 2 if where == "one" else 0
     found = Generation(3, (1, 2), 9.0, _Density(proposal), 5)
     with pytest.raises(mpiabc.ProblemError, match=sentence) as error:
         _population(replace(problem, prior=_Density(prior)), found, ledger, 1.0)
-    assert f"in evaluation 3:{records.ids[first]}, theta: mu={records.theta[first, 0].tolist()!r}" in str(
-        error.value
-    )
+    id, mu = records.rows.ids[first], float(records.rows.theta[first, 0])
+    assert f"in evaluation 3:{id}, theta: mu={mu!r}" in str(error.value)
 
 
 class _Density:

@@ -10,8 +10,8 @@ import mpiabc
 from tests.conftest import ROOT, environment
 
 FLOORS = [
-    {"arguments", "errors", "streams", "structure", "records", "population", "version", "signals", "batch"}
-    | {"guard", "fingerprint", "conversion", "labels", "protection"},
+    {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version"}
+    | {"signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"},
     {"prior", "distance", "kernel", "threshold", "stopping"},
     {"problem"},
     {"generation", "ledger", "checks"},

@@ -76,10 +76,9 @@ def test_evaluation_does_not_depend_on_how_ids_are_leased(vectorized):
             for start, stop in pairwise(cuts):
                 first, last = start // step * step, -(-stop // step) * step
                 part = evaluate(problem, generation, first, last)
-                rows = (whole.ids >= first) & (whole.ids < last)
+                among = (whole.rows.ids >= first) & (whole.rows.ids < last)
                 assert part.status.tobytes() == whole.status[first:last].tobytes()
-                for name in ("ids", "theta", "distances", "log_weights", "summaries"):
-                    assert getattr(part, name).tobytes() == getattr(whole, name)[rows].tobytes()
+                assert part.rows.pack() == whole.rows.take(among).pack()
 
 
 def test_evaluation_is_pure():

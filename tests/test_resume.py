@@ -97,10 +97,11 @@ def test_journalled_rows_without_a_finite_weight_are_computed_again(is_static, t
     run("run.db", simulations=220)
     with Store(tmp_path / "run.db") as store:
         journal = Journal(store)
-        kept = [records for records in journal.recover(len(store.history())) if len(records.ids)]
+        kept = [records for records in journal.recover(len(store.history())) if len(records.rows)]
         assert kept
         for records in kept:
-            journal.add(replace(records, log_weights=np.full(len(records.ids), np.nan)))
+            weightless = np.full(len(records.rows), np.nan)
+            journal.add(replace(records, rows=replace(records.rows, log_weights=weightless)))
         store._db.execute("DELETE FROM journal")
         journal.flush()
     assert problems.digests(run("run.db")) == problems.digests(run("quiet.db"))

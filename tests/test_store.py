@@ -17,7 +17,7 @@ import pytest
 import mpiabc
 from mpiabc import cli
 from mpiabc.signals import DOUBT
-from mpiabc.store import _NUMBERS, Store, _crc_of
+from mpiabc.store import _ARRAYS, _NUMBERS, Store, _crc_of
 from tests import damage, problems
 from tests.conftest import environment, missing
 
@@ -352,8 +352,8 @@ def test_generation_of_weights_that_are_no_numbers_is_left_out_and_computed_agai
 def test_file_in_whose_checksum_epsilon_was_as_its_threshold_gave_it_is_good(kind, tmp_path):
     """Quantile(start=3) left such files, and thresholds of one's own."""
     finished = problems.sampler().run(tmp_path / "run.db", scheduler="serial")
-    row = {name: getattr(finished[0], name) for name in (*_NUMBERS, "summaries")}
-    crc = _crc_of(row | {"epsilon": kind(3), "summaries": row["summaries"].tobytes()})
+    row = {name: getattr(finished[0], name) for name in (*_NUMBERS, *_ARRAYS)} | {"epsilon": kind(3)}
+    crc = _crc_of(row | {name: row[name].tobytes() for name in _ARRAYS})
     with sqlite3.connect(finished.path) as db:
         db.execute("UPDATE population SET crc = ? WHERE generation = 0", (crc,))
     db.close()

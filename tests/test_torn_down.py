@@ -15,6 +15,7 @@ import mpiabc
 from mpiabc import schedulers, version
 from mpiabc.driver import Driver, Limits
 from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.particles import Particles
 from mpiabc.records import Lease, Records, Status, generation_of, order_number, pack, unpack
 from mpiabc.schedulers import mpi
 from mpiabc.schedulers.base import Recent
@@ -30,7 +31,8 @@ def records(start, stop, accepted, number=0):
     ids = np.array([i for i in range(start, stop) if i in accepted], np.int64)
     status = np.where(np.isin(np.arange(start, stop), ids), Status.ACCEPTED, Status.REJECTED).astype(np.uint8)
     column = ids.astype(float)
-    return Records(number, start, stop, status, ids, column[:, None], column, column, column[:, None])
+    rows = Particles(ids, column[:, None], column, column, column[:, None])
+    return Records(number, start, stop, status, rows)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -46,7 +48,7 @@ def test_ledger_that_forgets_comes_to_the_same_population(seed):
         if told and rng.random() < 0.15:
             forgotten = told[int(rng.integers(max(0, len(told) - 8), len(told)))]
             ledger.forget(forgotten.start, forgotten.stop)
-    assert ledger.population()["ids"].tolist() == sorted(accepted)[:40]
+    assert ledger.population().ids.tolist() == sorted(accepted)[:40]
     assert ledger.counts() == (sorted(accepted)[39] + 1, sorted(accepted)[39] + 1)
 
 

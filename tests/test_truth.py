@@ -9,6 +9,7 @@ from mpiabc import generation as generation_module
 from mpiabc import smc
 from mpiabc.kernel import GaussianMixture
 from mpiabc.ledger import Ledger
+from mpiabc.particles import joined
 from tests import problems
 from tests.cluster import Simulated
 
@@ -112,8 +113,8 @@ def test_finish_order_would_be_noticed(tmp_path, monkeypatch):
         complete = property(lambda self: self.accepted == self.size)
 
         def population(self):
-            rows = self._joined(self.size)
-            return {name: column[: self.size] for name, column in rows.items()}
+            parts = [records.rows for records in self._records]
+            return joined(parts).take(np.arange(self.size))
 
         def counts(self):
             return self.known, self.known
@@ -130,7 +131,7 @@ def test_weights_without_the_prior_would_be_noticed(tmp_path, monkeypatch):
     def wrong(self, began):
         records = right(self, began)
         if records.generation:
-            records.log_weights[:] -= problem.prior.logpdf(records.theta)
+            records.rows.log_weights[:] -= problem.prior.logpdf(records.rows.theta)
         return records
 
     monkeypatch.setattr(generation_module._Outcome, "records", wrong)

@@ -137,7 +137,7 @@ class _Evaluation:
             return "outside the prior's support: rejected without a simulation"
         if status == Status.REJECTED:
             return "rejected early: the simulator returned None"
-        return "accepted" if self.records.distances[0] <= self.generation.epsilon else "rejected"
+        return "accepted" if self.records.rows.distances[0] <= self.generation.epsilon else "rejected"
 
     def told(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
@@ -149,9 +149,9 @@ class _Evaluation:
             "theta": theta,
             "status": self.status(),
         }
-        is_measured = len(self.records.distances) > 0
+        is_measured = len(self.records.rows) > 0
         if is_measured:
-            values["distance"] = repr(float(self.records.distances[0]))
+            values["distance"] = repr(float(self.records.rows.distances[0]))
         if self.records.status[0] != Status.OUTSIDE:
             values["seconds"] = f"{self.records.seconds:.3g}"
         if stored is not None and self.index >= stored.evaluations:
@@ -163,14 +163,15 @@ class _Evaluation:
     def _equals(self, stored: Population) -> bool:
         row = np.flatnonzero(stored.ids == self.index)
         return all(
-            np.array_equal(getattr(self.records, name), getattr(stored, name)[row])
+            np.array_equal(getattr(self.records.rows, name), getattr(stored, name)[row])
             for name in ("theta", "distances", "summaries")
         )
 
     def _summaries(self, stored: Population | None) -> list[list[str]]:
         """Simulated and observed summaries by label, and those stored if they are there."""
         structure = Structure(self.problem.observed)
-        columns = {"simulated": self.records.summaries[0], "observed": structure.row(self.problem.observed)}
+        observed = structure.row(self.problem.observed)
+        columns = {"simulated": self.records.rows.summaries[0], "observed": observed}
         if stored is not None and self.index in stored.ids:
             columns["stored"] = stored.summaries[stored.ids == self.index][0]
         cells = ([repr(value) for value in column.tolist()] for column in columns.values())

@@ -15,6 +15,7 @@ import numpy as np
 from mpiabc.driver import Driver
 from mpiabc.generation import Generation
 from mpiabc.ledger import Ledger
+from mpiabc.particles import Particles
 from mpiabc.records import Records, Status
 from tests.cluster import Cluster
 
@@ -40,7 +41,8 @@ class Coin:
         column = np.zeros((len(ids), 1))
         flat = column[:, 0]
         status = np.where(accepted, Status.ACCEPTED, Status.REJECTED).astype(np.uint8)
-        return Records(self.generation, start, stop, status, ids, column, flat, flat, column)
+        rows = Particles(ids, column, flat, flat, column)
+        return Records(self.generation, start, stop, status, rows)
 
 
 def measure(workers, n, rates=RATES):

@@ -1,0 +1,89 @@
+"""Particles: rows of evaluations. A column is declared once, here, and all that carries rows follows.
+
+To add one, declare it, and let the act that it names fill it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, NamedTuple, get_args, get_type_hints
+
+import numpy as np
+
+
+class Column(NamedTuple):
+    """What a column holds, and which act of an evaluation fills it."""
+
+    filled_by: str  # propose, simulate, measure, or weigh
+    dtype: type = np.float64
+    width: str = ""  # numbers in a row: one, "d" one for each parameter, "k" one for each summary
+
+    def shape(self, m: int, widths: dict[str, int]) -> tuple[int, ...]:
+        """Of `m` rows."""
+        return (m, widths[self.width]) if self.width else (m,)
+
+
+@dataclass(frozen=True, eq=False)
+class Particles:
+    """Rows of evaluations, m of them, in the order of their addresses."""
+
+    ids: Annotated[np.ndarray, Column("propose", np.int64)]
+    theta: Annotated[np.ndarray, Column("propose", width="d")]
+    distances: Annotated[np.ndarray, Column("measure")]
+    log_weights: Annotated[np.ndarray, Column("weigh")]  # log prior - log proposal
+    summaries: Annotated[np.ndarray, Column("simulate", width="k")]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns by name."""
+        return {name: getattr(self, name) for name in columns()}
+
+    def widths(self) -> dict[str, int]:
+        """How many numbers a row has, by kind of width."""
+        return {c.width: getattr(self, name).shape[1] for name, c in columns().items() if c.width}
+
+    def take(self, rows: np.ndarray) -> "Particles":
+        """Those of an index, or where a mask is true, in arrays of their own."""
+        return Particles(*(np.ascontiguousarray(column[rows]) for column in self.columns().values()))
+
+    def pack(self) -> bytes:
+        """The columns as one buffer."""
+        return b"".join(column.tobytes() for column in self.columns().values())
+
+
+@cache
+def columns() -> dict[str, Column]:
+    """The declared columns by name."""
+    hints = get_type_hints(Particles, include_extras=True)
+    return {name: get_args(hint)[1] for name, hint in hints.items()}
+
+
+def joined(parts: Sequence[Particles]) -> Particles:
+    """The rows of all parts, one part after another; there is at least one part."""
+    if len(parts) == 1:
+        return parts[0]
+    return Particles(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns()))
+
+
+def packed_size(m: int, widths: dict[str, int]) -> int:
+    """Bytes of `m` packed rows."""
+    return sum(np.dtype(c.dtype).itemsize * math.prod(c.shape(m, widths)) for c in columns().values())
+
+
+def unpacked(buffer: bytes | bytearray | memoryview, at: int, m: int, widths: dict[str, int]) -> Particles:
+    """The `m` rows that were packed into the buffer from `at` on."""
+    arrays = []
+    for column in columns().values():
+        shape = column.shape(m, widths)
+        array: np.ndarray = np.frombuffer(buffer, column.dtype, math.prod(shape), at)
+        arrays.append(array.reshape(shape))
+        at += array.nbytes
+    return Particles(*arrays)
+
+
+def none(**widths: int) -> Particles:
+    """No rows; of widths that are not given, none either."""
+    return unpacked(b"", 0, 0, {c.width: widths.get(c.width, 0) for c in columns().values()})
