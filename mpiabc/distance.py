@@ -1,16 +1,36 @@
 """Distances between simulated and observed data.
 
-A distance is any callable `(simulated, observed) -> float`; `PNorm` is computed for many simulations at once.
+A distance is any callable `(simulated, observed) -> float`, which gets what the simulator returned, or
+anything with `rows`, which gets the numbers of many simulations at once.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
 from mpiabc.structure import Structure
+
+
+class RowDistance(Protocol):
+    """A distance that measures rows of numbers.
+
+    Without `is_rowwise = True`, the promise that a row's distance does not depend, in any bit, on the rows
+    beside it, it is asked row by row: which rows come together depends on how ids were leased. A method
+    `check(observed)`, if there is one, raises ProblemError for data that it is not for.
+    """
+
+    def rows(self, simulated: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        """Distances of simulated (n, k) from observed (k,), (n,); both are read-only. nan is a failure."""
+        ...
+
+
+def measures_rows(distance: Any) -> bool:
+    """Whether it is a RowDistance."""
+    return callable(getattr(distance, "rows", None))
 
 
 @dataclass(frozen=True)
@@ -22,18 +42,20 @@ class PNorm:
     computed with it.
     """
 
+    is_rowwise = True  # a row's distance does not depend on the rows beside it
+
     p: float = 2
     weights: Any = None
 
     def __post_init__(self) -> None:
-        if not self.p >= 1:
-            raise ProblemError(f"PNorm(p={self.p}) is no norm: give p >= 1, or math.inf")
+        p = real(self.p)
+        if p is None or not p >= 1:
+            raise ProblemError(f"PNorm(p={self.p!r}) is no norm: give p >= 1, or math.inf")
 
     def __call__(self, simulated: Any, observed: Any) -> float:
         """The distance of two data of the same structure."""
+        self.check(observed)
         structure = Structure(observed)
-        if self.weights is not None:
-            self._check_names(structure)
         return float(self.rows(structure.row(simulated)[None], structure.row(observed))[0])
 
     def rows(self, simulated: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -51,9 +73,12 @@ class PNorm:
             return np.sqrt(np.square(difference).sum(axis=1))
         return (difference**self.p).sum(axis=1) ** (1 / self.p)
 
-    def _check_names(self, structure: Structure) -> None:
-        """Raise for weights whose places, of which `rows` knows nothing else, are those of other data."""
-        weights = Structure(self.weights)
+    def check(self, observed: Any) -> None:
+        """Raise ProblemError for weights of other data: `rows` sees their number alone."""
+        if self.weights is None:
+            return
+        structure, weights = Structure(observed), Structure(self.weights)
+        self._weight_row(structure.size)
         if not structure.agrees(weights):
             pairs = zip(weights.labels(), structure.labels(), strict=False)
             found, expected = next(((a, b) for a, b in pairs if a != b), (str(weights), str(structure)))

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
-from mpiabc.generation import Generation
 from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.order import Order
 from mpiabc.progress import Progress
 from mpiabc.records import Failure, Lease, Records, Status
 from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, notices_within, target
@@ -150,7 +150,7 @@ class Driver:
         progress: Progress | None = None,
         tell: Callable[[str], None] = lambda note: None,
         is_committed: Callable[[int], bool] = lambda number: False,
-        theta_of: Callable[[Generation, int], dict[str, float]] = lambda generation, id: {},
+        theta_of: Callable[[Order, int], dict[str, float]] = lambda order, id: {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pace = Pace(target(engine))
@@ -167,21 +167,21 @@ class Driver:
         #: Engines that others can look at from outside show them how far the run is.
         self._publish: Callable[[str], None] = getattr(engine, "publish", lambda line: None)
 
-    def run(self, ledger: _AnyLedger, generation: Generation, keeper: Keeper | None = None) -> str | None:
+    def run(self, ledger: _AnyLedger, order: Order, keeper: Keeper | None = None) -> str | None:
         """Drive until the ledger is complete (None) or exhausted (the name of the bound).
 
         What the ledger learns goes to the `keeper` too. Raises SimulatorError for failures that end the
         run, Interrupted for signals and walltime, TakenBackError where an earlier order is in doubt.
         """
-        self._ledger, self._generation, self._keeper = ledger, generation, keeper or NoKeeper()
+        self._ledger, self._order, self._keeper = ledger, order, keeper or NoKeeper()
         self._copied: set[Lease] = set()
         self._failure: Failure | None = None  # the lowest one, if any ends the run
         self._raise_at = math.inf
         self._since: dict[str, float] = {}  # when what may end the run became so
         self._is_open = True
         self._cut = math.inf
-        self._progress.begin(generation.index, generation.epsilon)
-        self._engine.begin(generation)
+        self._progress.begin(order.level, order.epsilon)
+        self._engine.begin(order)
         while not ledger.complete:
             if reason := ledger.exhausted:
                 return reason
@@ -238,7 +238,7 @@ class Driver:
         """Idle workers take copies of leases that wait behind others: whoever is first counts."""
         idle = self._engine.capacity(False)
         for lease in [lease for lease in self._engine.waiting() if lease not in self._copied][:idle]:
-            if lease.generation == self._generation.number and lease.start < self._ledger.cut:
+            if lease.order == self._order.number and lease.start < self._ledger.cut:
                 self._copied.add(lease)
                 self._ledger.dispatched += lease.stop - lease.start
                 self._engine.submit(lease)
@@ -249,7 +249,7 @@ class Driver:
                 self._doubt(report)
             elif isinstance(report, Lost):
                 self._lose(report)
-            elif report.generation == self._generation.number:
+            elif report.order == self._order.number:
                 self._progress.count(report.seconds)
                 self.pace.learn(report)
                 self._tell(report)
@@ -272,10 +272,10 @@ class Driver:
 
     def _doubt(self, doubted: Doubted) -> None:
         """Know nothing of these leases any more. Raises TakenBackError if others were built on them."""
-        open_order = self._generation.number if self._is_open else None
-        earlier = [lease for lease in doubted.leases if self._is_committed(lease.generation)]
+        open_order = self._order.number if self._is_open else None
+        earlier = [lease for lease in doubted.leases if self._is_committed(lease.order)]
         for lease in doubted.leases:
-            if lease.generation == open_order:
+            if lease.order == open_order:
                 self._ledger.forget(lease.start, lease.stop)
                 self._keeper.forget(lease)
                 if self._failure and lease.start <= self._failure.index < lease.stop:
@@ -289,7 +289,7 @@ class Driver:
     def _lose(self, lost: Lost) -> None:
         """A worker died: its evaluations go out again, in halves, as one of them may be the cause."""
         lease, step = lost.lease, self._ledger.step
-        if lease.generation != self._generation.number:
+        if lease.order != self._order.number:
             return
         if lost.culprit is not None:
             self._condemn(lost, lost.culprit // step * step)
@@ -297,7 +297,7 @@ class Driver:
         if lost.is_returned:
             self._ledger.give_back(lease.start, lease.stop)
             return
-        if lost.suspect is not None and not self._generation.is_static:
+        if lost.suspect is not None and not self._order.is_static:
             start = lost.suspect // step * step
             self._ledger.give_back(lease.start, start)
             self._ledger.give_back(start + step, lease.stop)
@@ -307,7 +307,7 @@ class Driver:
             self._ledger.give_back(lease.start, middle)
             self._ledger.give_back(middle, lease.stop)
             return
-        address = self._generation.index, lease.start
+        address = self._order.level, lease.start
         self._deaths[address] = self._deaths.get(address, 0) + 1
         if self._deaths[address] < _MOST_DEATHS:
             self._ledger.give_back(lease.start, lease.stop)
@@ -317,23 +317,23 @@ class Driver:
     def _condemn(self, lost: Lost, id: int) -> None:
         """An evaluation counts as failed without a record; the rest of its lease goes out again."""
         why = lost.why if lost.culprit is not None else f"its worker died {_MOST_DEATHS} times: {lost.why}"
-        theta = self._theta_of(self._generation, id)
-        failure = Failure(self._generation.index, id, theta, why, "", lost.worker, lost.kind)
-        if self._generation.is_static and self.limits.on_error != "raise":
+        theta = self._theta_of(self._order, id)
+        failure = Failure(self._order.level, id, theta, why, "", lost.worker, lost.kind)
+        if self._order.is_static and self.limits.on_error != "raise":
             told = f"a slot cannot go on after this, use dynamic scheduling\n{failure}"
             raise SimulatorError(told, failure)
         stop = id + self._ledger.step
-        if not self._generation.is_static:
+        if not self._order.is_static:
             self._ledger.give_back(lost.lease.start, id)
             self._ledger.give_back(stop, lost.lease.stop)
-        self._tell(failed(failure, stop, self._generation.number))
+        self._tell(failed(failure, stop, self._order.number))
 
     def _judge(self, failure: Failure) -> None:
         """Note a failure that may end the run: it does if it lies below the cut."""
         ends_run = self.limits.on_error == "raise" or failure.ends_every_run
         if ends_run and (self._failure is None or failure.index < self._failure.index):
             self._failure = failure
-            if not self._generation.is_static:  # what lies above it can wait
+            if not self._order.is_static:  # what lies above it can wait
                 self._engine.cancel(failure.index // self._ledger.step * self._ledger.step)
             self._raise_at = min(self._raise_at, self._clock() + _HURRY)
 
@@ -350,11 +350,11 @@ class Driver:
             self._engine.cancel(self._ledger.cut)
         elif (
             self._ledger.frontier >= failure.index
-            or self._generation.is_static
+            or self._order.is_static
             or self._clock() >= self._raise_at
             or not self._engine.busy()
         ):
-            if failure.kind == "structure" and self._generation.index == failure.index == 0:
+            if failure.kind == "structure" and self._order.level == failure.index == 0:
                 raise ProblemError(failure.error)
             if failure.ends_every_run and not failure.traceback:  # it was not raised, but found
                 raise ProblemError(f"{failure.error} (evaluation {failure.address}, theta: {failure.values})")
@@ -412,7 +412,7 @@ class Driver:
             self._engine.poll(_POLL)
         self.limits.settle()
         ledger = self._ledger
-        t = self._generation.index
+        t = self._order.level
         raise Interrupted(f"{stop.why} in generation {t}, {ledger.accepted} of {ledger.size} accepted")
 
 

@@ -75,7 +75,7 @@ class Pool:
             self._function = batch.function.tobytes()
             self._driver.pace = Pace(target(engine))
         outcomes = _Outcomes()
-        self._driver.run(SlotLedger(batch.index, len(items)), batch, outcomes)  # type: ignore[arg-type]
+        self._driver.run(SlotLedger(batch.level, len(items)), batch, outcomes)  # type: ignore[arg-type]
         results = [outcomes.of[i] for i in range(len(items))]
         for error, told in results:
             if isinstance(error, _Raised):
@@ -143,7 +143,7 @@ class Anything:
 class Batch:
     """The order to compute one map, in place of a generation."""
 
-    index: int
+    level: int
     function: np.ndarray  # pickled, uint8
     items: np.ndarray  # all of them, pickled, uint8
     size: int
@@ -153,7 +153,7 @@ class Batch:
     @property
     def number(self) -> int:
         """What leases and records know the order by."""
-        return self.index
+        return self.level
 
     def evaluator(self, where: str | None = None, watch: Callable[[int], None] | None = None) -> "_Mapper":
         """What computes items, in a worker."""
@@ -175,7 +175,7 @@ class _Mapper:
     """Computes the items of leases; a function that has come before is not unpickled again."""
 
     def __init__(self, batch: Batch) -> None:
-        self.generation = batch
+        self.order = batch
         self._at = -1  # the item in work
         self._items = cloudpickle.loads(batch.items.data)
         self._function = _unpickled(batch.function.tobytes())
@@ -186,7 +186,7 @@ class _Mapper:
         with guard.at_work(self):
             outcomes = [self._outcome(i) for i in range(start, stop)]
         return Records(
-            self.generation.index,
+            self.order.level,
             start,
             stop,
             np.full(stop - start, Status.ACCEPTED, np.uint8),
@@ -197,7 +197,7 @@ class _Mapper:
     def last_words(self, how: str) -> Failure | None:
         """The failure of the item in work."""
         where = f"process {os.getpid()} on {platform.node()}"
-        return Failure(self.generation.index, self._at, {}, how, "", where, "exit")
+        return Failure(self.order.level, self._at, {}, how, "", where, "exit")
 
     def _outcome(self, i: int) -> tuple[Any, str]:
         """The result of an item and "", or what it raised and the traceback; both can travel."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc.arguments import real, whole
-from mpiabc.distance import PNorm
+from mpiabc.distance import PNorm, RowDistance, measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.prior import JointPrior, Prior
@@ -56,8 +56,9 @@ class Problem:
     array has n as its first axis; `summarize` then gets whole blocks too, `distance` single rows.
 
     observed, of which a copy is kept, has the structure of what `simulate`, or `summarize` after it, returns.
-    `distance` is a callable (simulated, observed) -> float. on_error: "raise" ends the run with the worker's
-    traceback, "reject" counts a failed evaluation as a rejection, an int k ends the run at the k-th.
+    `distance` is a callable (simulated, observed) -> float, or has `rows`, see `RowDistance`. on_error:
+    "raise" ends the run with the worker's traceback, "reject" counts a failed evaluation as a rejection, an
+    int k ends the run at the k-th.
 
     Raises ProblemError for a part that cannot work.
     """
@@ -66,7 +67,7 @@ class Problem:
     simulate: Callable[..., Data]
     observed: Data
     summarize: Callable[[Data], Data] | None = None
-    distance: Callable[[Data, Data], float] | None = None
+    distance: Callable[[Data, Data], float] | RowDistance | None = None
     vectorized: bool = False
     on_error: str | int = "raise"
     timeout: float | None = None
@@ -80,7 +81,7 @@ class Problem:
         observed: Data,
         *,
         summarize: Callable[[Data], Data] | None = None,
-        distance: Callable[[Data, Data], float] | None = None,
+        distance: Callable[[Data, Data], float] | RowDistance | None = None,
         vectorized: bool = False,
         on_error: str | int = "raise",
         timeout: float | None = None,
@@ -159,11 +160,13 @@ def _check(problem: Problem) -> None:
         raise ProblemError("the prior is empty: it names no parameters")
     for role in ("simulate", "distance", "summarize"):
         value = getattr(problem, role)
-        if not callable(value) and not (role == "summarize" and value is None):
+        is_there = callable(value) or (role == "distance" and measures_rows(value))
+        if not is_there and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
     signature(problem.simulate)
-    if isinstance(problem.distance, PNorm):
-        problem.distance(problem.observed, problem.observed)
+    check = getattr(problem.distance, "check", None)
+    if callable(check):
+        check(problem.observed)
     on_error = problem.on_error
     if not (isinstance(on_error, str) and on_error in ("raise", "reject")):
         count = whole(on_error)

@@ -26,12 +26,12 @@ def generation_of(number: int) -> int:
 class Lease(NamedTuple):
     """The evaluations [start, stop) of an order, given to one worker (slots, if static)."""
 
-    generation: int  # the order's number, which is the generation unless that was taken back
+    order: int  # its number, which is the generation unless that was taken back
     start: int
     stop: int
 
     def __str__(self) -> str:
-        t = generation_of(self.generation)
+        t = generation_of(self.order)
         return f"{t}:{self.start}" + ("" if self.stop == self.start + 1 else f" to {t}:{self.stop - 1}")
 
 
@@ -85,7 +85,7 @@ class Records:
     payload there are none.
     """
 
-    generation: int
+    order: int  # its number
     start: int
     stop: int
     status: np.ndarray  # (stop - start,) uint8, of Status
@@ -100,7 +100,7 @@ class Records:
     @property
     def lease(self) -> Lease:
         """The address of these records."""
-        return Lease(self.generation, self.start, self.stop)
+        return Lease(self.order, self.start, self.stop)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -132,7 +132,7 @@ def pack(records: Records) -> bytes:
     tries = b"" if records.tries is None else records.tries.tobytes()
     sizes = rows.widths() | {"tries": len(tries), "more": len(more), "payload": len(records.payload)}
     header = _HEADER.pack(
-        records.generation, records.start, records.stop, len(rows), *sizes.values(), records.seconds
+        records.order, records.start, records.stop, len(rows), *sizes.values(), records.seconds
     )
     return b"".join([header, rows.pack(), tries, records.status.tobytes(), more, records.payload])
 
@@ -141,7 +141,7 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     """The inverse of `pack`; raises ValueError for a buffer that `pack` did not make."""
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
-    generation, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
+    order, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
     widths, count = {"d": d, "k": k}, stop - start
     lengths = [packed_size(m, widths), sizes[0], count, *sizes[1:]]
     at = list(accumulate(lengths, initial=_HEADER.size))
@@ -154,7 +154,7 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     if isinstance(more, list):  # in a journal of format 2
         more = {"failures": more}
     return Records(
-        generation,
+        order,
         start,
         stop,
         status,

@@ -28,10 +28,11 @@ from mpiabc import stopping as stops
 from mpiabc.arguments import real, whole
 from mpiabc.driver import Driver, Limits, TakenBackError, failed
 from mpiabc.errors import Error, Interrupted, ProblemError, SimulatorError, StoreError, resumable_status
+from mpiabc.evaluate import theta_of
 from mpiabc.fingerprint import Fingerprint, differences, fingerprint, note_changes
-from mpiabc.generation import Generation, theta_of
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.order import Order
 from mpiabc.population import Population
 from mpiabc.problem import Problem, told
 from mpiabc.progress import Progress
@@ -336,17 +337,17 @@ class _Run:
             epsilon = epsilon_of(self.abc.threshold, index, last)
         if epsilon is None:
             return "threshold"
-        return self._populate(self._generation(index, epsilon, last), used)
+        return self._populate(self._order(index, epsilon, last), used)
 
     def _reason(self, last: Population | None, used: int) -> str | None:
         if last is None:
             return None
         return self.stopping.reason(last.generation + 1, last.epsilon, used)
 
-    def _generation(self, index: int, epsilon: float, last: Population | None) -> Generation:
+    def _order(self, index: int, epsilon: float, last: Population | None) -> Order:
         with threads.single(), self._floats.steady(), guard.at_work(_Asking("the kernel")):
             proposal = self.abc.problem.prior if last is None else self.abc.kernel.fit(last)
-        generation = Generation(
+        order = Order(
             index,
             stream_key(self.settings["seed"]),
             epsilon,
@@ -355,20 +356,20 @@ class _Run:
             self.settings["scheduling"] == "static",
             attempt=self._attempt,
         )
-        self._check_kernel(generation)
-        return generation
+        self._check_kernel(order)
+        return order
 
-    def _populate(self, generation: Generation, used: int) -> Population | str:
+    def _populate(self, order: Order, used: int) -> Population | str:
         """The population of a generation, committed; or the bound that it cannot be completed within."""
         began = time.monotonic()
-        ledger, generation = self._ledger(generation, used)
+        ledger, order = self._ledger(order, used)
         if self._reopened is None:
-            self._recover(ledger, generation.index)
+            self._recover(ledger, order.level)
         else:
             ledger, self._reopened = self._reopened, None
-            ledger.generation = generation.number
+            ledger.order = order.number
         try:
-            reason = self.driver.run(ledger, generation, self._journal)
+            reason = self.driver.run(ledger, order, self._journal)
         except TakenBackError:
             raise
         except BaseException as error:
@@ -378,13 +379,11 @@ class _Run:
             self._journal.flush()
             return reason
         with self._floats.steady():
-            population = _population(self.abc.problem, generation, ledger, time.monotonic() - began)
-        self._commit(population, ledger, generation, used)
+            population = _population(self.abc.problem, order, ledger, time.monotonic() - began)
+        self._commit(population, ledger, order, used)
         return population
 
-    def _commit(
-        self, population: Population, ledger: Ledger | SlotLedger, generation: Generation, used: int
-    ) -> None:
+    def _commit(self, population: Population, ledger: Ledger | SlotLedger, order: Order, used: int) -> None:
         """Write it. Whether it ends the run is written later if it may have to be taken back."""
         failures = ledger.failures_below_cut()
         is_sure = not self.driver.is_exposed()
@@ -394,7 +393,7 @@ class _Run:
         for commit in self._commits:
             if commit.at < now - _TAKEN_BACK_WITHIN:
                 commit.ledger = None
-        self._commits.append(_Commit(now, generation.index, generation.number, ledger))
+        self._commits.append(_Commit(now, order.level, order.number, ledger))
         self.limits.failures_before += len(failures)
         self.progress.done(population, self.engine.workers)
         d = len(population.names)
@@ -435,7 +434,7 @@ class _Run:
 
     def _take_back(self, leases: list[Lease]) -> None:
         """Open the first generation again that one of these leases belongs to; what came after it is void."""
-        number = min(lease.generation for lease in leases)
+        number = min(lease.order for lease in leases)
         commit = self._kept()[number]
         ledger = commit.ledger
         assert ledger is not None
@@ -444,7 +443,7 @@ class _Run:
         self.file.take_back(commit.generation)
         self._journal.void(commit.generation + 1)
         for lease in leases:
-            if lease.generation == number:
+            if lease.order == number:
                 ledger.forget(lease.start, lease.stop)
                 self._journal.forget(lease)
         ledger.recover()
@@ -457,22 +456,22 @@ class _Run:
                 records = records.only(records.status == Status.ACCEPTED)
             if self.abc.problem.on_error == "raise":  # what failed is tried again: it may have been mended
                 records = replace(records.only(records.status != Status.FAILED), failures=())
-            ledger.tell(replace(records, generation=ledger.generation))
+            ledger.tell(replace(records, order=ledger.order))
         ledger.recover()
 
     @property
     def _step(self) -> int:
         return BLOCK if self.abc.problem.vectorized else 1
 
-    def _ledger(self, generation: Generation, used: int) -> tuple[Ledger | SlotLedger, Generation]:
-        most_ids = self.stopping.most_ids(generation.size)
+    def _ledger(self, order: Order, used: int) -> tuple[Ledger | SlotLedger, Order]:
+        most_ids = self.stopping.most_ids(order.size)
         most_simulations = self.stopping.most_simulations(used)
         bounds = {"step": self._step, "most_ids": most_ids, "most_simulations": most_simulations}
-        if generation.is_static:
+        if order.is_static:
             most = min(most_ids, most_simulations)
-            limited = replace(generation, most_tries=None if math.isinf(most) else int(most))
-            return SlotLedger(generation.number, generation.size, **bounds), limited
-        return Ledger(generation.number, generation.size, **bounds), generation
+            limited = replace(order, most_tries=None if math.isinf(most) else int(most))
+            return SlotLedger(order.number, order.size, **bounds), limited
+        return Ledger(order.number, order.size, **bounds), order
 
     # What is told, once a run.
 
@@ -487,17 +486,17 @@ class _Run:
         if note:
             self._tell(note, "prior")
 
-    def _check_kernel(self, generation: Generation) -> None:
-        if generation.index and getattr(generation.proposal, "is_diagonal", False):
+    def _check_kernel(self, order: Order) -> None:
+        if order.level and getattr(order.proposal, "is_diagonal", False):
             self._tell(
-                f"the covariance of generation {generation.index - 1} is singular: the kernel goes on "
+                f"the covariance of generation {order.level - 1} is singular: the kernel goes on "
                 "with its diagonal; use a larger population",
                 "kernel",
             )
-        if generation.index and not self._is_fitted:
+        if order.level and not self._is_fitted:
             self._is_fitted = True
             with guard.at_work(_Asking("the kernel")):
-                note = checks.of_proposal(generation.proposal, generation.key)
+                note = checks.of_proposal(order.proposal, order.key)
             if note:
                 self._tell(note, "proposal")
 
@@ -541,9 +540,7 @@ def epsilon_of(threshold: Threshold, index: int, last: Population | None) -> flo
     return float(epsilon)
 
 
-def _population(
-    problem: Problem, generation: Generation, ledger: Ledger | SlotLedger, seconds: float
-) -> Population:
+def _population(problem: Problem, order: Order, ledger: Ledger | SlotLedger, seconds: float) -> Population:
     """The ledger's rows with normalised weights.
 
     The evidence uses the first N - 1 weights and ids, because the cut itself was chosen by an
@@ -554,7 +551,7 @@ def _population(
     weightless = ~np.isfinite(log_weights)
     if weightless.any():
         first = int(np.argmax(weightless))
-        raise _weightless(problem, generation, int(rows.ids[first]), rows.theta[first], log_weights[first])
+        raise _weightless(problem, order, int(rows.ids[first]), rows.theta[first], log_weights[first])
     highest = log_weights.max()
     weights = np.exp(log_weights - highest)  # at most 1, and one of them is
     evaluations, simulations = ledger.counts()
@@ -565,8 +562,8 @@ def _population(
     return Population(
         names=tuple(problem.prior.names),
         weights=weights / weights.sum(),
-        generation=generation.index,
-        epsilon=generation.epsilon,
+        generation=order.level,
+        epsilon=order.epsilon,
         evaluations=evaluations,
         simulations=simulations,
         failures=len(ledger.failures_below_cut()),
@@ -578,15 +575,13 @@ def _population(
 
 
 def _weightless(
-    problem: Problem, generation: Generation, id: int, theta: np.ndarray, log_weight: float
+    problem: Problem, order: Order, id: int, theta: np.ndarray, log_weight: float
 ) -> ProblemError:
     """Whose density leaves an accepted evaluation without a weight; both are asked again."""
-    asked = {"prior": problem.prior, "kernel's proposal": generation.proposal}
+    asked = {"prior": problem.prior, "kernel's proposal": order.proposal}
     said = {name: float(np.asarray(part.logpdf(theta[None]))[0]) for name, part in asked.items()}
     values = zip(problem.prior.names, theta.tolist(), strict=True)
-    where = (
-        f"in evaluation {generation.index}:{id}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
-    )
+    where = f"in evaluation {order.level}:{id}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
     for name, density in said.items():
         if not math.isfinite(density):
             return ProblemError(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpiabc.generation import Evaluator
+from mpiabc.evaluate import Evaluator
 from mpiabc.schedulers import Lost
 from mpiabc.schedulers.base import Doubted
 

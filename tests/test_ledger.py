@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from mpiabc.generation import Generation, evaluate
+from mpiabc.evaluate import evaluate
 from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.order import Order
 from mpiabc.pool import Batch
 from mpiabc.records import Status, pack, unpack
 from mpiabc.streams import BLOCK, stream_key
@@ -16,7 +17,7 @@ from tests.cluster import Simulated, random_time
 
 
 def generation(problem, size=20, epsilon=1.0, **options):
-    return Generation(0, stream_key(7), epsilon, problem.prior, size, **options)
+    return Order(0, stream_key(7), epsilon, problem.prior, size, **options)
 
 
 def told(ledger, problem, order, start, stop):

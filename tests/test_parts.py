@@ -12,8 +12,9 @@ from hypothesis import strategies as some
 from scipy import stats
 
 import mpiabc
-from mpiabc.generation import Generation, evaluate
+from mpiabc.evaluate import evaluate
 from mpiabc.kernel import GaussianMixture, default_scale
+from mpiabc.order import Order
 from mpiabc.population import effective_sample_size, weighted_quantile
 from mpiabc.records import pack
 from mpiabc.stopping import seconds
@@ -63,7 +64,7 @@ def cases(vectorized):
     problem = problems.problem(**options)
     parents = population(40, 1)
     for proposal in (problem.prior, mpiabc.Gaussian().fit(parents), mpiabc.LocalGaussian().fit(parents)):
-        yield problem, Generation(3, stream_key(1), 1.0, proposal, 40)
+        yield problem, Order(3, stream_key(1), 1.0, proposal, 40)
 
 
 @pytest.mark.parametrize("vectorized", [False, True])

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 import mpiabc
-from mpiabc import generation as generation_module
 from mpiabc import smc
+from mpiabc.evaluate import Evaluator
 from mpiabc.kernel import GaussianMixture
 from mpiabc.ledger import Ledger
 from mpiabc.particles import joined
@@ -85,7 +85,7 @@ def test_evidence_is_unbiased(tmp_path, scheduling):
 
 def slow_where_large(evaluator, id, rng):
     """Run time exp(2 theta)."""
-    return float(np.exp(2 * evaluator.proposed(id // 256).theta[id % 256, 0]))
+    return float(np.exp(2 * evaluator.propose(id // 256).theta[id % 256, 0]))
 
 
 def prior_means(folder, seeds=60):
@@ -126,15 +126,15 @@ def test_finish_order_would_be_noticed(tmp_path, monkeypatch):
 
 def test_weights_without_the_prior_would_be_noticed(tmp_path, monkeypatch):
     problem, exact = TARGETS["Gaussian mean, hard threshold"]
-    right = generation_module._Outcome.records
+    right = Evaluator._weigh
 
-    def wrong(self, began):
-        records = right(self, began)
-        if records.generation:
-            records.rows.log_weights[:] -= problem.prior.logpdf(records.rows.theta)
-        return records
+    def wrong(self, outcome):
+        rows = right(self, outcome)
+        if self.order.level:
+            rows.log_weights[:] -= problem.prior.logpdf(rows.theta)
+        return rows
 
-    monkeypatch.setattr(generation_module._Outcome, "records", wrong)
+    monkeypatch.setattr(Evaluator, "_weigh", wrong)
     assert any(abs(z) > 4 for z in z_scores(replicates(problem, tmp_path, 60), exact).values())
 
 

@@ -14,7 +14,8 @@ from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError
-from mpiabc.generation import Evaluator, Generation
+from mpiabc.evaluate import Evaluator
+from mpiabc.order import Order
 from mpiabc.population import Population
 from mpiabc.problem import Problem, differing_parts
 from mpiabc.protection import protected
@@ -46,7 +47,7 @@ def _replay(options: argparse.Namespace) -> int:
     history = History(options.store)
     t, index = _address(options.address)
     problem = _problem(history, options.problem)
-    evaluation = _Evaluation(problem, _generation(history, problem, t), index)
+    evaluation = _Evaluation(problem, _order(history, problem, t), index)
     stored = history[t] if t < len(history) else None
     say(evaluation.told(stored))
     if evaluation.failure is None:
@@ -82,7 +83,7 @@ def _check_same(problem: Problem, history: History) -> None:
         raise ProblemError(f"{history.path} is the run of another problem ({told}): give --problem its file")
 
 
-def _generation(history: History, problem: Problem, t: int) -> Generation:
+def _order(history: History, problem: Problem, t: int) -> Order:
     """Generation t as the run had it; t may be the one that is open.
 
     Under static scheduling too, id I is what it is by its address, whichever slot tried it.
@@ -93,7 +94,7 @@ def _generation(history: History, problem: Problem, t: int) -> Generation:
     before = history[t - 1] if t else None
     epsilon = history[t].epsilon if t < len(history) else _open_epsilon(history, t, before)
     proposal = problem.prior if before is None else history.part("kernel").fit(before)
-    return Generation(t, stream_key(settings["seed"]), epsilon, proposal, settings["population_size"])
+    return Order(t, stream_key(settings["seed"]), epsilon, proposal, settings["population_size"])
 
 
 def _open_epsilon(history: History, t: int, before: Population | None) -> float:
@@ -107,15 +108,15 @@ def _open_epsilon(history: History, t: int, before: Population | None) -> float:
 class _Evaluation:
     """One evaluation, computed with its distance and summaries whether accepted or not."""
 
-    def __init__(self, problem: Problem, generation: Generation, index: int) -> None:
+    def __init__(self, problem: Problem, order: Order, index: int) -> None:
         self.problem = replace(problem, on_error="reject")
-        self.generation = generation
+        self.order = order
         self.index = index
         # The simulator is bound with the true epsilon; then all that has a distance is let through,
         # because records keep the distances of accepted evaluations only.
-        self._evaluator = Evaluator(self.problem, generation, "this process")
-        self._evaluator.generation = replace(generation, epsilon=math.inf)
-        self._block = self._evaluator.proposed(index // BLOCK)  # not in the seconds below
+        self._evaluator = Evaluator(self.problem, order, "this process")
+        self._evaluator.order = replace(order, epsilon=math.inf)
+        self._block = self._evaluator.propose(index // BLOCK)  # not in the seconds below
         self.records: Records = self._evaluator(index, index + 1)
 
     @property
@@ -137,15 +138,15 @@ class _Evaluation:
             return "outside the prior's support: rejected without a simulation"
         if status == Status.REJECTED:
             return "rejected early: the simulator returned None"
-        return "accepted" if self.records.rows.distances[0] <= self.generation.epsilon else "rejected"
+        return "accepted" if self.records.rows.distances[0] <= self.order.epsilon else "rejected"
 
     def told(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
         names = self.problem.prior.names
         theta = ", ".join(f"{name}={x!r}" for name, x in zip(names, self.theta.tolist(), strict=True))
         values = {
-            "evaluation": f"{self.generation.index}:{self.index}",
-            "epsilon": repr(float(self.generation.epsilon)),
+            "evaluation": f"{self.order.level}:{self.index}",
+            "epsilon": repr(float(self.order.epsilon)),
             "theta": theta,
             "status": self.status(),
         }
@@ -194,6 +195,6 @@ class _Evaluation:
         rows: Any = self.index % BLOCK
         if problem.vectorized:  # the whole block inside the support, from the stream of the block
             rows = np.flatnonzero(self._block.log_prior > -np.inf)
-        data = self._evaluator.data_of(self._block, rows)
-        if data is not None and not problem.vectorized and problem.distance is not None:
+        data = self._evaluator.simulator.data_of(self._block, rows)
+        if data is not None and not problem.vectorized and callable(problem.distance):
             problem.distance(data, protected(problem.observed)())

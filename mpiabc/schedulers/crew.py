@@ -110,7 +110,7 @@ class Crew(Generic[W]):
 
     def _rooms(self, member: _Member) -> tuple[int, int]:
         """Leases that the member could take: without, and with one ahead for each place."""
-        is_late = any(lease.generation != self._generation for lease in member.leases)
+        is_late = any(lease.order != self._generation for lease in member.leases)
         held, places = len(member.leases), member.places
         return max(0, places - held), max(0, (1 if is_late else 2) * places - held)
 

@@ -26,8 +26,9 @@ from typing import Any
 
 from mpiabc import guard
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
+from mpiabc.evaluate import Evaluator, evaluator
 from mpiabc.fingerprint import Fingerprint, differences
-from mpiabc.generation import Evaluator, Generation, evaluator
+from mpiabc.order import Order
 from mpiabc.problem import differing_parts
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
@@ -325,9 +326,9 @@ class Home:
         self._has_timeout = problem.timeout is not None
         self._may_have_child = True
         self._child = self._make_child() if self._has_timeout else None
-        self._generation: Generation | None = None
+        self._generation: Order | None = None
 
-    def begin(self, generation: Generation) -> None:
+    def begin(self, generation: Order) -> None:
         """Start on a generation."""
         self._generation = generation
         self._since = min(self._since, time.monotonic())
@@ -434,7 +435,7 @@ class Ranks:
         """The ranks that live."""
         return len(self._living)
 
-    def begin(self, generation: Generation) -> None:
+    def begin(self, generation: Order) -> None:
         """Send the generation to all: one that is busy reads it when it is free."""
         self._generation, self._cut = generation.number, math.inf
         self._crew.begin(generation.number)
@@ -681,7 +682,7 @@ class _Rank:
 
     def _is_wanted(self, lease: Lease) -> bool:
         assert self._evaluator is not None  # its generation comes before a lease
-        is_current = lease.generation == self._evaluator.generation.number
+        is_current = lease.order == self._evaluator.order.number
         return is_current and lease.start < self._cut and not self._is_leaving
 
     def _pass_on(self) -> bool:

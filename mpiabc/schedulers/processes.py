@@ -31,7 +31,8 @@ import cloudpickle
 
 from mpiabc import guard
 from mpiabc.errors import Error, SchedulerError
-from mpiabc.generation import Evaluator, Generation, evaluator
+from mpiabc.evaluate import Evaluator, evaluator
+from mpiabc.order import Order
 from mpiabc.problem import arrived
 from mpiabc.records import Lease, pack, unpack
 from mpiabc.schedulers import parcels, threads
@@ -105,7 +106,7 @@ class ProcessesEngine:
         self._births = 0
         self._children = [self._new_child() for _ in range(n)]
 
-    def begin(self, generation: Generation) -> None:
+    def begin(self, generation: Order) -> None:
         """Start on a generation; each child hears of it with its first lease."""
         self._generation, self._cut = generation.number, math.inf
         self._parts = parcels.parts(generation)
@@ -470,7 +471,7 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
             connection.send_bytes(b"E" + traceback.format_exc().encode())
 
 
-def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluator]) -> None:
+def _work(connection: Connection, make_evaluator: Callable[[Order], Evaluator]) -> None:
     evaluate: Evaluator | None = None
     leases: deque[Lease] = deque()
     orders = parcels.Receiver()
@@ -486,7 +487,7 @@ def _work(connection: Connection, make_evaluator: Callable[[Generation], Evaluat
                 evaluate, cut = make_evaluator(orders.generation(content)), float("inf")
         lease = leases.popleft()
         assert evaluate is not None  # its generation comes before a lease
-        if lease.generation != evaluate.generation.number or lease.start >= cut:
+        if lease.order != evaluate.order.number or lease.start >= cut:
             connection.send_bytes(b"S")
             continue
         began = time.monotonic()

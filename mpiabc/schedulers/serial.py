@@ -4,7 +4,8 @@ import time
 from collections import deque
 from typing import Any
 
-from mpiabc.generation import Generation, evaluator
+from mpiabc.evaluate import evaluator
+from mpiabc.order import Order
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
@@ -39,7 +40,7 @@ class SerialEngine:
         self._step = BLOCK if problem.vectorized else 1
         self._cost = _SLICE  # seconds for one step of ids
 
-    def begin(self, generation: Generation) -> None:
+    def begin(self, generation: Order) -> None:
         """Start on a generation."""
         self._leases.clear()
         self._evaluator = evaluator(self._problem, generation, self._where)

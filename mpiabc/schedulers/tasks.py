@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mpiabc import guard
 from mpiabc.errors import Error, SchedulerError
-from mpiabc.generation import evaluator
+from mpiabc.evaluate import evaluator
 from mpiabc.problem import arrived
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
@@ -204,7 +204,7 @@ class TasksEngine:
         if kind == "lost":
             return [content]
         if kind == "missing":
-            if lease.generation == self._generation:
+            if lease.order == self._generation:
                 self._send(lease, content)
             return []
         raise SchedulerError(content)
@@ -217,7 +217,7 @@ class TasksEngine:
         """Take back what lies above the cut, but not what has probably begun: the oldest tasks."""
         for number in list(self._out)[self.workers :]:
             lease, take_back = self._out[number]
-            if (lease.generation != self._generation or lease.start >= cut) and take_back():
+            if (lease.order != self._generation or lease.start >= cut) and take_back():
                 del self._out[number]
 
     def busy(self) -> int:

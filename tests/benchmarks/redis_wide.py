@@ -22,7 +22,7 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 
-from mpiabc.generation import Evaluator
+from mpiabc.evaluate import Evaluator
 from mpiabc.records import Lease, pack
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.worker import announcements
@@ -129,7 +129,7 @@ class Players:
                 self.is_over = True
 
     def begin(self, index):
-        if self.evaluator is None or self.evaluator.generation.index != index:
+        if self.evaluator is None or self.evaluator.order.level != index:
             self.evaluator = Evaluator(self.problem, cloudpickle.loads(self.fetch("generation")), "played")
 
     def cancel(self, worker, generation, cut):
@@ -146,7 +146,7 @@ class Players:
             return
         worker.leases.remove(lease)
         self.leases += 1
-        if lease.generation == self.evaluator.generation.index:
+        if lease.order == self.evaluator.order.level:
             records = self.evaluator(lease.start, lease.stop)
             object.__setattr__(records, "seconds", duration(*lease))
             self.outbox.append(worker.report(wire.RECORDS, pack(records)))
@@ -186,7 +186,7 @@ def measure(server, n, size):
 
 def on_paper(n, size):
     """Seconds of the same run on a cluster that is made of code."""
-    cluster = Simulated(n, lambda evaluator, id, rng: duration(evaluator.generation.index, id, id + 1))
+    cluster = Simulated(n, lambda evaluator, id, rng: duration(evaluator.order.level, id, id + 1))
     with tempfile.TemporaryDirectory() as folder:
         toy.sampler(toy.trivial, size).run(Path(folder) / "run.db", scheduler=cluster)
     return cluster.cluster.now

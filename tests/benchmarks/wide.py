@@ -13,8 +13,8 @@ import time
 import numpy as np
 
 from mpiabc.driver import Driver
-from mpiabc.generation import Generation
 from mpiabc.ledger import Ledger
+from mpiabc.order import Order
 from mpiabc.particles import Particles
 from mpiabc.records import Records, Status
 from tests.cluster import Cluster
@@ -27,9 +27,9 @@ class Coin:
     """Accepts each id with a fixed probability and simulates nothing."""
 
     def __init__(self, generation):
-        self.generation = generation.index
-        rng = np.random.default_rng(generation.index)
-        rate = RATES[generation.index]
+        self.generation = generation.level
+        rng = np.random.default_rng(generation.level)
+        rate = RATES[generation.level]
         enough = int(1.5 * generation.size / rate) + 50_000
         self.accepts = rng.random(enough) < rate
         self.seconds = rng.lognormal(-(SIGMA**2) / 2, SIGMA, enough)
@@ -51,7 +51,7 @@ def measure(workers, n, rates=RATES):
     driver = Driver(cluster, clock=cluster.clock)
     useful, reports, real = 0.0, 0, 0.0
     for t in range(len(rates)):
-        generation = Generation(t, (0, 0), 1.0, None, n)
+        generation = Order(t, (0, 0), 1.0, None, n)
         ledger = Ledger(t, n)
         before = cluster.messages
         began = time.perf_counter()

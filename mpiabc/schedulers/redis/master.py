@@ -14,7 +14,7 @@ from typing import Any
 import cloudpickle
 
 from mpiabc.errors import Interrupted, SchedulerError
-from mpiabc.generation import Generation
+from mpiabc.order import Order
 from mpiabc.records import Lease, unpack
 from mpiabc.schedulers.base import Away, Doubted, Lost, Recent, Report
 from mpiabc.schedulers.crew import Crew
@@ -84,7 +84,7 @@ class RedisEngine:
         """Places of all workers; at least one, as some will come."""
         return max(1, self._crew.places)
 
-    def begin(self, generation: Generation) -> None:
+    def begin(self, generation: Order) -> None:
         """Send the generation once; each worker is told to fetch it."""
         self._generation, self._cut = generation.number, float("inf")
         self._order_of_work = _Part(cloudpickle.dumps(generation))
@@ -335,7 +335,7 @@ class RedisEngine:
         return [Lost(lease, peer.where, why, is_returned=True) for lease in leases if self._is_wanted(lease)]
 
     def _is_wanted(self, lease: Lease) -> bool:
-        return lease.generation == self._generation and lease.start < self._cut
+        return lease.order == self._generation and lease.start < self._cut
 
     def _bury(self, worker: str) -> list[Report]:
         """A worker has left, or died: what it held goes out again.

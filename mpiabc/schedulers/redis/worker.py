@@ -390,7 +390,7 @@ class Session:
         assert self._engine is not None
         while self._leases and self._engine.capacity(True):
             lease = self._leases.popleft()
-            if lease.generation == self._generation:
+            if lease.order == self._generation:
                 self._engine.submit(lease)
 
     def _watch_inbox(self) -> None:

@@ -1,0 +1,281 @@
+"""What an evaluation is: propose, simulate, measure, accept, weigh.
+
+`evaluate(problem, order, start, stop)` is a pure function. Its randomness is addressed by
+`(seed, purpose, level, index)`, and nothing that enters a record is computed in an array whose shape
+depends on how ids were leased. So any worker computes the same records, at any time. Only `simulate` calls
+what is impure and takes long; all that follows is arithmetic, which can be done again.
+
+Under static scheduling the unit is a slot: slot s tries the ids s, s + stride, s + 2 stride, ... until
+one is accepted (Klinger et al. 2018, doi:10.1007/978-3-319-99429-1_22).
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mpiabc import guard
+from mpiabc.distance import measures_rows
+from mpiabc.errors import ProblemError
+from mpiabc.order import Order
+from mpiabc.outcome import NanDistanceError, Outcome
+from mpiabc.particles import Particles, none
+from mpiabc.problem import Problem
+from mpiabc.records import Failure, Records, Status
+from mpiabc.simulate import Block, Simulated, Simulator, States
+from mpiabc.streams import BLOCK, Purpose, Stream
+from mpiabc.structure import Structure
+
+
+def evaluate(problem: Problem, order: Order, start: int, stop: int) -> Records:
+    """The records of the ids [start, stop), or of these slots if the order is static.
+
+    A pure function, as far as the simulator is one. Where `problem.on_error` says "raise", a failure
+    leaves its own status and the later ones UNKNOWN.
+    """
+    return Evaluator(problem, order)(start, stop)
+
+
+def theta_of(problem: Problem, order: Order, id: int) -> dict[str, float]:
+    """The proposal of an evaluation; of the first one of a slot, if static."""
+    theta = Evaluator(problem, order).propose(id // BLOCK).theta[id % BLOCK]
+    return dict(zip(problem.prior.names, theta.tolist(), strict=True))
+
+
+def evaluator(
+    problem: Any, order: Any, where: str | None = None, watch: Callable[[int], None] | None = None
+) -> Any:
+    """What turns leases of an order into records: what the order brings for it, or an Evaluator.
+
+    An order of another kind, as `Pool` gives, has a method `evaluator(where, watch)`.
+    """
+    make = getattr(order, "evaluator", None)
+    return Evaluator(problem, order, where, watch) if make is None else make(where, watch)
+
+
+class Evaluator:
+    """`evaluate` for one order, with what can be prepared once kept between leases."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        order: Order,
+        where: str | None = None,
+        watch: Callable[[int], None] | None = None,
+    ) -> None:
+        """`where` is told with failures; `watch` hears each id before its simulation, then -1."""
+        self.watch = watch
+        self.problem = problem
+        self.order = order
+        self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
+        structure = Structure(problem.observed)
+        self._distance: Any = problem.distance if order.distance is None else order.distance
+        self._observed = structure.row(problem.observed)
+        self._observed.flags.writeable = False
+        self._nothing = none(d=len(problem.prior.names), k=structure.size)
+        self._states = States(problem, order)
+        called: Any = None if measures_rows(self._distance) else self._distance
+        self.simulator = Simulator(problem, order, self._states, called, watch)
+        self._proposals = Stream(order.key, Purpose.PROPOSAL)
+        self._block: Block | None = None
+
+    def __call__(self, start: int, stop: int) -> Records:
+        """The records of the ids, or slots, [start, stop)."""
+        began = time.perf_counter()
+        programs = guard.Programs()
+        try:
+            with guard.at_work(self), self._states.steady():
+                outcome = self._outcome(start, stop)
+                outcome.is_exposed |= programs.were_run()
+                return outcome.records(self._weigh(outcome), began)
+        finally:
+            self.simulator.at = -1
+            if self.watch:
+                self.watch(-1)
+
+    def last_words(self, how: str) -> Failure | None:
+        """The failure of the evaluation in work, if one is."""
+        at, theta = self.simulator.at, {}
+        if at < 0:
+            return None
+        if self._block and self._block.number == at // BLOCK:  # else its proposals were being drawn
+            row, names = self._block.theta[at % BLOCK], self.problem.prior.names
+            theta = dict(zip(names, row.tolist(), strict=True))
+        return Failure(self.order.level, at, theta, how, "", self.where, "exit")
+
+    def _outcome(self, start: int, stop: int) -> Outcome:
+        """The lease's outcome; once more, with states of each evaluation's own, if one reached the next."""
+        notes: set[str] = set()
+        while True:
+            outcome = Outcome(self.problem, self.order, self.where, start, stop)
+            outcome.notes |= notes
+            self.simulator.is_first = start == self.order.level == 0
+            with self._states.watched(outcome) as reached:
+                (self._slots if self.order.is_static else self._ids)(outcome)
+            if not reached:
+                return outcome
+            notes.update(reached)
+            self._block = None
+
+    def _ids(self, outcome: Outcome) -> None:
+        for block, ids in _by_block(outcome.start, outcome.stop):
+            outcome.add(ids, *self._evaluate(block, ids - block * BLOCK, outcome))
+            if outcome.is_ended:
+                return
+
+    def _slots(self, outcome: Outcome) -> None:
+        """Rounds over the slots of each block; a slot leaves when one of its ids is accepted."""
+        blocks = self.order.stride // BLOCK
+        for part, slots in _by_block(outcome.start, outcome.stop):
+            tries = 0
+            while slots.size and tries != self.order.most_tries and not outcome.is_ended:
+                status, accepted = self._evaluate(tries * blocks + part, slots - part * BLOCK, outcome)
+                outcome.add(slots, status, accepted)
+                slots = slots[status != Status.ACCEPTED]
+                tries += 1
+
+    def _evaluate(self, number: int, rows: np.ndarray, outcome: Outcome) -> tuple[np.ndarray, Particles]:
+        """The status of these rows of a block, and the accepted ones, not yet weighed."""
+        self.simulator.at = number * BLOCK + int(rows[0])
+        try:
+            block = self.propose(number)
+        except Exception as error:
+            outcome.fail(number * BLOCK + int(rows[0]), None, error, "proposal")
+            return np.zeros(len(rows), np.uint8), self._nothing
+        is_inside = block.inside[rows]
+        measured = self._measure(block, self.simulator(block, rows[is_inside], outcome), outcome)
+        accepted = measured.take(self.order.acceptor.accept(measured, self.order.epsilon))
+        status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
+        status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
+        if outcome.failures:
+            status[np.searchsorted(rows, outcome.failed(number))] = Status.FAILED
+        return status, accepted
+
+    def propose(self, number: int) -> Block:
+        """Proposals of a whole aligned block of ids; the last one is kept for the next lease."""
+        if self._block is None or self._block.number != number:
+            self._states.prepare_proposals(number)
+            rng = self._proposals.at(self.order.level, number)
+            theta = _floats("sample of the proposal", self.order.proposal.sample(BLOCK, rng))
+            theta.flags.writeable = False
+            log_prior = _floats("logpdf of the prior", self.problem.prior.logpdf(theta))
+            _check_proposals(self.problem, self.order, theta, log_prior)
+            self._block = Block(number, theta, log_prior)
+        return self._block
+
+    def _measure(self, block: Block, simulated: Simulated, outcome: Outcome) -> Particles:
+        """The simulated rows with their distances and their log prior; nan is a failure, and no row."""
+        rows, summaries, distances = simulated
+        if distances is None:
+            rows, summaries, distances = self._measured(block, rows, summaries, outcome)
+        is_nan = np.isnan(distances)
+        if is_nan.any():
+            for row in rows[is_nan].tolist():
+                error = NanDistanceError("the distance of the simulated from the observed data is nan")
+                outcome.fail(block.first + row, block.theta[row], error)
+            rows, summaries, distances = rows[~is_nan], summaries[~is_nan], distances[~is_nan]
+        return Particles(block.first + rows, block.theta[rows], distances, block.log_prior[rows], summaries)
+
+    def _measured(self, block: Block, rows: np.ndarray, summaries: np.ndarray, outcome: Outcome) -> Any:
+        """Rows, summaries and distances, without those whose distance raises.
+
+        How many rows there are depends on how ids were leased, so only distances that promise rows
+        independent of their companions get all of them at once.
+        """
+        summaries.flags.writeable = False
+        if getattr(self._distance, "is_rowwise", False):
+            return rows, summaries, self._distance.rows(summaries, self._observed)
+        done, distances = [], []
+        for i, row in enumerate(rows.tolist()):
+            self.simulator.at = block.first + row
+            try:
+                distances.append(_one(self._distance.rows(summaries[i : i + 1], self._observed)))
+                done.append(i)
+            except (Exception, SystemExit) as error:
+                outcome.fail(block.first + row, block.theta[row], error)
+                if outcome.is_ended:
+                    break
+        return rows[done], summaries[done], np.array(distances, np.float64)
+
+    def _weigh(self, outcome: Outcome) -> Particles:
+        """The accepted rows with log prior - log proposal; a proposal that gives none is a failure."""
+        rows = outcome.rows()
+        if not self.order.level:
+            return replace(rows, log_weights=np.zeros(len(rows)))
+        rows.theta.flags.writeable = False
+        log_proposal = np.full(len(rows), np.nan)
+        error: Exception = ProblemError(
+            "logpdf of the kernel's proposal is nan or infinite where it has drawn"
+        )
+        try:
+            for i, value in _log_proposal(self.order, rows.theta):
+                log_proposal[i] = value
+        except Exception as raised:
+            error = raised
+        is_bad = ~np.isfinite(log_proposal)
+        if is_bad.any():
+            at = int(np.argmax(is_bad))
+            outcome.fail(int(rows.ids[at]), rows.theta[at], error, "proposal")
+        return replace(rows, log_weights=rows.log_weights - log_proposal)
+
+
+def _one(distances: Any) -> float:
+    """The distance of one row. Raises ProblemError for what is none."""
+    found = np.asarray(distances)
+    if found.shape != (1,) or found.dtype.kind not in "biuf":
+        raise ProblemError(
+            f"rows of the distance gave {found.dtype} of shape {found.shape} for one row, expected one "
+            "real number a row: shape (1,)"
+        )
+    return float(found[0])
+
+
+def _floats(what: str, values: Any) -> np.ndarray:
+    """What a prior or proposal gave, as an array of its own. Raises ProblemError for what is not real."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf" or isinstance(values, np.ma.MaskedArray):
+        raise ProblemError(f"{what} gave {array.dtype} (a {type(values).__name__}), expected real numbers")
+    return np.array(array, np.float64, order="C")
+
+
+def _check_proposals(problem: Problem, order: Order, theta: np.ndarray, log_prior: np.ndarray) -> None:
+    """Raise ProblemError for a prior or kernel that would never give a usable proposal."""
+    expected = (BLOCK, len(problem.prior.names))
+    if theta.shape != expected:
+        raise ProblemError(
+            f"sample({BLOCK}, rng) of the proposal gave shape {theta.shape}, expected {expected}"
+        )
+    if log_prior.shape != (BLOCK,):
+        raise ProblemError(f"logpdf of the prior gave shape {log_prior.shape}, expected ({BLOCK},)")
+    is_bad = np.isnan(log_prior) | (log_prior == np.inf)
+    if is_bad.any():
+        raise ProblemError(
+            f"logpdf of the prior is {log_prior[is_bad][0]} for theta = {theta[is_bad][0].tolist()}"
+        )
+    if order.level == 0 and not (log_prior > -np.inf).any():
+        raise ProblemError("all draws of the prior lie outside its own support: sample and logpdf disagree")
+
+
+def _by_block(start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The addresses [start, stop) in the parts that lie in one block each."""
+    for block in range(start // BLOCK, -(-stop // BLOCK)):
+        yield block, np.arange(max(start, block * BLOCK), min(stop, (block + 1) * BLOCK))
+
+
+def _log_proposal(order: Order, theta: np.ndarray) -> Iterator[tuple[Any, Any]]:
+    """Which rows of theta (m, d), and the log density of the proposal there.
+
+    m depends on how ids were leased, so only proposals that promise rows independent of their companions
+    get all of them at once; others are asked row by row.
+    """
+    logpdf = order.proposal.logpdf
+    if getattr(order.proposal, "is_rowwise", False):
+        yield slice(None), logpdf(theta)
+    else:
+        yield from (
+            (i, _floats("logpdf of the proposal", logpdf(row[None]))[0]) for i, row in enumerate(theta)
+        )

@@ -1,0 +1,312 @@
+"""The one act of an evaluation that is impure and expensive: the user's simulator and summary are called.
+
+`guard` notices what simulators do to the process, and a lease in which a global random state or the
+floating-point environment was seen to move is evaluated once more, each evaluation from a state of its own.
+Users' callables get copies and read-only arrays of what others need.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+import numpy as np
+
+from mpiabc import guard
+from mpiabc.order import Order
+from mpiabc.outcome import Outcome
+from mpiabc.problem import REJECT, EvaluationId, Problem, signature
+from mpiabc.protection import protected
+from mpiabc.streams import BLOCK, Purpose, Stream
+from mpiabc.structure import Structure, StructureMismatchError, number
+
+_PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
+
+_GLOBAL_RANDOM = (
+    "the simulator draws NumPy's or Python's global random numbers: they are seeded for every evaluation, "
+    "which costs 20 us; draw from rng instead"
+)
+_OWN_RANDOM = (
+    "a simulation that was repeated is another one, and it drew nothing from rng: the simulator has random "
+    "numbers of its own, or seeds them itself, so the run cannot be reproduced; draw from rng, or seed them "
+    "from it"
+)
+_FLOATS = (
+    "the simulator leaves another rounding mode, or flush to zero, behind: the floating-point environment is "
+    "put back for every evaluation, and does not reach our arithmetic"
+)
+
+
+class Block(NamedTuple):
+    """An aligned block of proposals: theta (BLOCK, d) and log prior density (BLOCK,)."""
+
+    number: int
+    theta: np.ndarray
+    log_prior: np.ndarray
+
+    @property
+    def first(self) -> int:
+        """The id of its first row."""
+        return self.number * BLOCK
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Which rows lie in the prior's support, (BLOCK,)."""
+        return self.log_prior > -np.inf
+
+
+class Simulated(NamedTuple):
+    """Rows of a block that were simulated to the end, n of them."""
+
+    rows: np.ndarray  # (n,)
+    summaries: np.ndarray  # (n, k)
+    distances: np.ndarray | None  # (n,), where a callable has measured what `simulate` returned
+
+
+class States:
+    """Global generators and floating-point environment of this process, as evaluations find them."""
+
+    def __init__(self, problem: Problem, order: Order) -> None:
+        self._problem, self._level = problem, order.level
+        self._random, self._floats = guard.GlobalRandom(order.key), guard.FloatingPoint()
+        if not signature(problem.simulate).takes_rng or self._random.has_half_a_pair():
+            _seeded.add(problem)
+
+    def steady(self) -> AbstractContextManager[None]:
+        """Compute in the default floating-point environment, and leave the one that was there."""
+        return self._floats.steady()
+
+    @contextmanager
+    def watched(self, outcome: Outcome) -> Iterator[list[str]]:
+        """Watch the evaluations of a lease; the list tells afterwards what one has left to the next."""
+        seeds, resets = self._problem in _seeded, self._problem in _reset
+        reached: list[str] = []
+        look = None if seeds else self._random.look()
+        with _one_at_a_time(self._random) if seeds else nullcontext():
+            yield reached
+        if look is not None and self._random.look() != look:
+            self._random.put_back(look)
+            _seeded.add(self._problem)
+            reached.append(_GLOBAL_RANDOM)
+        if not resets and self._problem in _reset:
+            reached.append(_FLOATS)
+
+    def preparation(self) -> Callable[[int], None] | None:
+        """What gives an evaluation states of its own, where simulators were seen to need it."""
+        seeds, resets = self._problem in _seeded, self._problem in _reset
+        if not (seeds or resets):
+            return None
+
+        def prepare(index: int) -> None:
+            if resets:
+                self._floats.reset()
+            if seeds:
+                self._random.seed(self._level, index)
+
+        return prepare
+
+    def prepare_proposals(self, block: int) -> None:
+        """The same for the proposals of a block, which a prior may draw from global generators."""
+        if self._problem in _seeded:
+            self._random.seed(self._level, block + _PROPOSAL_SEEDS)
+
+    def look_at_floats(self, outcome: Outcome) -> None:
+        """Let no rounding mode of a simulator's reach what follows."""
+        if not self._floats.is_default():
+            self._floats.reset()
+            _reset.add(self._problem)
+            outcome.notes.add(_FLOATS)
+
+
+@contextmanager
+def _one_at_a_time(random: guard.GlobalRandom) -> Iterator[None]:
+    """Of the threads of a process, one at a time has the global generators, and puts them back."""
+    with _has_generators, random.restored():
+        yield
+
+
+_has_generators = threading.Lock()
+_seeded: WeakSet[Problem] = WeakSet()  # whose evaluations get global random states of their own here
+_reset: WeakSet[Problem] = WeakSet()  # whose simulators leave the floating-point environment changed
+
+
+class Simulator:
+    """The simulator of a problem under one order, with what can be prepared once.
+
+    `distance`: a callable (simulated, observed) that measures each row at once; None if rows are measured
+    together, later. `watch` hears each id before its simulation.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        order: Order,
+        states: States,
+        distance: Callable[..., Any] | None = None,
+        watch: Callable[[int], None] | None = None,
+    ) -> None:
+        self.at = -1  # the id in work
+        self.is_first = False  # the next block is the run's first one
+        self._problem, self._order, self._states = problem, order, states
+        self._distance, self._watch = distance, watch
+        self._structure = Structure(problem.observed)
+        self._observed = protected(problem.observed)
+        self._call = _caller(problem, order)
+        self._takes_rng, extras = signature(problem.simulate)
+        self._may_return_none = "epsilon" in extras
+        self._stream = Stream(order.key, Purpose.SIMULATION)
+
+    def __call__(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
+        """Simulate these rows, which lie in the prior's support.
+
+        Ends early, with what there is, at a failure that ends the run.
+        """
+        return (self._together if self._problem.vectorized else self._one_by_one)(block, rows, outcome)
+
+    def data_of(self, block: Block, rows: Any) -> Any:
+        """Simulated and summarised data of one row, or, vectorised, of several; None if rejected."""
+        values = block.theta[rows].T.copy() if self._problem.vectorized else block.theta[rows].tolist()
+        index = block.first + rows
+        at = block.number if self._problem.vectorized else index
+        if prepare := self._states.preparation():
+            prepare(at)
+        theta = dict(zip(self._problem.prior.names, values, strict=True))
+        data = self._call(theta, self._stream.at(self._order.level, at), index)
+        if data is None or data is REJECT:
+            self._check_rejection(data)
+            return None
+        return data if self._problem.summarize is None else self._problem.summarize(data)
+
+    def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
+        """One simulation for each of the rows, each from the stream of its own id."""
+        names, flatten, summarize = (
+            self._problem.prior.names,
+            self._structure.flatten,
+            self._problem.summarize,
+        )
+        simulate, stream, t = self._call, self._stream.at, self._order.level
+        distance, observed = self._distance, self._observed
+        watch, prepare = self._watch, self._states.preparation()
+        done, summaries, distances = [], [], []
+        for row, values in zip(rows.tolist(), block.theta[rows].tolist(), strict=True):
+            self.at = index = block.first + row
+            theta = dict(zip(names, values, strict=True))
+            if watch:
+                watch(index)
+            try:
+                if prepare:
+                    prepare(index)
+                data = simulate(theta, stream(t, index), index)
+                if data is None or data is REJECT:
+                    self._check_rejection(data)
+                    continue
+                if summarize is not None:
+                    data = summarize(data)
+                summary = flatten(data)
+                if distance is not None:
+                    distances.append(number(distance(data, observed())))
+            except (Exception, SystemExit) as error:
+                outcome.fail(index, block.theta[row], error)
+                if outcome.is_ended:
+                    break
+                continue
+            done.append(row)
+            summaries.append(summary)
+        self._states.look_at_floats(outcome)
+        if self.is_first and done and done[-1] == rows[-1]:
+            self._check_own_randomness(block, done[-1], summaries[-1], outcome)
+        return self._simulated(done, summaries, distances)
+
+    def _together(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
+        """One call for all rows of the block inside the support, wanted or not: its shape is fixed."""
+        inside = np.flatnonzero(block.inside)
+        if not inside.size:
+            return self._simulated([], [], [])
+        self.at = block.first
+        if self._watch:
+            self._watch(block.first)
+        try:
+            data = self.data_of(block, inside)
+            summaries = None if data is None else self._structure.rows(data, len(inside))
+        except (Exception, SystemExit) as error:
+            for row in rows:
+                outcome.fail(block.first + int(row), block.theta[row], error)
+                if outcome.is_ended:
+                    break
+            summaries = None
+        self._states.look_at_floats(outcome)
+        if summaries is None:
+            return self._simulated([], [], [])
+        if self.is_first:
+            self._check_own_randomness(block, inside, summaries, outcome)
+        wanted = summaries[np.searchsorted(inside, rows)]
+        if self._distance is None:
+            return Simulated(rows, wanted, None)
+        return self._each_measured(block, rows, wanted, outcome)
+
+    def _each_measured(
+        self, block: Block, rows: np.ndarray, summaries: np.ndarray, outcome: Outcome
+    ) -> Simulated:
+        """Distances of a vectorised simulator's rows, by a callable that takes one simulation."""
+        assert self._distance is not None
+        done, distances = [], []
+        for row, summary in zip(rows.tolist(), summaries, strict=True):
+            self.at = block.first + row
+            try:
+                data = self._structure.unflatten(summary)
+                distances.append(number(self._distance(data, self._observed())))
+                done.append(row)
+            except (Exception, SystemExit) as error:
+                outcome.fail(block.first + row, block.theta[row], error)
+                if outcome.is_ended:
+                    break
+        return self._simulated(done, summaries[np.searchsorted(rows, np.array(done, int))], distances)
+
+    def _simulated(self, rows: list[int], summaries: Any, distances: list[float]) -> Simulated:
+        table = np.asarray(summaries, np.float64).reshape(len(rows), self._structure.size)
+        measured = None if self._distance is None else np.array(distances, np.float64)
+        return Simulated(np.array(rows, int), table, measured)
+
+    def _check_rejection(self, data: Any) -> None:
+        """Raise for a None that may be a forgotten `return`."""
+        if data is None and not self._may_return_none:
+            raise StructureMismatchError(
+                f"the simulator returned None, expected {self._structure}; return mpiabc.REJECT to reject"
+            )
+
+    def _check_own_randomness(self, block: Block, rows: Any, summaries: Any, outcome: Outcome) -> None:
+        """Simulate once more, unless it drew from rng: is it the same?
+
+        `rows`: one row, or those of the whole block for a vectorised simulator.
+        """
+        self.is_first = False
+        if self._takes_rng and not self._stream.is_untouched():
+            return
+        if self._watch:
+            self._watch(self.at)
+        try:
+            data, is_block = self.data_of(block, rows), self._problem.vectorized
+            again = self._structure.rows(data, len(rows)) if is_block else self._structure.row(data)
+        except (Exception, SystemExit):
+            again = None
+        self._states.look_at_floats(outcome)
+        if again is None or not np.array_equal(again, summaries, equal_nan=True):
+            outcome.notes.add(_OWN_RANDOM)
+
+
+def _caller(problem: Problem, order: Order) -> Callable[[dict, np.random.Generator, Any], Any]:
+    """The simulator as a callable of (theta, rng, index)."""
+    simulate, (takes_rng, extras) = problem.simulate, signature(problem.simulate)
+    if not extras:
+        return (
+            (lambda theta, rng, index: simulate(theta, rng))
+            if takes_rng
+            else (lambda theta, rng, index: simulate(theta))
+        )
+
+    def call(theta: dict, rng: np.random.Generator, index: object) -> object:
+        known = {"epsilon": order.epsilon, "id": EvaluationId(order.level, index)}
+        return simulate(theta, *([rng] if takes_rng else []), **{name: known[name] for name in extras})
+
+    return call
