@@ -9,6 +9,7 @@ and readers check what they read: every value has a checksum, and the number of 
 
 import errno
 import inspect
+import io
 import json
 import logging
 import math
@@ -155,6 +156,13 @@ class Store:
         """
         kept = {f"part {name}": blob for name, part in (parts or {}).items() if (blob := _portable(part))}
         values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None, **kept}
+        if parts and "part problem" not in kept:
+            _log.warning(
+                "the problem cannot be pickled, or takes more than %.0f MB: %s does not hold it, so that "
+                "`mpiabc replay` needs --problem and its file",
+                _MOST_PART / 1e6,
+                self.path,
+            )
         self._make_room()
         with _errors_told(self.path), self._transaction() as db:
             for statement in _SCHEMA.split(";"):
@@ -494,7 +502,8 @@ class History:
         path, inner = pickle.loads(blob)
         sys.path += [folder for folder in path if folder not in sys.path]
         try:
-            return pickle.loads(inner)
+            body, buffers = (inner, ()) if isinstance(inner, bytes) else inner  # the former: in older files
+            return pickle.loads(body, buffers=buffers)
         except Exception as error:
             raise StoreError(
                 f"the {name} in {self.path} cannot be rebuilt here ({type(error).__name__}: {error}): use "
@@ -656,12 +665,40 @@ def _is_ours(path: Path) -> bool:
 
 
 def _portable(part: object) -> bytes | None:
-    """A part with the folders that its modules came from; None if it cannot be pickled, or is huge."""
+    """A part with the folders that its modules came from; None if it cannot be pickled, or is huge.
+
+    Pickling stops at the limit, before anything huge is copied.
+    """
+    body, buffers = _Limited(_MOST_PART), []
+
+    def put_aside(buffer: pickle.PickleBuffer) -> None:
+        body.count(buffer.raw().nbytes)
+        buffers.append(bytes(buffer.raw()))
+
     try:
-        blob = pickle.dumps((sys.path, cloudpickle.dumps(part)))
+        cloudpickle.Pickler(body, 5, put_aside).dump(part)
+        return pickle.dumps((sys.path, (body.getvalue(), buffers)))
     except Exception:
         return None
-    return blob if len(blob) < _MOST_PART else None
+
+
+class _Limited(io.BytesIO):
+    """A file in memory that takes so many bytes; raises OverflowError for more."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
+
+    def count(self, n: int) -> None:
+        """Take `n` bytes off what is left."""
+        self._left -= n
+        if self._left < 0:
+            raise OverflowError("too large")
+
+    def write(self, data: Any) -> int:
+        """Write if there is room."""
+        self.count(memoryview(data).nbytes)
+        return super().write(data)
 
 
 def _whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:

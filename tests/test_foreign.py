@@ -62,6 +62,66 @@ def test_foreign_priors_and_kernels_give_one_digest_everywhere(kernel, tmp_path)
     assert len(found) == 1
 
 
+class Mahalanobis:
+    """A distance of a user's own that takes rows of numbers, by way of BLAS as well."""
+
+    def rows(self, simulated, observed):
+        return np.sqrt(np.square((simulated - observed) @ np.linalg.inv(FACTOR).T).sum(axis=1))
+
+
+class Sharper:
+    """A threshold of a user's own."""
+
+    def epsilon(self, generation, previous):
+        return np.inf if previous is None else float(np.median(previous.distances))
+
+
+def block(theta, rng):
+    return np.column_stack(list(theta.values())) + rng.standard_normal((len(theta["x0"]), D))
+
+
+@pytest.mark.parametrize("simulator", [simulate, block], ids=["scalar", "vectorised"])
+def test_foreign_distances_and_thresholds_give_one_digest_everywhere(simulator, tmp_path):
+    problem = mpiabc.Problem(
+        Correlated(), simulator, np.zeros(D), distance=Mahalanobis(), vectorized=simulator is block
+    )
+    found = set()
+    for i, scheduler in enumerate(["serial", schedulers.Processes(1), schedulers.Processes(3)]):
+        abc = mpiabc.ABCSMC(problem, 60, threshold=Sharper(), seed=1)
+        history = abc.run(tmp_path / f"{i}.db", generations=3, scheduler=scheduler)
+        last = history[-1]
+        assert last.distances.tolist() == [Mahalanobis().rows(row[None], 0)[0] for row in last.summaries]
+        found.add(tuple(problems.digests(history)))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("gives", "told"),
+    [
+        (lambda rows: np.full((len(rows), 2), 1.0), "expected one real number a row: shape (1,)"),
+        (lambda rows: ["near"] * len(rows), "expected one real number a row"),
+        (
+            lambda rows: np.full(len(rows), np.nan),
+            "the distance of the simulated from the observed data is nan",
+        ),
+        (lambda rows: rows.fill(0), "read-only"),
+    ],
+)
+def test_distance_of_rows_that_gives_none_is_a_failure_with_an_address(gives, told, tmp_path):
+    class Faulty:
+        def rows(self, simulated, observed):
+            return gives(simulated) if simulated[0, 0] > 1 else np.abs(simulated - observed).sum(axis=1)
+
+    problem = mpiabc.Problem(Correlated(), simulate, np.zeros(D), distance=Faulty())
+    addresses = set()
+    for scheduler in ("serial", schedulers.Processes(2)):
+        with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:") as error:
+            mpiabc.ABCSMC(problem, 60, seed=1).run(tmp_path / "run.db", generations=1, scheduler=scheduler)
+        assert told in str(error.value)
+        addresses.add(error.value.failure.address)
+    assert len(addresses) == 1
+
+
 def scaled(theta, rng, scale):
     return scale * problems.gaussian(theta, rng)["y"]
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 import mpiabc
 from mpiabc import cli
+from mpiabc import store as store_module
 from mpiabc.signals import DOUBT
 from mpiabc.store import _ARRAYS, _NUMBERS, Store, _crc_of
 from tests import damage, problems
@@ -358,3 +360,28 @@ def test_file_in_whose_checksum_epsilon_was_as_its_threshold_gave_it_is_good(kin
         db.execute("UPDATE population SET crc = ? WHERE generation = 0", (crc,))
     db.close()
     assert problems.digests(mpiabc.open(finished.path)) == problems.digests(finished)
+
+
+def test_problem_larger_than_the_limit_is_neither_copied_nor_kept_and_that_is_told(
+    tmp_path, monkeypatch, caplog
+):
+    """A script with gigabytes beside its simulator starts at once, in its own memory."""
+    monkeypatch.setattr(store_module, "_MOST_PART", 1_000_000)
+    table = np.zeros(2_000_000)  # 16 MB
+    abc = mpiabc.ABCSMC(problems.problem(lambda theta, rng: {"y": theta["mu"] + table[0]}), 20, seed=1)
+    tracemalloc.start()
+    history = abc.run(tmp_path / "run.db", generations=1, scheduler="serial")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < table.nbytes / 2
+    assert caplog.text.count("`mpiabc replay` needs --problem") == 1
+    with pytest.raises(mpiabc.StoreError, match="does not hold its problem"):
+        history.part("problem")
+    assert history.part("threshold") == mpiabc.Quantile()
+
+
+def test_problem_with_arrays_comes_back_from_the_file(tmp_path):
+    table = np.arange(100_000.0)
+    abc = mpiabc.ABCSMC(problems.problem(lambda theta, rng: {"y": theta["mu"] + table[7]}), 20, seed=1)
+    history = abc.run(tmp_path / "run.db", generations=1, scheduler="serial")
+    assert history.part("problem").simulate({"mu": 1.0}, None) == {"y": 8.0}
