@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
+from mpiabc.evaluate import Level
 from mpiabc.ledger import Ledger, SlotLedger
-from mpiabc.order import Order
 from mpiabc.progress import Progress
 from mpiabc.records import Failure, Lease, Records, Status
 from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, notices_within, target
@@ -150,7 +150,7 @@ class Driver:
         progress: Progress | None = None,
         tell: Callable[[str], None] = lambda note: None,
         is_committed: Callable[[int], bool] = lambda number: False,
-        theta_of: Callable[[Order, int], dict[str, float]] = lambda order, id: {},
+        theta_of: Callable[[Level, int], dict[str, float]] = lambda order, id: {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pace = Pace(target(engine))
@@ -167,7 +167,7 @@ class Driver:
         #: Engines that others can look at from outside show them how far the run is.
         self._publish: Callable[[str], None] = getattr(engine, "publish", lambda line: None)
 
-    def run(self, ledger: _AnyLedger, order: Order, keeper: Keeper | None = None) -> str | None:
+    def run(self, ledger: _AnyLedger, order: Level, keeper: Keeper | None = None) -> str | None:
         """Drive until the ledger is complete (None) or exhausted (the name of the bound).
 
         What the ledger learns goes to the `keeper` too. Raises SimulatorError for failures that end the
@@ -238,7 +238,7 @@ class Driver:
         """Idle workers take copies of leases that wait behind others: whoever is first counts."""
         idle = self._engine.capacity(False)
         for lease in [lease for lease in self._engine.waiting() if lease not in self._copied][:idle]:
-            if lease.order == self._order.number and lease.start < self._ledger.cut:
+            if lease.job == self._order.number and lease.start < self._ledger.cut:
                 self._copied.add(lease)
                 self._ledger.dispatched += lease.stop - lease.start
                 self._engine.submit(lease)
@@ -249,7 +249,7 @@ class Driver:
                 self._doubt(report)
             elif isinstance(report, Lost):
                 self._lose(report)
-            elif report.order == self._order.number:
+            elif report.job == self._order.number:
                 self._progress.count(report.seconds)
                 self.pace.learn(report)
                 self._tell(report)
@@ -273,9 +273,9 @@ class Driver:
     def _doubt(self, doubted: Doubted) -> None:
         """Know nothing of these leases any more. Raises TakenBackError if others were built on them."""
         open_order = self._order.number if self._is_open else None
-        earlier = [lease for lease in doubted.leases if self._is_committed(lease.order)]
+        earlier = [lease for lease in doubted.leases if self._is_committed(lease.job)]
         for lease in doubted.leases:
-            if lease.order == open_order:
+            if lease.job == open_order:
                 self._ledger.forget(lease.start, lease.stop)
                 self._keeper.forget(lease)
                 if self._failure and lease.start <= self._failure.index < lease.stop:
@@ -289,7 +289,7 @@ class Driver:
     def _lose(self, lost: Lost) -> None:
         """A worker died: its evaluations go out again, in halves, as one of them may be the cause."""
         lease, step = lost.lease, self._ledger.step
-        if lease.order != self._order.number:
+        if lease.job != self._order.number:
             return
         if lost.culprit is not None:
             self._condemn(lost, lost.culprit // step * step)

@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,15 +46,18 @@ def theta_of(problem: Problem, order: Order, id: int) -> dict[str, float]:
     return dict(zip(problem.prior.names, theta.tolist(), strict=True))
 
 
-def evaluator(
-    problem: Any, order: Any, where: str | None = None, watch: Callable[[int], None] | None = None
-) -> Any:
-    """What turns leases of an order into records: what the order brings for it, or an Evaluator.
+@dataclass(frozen=True, eq=False)
+class Level(Order):
+    """One level of a run as a job: what turns its leases into records."""
 
-    An order of another kind, as `Pool` gives, has a method `evaluator(where, watch)`.
-    """
-    make = getattr(order, "evaluator", None)
-    return Evaluator(problem, order, where, watch) if make is None else make(where, watch)
+    def __str__(self) -> str:
+        return f"generation {self.level}: epsilon {self.epsilon:.6g}"
+
+    def evaluator(
+        self, problem: Problem, where: str | None = None, watch: Callable[[int], None] | None = None
+    ) -> "Evaluator":
+        """What evaluates its ids, or slots; `watch` hears of each id."""
+        return Evaluator(problem, self, where, watch)
 
 
 class Evaluator:

@@ -21,14 +21,14 @@ class _Addresses:
 
     def __init__(
         self,
-        order: int,
+        job: int,
         size: int,
         *,
         step: int = 1,
         most_ids: float = math.inf,
         most_simulations: float = math.inf,
     ) -> None:
-        self.order = order
+        self.job = job
         self.size = size
         self.step = step  # leases start and end at multiples of it (or at the end of a static generation)
         self.most_ids = most_ids
@@ -49,7 +49,7 @@ class _Addresses:
 
     def tell(self, records: Records) -> bool:
         """Take records in; what is known already is ignored. False if nothing was new."""
-        if records.order != self.order:
+        if records.job != self.job:
             return False
         start, stop = records.start, records.stop
         self._reserve(stop)
@@ -149,7 +149,7 @@ class _Addresses:
                     if gap[0] < gap[1]:
                         heapq.heappush(self._returned, gap)
                 self.dispatched += cut - start
-                return Lease(self.order, start, cut)
+                return Lease(self.job, start, cut)
         return None
 
     def _whole(self, n: int) -> int:
@@ -168,9 +168,9 @@ class Ledger(_Addresses):
     `most_ids` and `most_simulations` bound how far it goes: beyond them it is `exhausted`.
     """
 
-    def __init__(self, order: int, size: int, **bounds: Any) -> None:
+    def __init__(self, job: int, size: int, **bounds: Any) -> None:
         """As `_Addresses`: step, most_ids, most_simulations."""
-        super().__init__(order, size, **bounds)
+        super().__init__(job, size, **bounds)
         self._first: list[int] = []  # heap of the negated `size` smallest accepted ids
         self._outside = 0
 
@@ -251,7 +251,7 @@ class Ledger(_Addresses):
         self.issued = stop
         self.dispatched += stop - start
         self._reserve(stop)
-        return Lease(self.order, start, stop)
+        return Lease(self.job, start, stop)
 
     def counts(self) -> tuple[int, int]:
         """Evaluations and simulations below the cut."""
@@ -266,9 +266,9 @@ class Ledger(_Addresses):
 class SlotLedger(_Addresses):
     """Slots of a generation, each of which tries its own ids until one is accepted."""
 
-    def __init__(self, order: int, size: int, **bounds: Any) -> None:
+    def __init__(self, job: int, size: int, **bounds: Any) -> None:
         """As `_Addresses`: step, most_ids, most_simulations."""
-        super().__init__(order, size, **bounds)
+        super().__init__(job, size, **bounds)
         self._tries = np.zeros(2, np.int64)  # ids and simulations of all known slots
 
     @property
@@ -316,7 +316,7 @@ class SlotLedger(_Addresses):
         start = self.issued
         self.issued = min(self.size, start + self._whole(n))
         self.dispatched += self.issued - start
-        return Lease(self.order, start, self.issued)
+        return Lease(self.job, start, self.issued)
 
     def counts(self) -> tuple[int, int]:
         """Evaluations and simulations of all slots."""

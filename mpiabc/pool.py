@@ -134,6 +134,10 @@ class Anything:
 
     fingerprint = Fingerprint({}, {})
 
+    def arrived(self) -> "Anything":
+        """This, which has come from another process."""
+        return self
+
     def parts(self) -> dict[str, str]:
         """Nothing that could differ between processes."""
         return {}
@@ -155,7 +159,10 @@ class Batch:
         """What leases and records know the order by."""
         return self.level
 
-    def evaluator(self, where: str | None = None, watch: Callable[[int], None] | None = None) -> "_Mapper":
+    def __str__(self) -> str:
+        return f"a map of {self.size} items"
+
+    def evaluator(self, shared: Any = None, where: str | None = None, watch: Any = None) -> "_Mapper":
         """What computes items, in a worker."""
         return _Mapper(self)
 

@@ -103,6 +103,19 @@ class Problem:
         parts = ("simulate", "summarize", "distance", "prior")
         return fingerprint(**{name: getattr(self, name) for name in parts})
 
+    def arrived(self) -> "Problem":
+        """This problem, which has come from another process; raises ProblemError for other code here.
+
+        Functions of modules travel by name: what a worker finds under it may be another version.
+        """
+        different = code_differences(self.fingerprint, self.fingerprint_here())
+        if different:
+            raise ProblemError(
+                f"the problem's code is not the leading process's here: {'; '.join(different)}; bring "
+                "both to one version of your modules"
+            )
+        return self
+
     def parts(self) -> dict[str, str]:
         """Each part as text that is the same in every process; the rest is `fingerprint`."""
         return {
@@ -180,21 +193,6 @@ def _check(problem: Problem) -> None:
         object.__setattr__(problem, "timeout", timeout)
 
 
-def arrived(problem: Any) -> Any:
-    """A problem that has come from another process; raises ProblemError if its code is another one here.
-
-    Functions of modules travel by name: what a worker finds under it may be another version.
-    """
-    if isinstance(problem, Problem):
-        different = code_differences(problem.fingerprint, problem.fingerprint_here())
-        if different:
-            raise ProblemError(
-                f"the problem's code is not the leading process's here: {'; '.join(different)}; bring "
-                "both to one version of your modules"
-            )
-    return problem
-
-
 def told(part: Any, seen: tuple[int, ...] = ()) -> str:
     """A part as text that is equal in all processes; of what is not ours, its name."""
     if part is None or isinstance(part, bool | int | float | complex | str | bytes | np.generic):
@@ -257,12 +255,3 @@ def _digest(value: Any) -> str:
 
     add(value)
     return sha.hexdigest()[:16]
-
-
-def differing_parts(mine: dict[str, str], theirs: dict[str, str]) -> list[str]:
-    """The parts in which two problems differ; older files tell more of foreign parts than names."""
-    return [
-        name
-        for name in mine
-        if mine[name] != theirs.get(name) and not str(theirs.get(name)).startswith(f"{mine[name]}(")
-    ]

@@ -24,14 +24,14 @@ def generation_of(number: int) -> int:
 
 
 class Lease(NamedTuple):
-    """The evaluations [start, stop) of an order, given to one worker (slots, if static)."""
+    """The evaluations [start, stop) of a job, given to one worker (slots, if static)."""
 
-    order: int  # its number, which is the generation unless that was taken back
+    job: int  # its number: of a run, the generation unless that was taken back
     start: int
     stop: int
 
     def __str__(self) -> str:
-        t = generation_of(self.order)
+        t = generation_of(self.job)
         return f"{t}:{self.start}" + ("" if self.stop == self.start + 1 else f" to {t}:{self.stop - 1}")
 
 
@@ -79,13 +79,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Records:
-    """Outcomes of the ids [start, stop) of one order; of slots, under static scheduling.
+    """Outcomes of the ids [start, stop) of one job; of slots, under static scheduling.
 
     `rows` are the accepted evaluations, in the order of their addresses. Where all that came of them is a
     payload there are none.
     """
 
-    order: int  # its number
+    job: int  # its number
     start: int
     stop: int
     status: np.ndarray  # (stop - start,) uint8, of Status
@@ -100,7 +100,7 @@ class Records:
     @property
     def lease(self) -> Lease:
         """The address of these records."""
-        return Lease(self.order, self.start, self.stop)
+        return Lease(self.job, self.start, self.stop)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -132,7 +132,7 @@ def pack(records: Records) -> bytes:
     tries = b"" if records.tries is None else records.tries.tobytes()
     sizes = rows.widths() | {"tries": len(tries), "more": len(more), "payload": len(records.payload)}
     header = _HEADER.pack(
-        records.order, records.start, records.stop, len(rows), *sizes.values(), records.seconds
+        records.job, records.start, records.stop, len(rows), *sizes.values(), records.seconds
     )
     return b"".join([header, rows.pack(), tries, records.status.tobytes(), more, records.payload])
 
@@ -141,7 +141,7 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     """The inverse of `pack`; raises ValueError for a buffer that `pack` did not make."""
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
-    order, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
+    job, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
     widths, count = {"d": d, "k": k}, stop - start
     lengths = [packed_size(m, widths), sizes[0], count, *sizes[1:]]
     at = list(accumulate(lengths, initial=_HEADER.size))
@@ -154,7 +154,7 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     if isinstance(more, list):  # in a journal of format 2
         more = {"failures": more}
     return Records(
-        order,
+        job,
         start,
         stop,
         status,

@@ -28,11 +28,10 @@ from mpiabc import stopping as stops
 from mpiabc.arguments import real, whole
 from mpiabc.driver import Driver, Limits, TakenBackError, failed
 from mpiabc.errors import Error, Interrupted, ProblemError, SimulatorError, StoreError, resumable_status
-from mpiabc.evaluate import theta_of
+from mpiabc.evaluate import Level, theta_of
 from mpiabc.fingerprint import Fingerprint, differences, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.ledger import Ledger, SlotLedger
-from mpiabc.order import Order
 from mpiabc.population import Population
 from mpiabc.problem import Problem, told
 from mpiabc.progress import Progress
@@ -344,10 +343,10 @@ class _Run:
             return None
         return self.stopping.reason(last.generation + 1, last.epsilon, used)
 
-    def _order(self, index: int, epsilon: float, last: Population | None) -> Order:
+    def _order(self, index: int, epsilon: float, last: Population | None) -> Level:
         with threads.single(), self._floats.steady(), guard.at_work(_Asking("the kernel")):
             proposal = self.abc.problem.prior if last is None else self.abc.kernel.fit(last)
-        order = Order(
+        order = Level(
             index,
             stream_key(self.settings["seed"]),
             epsilon,
@@ -359,7 +358,7 @@ class _Run:
         self._check_kernel(order)
         return order
 
-    def _populate(self, order: Order, used: int) -> Population | str:
+    def _populate(self, order: Level, used: int) -> Population | str:
         """The population of a generation, committed; or the bound that it cannot be completed within."""
         began = time.monotonic()
         ledger, order = self._ledger(order, used)
@@ -367,7 +366,7 @@ class _Run:
             self._recover(ledger, order.level)
         else:
             ledger, self._reopened = self._reopened, None
-            ledger.order = order.number
+            ledger.job = order.number
         try:
             reason = self.driver.run(ledger, order, self._journal)
         except TakenBackError:
@@ -383,7 +382,7 @@ class _Run:
         self._commit(population, ledger, order, used)
         return population
 
-    def _commit(self, population: Population, ledger: Ledger | SlotLedger, order: Order, used: int) -> None:
+    def _commit(self, population: Population, ledger: Ledger | SlotLedger, order: Level, used: int) -> None:
         """Write it. Whether it ends the run is written later if it may have to be taken back."""
         failures = ledger.failures_below_cut()
         is_sure = not self.driver.is_exposed()
@@ -434,7 +433,7 @@ class _Run:
 
     def _take_back(self, leases: list[Lease]) -> None:
         """Open the first generation again that one of these leases belongs to; what came after it is void."""
-        number = min(lease.order for lease in leases)
+        number = min(lease.job for lease in leases)
         commit = self._kept()[number]
         ledger = commit.ledger
         assert ledger is not None
@@ -443,7 +442,7 @@ class _Run:
         self.file.take_back(commit.generation)
         self._journal.void(commit.generation + 1)
         for lease in leases:
-            if lease.order == number:
+            if lease.job == number:
                 ledger.forget(lease.start, lease.stop)
                 self._journal.forget(lease)
         ledger.recover()
@@ -456,14 +455,14 @@ class _Run:
                 records = records.only(records.status == Status.ACCEPTED)
             if self.abc.problem.on_error == "raise":  # what failed is tried again: it may have been mended
                 records = replace(records.only(records.status != Status.FAILED), failures=())
-            ledger.tell(replace(records, order=ledger.order))
+            ledger.tell(replace(records, job=ledger.job))
         ledger.recover()
 
     @property
     def _step(self) -> int:
         return BLOCK if self.abc.problem.vectorized else 1
 
-    def _ledger(self, order: Order, used: int) -> tuple[Ledger | SlotLedger, Order]:
+    def _ledger(self, order: Level, used: int) -> tuple[Ledger | SlotLedger, Level]:
         most_ids = self.stopping.most_ids(order.size)
         most_simulations = self.stopping.most_simulations(used)
         bounds = {"step": self._step, "most_ids": most_ids, "most_simulations": most_simulations}
@@ -486,7 +485,7 @@ class _Run:
         if note:
             self._tell(note, "prior")
 
-    def _check_kernel(self, order: Order) -> None:
+    def _check_kernel(self, order: Level) -> None:
         if order.level and getattr(order.proposal, "is_diagonal", False):
             self._tell(
                 f"the covariance of generation {order.level - 1} is singular: the kernel goes on "
@@ -540,7 +539,7 @@ def epsilon_of(threshold: Threshold, index: int, last: Population | None) -> flo
     return float(epsilon)
 
 
-def _population(problem: Problem, order: Order, ledger: Ledger | SlotLedger, seconds: float) -> Population:
+def _population(problem: Problem, order: Level, ledger: Ledger | SlotLedger, seconds: float) -> Population:
     """The ledger's rows with normalised weights.
 
     The evidence uses the first N - 1 weights and ids, because the cut itself was chosen by an
@@ -575,7 +574,7 @@ def _population(problem: Problem, order: Order, ledger: Ledger | SlotLedger, sec
 
 
 def _weightless(
-    problem: Problem, order: Order, id: int, theta: np.ndarray, log_weight: float
+    problem: Problem, order: Level, id: int, theta: np.ndarray, log_weight: float
 ) -> ProblemError:
     """Whose density leaves an accepted evaluation without a weight; both are asked again."""
     asked = {"prior": problem.prior, "kernel's proposal": order.proposal}

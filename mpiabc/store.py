@@ -386,7 +386,7 @@ class Journal:
         is_written = len(pending) == len(self._pending)
         self._pending = deque(pending)
         if is_written:
-            t = generation_of(lease.order)
+            t = generation_of(lease.job)
             kept = [buffer for buffer in self._store.noted(t) if not _is_within(unpack(buffer), lease)]
             self._store.note_anew(t, kept)
 
@@ -401,8 +401,8 @@ class Journal:
         due: dict[int, list[bytes]] = defaultdict(list)
         while self._pending and self._pending[0][0] < before:
             _, records = self._pending.popleft()
-            t = generation_of(records.order)
-            due[t].append(pack(replace(records, order=t)))
+            t = generation_of(records.job)
+            due[t].append(pack(replace(records, job=t)))
         for t, buffers in due.items():
             self._store.note(t, buffers)
         now = self._clock()
@@ -410,7 +410,7 @@ class Journal:
 
     def void(self, generation: int) -> None:
         """Drop what is not written of this generation and later ones."""
-        self._pending = deque(entry for entry in self._pending if generation_of(entry[1].order) < generation)
+        self._pending = deque(entry for entry in self._pending if generation_of(entry[1].job) < generation)
 
     def recover(self, generation: int) -> Iterator[Records]:
         """What an earlier process has kept of this generation."""

@@ -10,7 +10,7 @@ from scipy import integrate, stats
 
 import mpiabc
 from mpiabc.driver import failed
-from mpiabc.order import Order
+from mpiabc.evaluate import Level
 from mpiabc.records import Failure
 from mpiabc.streams import stream_key
 
@@ -54,7 +54,7 @@ def sampler(n=100, thresholds=(3, 1.5, 0.8), seed=1, simulate=gaussian, kernel=N
 
 def generation(n, epsilon=3.0):
     """The order of a first generation."""
-    return Order(0, stream_key(1), epsilon, problem().prior, n)
+    return Level(0, stream_key(1), epsilon, problem().prior, n)
 
 
 def failed_records(is_exposed):

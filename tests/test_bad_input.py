@@ -11,9 +11,8 @@ import pytest
 from scipy import stats
 
 import mpiabc
-from mpiabc.evaluate import evaluate
+from mpiabc.evaluate import Level, evaluate
 from mpiabc.ledger import Ledger
-from mpiabc.order import Order
 from mpiabc.smc import _population
 from tests import problems
 from tests.conftest import Launcher, environment, environment_of
@@ -268,13 +267,13 @@ def test_accepted_evaluation_without_a_weight_is_refused_with_whose_density_it_i
     prior, proposal, sentence = WEIGHTLESS[what]
     problem = problems.problem()
     ledger = Ledger(3, 5)
-    records = evaluate(problem, Order(3, (1, 2), 9.0, problem.prior, 5), 0, 40)
+    records = evaluate(problem, Level(3, (1, 2), 9.0, problem.prior, 5), 0, 40)
     weights, bad = records.rows.log_weights.copy(), slice(2, 3) if where == "one" else slice(None)
     with np.errstate(invalid="ignore"):
         weights[bad] = np.nan if what == "neither" else np.float64(prior) - proposal
     ledger.tell(replace(records, rows=replace(records.rows, log_weights=weights)))
     first = 2 if where == "one" else 0
-    found = Order(3, (1, 2), 9.0, _Density(proposal), 5)
+    found = Level(3, (1, 2), 9.0, _Density(proposal), 5)
     with pytest.raises(mpiabc.ProblemError, match=sentence) as error:
         _population(replace(problem, prior=_Density(prior)), found, ledger, 1.0)
     id, mu = records.rows.ids[first], float(records.rows.theta[first, 0])

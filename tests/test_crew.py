@@ -18,7 +18,7 @@ class Counted:
         return sum(self._room(*member, prefetch) for member in self.members.values())
 
     def _room(self, places, leases, prefetch):
-        is_late = any(lease.order != self.generation for lease in leases)
+        is_late = any(lease.job != self.generation for lease in leases)
         depth = 2 * places if prefetch and not is_late else places
         return max(0, depth - len(leases))
 

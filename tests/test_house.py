@@ -66,6 +66,12 @@ def test_what_and_which_do_not_know_each_other():
         assert other not in rooms
 
 
+def test_schedulers_know_jobs_and_nothing_of_problems():
+    statistics = {"problem", "order", "outcome", "simulate", "evaluate", "kernel", "threshold", "population"}
+    for path in (ROOT / "mpiabc" / "schedulers").rglob("*.py"):
+        assert not statistics & {found for found, _ in imported(path)}, path
+
+
 @pytest.mark.parametrize(
     ("library", "homes"),
     [

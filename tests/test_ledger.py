@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from mpiabc.evaluate import evaluate
+from mpiabc.evaluate import Level, evaluate
 from mpiabc.ledger import Ledger, SlotLedger
-from mpiabc.order import Order
 from mpiabc.pool import Batch
 from mpiabc.records import Status, pack, unpack
 from mpiabc.streams import BLOCK, stream_key
@@ -17,7 +16,7 @@ from tests.cluster import Simulated, random_time
 
 
 def generation(problem, size=20, epsilon=1.0, **options):
-    return Order(0, stream_key(7), epsilon, problem.prior, size, **options)
+    return Level(0, stream_key(7), epsilon, problem.prior, size, **options)
 
 
 def told(ledger, problem, order, start, stop):

@@ -12,9 +12,8 @@ from hypothesis import strategies as some
 from scipy import stats
 
 import mpiabc
-from mpiabc.evaluate import evaluate
+from mpiabc.evaluate import Level, evaluate
 from mpiabc.kernel import GaussianMixture, default_scale
-from mpiabc.order import Order
 from mpiabc.population import effective_sample_size, weighted_quantile
 from mpiabc.records import pack
 from mpiabc.stopping import seconds
@@ -64,7 +63,7 @@ def cases(vectorized):
     problem = problems.problem(**options)
     parents = population(40, 1)
     for proposal in (problem.prior, mpiabc.Gaussian().fit(parents), mpiabc.LocalGaussian().fit(parents)):
-        yield problem, Order(3, stream_key(1), 1.0, proposal, 40)
+        yield problem, Level(3, stream_key(1), 1.0, proposal, 40)
 
 
 @pytest.mark.parametrize("vectorized", [False, True])

@@ -15,9 +15,10 @@ from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Evaluator
+from mpiabc.fingerprint import differing_parts
 from mpiabc.order import Order
 from mpiabc.population import Population
-from mpiabc.problem import Problem, differing_parts
+from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
 from mpiabc.smc import epsilon_of

@@ -106,3 +106,12 @@ def _difference(name: str, there: dict[str, str], here: dict[str, str]) -> str:
     if name.startswith(("function ", "class ", "library ")):
         return name
     return f"{name}: {there.get(name, 'nothing')} there, {here.get(name, 'nothing')} here"
+
+
+def differing_parts(mine: dict[str, str], theirs: dict[str, str]) -> list[str]:
+    """The parts in which two problems differ; older files tell more of foreign parts than names."""
+    return [
+        name
+        for name in mine
+        if mine[name] != theirs.get(name) and not str(theirs.get(name)).startswith(f"{mine[name]}(")
+    ]

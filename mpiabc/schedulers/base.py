@@ -5,6 +5,7 @@ A scheduler decides *where* evaluations run, never which, and never whether one 
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,8 +90,30 @@ def target(engine: "Engine") -> float:
     return getattr(engine, "target", 0.05)
 
 
+class Job(Protocol):
+    """What leases belong to: a level of a run, a map. It travels to workers by cloudpickle, once.
+
+    `str(job)` is a line for the worker's log.
+    """
+
+    @property
+    def number(self) -> int:
+        """What leases and records know it by; of two that an engine has had, no two are equal."""
+        ...
+
+    def evaluator(
+        self, shared: Any, where: str | None = None, watch: Callable[[int], None] | None = None
+    ) -> Callable[[int, int], Records]:
+        """What turns the addresses [start, stop) of a lease into records, in the worker.
+
+        `shared`: what the engine was opened for, such as a Problem. `where` the worker is, for failures;
+        `watch` is to hear of each address before it is begun, and -1 at the end.
+        """
+        ...
+
+
 class Engine(Protocol):
-    """Workers that are up: they take leases of one generation after another.
+    """Workers that are up: they take leases of one job after another.
 
     One whose messages are dear may name, as its `target`, the seconds of work that a lease should have;
     one that notices late that a worker was asked to stop names, as `notices_within`, how late.
@@ -103,8 +126,8 @@ class Engine(Protocol):
         """How many evaluate at once, as far as known."""
         ...
 
-    def begin(self, generation: Any) -> None:
-        """Work on this generation from now on; busy workers join when they are free."""
+    def begin(self, job: Job) -> None:
+        """Work on this job from now on; busy workers join when they are free."""
         ...
 
     def capacity(self, prefetch: bool) -> int:
@@ -116,7 +139,7 @@ class Engine(Protocol):
         ...
 
     def poll(self, timeout: float) -> list[Report]:
-        """What has come in: records, of any generation, lost leases, and those that are in doubt now."""
+        """What has come in: records, of any job, lost leases, and those that are in doubt now."""
         ...
 
     def waiting(self) -> list[Lease]:

@@ -21,14 +21,14 @@ class _Member:
 class Crew(Generic[W]):
     """Workers by name. All that is asked for each lease takes the same time for any number of workers.
 
-    One that is still busy with an older generation is not given leases ahead: these would wait for it.
+    One that is still busy with an older job is not given leases ahead: these would wait for it.
     """
 
     def __init__(self) -> None:
         self._members: dict[W, _Member] = {}
         self._by_load: dict[float, dict[W, None]] = defaultdict(dict)  # leases held above the places
         self._room = {False: 0, True: 0}
-        self._generation = -1
+        self._job = -1
         self.places = 0  # of all workers
 
     def __contains__(self, worker: W) -> bool:
@@ -40,12 +40,12 @@ class Crew(Generic[W]):
     def __iter__(self) -> Iterator[W]:
         return iter(list(self._members))
 
-    def begin(self, generation: int) -> None:
-        """Leases of other generations are old from now on."""
+    def begin(self, job: int) -> None:
+        """Leases of other jobs are old from now on."""
         members = list(self._members)
         for worker in members:
             self._leave_tables(worker)
-        self._generation = generation
+        self._job = job
         for worker in members:
             self._enter_tables(worker)
 
@@ -110,7 +110,7 @@ class Crew(Generic[W]):
 
     def _rooms(self, member: _Member) -> tuple[int, int]:
         """Leases that the member could take: without, and with one ahead for each place."""
-        is_late = any(lease.order != self._generation for lease in member.leases)
+        is_late = any(lease.job != self._job for lease in member.leases)
         held, places = len(member.leases), member.places
         return max(0, places - held), max(0, (1 if is_late else 2) * places - held)
 

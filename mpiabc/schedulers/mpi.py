@@ -26,13 +26,10 @@ from typing import Any
 
 from mpiabc import guard
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
-from mpiabc.evaluate import Evaluator, evaluator
-from mpiabc.fingerprint import Fingerprint, differences
-from mpiabc.order import Order
-from mpiabc.problem import differing_parts
+from mpiabc.fingerprint import Fingerprint, differences, differing_parts
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
-from mpiabc.schedulers.base import Doubted, Lost, Report
+from mpiabc.schedulers.base import Doubted, Job, Lost, Report
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.serial import SerialEngine
@@ -326,15 +323,15 @@ class Home:
         self._has_timeout = problem.timeout is not None
         self._may_have_child = True
         self._child = self._make_child() if self._has_timeout else None
-        self._generation: Order | None = None
+        self._job: Job | None = None
 
-    def begin(self, generation: Order) -> None:
-        """Start on a generation."""
-        self._generation = generation
+    def begin(self, job: Job) -> None:
+        """Start on a job."""
+        self._job = job
         self._since = min(self._since, time.monotonic())
-        self._inline.begin(generation)
+        self._inline.begin(job)
         if self._child:
-            self._child.begin(generation)
+            self._child.begin(job)
 
     def capacity(self, prefetch: bool) -> int:
         """The child's room, or one lease if evaluations are quick enough to run between probes."""
@@ -395,8 +392,8 @@ class Home:
         except SchedulerError:  # the problem cannot travel: this process simulates between probes
             self._may_have_child = False
             return
-        assert self._generation is not None
-        self._child.begin(self._generation)
+        assert self._job is not None
+        self._child.begin(self._job)
 
 
 def _cost(records: Records) -> float:
@@ -416,7 +413,7 @@ class Ranks:
         self._crew: Crew[int] = Crew()  # those that have answered
         self._ended: set[int] = set()
         self._where: dict[int, str] = {}
-        self._generation = -1
+        self._job = -1
         self._orders = parcels.Sender()  # all ranks get the same messages
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
@@ -435,11 +432,11 @@ class Ranks:
         """The ranks that live."""
         return len(self._living)
 
-    def begin(self, generation: Order) -> None:
-        """Send the generation to all: one that is busy reads it when it is free."""
-        self._generation, self._cut = generation.number, math.inf
-        self._crew.begin(generation.number)
-        order = self._orders.message(parcels.parts(generation))
+    def begin(self, job: Job) -> None:
+        """Send the job to all: one that is busy reads it when it is free."""
+        self._job, self._cut = job.number, math.inf
+        self._crew.begin(job.number)
+        order = self._orders.message(parcels.parts(job))
         for rank in self._living:
             self._wire.send(rank, GENERATION, order)
 
@@ -503,7 +500,7 @@ class Ranks:
 
     def cancel(self, cut: float) -> None:
         """Ranks skip leases above the cut that they have not begun."""
-        order = _CUT.pack(self._generation, cut)
+        order = _CUT.pack(self._job, cut)
         for rank in self._crew:
             if self._crew.ahead(rank) or rank in self._unanswered or cut > self._cut:
                 self._wire.send(rank, CANCEL, order)
@@ -600,7 +597,8 @@ class _Rank:
             else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores)
         )
         self._leases: deque[Lease] = deque()
-        self._evaluator: Evaluator | None = None
+        self._evaluator: Callable[[int, int], Records] | None = None
+        self._number = -1  # of the job
         self._orders = parcels.Receiver()
         self._cut = float("inf")
         self._status: int | None = None
@@ -664,10 +662,11 @@ class _Rank:
             if tag == LEASE:
                 self._leases.append(Lease(*_LEASE.unpack(content)))
             elif tag == GENERATION:
-                generation = self._orders.generation(content)
-                self._evaluator = evaluator(self._problem, generation, self._where)
+                job = self._orders.job(content)
+                self._number = job.number
+                self._evaluator = job.evaluator(self._problem, self._where)
                 if self._child:
-                    self._child.begin(generation)
+                    self._child.begin(job)
                 self._cut = float("inf")
             elif tag == CANCEL:
                 self._cut = _CUT.unpack(content)[1]
@@ -681,8 +680,8 @@ class _Rank:
         return is_any
 
     def _is_wanted(self, lease: Lease) -> bool:
-        assert self._evaluator is not None  # its generation comes before a lease
-        is_current = lease.order == self._evaluator.order.number
+        assert self._evaluator is not None  # its job comes before a lease
+        is_current = lease.job == self._number
         return is_current and lease.start < self._cut and not self._is_leaving
 
     def _pass_on(self) -> bool:

@@ -1,4 +1,4 @@
-"""Generations as bytes that travel once: large parts that a receiver has are not sent again."""
+"""Jobs as bytes that travel once: large parts that a receiver has are not sent again."""
 
 import hashlib
 import pickle
@@ -12,8 +12,8 @@ _LARGE = 4096  # bytes from which a buffer travels for itself
 Parts = list[tuple[str, bytes]]
 
 
-def parts(generation: Any) -> Parts:
-    """A generation as bytes, then its large buffers, each with its hash: they may be those of another."""
+def parts(job: Any) -> Parts:
+    """A job as bytes, then its large buffers, each with its hash: they may be those of another."""
     aside: list[bytes] = []
 
     def put_aside(buffer: pickle.PickleBuffer) -> bool:
@@ -22,7 +22,7 @@ def parts(generation: Any) -> Parts:
             aside.append(bytes(buffer.raw()))
         return not is_large
 
-    body = cloudpickle.dumps(generation, protocol=5, buffer_callback=put_aside)
+    body = cloudpickle.dumps(job, protocol=5, buffer_callback=put_aside)
     return [(key(part), part) for part in (body, *aside)]
 
 
@@ -37,7 +37,7 @@ def joined(body: bytes, *aside: bytes) -> Any:
 
 
 class Sender:
-    """Generations for one receiver that gets all of this sender's messages, in order."""
+    """Jobs for one receiver that gets all of this sender's messages, in order."""
 
     def __init__(self) -> None:
         self._sent: set[str] = set()
@@ -56,8 +56,8 @@ class Receiver:
     def __init__(self) -> None:
         self._parts: dict[str, bytes] = {}
 
-    def generation(self, message: bytes | bytearray | memoryview) -> Any:
-        """The generation of a message."""
+    def job(self, message: bytes | bytearray | memoryview) -> Any:
+        """The job of a message."""
         names, new = pickle.loads(message)
         self._parts = {name: new[name] if name in new else self._parts[name] for name in names}
         return joined(*(self._parts[name] for name in names))

@@ -22,7 +22,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import Any
@@ -31,12 +30,9 @@ import cloudpickle
 
 from mpiabc import guard
 from mpiabc.errors import Error, SchedulerError
-from mpiabc.evaluate import Evaluator, evaluator
-from mpiabc.order import Order
-from mpiabc.problem import arrived
-from mpiabc.records import Lease, pack, unpack
+from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
-from mpiabc.schedulers.base import Lost, OneLeads, Recent, Report, count
+from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, count
 from mpiabc.signals import TO_LEADER, leave_to_leader, were_left_since
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
@@ -99,17 +95,17 @@ class ProcessesEngine:
         share = max(1, (threads.cores() if cores is None else cores) // n)
         self._start = (_Forked if is_forked else _Spawned)(problem, where, share)
         self._selector = selectors.DefaultSelector()
-        self._generation = -1
+        self._job = -1
         self._cut = math.inf
         self._polled = time.monotonic()
         self._parts: parcels.Parts = []
         self._births = 0
         self._children = [self._new_child() for _ in range(n)]
 
-    def begin(self, generation: Order) -> None:
-        """Start on a generation; each child hears of it with its first lease."""
-        self._generation, self._cut = generation.number, math.inf
-        self._parts = parcels.parts(generation)
+    def begin(self, job: Job) -> None:
+        """Start on a job; each child hears of it with its first lease."""
+        self._job, self._cut = job.number, math.inf
+        self._parts = parcels.parts(job)
 
     def is_ready(self) -> bool:
         """Whether any child has come up."""
@@ -122,9 +118,9 @@ class ProcessesEngine:
     def submit(self, lease: Lease) -> None:
         """Give the lease to the child with the fewest."""
         child = max(self._children, key=lambda child: self._room(child, 2))
-        if child.generation != self._generation:
-            child.send(cloudpickle.dumps(("generation", child.orders.message(self._parts))))
-            child.generation = self._generation
+        if child.job != self._job:
+            child.send(cloudpickle.dumps(("job", child.orders.message(self._parts))))
+            child.job = self._job
         child.leases.append(lease)
         child.send(cloudpickle.dumps(("lease", lease)))
 
@@ -219,8 +215,8 @@ class ProcessesEngine:
         return child
 
     def _room(self, child: "_Child", depth: int) -> int:
-        """Leases that a child can take: none while it is still busy with another generation."""
-        is_late = child.leases and child.generation != self._generation
+        """Leases that a child can take: none while it is still busy with another job."""
+        is_late = child.leases and child.job != self._job
         return 0 if is_late or not child.is_ready else max(0, depth - len(child.leases))
 
     def _bury(self, child: "_Child") -> list[Lost]:
@@ -254,7 +250,7 @@ class _Child:
         self.recent = Recent()
         self.spent = 0.0  # seconds that its simulation has taken, as far as we were there to see
         self._since: tuple[int, float] = (-1, 0.0)
-        self.generation = -1
+        self.job = -1
         self.orders = parcels.Sender()
         self.is_ready = isinstance(process, _ForkedProcess)
 
@@ -445,7 +441,7 @@ def main(fd: int, watch_fd: int) -> None:
 
 def _arrived(content: bytes) -> tuple[Any, str | None]:
     problem, where = cloudpickle.loads(content)
-    return arrived(problem), where
+    return problem.arrived(), where
 
 
 def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]) -> None:
@@ -464,17 +460,18 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
     with contextlib.suppress(EOFError, OSError), guard.last_words_to(lambda failure: watch.exit()):
         connection.send_bytes(b"H")
         try:
-            _work(connection, partial(evaluator, problem, where=where, watch=watch))
+            _work(connection, lambda job: job.evaluator(problem, where, watch))
         except (EOFError, OSError):
             raise
         except Exception:
             connection.send_bytes(b"E" + traceback.format_exc().encode())
 
 
-def _work(connection: Connection, make_evaluator: Callable[[Order], Evaluator]) -> None:
-    evaluate: Evaluator | None = None
+def _work(connection: Connection, make_evaluator: Callable[[Job], Callable[[int, int], Records]]) -> None:
+    evaluate: Callable[[int, int], Records] | None = None
+    number = -1
     leases: deque[Lease] = deque()
-    orders = parcels.Receiver()
+    jobs = parcels.Receiver()
     cut = float("inf")
     while True:
         while not leases or connection.poll():
@@ -483,11 +480,12 @@ def _work(connection: Connection, make_evaluator: Callable[[Order], Evaluator]) 
                 leases.append(content)
             elif kind == "cancel":
                 cut = content
-            elif kind == "generation":
-                evaluate, cut = make_evaluator(orders.generation(content)), float("inf")
+            elif kind == "job":
+                job = jobs.job(content)
+                number, evaluate, cut = job.number, make_evaluator(job), float("inf")
         lease = leases.popleft()
-        assert evaluate is not None  # its generation comes before a lease
-        if lease.order != evaluate.order.number or lease.start >= cut:
+        assert evaluate is not None  # its job comes before a lease
+        if lease.job != number or lease.start >= cut:
             connection.send_bytes(b"S")
             continue
         began = time.monotonic()

@@ -4,10 +4,8 @@ import time
 from collections import deque
 from typing import Any
 
-from mpiabc.evaluate import evaluator
-from mpiabc.order import Order
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import OneLeads, Report
+from mpiabc.schedulers.base import Job, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.streams import BLOCK
 
@@ -40,10 +38,10 @@ class SerialEngine:
         self._step = BLOCK if problem.vectorized else 1
         self._cost = _SLICE  # seconds for one step of ids
 
-    def begin(self, generation: Order) -> None:
-        """Start on a generation."""
+    def begin(self, job: Job) -> None:
+        """Start on a job."""
         self._leases.clear()
-        self._evaluator = evaluator(self._problem, generation, self._where)
+        self._evaluator = job.evaluator(self._problem, self._where)
 
     def capacity(self, prefetch: bool) -> int:
         """One lease at a time: there is nobody to keep waiting."""
@@ -58,10 +56,10 @@ class SerialEngine:
         if not self._leases:
             time.sleep(timeout)
             return []
-        generation, start, stop = self._leases.popleft()
+        job, start, stop = self._leases.popleft()
         middle = min(stop, start + self._step * max(1, int(_SLICE / self._cost)))
         if middle < stop:
-            self._leases.appendleft(Lease(generation, middle, stop))
+            self._leases.appendleft(Lease(job, middle, stop))
         records = self._evaluator(start, middle)
         self._cost = max(1e-9, self._step * records.seconds / len(records))
         return [records]

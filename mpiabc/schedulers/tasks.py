@@ -1,6 +1,6 @@
 """Leases as tasks, for places that run functions and know nothing of us: executors, Dask, maps.
 
-The leading side comes first, the workers' side below it. A task names the problem and the generation
+The leading side comes first, the workers' side below it. A task names the problem and the job
 by a hash of their bytes. The first tasks bring the bytes along, one for each worker; a worker that got
 none answers "missing", and its task goes out again with them. So both travel once to each worker,
 whichever tasks it gets, and no place has to say which worker is which.
@@ -25,11 +25,9 @@ from typing import Any, NamedTuple, Protocol
 
 from mpiabc import guard
 from mpiabc.errors import Error, SchedulerError
-from mpiabc.evaluate import evaluator
-from mpiabc.problem import arrived
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels, threads
-from mpiabc.schedulers.base import Doubted, Lost, Recent, Report
+from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
 from mpiabc.signals import DOUBT
 from mpiabc.version import version_difference, versions
@@ -42,7 +40,7 @@ class Task(NamedTuple):
     """What `work` is called with."""
 
     versions: dict[str, str]
-    needs: tuple[str, ...]  # hashes of the problem, the generation, and the generation's large buffers
+    needs: tuple[str, ...]  # hashes of the problem, the job, and the job's large buffers
     contents: dict[str, bytes]  # those of them that come along
     lease: Lease
 
@@ -119,17 +117,17 @@ class TasksEngine:
         self._problem = parcels.key(content)
         self._keep([(self._problem, content)])
         self._seconds = 0.0  # of work in the last task
-        self._generation = -1
+        self._job = -1
 
     @property
     def workers(self) -> int:
         """As many as the place has now, at least 1."""
         return max(1, self._place.workers())
 
-    def begin(self, generation: Any) -> None:
-        """Start on a generation; tasks of the last one may still run."""
-        self._generation = generation.number
-        self._keep([(self._problem, self._contents[self._problem]), *parcels.parts(generation)])
+    def begin(self, job: Job) -> None:
+        """Start on a job; tasks of the last one may still run."""
+        self._job = job.number
+        self._keep([(self._problem, self._contents[self._problem]), *parcels.parts(job)])
 
     def _keep(self, parts: parcels.Parts) -> None:
         """What tasks will need; what they did not need before goes along with the first of them."""
@@ -204,7 +202,7 @@ class TasksEngine:
         if kind == "lost":
             return [content]
         if kind == "missing":
-            if lease.order == self._generation:
+            if lease.job == self._job:
                 self._send(lease, content)
             return []
         raise SchedulerError(content)
@@ -217,7 +215,7 @@ class TasksEngine:
         """Take back what lies above the cut, but not what has probably begun: the oldest tasks."""
         for number in list(self._out)[self.workers :]:
             lease, take_back = self._out[number]
-            if (lease.order != self._generation or lease.start >= cut) and take_back():
+            if (lease.job != self._job or lease.start >= cut) and take_back():
                 del self._out[number]
 
     def busy(self) -> int:
@@ -318,7 +316,7 @@ _signals_left: set[int] = set()
 
 
 def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
-    """What evaluates leases of the task's generation, or the hashes of what is missing for it."""
+    """What evaluates leases of the task's job, or the hashes of what is missing for it."""
     with _lock:
         for name, content in task.contents.items():
             _contents[name] = content
@@ -330,7 +328,7 @@ def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
             return missing
         problem, body, *aside = [_contents[name] for name in task.needs]
     if not evaluation:
-        evaluation = _mine.evaluations[task.needs[0]] = _opened(arrived(pickle.loads(problem)))
+        evaluation = _mine.evaluations[task.needs[0]] = _opened(pickle.loads(problem).arrived())
     evaluation.begin(parcels.joined(body, *aside))
     evaluation.needs = task.needs
     return evaluation
@@ -351,9 +349,9 @@ class _Direct:
     def __init__(self, problem: Any) -> None:
         self._problem = problem
 
-    def begin(self, generation: Any) -> None:
-        """Start on a generation."""
-        self._evaluator = evaluator(self._problem, generation)
+    def begin(self, job: Job) -> None:
+        """Start on a job."""
+        self._evaluator = job.evaluator(self._problem)
 
     def __call__(self, lease: Lease) -> tuple[str, Any]:
         return "records", pack(self._evaluator(lease.start, lease.stop))
@@ -370,12 +368,12 @@ class _InChild:
         self._lock = threading.Lock()
         self._idle = threading.Timer(0, self.close)
 
-    def begin(self, generation: Any) -> None:
-        """Start on a generation."""
-        self._generation = generation
+    def begin(self, job: Job) -> None:
+        """Start on a job."""
+        self._job = job
         with self._lock:
             if self._engine:
-                self._engine.begin(generation)
+                self._engine.begin(job)
 
     def __call__(self, lease: Lease) -> tuple[str, Any]:
         self._idle.cancel()
@@ -389,7 +387,7 @@ class _InChild:
     def _report(self, lease: Lease) -> Records | Lost:
         if self._engine is None:
             self._engine = ProcessesEngine(self._problem, 1, start="spawn", cores=1)
-            self._engine.begin(self._generation)
+            self._engine.begin(self._job)
         while not self._engine.capacity(False):
             self._engine.poll(1.0)
         self._engine.submit(lease)

@@ -3,10 +3,9 @@
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Away, Engine, Report, notices_within, target
+from mpiabc.schedulers.base import Away, Engine, Job, Report, notices_within, target
 
 
 class Backoff:
@@ -46,10 +45,10 @@ class Together:
         """The workers of all."""
         return sum(engine.workers for engine in self._engines)
 
-    def begin(self, generation: Any) -> None:
-        """Start all on a generation."""
+    def begin(self, job: Job) -> None:
+        """Start all on a job."""
         for engine in self._engines:
-            engine.begin(generation)
+            engine.begin(job)
 
     def capacity(self, prefetch: bool) -> int:
         """The room of all."""

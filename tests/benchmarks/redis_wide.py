@@ -121,7 +121,7 @@ class Players:
                 heapq.heappush(self.due, (worker.free_at, id(lease), worker, lease))
             elif kind == wire.WELCOME and self.problem is None:
                 self.problem = cloudpickle.loads(self.fetch("problem"))
-            elif kind == wire.GENERATION:
+            elif kind == wire.JOB:
                 self.begin(json.loads(content)[0])
             elif kind == wire.CANCEL:
                 self.cancel(worker, *wire.CUT_BODY.unpack(content))
@@ -130,7 +130,7 @@ class Players:
 
     def begin(self, index):
         if self.evaluator is None or self.evaluator.order.level != index:
-            self.evaluator = Evaluator(self.problem, cloudpickle.loads(self.fetch("generation")), "played")
+            self.evaluator = Evaluator(self.problem, cloudpickle.loads(self.fetch("job")), "played")
 
     def cancel(self, worker, generation, cut):
         """What waits behind the lease in work is dropped."""
@@ -146,7 +146,7 @@ class Players:
             return
         worker.leases.remove(lease)
         self.leases += 1
-        if lease.order == self.evaluator.order.level:
+        if lease.job == self.evaluator.order.level:
             records = self.evaluator(lease.start, lease.stop)
             object.__setattr__(records, "seconds", duration(*lease))
             self.outbox.append(worker.report(wire.RECORDS, pack(records)))

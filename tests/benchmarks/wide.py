@@ -13,8 +13,8 @@ import time
 import numpy as np
 
 from mpiabc.driver import Driver
+from mpiabc.evaluate import Level
 from mpiabc.ledger import Ledger
-from mpiabc.order import Order
 from mpiabc.particles import Particles
 from mpiabc.records import Records, Status
 from tests.cluster import Cluster
@@ -51,7 +51,7 @@ def measure(workers, n, rates=RATES):
     driver = Driver(cluster, clock=cluster.clock)
     useful, reports, real = 0.0, 0, 0.0
     for t in range(len(rates)):
-        generation = Order(t, (0, 0), 1.0, None, n)
+        generation = Level(t, (0, 0), 1.0, None, n)
         ledger = Ledger(t, n)
         before = cluster.messages
         began = time.perf_counter()

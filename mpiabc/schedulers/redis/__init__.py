@@ -5,7 +5,7 @@
     mpiabc worker --processes 8               # anywhere, any number, before or after the run begins
 
 The master gives leases to workers as it gives them to MPI ranks; a worker returns records. Both are
-buffers. Only the problem and the generations are pickled; they are signed, and a worker loads nothing that
+buffers. Only the problem and the jobs are pickled; they are signed, and a worker loads nothing that
 is not signed with the secret that it shares with the master.
 """
 

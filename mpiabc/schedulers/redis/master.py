@@ -14,9 +14,8 @@ from typing import Any
 import cloudpickle
 
 from mpiabc.errors import Interrupted, SchedulerError
-from mpiabc.order import Order
 from mpiabc.records import Lease, unpack
-from mpiabc.schedulers.base import Away, Doubted, Lost, Recent, Report
+from mpiabc.schedulers.base import Away, Doubted, Job, Lost, Recent, Report
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
@@ -61,8 +60,8 @@ class RedisEngine:
         self._inbox = Inbox(self._client, self._reports)
         self._crew: Crew[str] = Crew()
         self._peers: dict[str, _Peer] = {}
-        self._generation = -1
-        self._order_of_work = _Part(b"")  # the generation
+        self._job = -1
+        self._order_of_work = _Part(b"")  # the job
         self._is_stopping = False
         self._cut = float("inf")
         self._orders: dict[str, list[bytes]] = defaultdict(list)
@@ -75,7 +74,7 @@ class RedisEngine:
         self.refused = 0  # messages that were forged or altered
         self.repeated = 0  # and played again: by others, or by a worker that heard no answer
         with server.errors_told():
-            self._publish(("problem", "generation"))
+            self._publish(("problem", "job"))
         self._keeper = _Keeper(server, self._run)
         self._keeper.start()
 
@@ -84,16 +83,16 @@ class RedisEngine:
         """Places of all workers; at least one, as some will come."""
         return max(1, self._crew.places)
 
-    def begin(self, generation: Order) -> None:
-        """Send the generation once; each worker is told to fetch it."""
-        self._generation, self._cut = generation.number, float("inf")
-        self._order_of_work = _Part(cloudpickle.dumps(generation))
-        self._crew.begin(generation.number)
+    def begin(self, job: Job) -> None:
+        """Send the job once; each worker is told to fetch it."""
+        self._job, self._cut = job.number, float("inf")
+        self._order_of_work = _Part(cloudpickle.dumps(job))
+        self._crew.begin(job.number)
         with self._breaks_noted():
-            self._publish(("generation",))
-        order = self._generation_order()
+            self._publish(("job",))
+        order = self._job_order()
         for worker in self._crew:
-            self._order(worker, wire.GENERATION, order)
+            self._order(worker, wire.JOB, order)
 
     def capacity(self, prefetch: bool) -> int:
         """Free places; none while the server is away, or when it is about to be stopped."""
@@ -131,7 +130,7 @@ class RedisEngine:
     def cancel(self, cut: float) -> None:
         """Workers skip leases above the cut that they have not begun."""
         is_higher, self._cut = cut > self._cut, cut
-        order = wire.CUT_BODY.pack(self._generation, cut)
+        order = wire.CUT_BODY.pack(self._job, cut)
         for worker in self._crew:
             if self._crew.ahead(worker) or is_higher:
                 self._order(worker, wire.CANCEL, order)
@@ -151,7 +150,7 @@ class RedisEngine:
             self._order(worker, wire.STOP, bytes([status]))
         try:
             self._flush()
-            parts = ("announcement", "problem", "generation", "reports")
+            parts = ("announcement", "problem", "job", "reports")
             self._client.delete(*(key(self._run, part) for part in parts))
             self._client.srem(wire.RUNS, self._run)
         except wire.connection_errors():
@@ -188,7 +187,7 @@ class RedisEngine:
 
     def _publish(self, parts: Iterable[str]) -> None:
         """Put what workers need on the server."""
-        contents = {"problem": self._problem.content, "generation": self._order_of_work.content}
+        contents = {"problem": self._problem.content, "job": self._order_of_work.content}
         with self._client.pipeline(transaction=False) as pipe:
             for part in parts:
                 name = key(self._run, part)
@@ -198,7 +197,7 @@ class RedisEngine:
 
     def _renew(self) -> None:
         """Say that the master lives; put what the server has lost there again."""
-        parts = ("problem", "generation")
+        parts = ("problem", "job")
         with self._client.pipeline(transaction=False) as pipe:
             for part in parts:
                 pipe.expire(key(self._run, part), wire.TTL)
@@ -232,8 +231,8 @@ class RedisEngine:
         pipe.expire(wire.RUNS, wire.TTL)
         pipe.publish(wire.NEWS, self._run)
 
-    def _generation_order(self) -> bytes:
-        return json.dumps([self._generation, self._order_of_work.digest]).encode()
+    def _job_order(self) -> bytes:
+        return json.dumps([self._job, self._order_of_work.digest]).encode()
 
     # Hearing.
 
@@ -273,7 +272,7 @@ class RedisEngine:
         elif worker not in self._crew:
             self._order(worker, wire.AGAIN)
         elif kind == wire.MISSING:
-            self._publish(("problem", "generation"))
+            self._publish(("problem", "job"))
             self._brief(worker)
         elif kind == wire.BEAT:
             places, held = json.loads(content)
@@ -307,8 +306,8 @@ class RedisEngine:
         """Tell a worker what to fetch."""
         welcome = {"problem": self._problem.digest, "beat": self._liveness.period}
         self._order(worker, wire.WELCOME, json.dumps(welcome).encode())
-        if self._generation >= 0:
-            self._order(worker, wire.GENERATION, self._generation_order())
+        if self._job >= 0:
+            self._order(worker, wire.JOB, self._job_order())
 
     def _done(self, worker: str, lease: Lease) -> None:
         self._crew.take(worker, lease)
@@ -335,7 +334,7 @@ class RedisEngine:
         return [Lost(lease, peer.where, why, is_returned=True) for lease in leases if self._is_wanted(lease)]
 
     def _is_wanted(self, lease: Lease) -> bool:
-        return lease.order == self._generation and lease.start < self._cut
+        return lease.job == self._job and lease.start < self._cut
 
     def _bury(self, worker: str) -> list[Report]:
         """A worker has left, or died: what it held goes out again.
@@ -429,7 +428,7 @@ class RedisEngine:
 
     def _is_back(self) -> bool:
         try:
-            self._publish(("problem", "generation"))
+            self._publish(("problem", "job"))
         except wire.connection_errors():
             return False
         return True
@@ -452,7 +451,7 @@ class _Keeper(threading.Thread):
 
     def run(self) -> None:
         """Renew what would expire, every few seconds."""
-        ttl = {"announcement": wire.ALIVE, "problem": wire.TTL, "generation": wire.TTL}
+        ttl = {"announcement": wire.ALIVE, "problem": wire.TTL, "job": wire.TTL}
         while not self._is_over.wait(wire.ALIVE / 4):
             with suppress(*wire.connection_errors()), self._server.connect() as client:
                 for part, seconds in ttl.items():

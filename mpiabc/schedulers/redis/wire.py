@@ -5,7 +5,7 @@ Everything on the server lies under these keys, all of which expire:
     mpiabc:runs                    set of the runs that have a master (channel mpiabc:news: a new one)
     mpiabc:{run}:announcement      JSON, signed: name, versions, how far it is
     mpiabc:{run}:problem           cloudpickle, signed; its SHA-256 comes with the welcome
-    mpiabc:{run}:generation        cloudpickle, signed; its SHA-256 comes with the order
+    mpiabc:{run}:job               cloudpickle, signed; its SHA-256 comes with the order
     mpiabc:{run}:reports           list, workers to master: frames of `REPORT`
     mpiabc:{run}:to:{worker}       list, master to one worker: frames of `ORDER`
 
@@ -36,7 +36,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from mpiabc.errors import SchedulerError
 
 # Kinds of orders, master to worker, and of reports, worker to master.
-WELCOME, GENERATION, LEASE, CANCEL, STOP, REFUSED, AGAIN = range(1, 8)
+WELCOME, JOB, LEASE, CANCEL, STOP, REFUSED, AGAIN = range(1, 8)
 HELLO, RECORDS, LOST, BEAT, MISSING, BROKEN, DOUBT = range(11, 18)
 
 ORDER = struct.Struct("<BQ")  # kind, serial
@@ -95,7 +95,7 @@ class Seal:
 
 
 def sha256(content: bytes) -> str:
-    """The digest by which a problem or generation is told to be the right one."""
+    """The digest by which a problem or job is told to be the right one."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from mpiabc.errors import Error, SchedulerError
-from mpiabc.problem import arrived
-from mpiabc.records import Lease, generation_of, pack
+from mpiabc.records import Lease, pack
 from mpiabc.schedulers.base import Doubted, Lost, Recent, Report
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
 from mpiabc.schedulers.redis import wire
@@ -253,7 +252,7 @@ class Session:
         self._serial = self._ack = self._refused = 0
         self._engine: ProcessesEngine | None = None
         self._leases: deque[Lease] = deque()  # not given to the engine yet
-        self._generation = -1
+        self._job = -1
         self._beat = Renewal(wire.BEAT_PERIOD)
         self._announced = time.monotonic()
         self._how: int | None = None
@@ -325,7 +324,7 @@ class Session:
             self._leases.append(Lease(*wire.LEASE_BODY.unpack(content)))
         elif kind == wire.CANCEL:
             self._cancel(*wire.CUT_BODY.unpack(content))
-        elif kind == wire.GENERATION:
+        elif kind == wire.JOB:
             self._begin(*json.loads(content))
         elif kind == wire.WELCOME:
             self._start(**json.loads(content))
@@ -345,7 +344,7 @@ class Session:
         if body is None:
             return
         try:
-            self._engine = ProcessesEngine(arrived(cloudpickle.loads(body)), self._processes)
+            self._engine = ProcessesEngine(cloudpickle.loads(body).arrived(), self._processes)
         except Error as error:
             self._break_down(str(error))
             return
@@ -356,17 +355,16 @@ class Session:
         _log.info("working for %s with %d processes", self._announcement.name, self._processes)
 
     def _begin(self, index: int, digest: str) -> None:
-        if index == self._generation or self._engine is None:
+        if index == self._job or self._engine is None:
             return
-        body = self._fetch("generation", digest)
+        body = self._fetch("job", digest)
         if body is None:
             return
-        generation = cloudpickle.loads(body)
-        self._generation = index
+        job = cloudpickle.loads(body)
+        self._job = index
         self._leases.clear()
-        self._engine.begin(generation)
-        if hasattr(generation, "epsilon"):  # a map of a Pool has none
-            _log.info("generation %d: epsilon %.6g", generation_of(index), generation.epsilon)
+        self._engine.begin(job)
+        _log.info("%s", job)
 
     def _fetch(self, part: str, digest: str) -> bytes | None:
         """What the master has put on the server for all workers; if it is not there any more, ask again."""
@@ -377,8 +375,8 @@ class Session:
             return None
         return body
 
-    def _cancel(self, generation: int, cut: float) -> None:
-        if generation != self._generation:
+    def _cancel(self, job: int, cut: float) -> None:
+        if job != self._job:
             return
         self._leases = deque(lease for lease in self._leases if lease.start < cut)
         if self._engine:
@@ -390,7 +388,7 @@ class Session:
         assert self._engine is not None
         while self._leases and self._engine.capacity(True):
             lease = self._leases.popleft()
-            if lease.order == self._generation:
+            if lease.job == self._job:
                 self._engine.submit(lease)
 
     def _watch_inbox(self) -> None:
