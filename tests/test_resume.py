@@ -143,7 +143,7 @@ def test_what_came_in_before_a_long_silence_is_kept_within_seconds(tmp_path):
     now = 0.0
     with Store(tmp_path / "run.db") as store:
         journal = Journal(store, clock=lambda: now)
-        records = replace(next(journal.recover(len(store.history()))), generation=7)
+        records = replace(next(journal.recover(len(store.history()))), job=7)
         journal.add(records)
         journal.tick()
         assert list(store.noted(7)) == []
