@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,6 +79,34 @@ def reseed_process() -> None:
     """Random states that were forked with this process become states of its own."""
     np.random.seed(None)
     random.seed(None)
+
+
+_BESIDE = ("distributed", "tornado", "dask")  # libraries whose threads draw beside evaluations
+
+
+def part_random() -> None:
+    """Give libraries that share this process, and draw Python's global random numbers, one of their own.
+
+    Else numbers that Dask's event loop draws meanwhile would be missing in an evaluation.
+    """
+    own, part = random.Random(), ModuleType("random")
+    vars(part).update({name: _drawn_from(own, value) for name, value in vars(random).items()})
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _BESIDE:
+            for key, value in list(vars(module).items()):
+                new = part if value is random else _drawn_from(own, value)
+                if new is not value:
+                    setattr(module, key, new)
+
+
+def _drawn_from(own: random.Random, value: Any) -> Any:
+    """What draws from the global generator as what draws from `own`; anything else as it is."""
+    if isinstance(value, MethodType | BuiltinMethodType) and value.__self__ is _global_random:
+        return getattr(own, value.__name__)
+    return value
+
+
+_global_random = random.random.__self__  # type: ignore[attr-defined]
 
 
 # The floating-point environment.

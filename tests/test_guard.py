@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+import types
 from multiprocessing import resource_tracker
 
 import numpy as np
@@ -338,3 +339,15 @@ def test_trackers_of_python_and_programs_that_ended_before_have_no_part_in_an_ev
     program.wait()
     assert lease.were_run()
     assert not guard.Programs().were_run()
+
+
+def test_libraries_that_draw_beside_evaluations_have_a_generator_of_their_own(monkeypatch):
+    beside = types.ModuleType("distributed.beside")
+    beside.random, beside.randint, beside.Random = random, random.randint, random.Random
+    monkeypatch.setitem(sys.modules, "distributed.beside", beside)
+    guard.part_random()
+    before = random.getstate()
+    assert 0 <= beside.random.random() < 1
+    assert beside.randint(3, 3) == beside.random.choice([3]) == 3
+    assert random.getstate() == before
+    assert beside.random.Random is beside.Random is random.Random

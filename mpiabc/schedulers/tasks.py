@@ -338,6 +338,7 @@ def _opened(problem: Any) -> "_Direct | _InChild":
     if os.getpid() not in _leaders | _limited:
         threads.limit(1)
         _limited.add(os.getpid())
+    guard.part_random()
     return _Direct(problem) if problem.timeout is None else _InChild(problem)
 
 
