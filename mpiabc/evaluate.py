@@ -117,7 +117,7 @@ class Evaluator:
             outcome = Outcome(self.problem, self.order, self.where, start, stop)
             outcome.notes |= notes
             self.simulator.is_first = start == self.order.level == 0
-            with self._states.watched(outcome) as reached:
+            with self._states.watched() as reached:
                 (self._slots if self.order.is_static else self._ids)(outcome)
             if not reached:
                 return outcome

@@ -78,7 +78,7 @@ class States:
         return self._floats.steady()
 
     @contextmanager
-    def watched(self, outcome: Outcome) -> Iterator[list[str]]:
+    def watched(self) -> Iterator[list[str]]:
         """Watch the evaluations of a lease; the list tells afterwards what one has left to the next."""
         seeds, resets = self._problem in _seeded, self._problem in _reset
         reached: list[str] = []
