@@ -71,7 +71,7 @@ class Gaussian:
         covariance /= max(1e-12, 1.0 - np.square(weights).sum())
         scale = default_scale(theta.shape[1]) if self.scale is None else self.scale
         factor, is_diagonal = _cholesky(scale * covariance, population)
-        return GaussianMixture(theta, weights, factor, np.linalg.inv(factor), is_diagonal)
+        return GaussianMixture(theta, weights, factor, is_diagonal=is_diagonal)
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class LocalGaussian:
             covariance = scale * np.einsum("k,ki,kj->ij", local, delta, delta)
             # A share of the overall covariance keeps a neighbourhood of twins from collapsing.
             factors[j], _ = _cholesky(covariance + 1e-3 * scale * overall @ overall.T, population)
-        return LocalGaussianMixture(theta, weights, factors, np.linalg.inv(factors), whole.is_diagonal)
+        return LocalGaussianMixture(theta, weights, factors, is_diagonal=whole.is_diagonal)
 
 
 def _check_scale(kernel: "Gaussian | LocalGaussian") -> None:
@@ -171,8 +171,12 @@ class GaussianMixture:
     centres: np.ndarray  # (N, d)
     weights: np.ndarray  # (N,)
     cholesky: np.ndarray
-    inverse: np.ndarray  # of the factor
+    inverse: np.ndarray = None  # type: ignore[assignment]  # of the factor, computed if not given
     is_diagonal: bool = False  # there were too few particles for a full covariance
+
+    def __post_init__(self) -> None:
+        if self.inverse is None:
+            object.__setattr__(self, "inverse", np.linalg.inv(self.cholesky))
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
@@ -224,8 +228,12 @@ class LocalGaussianMixture:
     centres: np.ndarray
     weights: np.ndarray
     cholesky: np.ndarray
-    inverse: np.ndarray
+    inverse: np.ndarray = None  # type: ignore[assignment]  # as above
     is_diagonal: bool = False  # as above, of the population as a whole
+
+    def __post_init__(self) -> None:
+        if self.inverse is None:
+            object.__setattr__(self, "inverse", np.linalg.inv(self.cholesky))
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""

@@ -1,10 +1,19 @@
-"""Orders: what adaptive parts have decided for one level of a run."""
+"""Orders: what adaptive parts have decided for one level of a run, and the form in which that is kept.
 
-from dataclasses import dataclass, field
+A kept order is JSON and arrays, its classes by name from a list of ours, never a pickle: who looks at a file
+executes nothing. Centres and weights are those of the population before, inverses are computed anew. A part
+that is not ours is not kept: who has it fits it again.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from mpiabc.acceptors import Acceptor, Within
-from mpiabc.kernel import Proposal
+from mpiabc.kernel import GaussianMixture, LocalGaussianMixture, Proposal
+from mpiabc.population import Population
 from mpiabc.records import order_number
 from mpiabc.streams import BLOCK
 
@@ -33,3 +42,67 @@ class Order:
     def stride(self) -> int:
         """Distance between the ids that one slot tries: the size in whole blocks."""
         return -(-self.size // BLOCK) * BLOCK
+
+
+class ForeignError(Exception):
+    """A part of an order is not ours."""
+
+
+_OURS: dict[str, type] = {cls.__name__: cls for cls in (GaussianMixture, LocalGaussianMixture, Within)}
+_ANEW = ("inverse",)  # fields that are computed when a part is made
+_OF_POPULATION = ("theta", "weights")  # columns that parts refer to
+_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
+
+Arrays = dict[str, np.ndarray]
+
+
+def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
+    """The order as JSON, and arrays by name; its proposal is null if it is the prior, or not ours."""
+    arrays: Arrays = {}
+    told = {name: _flat(getattr(order, name), before, arrays) for name in _KEPT}
+    try:
+        told["proposal"] = None if before is None else _flat(order.proposal, before, arrays)
+    except ForeignError:
+        told["proposal"], arrays = None, {}
+    return json.dumps(told), arrays
+
+
+def restored(text: str, arrays: Arrays, before: Population | None) -> dict[str, Any]:
+    """The inverse of `kept`: what an Order is made of, besides its key."""
+    return {name: _whole(value, before, arrays) for name, value in json.loads(text).items()}
+
+
+def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
+    """A value as JSON has it. Raises ForeignError for what is not of our classes."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray):
+        for name in _OF_POPULATION:
+            if value is getattr(before, name, None):
+                return {"of the population": name}
+        name = f"a{len(arrays)}"
+        is_factor = value.ndim == 3  # triangular: half of it is enough
+        arrays[name] = value[:, *np.tril_indices(value.shape[1])] if is_factor else value
+        return {"array": name} | ({"triangular": value.shape[1]} if is_factor else {})
+    cls = type(value)
+    if _OURS.get(cls.__name__) is not cls:
+        raise ForeignError(cls.__name__)
+    names = [f.name for f in fields(value) if f.name not in _ANEW]
+    return {"class": cls.__name__} | {n: _flat(getattr(value, n), before, arrays) for n in names}
+
+
+def _whole(value: Any, before: Population | None, arrays: Arrays) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "of the population" in value:
+        return getattr(before, value["of the population"])
+    if "array" in value:
+        array = arrays[value["array"]]
+        d = value.get("triangular")
+        if d is None:
+            return array
+        whole = np.zeros((len(array), d, d))
+        whole[:, *np.tril_indices(d)] = array
+        return whole
+    parts = {name: _whole(part, before, arrays) for name, part in value.items() if name != "class"}
+    return _OURS[value["class"]](**parts)

@@ -25,13 +25,15 @@ import numpy as np
 
 from mpiabc import checks, guard
 from mpiabc import stopping as stops
-from mpiabc.arguments import real, whole
+from mpiabc.arguments import whole
 from mpiabc.driver import Driver, Limits, TakenBackError, failed
 from mpiabc.errors import Error, Interrupted, ProblemError, SimulatorError, StoreError, resumable_status
 from mpiabc.evaluate import Level, theta_of
 from mpiabc.fingerprint import Fingerprint, differences, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.order import kept
+from mpiabc.planner import Asking, Planner
 from mpiabc.population import Population
 from mpiabc.problem import Problem, told
 from mpiabc.progress import Progress
@@ -266,6 +268,15 @@ class _Run:
             is_committed=lambda number: number in self._kept(),
             theta_of=theta_of_run,
         )
+        is_static = self.settings["scheduling"] == "static"
+        self.planner = Planner(
+            self.abc.problem.prior,
+            self.abc.kernel,
+            self.abc.threshold,
+            stream_key(self.settings["seed"]),
+            self.abc.population_size,
+            is_static,
+        )
         self._journal = Journal(self.file)
         self._commits: list[_Commit] = []  # of this call, those of the last seconds with their ledgers
         self._attempt = 0  # how often a generation was taken back
@@ -331,32 +342,26 @@ class _Run:
 
     def _next(self, last: Population | None, used: int) -> Population | str:
         """The next population, committed; or the reason why there is none."""
-        index = 0 if last is None else last.generation + 1
-        with self._floats.steady(), guard.at_work(_Asking("the threshold")):
-            epsilon = epsilon_of(self.abc.threshold, index, last)
-        if epsilon is None:
-            return "threshold"
-        return self._populate(self._order(index, epsilon, last), used)
+        order = self._order(last)
+        return "threshold" if order is None else self._populate(order, used)
 
     def _reason(self, last: Population | None, used: int) -> str | None:
         if last is None:
             return None
         return self.stopping.reason(last.generation + 1, last.epsilon, used)
 
-    def _order(self, index: int, epsilon: float, last: Population | None) -> Level:
-        with threads.single(), self._floats.steady(), guard.at_work(_Asking("the kernel")):
-            proposal = self.abc.problem.prior if last is None else self.abc.kernel.fit(last)
-        order = Level(
-            index,
-            stream_key(self.settings["seed"]),
-            epsilon,
-            proposal,
-            self.abc.population_size,
-            self.settings["scheduling"] == "static",
-            attempt=self._attempt,
-        )
+    def _order(self, last: Population | None) -> Level | None:
+        """The next order, which is in the file before a worker has it; None if there is none."""
+        level = 0 if last is None else last.generation + 1
+        found = self.file.history().order(level)
+        with threads.single(), self._floats.steady():
+            order = self.planner.next(last) if found is None else self.planner.again(*found, last)
+        if order is None:
+            return None
+        if found is None:
+            self.file.keep_order(level, *kept(order, last))
         self._check_kernel(order)
-        return order
+        return replace(order, attempt=self._attempt)
 
     def _populate(self, order: Level, used: int) -> Population | str:
         """The population of a generation, committed; or the bound that it cannot be completed within."""
@@ -480,7 +485,7 @@ class _Run:
             _log.warning("%s: %s", self.file.path, note)
 
     def _check_prior(self) -> None:
-        with guard.at_work(_Asking("the prior")):
+        with guard.at_work(Asking("the prior")):
             note = checks.of_prior(self.abc.problem.prior, stream_key(self.settings["seed"]))
         if note:
             self._tell(note, "prior")
@@ -494,22 +499,10 @@ class _Run:
             )
         if order.level and not self._is_fitted:
             self._is_fitted = True
-            with guard.at_work(_Asking("the kernel")):
+            with guard.at_work(Asking("the kernel")):
                 note = checks.of_proposal(order.proposal, order.key)
             if note:
                 self._tell(note, "proposal")
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """Work outside of evaluations: a part of the user's is asked by the process that leads."""
-
-    what: str
-
-    def last_words(self, how: str) -> Failure:
-        """The failure of the part."""
-        told = how.replace("the simulator", self.what)
-        return Failure(0, 0, {}, told, "", f"process {os.getpid()}", "proposal")
 
 
 @dataclass
@@ -520,23 +513,6 @@ class _Commit:
     generation: int
     number: int  # of its order
     ledger: Ledger | SlotLedger | None
-
-
-def epsilon_of(threshold: Threshold, index: int, last: Population | None) -> float | None:
-    """What a threshold says for generation `index`; None if it has no more.
-
-    Raises ProblemError for what is no real number, and for one above that of the last population.
-    """
-    given = threshold.epsilon(index, last)
-    if given is None:
-        return None
-    epsilon = real(given)
-    said = f"{told(threshold)} gives {told(given)} as the epsilon of generation {index}"
-    if epsilon is None or math.isnan(epsilon):
-        raise ProblemError(f"{said}: a threshold gives a real number, or None when it has no more")
-    if last is not None and epsilon > last.epsilon:
-        raise ProblemError(f"{said}: it rises from {last.epsilon!r}, and must not")
-    return float(epsilon)
 
 
 def _population(problem: Problem, order: Level, ledger: Ledger | SlotLedger, seconds: float) -> Population:

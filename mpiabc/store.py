@@ -59,6 +59,9 @@ _NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever nu
 _ARRAYS = {"weights": Column("weigh")} | columns()
 _DIGESTED = ("ids", "theta", "weights", "distances")  # by `Population.digest`
 
+_ORDERS = (
+    'CREATE TABLE IF NOT EXISTS "order" (level INTEGER PRIMARY KEY, crc INTEGER, told TEXT, arrays BLOB)'
+)
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
@@ -68,6 +71,7 @@ CREATE TABLE IF NOT EXISTS population (
     failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
     {", ".join(f"{name} BLOB" for name in _ARRAYS)});
 CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
+{_ORDERS};
 CREATE TABLE IF NOT EXISTS failure (
     generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
     PRIMARY KEY (generation, id));
@@ -207,6 +211,16 @@ class Store:
             db.execute("DELETE FROM journal WHERE generation = ?", (generation,))
             _insert_journal(db, generation, records)
 
+    def keep_order(self, level: int, told: str, arrays: dict[str, np.ndarray]) -> None:
+        """Keep what was decided for a level."""
+        packed = io.BytesIO()
+        np.savez(packed, **arrays)  # type: ignore[arg-type]  # of its allow_pickle
+        row = told, packed.getvalue()
+        with _errors_told(self.path), self._transaction() as db:
+            _modernise(db)
+            values = (level, _crc_of_order(*row), *row)
+            db.execute('INSERT OR REPLACE INTO "order" VALUES (?, ?, ?, ?)', values)
+
     def tell(self, topic: str, text: str, *, anew: bool = False) -> bool:
         """Keep what the user is told once a run; False if the topic was told before, perhaps less well."""
         notes = self.history().notes
@@ -318,6 +332,8 @@ def _drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> Non
     for table in ("population", "failure"):
         db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
     db.execute("DELETE FROM journal WHERE generation >= ?", (first_of_journal,))
+    if "level" in _columns(db, "order"):
+        db.execute('DELETE FROM "order" WHERE level >= ?', (first_of_journal,))
     _set(db, "generations", generation)
 
 
@@ -340,14 +356,19 @@ def _crc_of(row: Mapping[str, Any]) -> int:
 
 def _modernise(db: sqlite3.Connection) -> None:
     """Give the file of an older mpiabc today's format; what it lacks stays unknown."""
-    for name in _ARRAYS.keys() - _columns(db):
+    for name in _ARRAYS.keys() - _columns(db, "population"):
         db.execute(f"ALTER TABLE population ADD COLUMN {name} BLOB")
+    db.execute(_ORDERS)
     db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
-def _columns(db: sqlite3.Connection) -> set[str]:
-    """Of the populations in the file."""
-    return {name for _, name, *_ in db.execute("PRAGMA table_info(population)")}
+def _columns(db: sqlite3.Connection, table: str) -> set[str]:
+    """Those of a table; older files lack some, or all."""
+    return {name for _, name, *_ in db.execute(f'PRAGMA table_info("{table}")')}
+
+
+def _crc_of_order(told: str, arrays: bytes) -> int:
+    return zlib.crc32(arrays, zlib.crc32(told.encode()))
 
 
 def _insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]) -> None:
@@ -462,6 +483,18 @@ class History:
 
     def __iter__(self) -> Iterator[Population]:
         return (self[t] for t in range(len(self)))
+
+    def order(self, level: int) -> tuple[str, dict[str, np.ndarray]] | None:
+        """What was decided for a level, as JSON and arrays; None if the file does not have it whole."""
+        with _errors_told(self.path), closing(_connect_to_read(self.path)) as db:
+            if "level" not in _columns(db, "order"):
+                return None  # a file of an older mpiabc
+        for crc, told, arrays in self._read('SELECT crc, told, arrays FROM "order" WHERE level = ?', level):
+            with suppress(AttributeError, TypeError):  # what is damaged may be of any type
+                if crc == _crc_of_order(told, arrays):
+                    with np.load(io.BytesIO(arrays), allow_pickle=False) as found:
+                        return told, dict(found)
+        return None
 
     @property
     def reason(self) -> str | None:
@@ -579,7 +612,7 @@ class History:
         """The row of a generation, if it is there."""
         names = (*_NUMBERS, *_ARRAYS, "digest", "crc")
         with _errors_told(self.path), closing(_connect_to_read(self.path)) as db:
-            there = _columns(db)
+            there = _columns(db, "population")
         asked = (name if name in there else f"NULL AS {name}" for name in names)
         query = f"SELECT {', '.join(asked)} FROM population WHERE generation = ?"
         return (dict(zip(names, values, strict=True)) for values in self._read(query, generation))

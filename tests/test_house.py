@@ -17,6 +17,7 @@ FLOORS = [
     {"outcome", "ledger", "checks"},
     {"simulate"},
     {"evaluate"},
+    {"planner"},
     {"driver", "schedulers", "store", "progress", "cluster"},
     {"smc", "pool"},
     {"cli", "plots", "report", "adapters", "__init__"},

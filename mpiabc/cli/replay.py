@@ -4,7 +4,7 @@ import argparse
 import math
 import pdb
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,11 @@ from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.order import Order
+from mpiabc.planner import Planner
 from mpiabc.population import Population
 from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
-from mpiabc.smc import epsilon_of
 from mpiabc.store import History
 from mpiabc.streams import BLOCK, stream_key
 from mpiabc.structure import Structure
@@ -92,18 +92,36 @@ def _order(history: History, problem: Problem, t: int) -> Order:
     if t > len(history):
         raise ProblemError(f"generation {t} has not begun: {history.path} holds {len(history)} generations")
     settings = history.settings
-    before = history[t - 1] if t else None
-    epsilon = history[t].epsilon if t < len(history) else _open_epsilon(history, t, before)
-    proposal = problem.prior if before is None else history.part("kernel").fit(before)
-    return Order(t, stream_key(settings["seed"]), epsilon, proposal, settings["population_size"])
+    before, found = history[t - 1] if t else None, history.order(t)
+    kernel, threshold = _OfFile(history, "kernel"), _OfFile(history, "threshold")
+    size, key = settings["population_size"], stream_key(settings["seed"])
+    planner = Planner(problem.prior, kernel, threshold, key, size, is_static=False)
+    order: Order | None
+    if found is not None:
+        order = planner.again(*found, before)
+    elif t < len(history):  # in a file of an older mpiabc
+        order = Order(t, key, history[t].epsilon, planner.fitted(before), size)
+    else:
+        order = planner.next(before)
+    if order is None:
+        raise ProblemError(f"there is no generation {t}: {settings['threshold']} has no threshold for it")
+    return replace(order, is_static=False)
 
 
-def _open_epsilon(history: History, t: int, before: Population | None) -> float:
-    epsilon = epsilon_of(history.part("threshold"), t, before)
-    if epsilon is None:
-        told = history.settings["threshold"]
-        raise ProblemError(f"there is no generation {t}: {told} has no threshold for it")
-    return epsilon
+@dataclass(frozen=True)
+class _OfFile:
+    """A kernel or a threshold, unpickled only if the file does not say what it has decided."""
+
+    history: History
+    name: str
+
+    def fit(self, population: Population) -> Any:
+        """What the kernel gives."""
+        return self.history.part(self.name).fit(population)
+
+    def epsilon(self, generation: int, previous: Population | None) -> Any:
+        """What the threshold gives."""
+        return self.history.part(self.name).epsilon(generation, previous)
 
 
 class _Evaluation:

@@ -1,6 +1,7 @@
 """`mpiabc show`: what a run's file holds."""
 
 import argparse
+import json
 from typing import Any
 
 from mpiabc.cli.command import add_command
@@ -27,6 +28,8 @@ def _show(options: argparse.Namespace) -> int:
     say(pairs({"problem": history.problem_name, **settings}))
     say(f"\n{table(_generations(history))}\n")
     say(f"reason: {history.reason}" if history.reason else "not finished")
+    if order := history.order(len(history)):
+        say(f"generation {len(history)} is open: epsilon {json.loads(order[0])['epsilon']:.6g}")
     for warning in history.warnings:
         say(f"warning: {warning}")
     failures = history.failures
