@@ -40,6 +40,10 @@ class Uniform:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ProblemError(f"{self} has no width: give finite low < high")
 
+    def support(self) -> tuple[float, float]:
+        """Its ends."""
+        return self.low, self.high
+
     def rvs(self, size: int, random_state: np.random.Generator) -> np.ndarray:
         """`size` draws."""
         return random_state.uniform(self.low, self.high, size)
@@ -59,6 +63,10 @@ class Normal:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and math.isfinite(self.sd) and self.sd > 0):
             raise ProblemError(f"{self}: give a finite mean and sd > 0")
+
+    def support(self) -> tuple[float, float]:
+        """All numbers."""
+        return -math.inf, math.inf
 
     def rvs(self, size: int, random_state: np.random.Generator) -> np.ndarray:
         """`size` draws."""
@@ -98,6 +106,10 @@ class LogUniform(_OfLogarithm):
         if not 0 < self.low < self.high < math.inf:
             raise ProblemError(f"{self}: give 0 < low < high")
 
+    def support(self) -> tuple[float, float]:
+        """Its ends."""
+        return self.low, self.high
+
     @property
     def _log(self) -> Uniform:
         return Uniform(math.log(self.low), math.log(self.high))
@@ -112,6 +124,10 @@ class LogNormal(_OfLogarithm):
 
     def __post_init__(self) -> None:
         Normal(self.mean, self.sd)
+
+    def support(self) -> tuple[float, float]:
+        """All positive numbers."""
+        return 0.0, math.inf
 
     @property
     def _log(self) -> Normal:
@@ -137,6 +153,10 @@ class Prior:
         self._high = np.array([self.marginals[i].high for i in self._box])
         self._log_box = -sum(math.log(side) for side in self._high - self._low)
 
+    def bounds(self) -> list[tuple[float, float] | None]:
+        """The ends of each parameter's support; None where its marginal has no `support()`."""
+        return [_support(marginal) for marginal in self.marginals]
+
     def __repr__(self) -> str:
         parts = zip(self.names, self.marginals, strict=True)
         return f"Prior({', '.join(f'{name}={_told(marginal)}' for name, marginal in parts)})"
@@ -153,6 +173,14 @@ class Prior:
         for i in self._others:
             total += self.marginals[i].logpdf(theta[:, i])
         return total
+
+
+def _support(marginal: Any) -> tuple[float, float] | None:
+    support = getattr(marginal, "support", None)
+    if support is None:
+        return None
+    low, high = support()
+    return float(low), float(high)
 
 
 def _checked(name: str, marginal: Any) -> Any:

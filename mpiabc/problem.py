@@ -21,6 +21,9 @@ from mpiabc.structure import Data, Structure
 EXTRAS = ("epsilon", "id")
 
 
+_MOST_LABELS = 100_000  # of numbers, beyond which they would be larger than these
+
+
 class _Reject:
     """What a simulator returns for a rejection, whatever epsilon is; there is one, in every process."""
 
@@ -115,6 +118,17 @@ class Problem:
                 "both to one version of your modules"
             )
         return self
+
+    def plain(self) -> dict[str, Any]:
+        """What a file says of it as plain data: the observed row, its labels, bounds of the parameters."""
+        structure = Structure(self.observed)
+        has_labels = structure.size <= _MOST_LABELS
+        bounds = self.prior.bounds() if isinstance(self.prior, Prior) else None
+        return {
+            "observed": structure.row(self.observed),
+            "labels": structure.labels() if has_labels else None,
+            "bounds": bounds,
+        }
 
     def parts(self) -> dict[str, str]:
         """Each part as text that is the same in every process; the rest is `fingerprint`."""

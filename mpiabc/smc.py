@@ -182,7 +182,7 @@ class ABCSMC:
         if found is None:
             mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
             parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
-            file.start(mine | told_only, self.problem.name or "", parts)
+            file.start(mine | told_only, self.problem.name or "", parts, self.problem.plain())
             return mine
         if self.seed is None:
             mine["seed"] = found.get("seed")

@@ -152,14 +152,21 @@ class Store:
             _set(db, "settings", json.dumps(settings))
 
     def start(
-        self, settings: dict[str, Any], problem_name: str, parts: Mapping[str, object] | None = None
+        self,
+        settings: dict[str, Any],
+        problem_name: str,
+        parts: Mapping[str, object] | None = None,
+        plain: Mapping[str, Any] | None = None,
     ) -> None:
         """Begin a run in the file; what was in it is gone.
 
         `parts` (problem, kernel, threshold) are for `History.part`; those that cannot travel are left out.
+        `plain` is what `Problem.plain` says.
         """
         kept = {f"part {name}": blob for name, part in (parts or {}).items() if (blob := _portable(part))}
         values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None, **kept}
+        for name, value in (plain or {}).items():
+            values[name] = value.tobytes() if isinstance(value, np.ndarray) else json.dumps(value)
         if parts and "part problem" not in kept:
             _log.warning(
                 "the problem cannot be pickled, or takes more than %.0f MB: %s does not hold it, so that "
@@ -523,6 +530,22 @@ class History:
     def settings(self) -> dict[str, Any]:
         """What the run was begun with."""
         return json.loads(self._setting("settings") or "{}")
+
+    @property
+    def observed(self) -> np.ndarray | None:
+        """The observed data as the row (k,) that `summaries` are compared with; None in older files."""
+        row = self._setting("observed", None)
+        return None if row is None else np.frombuffer(row, np.float64)
+
+    @property
+    def labels(self) -> list[str] | None:
+        """A name for each number of a row of `summaries`; None in older files, and for very long rows."""
+        return json.loads(self._setting("labels", "null"))
+
+    @property
+    def bounds(self) -> list[list[float] | None] | None:
+        """The ends of each parameter's support, None where they are not known."""
+        return json.loads(self._setting("bounds", "null"))
 
     def part(self, name: str) -> Any:
         """The run's "problem", "kernel" or "threshold"; executes code that the file holds.

@@ -5,6 +5,7 @@ import sqlite3
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import mpiabc
 from mpiabc import cli, store
@@ -127,3 +128,14 @@ def test_parts_of_orders_are_of_a_closed_list():
     ours = mpiabc.Gaussian().fit(parents)
     foreign = GaussianMixture(ours.centres, ours.weights, ours.cholesky)
     assert json.loads(kept(Order(1, (1, 2), 1.0, foreign, 20), parents)[0])["proposal"] is None
+
+
+def test_file_says_what_was_observed_and_what_may_be_inferred_as_plain_data(tmp_path, monkeypatch):
+    prior = mpiabc.Prior(a=mpiabc.Normal(0, 1), b=mpiabc.LogUniform(0.5, 2), c=stats.beta(2, 2, -1, 4))
+    observed = {"peak": 2.0, "days": np.array([3.0, 5.0])}
+    problem = mpiabc.Problem(prior, lambda theta, rng: observed, observed)
+    monkeypatch.setattr(store, "_portable", lambda part: None)
+    history = mpiabc.ABCSMC(problem, 20, seed=1).run(tmp_path / "run.db", generations=1, scheduler="serial")
+    assert history.observed.tolist() == [2.0, 3.0, 5.0]
+    assert history.labels == ["peak", "days[0]", "days[1]"]
+    assert history.bounds == [[-np.inf, np.inf], [0.5, 2], [-1, 3]]
