@@ -279,6 +279,7 @@ class _Run:
         )
         self._journal = Journal(self.file)
         self._commits: list[_Commit] = []  # of this call, those of the last seconds with their ledgers
+        self._may_be_decided = True  # the next order, which is in the file then
         self._attempt = 0  # how often a generation was taken back
         self._reopened: Ledger | SlotLedger | None = None
         self._noted: str | None = None  # the reason that the file has
@@ -353,7 +354,8 @@ class _Run:
     def _order(self, last: Population | None) -> Level | None:
         """The next order, which is in the file before a worker has it; None if there is none."""
         level = 0 if last is None else last.generation + 1
-        found = self.file.history().order(level)
+        found = self.file.history().order(level) if self._may_be_decided else None
+        self._may_be_decided = False
         with threads.single(), self._floats.steady():
             order = self.planner.next(last) if found is None else self.planner.again(*found, last)
         if order is None:
@@ -451,7 +453,7 @@ class _Run:
                 ledger.forget(lease.start, lease.stop)
                 self._journal.forget(lease)
         ledger.recover()
-        self._reopened = ledger
+        self._reopened, self._may_be_decided = ledger, True
 
     def _recover(self, ledger: Ledger | SlotLedger, generation: int) -> None:
         """Tell the ledger what an earlier call has kept of this generation."""
