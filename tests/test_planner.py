@@ -101,7 +101,7 @@ def test_order_that_is_damaged_is_decided_again(tmp_path):
     history = begun(tmp_path / "run.db")
     with sqlite3.connect(history.path) as db:
         db.execute(
-            """UPDATE "order" SET told = replace(told, '"epsilon": ', '"epsilon": 1') WHERE level = 2"""
+            """UPDATE orders SET told = replace(told, '"epsilon": ', '"epsilon": 1') WHERE level = 2"""
         )
     db.close()
     assert mpiabc.open(history.path).order(2) is None
