@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -187,16 +188,17 @@ class Evaluator:
         """Rows, summaries and distances, without those whose distance raises.
 
         How many rows there are depends on how ids were leased, so only distances that promise rows
-        independent of their companions get all of them at once.
+        independent of their companions get all of them at once; what then goes wrong has an address, too.
         """
         summaries.flags.writeable = False
         if getattr(self._distance, "is_rowwise", False):
-            return rows, summaries, self._distance.rows(summaries, self._observed)
+            with suppress(Exception):
+                return rows, summaries, _column(self._distance.rows(summaries, self._observed), len(rows))
         done, distances = [], []
         for i, row in enumerate(rows.tolist()):
             self.simulator.at = block.first + row
             try:
-                distances.append(_one(self._distance.rows(summaries[i : i + 1], self._observed)))
+                distances.append(_column(self._distance.rows(summaries[i : i + 1], self._observed), 1)[0])
                 done.append(i)
             except (Exception, SystemExit) as error:
                 outcome.fail(block.first + row, block.theta[row], error)
@@ -226,15 +228,15 @@ class Evaluator:
         return replace(rows, log_weights=rows.log_weights - log_proposal)
 
 
-def _one(distances: Any) -> float:
-    """The distance of one row. Raises ProblemError for what is none."""
+def _column(distances: Any, n: int) -> np.ndarray:
+    """The distances of n rows. Raises ProblemError for what are none."""
     found = np.asarray(distances)
-    if found.shape != (1,) or found.dtype.kind not in "biuf":
+    if found.shape != (n,) or found.dtype.kind not in "biuf":
         raise ProblemError(
-            f"rows of the distance gave {found.dtype} of shape {found.shape} for one row, expected one "
-            "real number a row: shape (1,)"
+            f"rows of the distance gave {found.dtype} of shape {found.shape}, expected one real number a "
+            f"row: shape ({n},)"
         )
-    return float(found[0])
+    return found.astype(np.float64, copy=False)
 
 
 def _floats(what: str, values: Any) -> np.ndarray:

@@ -59,9 +59,7 @@ _NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever nu
 _ARRAYS = {"weights": Column("weigh")} | columns()
 _DIGESTED = ("ids", "theta", "weights", "distances")  # by `Population.digest`
 
-_ORDERS = (
-    'CREATE TABLE IF NOT EXISTS orders (level INTEGER PRIMARY KEY, crc INTEGER, told TEXT, arrays BLOB)'
-)
+_ORDERS = "CREATE TABLE IF NOT EXISTS orders (level INTEGER PRIMARY KEY, crc INTEGER, told TEXT, arrays BLOB)"
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
@@ -226,7 +224,7 @@ class Store:
         with _errors_told(self.path), self._transaction() as db:
             _modernise(db)
             values = (level, _crc_of_order(*row), *row)
-            db.execute('INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?)', values)
+            db.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?)", values)
 
     def tell(self, topic: str, text: str, *, anew: bool = False) -> bool:
         """Keep what the user is told once a run; False if the topic was told before, perhaps less well."""
@@ -340,7 +338,7 @@ def _drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> Non
         db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
     db.execute("DELETE FROM journal WHERE generation >= ?", (first_of_journal,))
     if "level" in _columns(db, "orders"):
-        db.execute('DELETE FROM orders WHERE level >= ?', (first_of_journal,))
+        db.execute("DELETE FROM orders WHERE level >= ?", (first_of_journal,))
     _set(db, "generations", generation)
 
 
@@ -496,7 +494,7 @@ class History:
         with _errors_told(self.path), closing(_connect_to_read(self.path)) as db:
             if "level" not in _columns(db, "orders"):
                 return None  # a file of an older mpiabc
-        for crc, told, arrays in self._read('SELECT crc, told, arrays FROM orders WHERE level = ?', level):
+        for crc, told, arrays in self._read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
             with suppress(AttributeError, TypeError):  # what is damaged may be of any type
                 if crc == _crc_of_order(told, arrays):
                     with np.load(io.BytesIO(arrays), allow_pickle=False) as found:

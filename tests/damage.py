@@ -65,7 +65,7 @@ def killed(self):
         db.execute("PRAGMA cache_size = 1")  # so that pages go to the file before the commit
         yield db
         commits.append(self)
-        if len(commits) == 4:  # the start, and the third generation
+        if len(commits) == 7:  # the start, and an order and a commit for each generation
             os.kill(os.getpid(), signal.SIGKILL)
 Store._transaction = killed
 damage.run(Path(sys.argv[1]))

@@ -8,6 +8,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
+from tests.programs import foreign
 
 D = 10
 FACTOR = np.linalg.cholesky(np.eye(D) + 0.5)
@@ -25,32 +26,11 @@ class Correlated:
         return -0.5 * np.square(theta @ np.linalg.inv(FACTOR).T).sum(axis=1)
 
 
-class Student:
-    """A kernel of a user's own, also by way of BLAS."""
-
-    def fit(self, population):
-        return StudentMixture(population)
-
-
-class StudentMixture:
-    def __init__(self, population):
-        self.centres, self.weights = population.theta, population.weights
-        self.factor = np.linalg.cholesky(np.cov(population.theta.T))
-
-    def sample(self, n, rng):
-        parents = rng.choice(len(self.weights), n, p=self.weights)
-        return self.centres[parents] + rng.standard_t(5, (n, D)) @ self.factor.T
-
-    def logpdf(self, theta):
-        z = (theta[:, None] - self.centres) @ np.linalg.inv(self.factor).T
-        return np.log(np.exp(-3 * np.log1p(z**2 / 5).sum(axis=2)) @ self.weights)
-
-
 def simulate(theta, rng):
     return np.array(list(theta.values())) + rng.standard_normal(D)
 
 
-@pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), Student()], ids=["ours", "theirs"])
+@pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), foreign.Student()], ids=["ours", "theirs"])
 def test_foreign_priors_and_kernels_give_one_digest_everywhere(kernel, tmp_path):
     problem = mpiabc.Problem(Correlated(), simulate, np.zeros(D))
     found = set()
@@ -62,20 +42,6 @@ def test_foreign_priors_and_kernels_give_one_digest_everywhere(kernel, tmp_path)
     assert len(found) == 1
 
 
-class Mahalanobis:
-    """A distance of a user's own that takes rows of numbers, by way of BLAS as well."""
-
-    def rows(self, simulated, observed):
-        return np.sqrt(np.square((simulated - observed) @ np.linalg.inv(FACTOR).T).sum(axis=1))
-
-
-class Sharper:
-    """A threshold of a user's own."""
-
-    def epsilon(self, generation, previous):
-        return np.inf if previous is None else float(np.median(previous.distances))
-
-
 def block(theta, rng):
     return np.column_stack(list(theta.values())) + rng.standard_normal((len(theta["x0"]), D))
 
@@ -83,14 +49,16 @@ def block(theta, rng):
 @pytest.mark.parametrize("simulator", [simulate, block], ids=["scalar", "vectorised"])
 def test_foreign_distances_and_thresholds_give_one_digest_everywhere(simulator, tmp_path):
     problem = mpiabc.Problem(
-        Correlated(), simulator, np.zeros(D), distance=Mahalanobis(), vectorized=simulator is block
+        Correlated(), simulator, np.zeros(D), distance=foreign.Mahalanobis(), vectorized=simulator is block
     )
     found = set()
     for i, scheduler in enumerate(["serial", schedulers.Processes(1), schedulers.Processes(3)]):
-        abc = mpiabc.ABCSMC(problem, 60, threshold=Sharper(), seed=1)
+        abc = mpiabc.ABCSMC(problem, 60, threshold=foreign.Sharper(), seed=1)
         history = abc.run(tmp_path / f"{i}.db", generations=3, scheduler=scheduler)
         last = history[-1]
-        assert last.distances.tolist() == [Mahalanobis().rows(row[None], 0)[0] for row in last.summaries]
+        assert last.distances.tolist() == [
+            foreign.Mahalanobis().rows(row[None], 0)[0] for row in last.summaries
+        ]
         found.add(tuple(problems.digests(history)))
     assert len(found) == 1
 
@@ -118,6 +86,29 @@ def test_distance_of_rows_that_gives_none_is_a_failure_with_an_address(gives, to
         with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:") as error:
             mpiabc.ABCSMC(problem, 60, seed=1).run(tmp_path / "run.db", generations=1, scheduler=scheduler)
         assert told in str(error.value)
+        addresses.add(error.value.failure.address)
+    assert len(addresses) == 1
+
+
+@pytest.mark.parametrize(
+    "gives", [lambda rows: 1 / 0, lambda rows: np.ones((len(rows), 2)), lambda rows: np.array(["far"])]
+)
+def test_distance_that_fails_for_many_rows_at_once_names_the_first_that_fails_alone(gives, tmp_path):
+    class Faulty:
+        is_rowwise = False
+
+        def rows(self, simulated, observed):
+            is_far = (simulated[:, 0] > 1).any()
+            return gives(simulated) if is_far else np.abs(simulated - observed).sum(axis=1)
+
+    class Together(Faulty):
+        is_rowwise = True
+
+    addresses = set()
+    for distance in (Faulty(), Together()):
+        problem = mpiabc.Problem(Correlated(), simulate, np.zeros(D), distance=distance)
+        with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:") as error:
+            mpiabc.ABCSMC(problem, 60, seed=1).run(tmp_path / f"{len(addresses)}.db", generations=1)
         addresses.add(error.value.failure.address)
     assert len(addresses) == 1
 

@@ -5,18 +5,28 @@ import sys
 import tempfile
 from pathlib import Path
 
+import mpiabc
 from tests import problems
+from tests.programs import foreign
+
+
+def parts_of_ones_own():
+    problem = problems.problem(distance=foreign.Mahalanobis())
+    return mpiabc.ABCSMC(problem, 60, kernel=foreign.Student(), threshold=foreign.Sharper(), seed=1)
+
 
 VARIANTS = {
-    "scalar": {},
-    "vectorized": {"simulate": problems.gaussian_vectorized, "vectorized": True},
-    "random delays": {"simulate": problems.gaussian_slow, "n": 20},
+    "scalar": problems.sampler,
+    "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
+    "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
+    "parts of one's own": parts_of_ones_own,
 }
 
 
 def digests(scheduler, variant):
     with tempfile.TemporaryDirectory() as folder:
-        history = problems.sampler(**VARIANTS[variant]).run(Path(folder) / "run.db", scheduler=scheduler)
+        file = Path(folder) / "run.db"
+        history = VARIANTS[variant]().run(file, scheduler=scheduler, generations=3)
         return None if history is None else problems.digests(history)
 
 
