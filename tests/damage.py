@@ -23,7 +23,8 @@ from pathlib import Path
 from unittest import mock
 
 import mpiabc
-from mpiabc import cli, store
+from mpiabc import cli
+from mpiabc.store import files, history
 from tests import problems
 from tests.conftest import environment
 
@@ -167,8 +168,9 @@ class _Heard(logging.Handler):
 def play(step, seed=0, out=print):
     """Counts of (kind, what came of it)."""
     counts = Counter()
-    quick = mock.patch.object(store, "_attempts", return_value=(0, 1))  # nobody is writing
-    with tempfile.TemporaryDirectory() as folder, quick:
+    # Nobody is writing.
+    quick, too = (mock.patch.object(room, "attempts", return_value=(0, 1)) for room in (files, history))
+    with tempfile.TemporaryDirectory() as folder, quick, too:
         file, expected = prepare(Path(folder))
         content, rng = file.read_bytes(), random.Random(seed)
         hot = damages_of_journal(*prepare_hot(Path(folder)), step, rng)

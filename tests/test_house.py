@@ -77,7 +77,7 @@ def test_schedulers_know_jobs_and_nothing_of_problems():
     ("library", "homes"),
     [
         ("mpi4py", ["schedulers/mpi.py"]),
-        ("sqlite3", ["store.py"]),
+        ("sqlite3", ["store/files.py", "store/schema.py", "store/writer.py"]),
         ("distributed", ["schedulers/dask.py"]),
         ("redis", ["schedulers/redis/wire.py"]),
         # Commands of batch systems; children; a server.

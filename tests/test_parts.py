@@ -17,7 +17,8 @@ from mpiabc.kernel import GaussianMixture, default_scale
 from mpiabc.population import effective_sample_size, weighted_quantile
 from mpiabc.records import pack
 from mpiabc.stopping import seconds
-from mpiabc.store import Store, _crc
+from mpiabc.store import Store
+from mpiabc.store.schema import crc_of
 from mpiabc.streams import BLOCK, Purpose, Stream, stream_key
 from tests import problems
 
@@ -309,7 +310,7 @@ def test_settings_of_numpy_numbers_are_those_of_python_s(tmp_path):
         assert old["threshold"] == "Constant(value=2.5)"
         with store._transaction() as db:
             value = json.dumps(old | {"threshold": "Constant(value=np.float64(2.5))"})
-            db.execute("UPDATE run SET value = ?, crc = ? WHERE key = 'settings'", (value, _crc(value)))
+            db.execute("UPDATE run SET value = ?, crc = ? WHERE key = 'settings'", (value, crc_of(value)))
     assert len(abc.run(path, generations=2, scheduler="serial")) == 2
 
 

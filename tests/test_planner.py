@@ -8,10 +8,10 @@ import pytest
 from scipy import stats
 
 import mpiabc
-from mpiabc import cli, store
+from mpiabc import cli
 from mpiabc.kernel import LocalGaussianMixture
 from mpiabc.order import Order, kept, restored
-from mpiabc.store import History
+from mpiabc.store import History, parts, writer
 from tests import problems
 from tests.test_parts import population
 
@@ -113,7 +113,7 @@ def test_who_looks_executes_nothing_of_the_file(tmp_path, monkeypatch, capsys):
     begun(tmp_path / "run.db")
     script = tmp_path / "fit.py"
     script.write_text("from tests import problems\n\nproblem = problems.problem()\n")
-    monkeypatch.setattr(store.pickle, "loads", lambda *args, **options: pytest.fail("it was unpickled"))
+    monkeypatch.setattr(parts.pickle, "loads", lambda *args, **options: pytest.fail("it was unpickled"))
     assert cli.main(["show", str(tmp_path / "run.db")]) == 0
     assert "generation 2 is open: epsilon 0.8" in capsys.readouterr().out
     for address in ("0:3", "1:17", "2:5"):
@@ -134,7 +134,7 @@ def test_file_says_what_was_observed_and_what_may_be_inferred_as_plain_data(tmp_
     prior = mpiabc.Prior(a=mpiabc.Normal(0, 1), b=mpiabc.LogUniform(0.5, 2), c=stats.beta(2, 2, -1, 4))
     observed = {"peak": 2.0, "days": np.array([3.0, 5.0])}
     problem = mpiabc.Problem(prior, lambda theta, rng: observed, observed)
-    monkeypatch.setattr(store, "_portable", lambda part: None)
+    monkeypatch.setattr(writer, "portable", lambda part: None)
     history = mpiabc.ABCSMC(problem, 20, seed=1).run(tmp_path / "run.db", generations=1, scheduler="serial")
     assert history.observed.tolist() == [2.0, 3.0, 5.0]
     assert history.labels == ["peak", "days[0]", "days[1]"]

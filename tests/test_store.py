@@ -17,9 +17,9 @@ import pytest
 
 import mpiabc
 from mpiabc import cli
-from mpiabc import store as store_module
 from mpiabc.signals import DOUBT
-from mpiabc.store import _ARRAYS, _NUMBERS, Store, _crc_of
+from mpiabc.store import Store
+from mpiabc.store.schema import ARRAYS, NUMBERS, crc_of_row
 from tests import damage, problems
 from tests.conftest import environment, missing
 
@@ -299,7 +299,8 @@ def test_only_a_writer_whose_check_finds_damage_advises_to_overwrite(finished, m
     with sqlite3.connect(finished.path) as db:
         db.execute("UPDATE population SET weights = zeroblob(800) WHERE generation = 1")
     db.close()
-    monkeypatch.setattr("mpiabc.store._attempts", lambda: (0,))
+    for room in ("files", "history"):
+        monkeypatch.setattr(f"mpiabc.store.{room}.attempts", lambda: (0,))
 
     def told(read):
         with pytest.raises(mpiabc.StoreError) as error:
@@ -314,7 +315,7 @@ def test_only_a_writer_whose_check_finds_damage_advises_to_overwrite(finished, m
         f"run.db is damaged ({found}): read a copy of it, if there is one"
     )
     assert told(run) == f"run.db is damaged ({found}): start again from a copy of it, or with overwrite=True"
-    monkeypatch.setattr("mpiabc.store._damage", lambda path: None)
+    monkeypatch.setattr("mpiabc.store.writer.damage", lambda path: None)
     assert told(run) == (
         f"run.db could not be read ({found}), yet a check of it finds no damage: run the same command again"
     )
@@ -354,8 +355,8 @@ def test_generation_of_weights_that_are_no_numbers_is_left_out_and_computed_agai
 def test_file_in_whose_checksum_epsilon_was_as_its_threshold_gave_it_is_good(kind, tmp_path):
     """Quantile(start=3) left such files, and thresholds of one's own."""
     finished = problems.sampler().run(tmp_path / "run.db", scheduler="serial")
-    row = {name: getattr(finished[0], name) for name in (*_NUMBERS, *_ARRAYS)} | {"epsilon": kind(3)}
-    crc = _crc_of(row | {name: row[name].tobytes() for name in _ARRAYS})
+    row = {name: getattr(finished[0], name) for name in (*NUMBERS, *ARRAYS)} | {"epsilon": kind(3)}
+    crc = crc_of_row(row | {name: row[name].tobytes() for name in ARRAYS})
     with sqlite3.connect(finished.path) as db:
         db.execute("UPDATE population SET crc = ? WHERE generation = 0", (crc,))
     db.close()
@@ -366,7 +367,8 @@ def test_problem_larger_than_the_limit_is_neither_copied_nor_kept_and_that_is_to
     tmp_path, monkeypatch, caplog
 ):
     """A script with gigabytes beside its simulator starts at once, in its own memory."""
-    monkeypatch.setattr(store_module, "_MOST_PART", 1_000_000)
+    for room in ("parts", "writer"):
+        monkeypatch.setattr(f"mpiabc.store.{room}.MOST_PART", 1_000_000)
     table = np.zeros(2_000_000)  # 16 MB
     abc = mpiabc.ABCSMC(problems.problem(lambda theta, rng: {"y": theta["mu"] + table[0]}), 20, seed=1)
     tracemalloc.start()

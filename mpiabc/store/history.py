@@ -1,0 +1,249 @@
+"""The read-only view of a run, which checks whatever it reads."""
+
+import inspect
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpiabc.arguments import whole
+from mpiabc.errors import StoreError
+from mpiabc.population import Population
+from mpiabc.records import Failure, unpack
+from mpiabc.store.files import DamagedError, attempts, connect_to_read, errors_told
+from mpiabc.store.parts import rebuilt
+from mpiabc.store.schema import (
+    ARRAYS,
+    NUMBERS,
+    check_format,
+    columns_of,
+    content,
+    crc_of,
+    crc_of_order,
+    whole_buffers,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class History:
+    """The committed populations of a run, read-only; safe while the run goes on."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StoreError(f"there is no file {self.path}")
+        self._populations: dict[int, Population] = {}
+        self.unusable: int | None = None  # the first generation that is left out, with all after it
+        len(self)  # it can be read
+
+    def __repr__(self) -> str:
+        return f"<History {str(self.path)!r}: {len(self)} generations of {self.problem_name}>"
+
+    def __len__(self) -> int:
+        noted = "SELECT value FROM run WHERE key = 'generations'"
+        doubtful = "min(CASE WHEN log_evidence IS NULL THEN generation END)"
+        query = f"SELECT count(*), max(generation), ({noted}), {doubtful} FROM population"
+        for _ in attempts():
+            ((count, last, noted, doubtful),) = self._read(query)
+            if count == noted == (0 if last is None else last + 1):
+                if doubtful is None or not self._is_unusable(doubtful):
+                    return count
+                return doubtful
+        raise DamagedError(self.path, f"{count} generations of {noted} are there")
+
+    def __getitem__(self, t: int) -> Population:
+        at, n = whole(t), len(self)
+        if at is None:
+            raise TypeError(
+                f"history[{t!r}]: give the whole number of one generation, slices are not supported"
+            )
+        if not -n <= at < n:
+            raise IndexError(f"generation {at} of {n} committed ones")
+        generation = at % n
+        if generation not in self._populations:
+            self._populations[generation] = self._load(generation)
+        return self._populations[generation]
+
+    def __iter__(self) -> Iterator[Population]:
+        return (self[t] for t in range(len(self)))
+
+    def order(self, level: int) -> tuple[str, dict[str, np.ndarray]] | None:
+        """What was decided for a level, as JSON and arrays; None if the file does not have it whole."""
+        with errors_told(self.path), closing(connect_to_read(self.path)) as db:
+            if "level" not in columns_of(db, "orders"):
+                return None  # a file of an older mpiabc
+        for crc, told, arrays in self._read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
+            with suppress(AttributeError, TypeError):  # what is damaged may be of any type
+                if crc == crc_of_order(told, arrays):
+                    with np.load(io.BytesIO(arrays), allow_pickle=False) as found:
+                        return told, dict(found)
+        return None
+
+    @property
+    def reason(self) -> str | None:
+        """What ended the run: a stopping rule, or "interrupted: ..." or "failed: ..."; None: it goes on.
+
+        None too after a death that left no time to write; the run can be continued after all of these.
+        """
+        return self._setting("reason")
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What the user was told of the run, by topic."""
+        return json.loads(self._setting("notes", "{}"))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What casts doubt on the run, such as a collapse, each told once."""
+        return list(self.notes.values())
+
+    @property
+    def problem_name(self) -> str:
+        """The name of the problem."""
+        return self._setting("problem_name") or ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the run was begun with."""
+        return json.loads(self._setting("settings") or "{}")
+
+    @property
+    def observed(self) -> np.ndarray | None:
+        """The observed data as the row (k,) that `summaries` are compared with; None in older files."""
+        row = self._setting("observed", None)
+        return None if row is None else np.frombuffer(row, np.float64)
+
+    @property
+    def labels(self) -> list[str] | None:
+        """A name for each number of a row of `summaries`; None in older files, and for very long rows."""
+        return json.loads(self._setting("labels", "null"))
+
+    @property
+    def bounds(self) -> list[list[float] | None] | None:
+        """The ends of each parameter's support, None where they are not known."""
+        return json.loads(self._setting("bounds", "null"))
+
+    def part(self, name: str) -> Any:
+        """The run's "problem", "kernel" or "threshold"; executes code that the file holds.
+
+        Raises StoreError if the file does not hold it, or if it cannot be rebuilt here.
+        """
+        blob = self._setting(f"part {name}", None)
+        if blob is None:
+            raise StoreError(f"{self.path} does not hold its {name}, which could not be pickled")
+        return rebuilt(blob, name, self.path)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Failed evaluations by address: below the cuts, of the open generation, and what ended the run."""
+        rows = self._read(
+            "SELECT generation, id, theta, error, traceback, place, kind FROM failure ORDER BY generation, id"
+        )
+        journal = self._read("SELECT crc, records FROM journal")
+        try:
+            kept = [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
+            noted = [failure for buffer in whole_buffers(journal) for failure in unpack(buffer).failures]
+        except (TypeError, ValueError) as error:
+            raise DamagedError(self.path, f"its failures: {error}") from None
+        by_address = {(failure.generation, failure.index): failure for failure in noted + kept}
+        return [by_address[address] for address in sorted(by_address)]
+
+    def to_dataframe(self) -> Any:
+        """All populations in one pandas data frame, with the generation as a column."""
+        frames = [population.to_dataframe().assign(generation=t) for t, population in enumerate(self)]
+        import pandas
+
+        return pandas.concat(frames, ignore_index=True)
+
+    def to_arviz(self, draws: int = 1000, seed: int = 0) -> Any:
+        """The last population, resampled to equal weights, as ArviZ has it: InferenceData, or a DataTree."""
+        try:
+            import arviz
+        except ImportError:
+            raise ImportError("to_arviz needs arviz: install `mpiabc[arviz]`") from None
+        theta = self[-1].resample(draws, np.random.default_rng(seed))
+        posterior = {name: column[None] for name, column in zip(self[-1].names, theta.T, strict=True)}
+        groups = inspect.signature(arviz.from_dict).parameters
+        if "posterior" in groups:  # ArviZ 0.x
+            return arviz.from_dict(posterior=posterior)
+        return arviz.from_dict({"posterior": posterior})
+
+    def _is_unusable(self, generation: int) -> bool:
+        """Whether a generation without evidence is as it was written: nan weights were let pass once."""
+        if generation != self.unusable:
+            row = next(self._rows(generation), {})
+            if not row or content(row | {"log_evidence": math.nan}, self._names()) is None:
+                return False  # it is damaged, which is told when it is read
+            self.unusable = generation
+            _log.warning(
+                "%s: the weights of generation %d are no numbers, as prior or kernel gave nan or infinite "
+                "densities: it is left out, with all after it",
+                self.path,
+                generation,
+            )
+        return True
+
+    def _load(self, generation: int) -> Population:
+        """A population, checked by its digest: a reader without locks may meet a half-written file."""
+        names = self._names()
+        for _ in attempts():
+            row: dict[str, Any] = {}
+            for row in self._rows(generation):
+                population = content(row, names)
+                if population is not None:
+                    return population
+        if not row:
+            raise StoreError(f"{self.path} does not hold generation {generation} any more: open it again")
+        raise DamagedError(
+            self.path, f"the content of generation {generation} does not have the digest stored with it"
+        )
+
+    def _rows(self, generation: int) -> Iterator[dict[str, Any]]:
+        """The row of a generation, if it is there."""
+        names = (*NUMBERS, *ARRAYS, "digest", "crc")
+        with errors_told(self.path), closing(connect_to_read(self.path)) as db:
+            there = columns_of(db, "population")
+        asked = (name if name in there else f"NULL AS {name}" for name in names)
+        query = f"SELECT {', '.join(asked)} FROM population WHERE generation = ?"
+        return (dict(zip(names, values, strict=True)) for values in self._read(query, generation))
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.settings["names"])
+
+    def _setting(self, key: str, *default: Any) -> Any:
+        for _ in attempts():
+            rows = self._read("SELECT value, crc FROM run WHERE key = ?", key)
+            if not rows and default:
+                return default[0]
+            if rows and crc_of(rows[0][0]) == rows[0][1]:
+                return rows[0][0]
+        raise DamagedError(self.path, f"its {key} {'is not what was written' if rows else 'is missing'}")
+
+    def _read(self, query: str, *values: Any) -> list[tuple]:
+        with errors_told(self.path), closing(connect_to_read(self.path)) as db:
+            check_format(db, self.path)
+            return db.execute(query, values).fetchall()
+
+
+def damage(path: Path) -> str | None:
+    """What SQLite's check of a whole file, or our own checksums, find damaged; None if nothing."""
+    try:
+        with errors_told(path), closing(connect_to_read(path)) as db:
+            (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            return found.splitlines()[-1]
+        history = History(path)
+        _ = history.settings, history.reason, history.problem_name, list(history), history.failures
+    except DamagedError as error:
+        return error.found
+    except StoreError:  # it cannot be read now, which is no damage
+        pass
+    return None

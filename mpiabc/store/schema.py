@@ -1,0 +1,169 @@
+"""What is in the file: its tables, their rows and checksums, and what older files lack of them."""
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpiabc.errors import StoreError
+from mpiabc.particles import Column, columns
+from mpiabc.population import Population
+from mpiabc.records import Failure
+
+FORMAT = 4
+_OLDER = (2, 3)  # formats that are read, and written on in the new one
+_APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
+
+NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever number was written
+    "generation": int,
+    "epsilon": float,
+    "evaluations": int,
+    "simulations": int,
+    "failures": int,
+    "log_evidence": float,
+    "dispatched": int,
+    "seconds": float,
+}
+ARRAYS = {"weights": Column("weigh")} | columns()
+_DIGESTED = ("ids", "theta", "weights", "distances")  # by `Population.digest`
+
+_ORDERS = "CREATE TABLE IF NOT EXISTS orders (level INTEGER PRIMARY KEY, crc INTEGER, told TEXT, arrays BLOB)"
+SCHEMA = f"""
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {FORMAT};
+CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value, crc INTEGER);
+CREATE TABLE IF NOT EXISTS population (
+    generation INTEGER PRIMARY KEY, epsilon REAL, evaluations INTEGER, simulations INTEGER,
+    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
+    {", ".join(f"{name} BLOB" for name in ARRAYS)});
+CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
+{_ORDERS};
+CREATE TABLE IF NOT EXISTS failure (
+    generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
+    PRIMARY KEY (generation, id));
+"""
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file that SQLite cannot read begins as ours do."""
+    with path.open("rb") as file:
+        return file.read(72)[68:] == _APPLICATION.to_bytes(4, "big")
+
+
+def check_format(db: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreError if the file is not one that this mpiabc reads."""
+    if path.stat().st_size == 0:
+        raise StoreError(f"{path} is empty: no run has begun in it")
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION:
+        raise StoreError(f"{path} is a database of another program: give another file name")
+    if version not in (FORMAT, *_OLDER):
+        raise StoreError(
+            f"{path} has format {version}, this mpiabc reads {FORMAT}: use the one that wrote it"
+        )
+
+
+def modernise(db: sqlite3.Connection) -> None:
+    """Give the file of an older mpiabc today's format; what it lacks stays unknown."""
+    for name in ARRAYS.keys() - columns_of(db, "population"):
+        db.execute(f"ALTER TABLE population ADD COLUMN {name} BLOB")
+    db.execute(_ORDERS)
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def columns_of(db: sqlite3.Connection, table: str) -> set[str]:
+    """Those of a table; older files lack some, or all."""
+    return {name for _, name, *_ in db.execute(f'PRAGMA table_info("{table}")')}
+
+
+def put(db: sqlite3.Connection, key: str, value: Any) -> None:
+    """Keep a value of the run, in place of what was kept under this key."""
+    db.execute("INSERT OR REPLACE INTO run VALUES (?, ?, ?)", (key, value, crc_of(value)))
+
+
+def drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> None:
+    """Forget this generation and all after it."""
+    for table in ("population", "failure"):
+        db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
+    db.execute("DELETE FROM journal WHERE generation >= ?", (first_of_journal,))
+    if "level" in columns_of(db, "orders"):
+        db.execute("DELETE FROM orders WHERE level >= ?", (first_of_journal,))
+    put(db, "generations", generation)
+
+
+def insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]) -> None:
+    """Add records to the journal, as one row; `whole_buffers` gives them back."""
+    blob = b"".join(len(buffer).to_bytes(8, "little") + buffer for buffer in records)
+    db.execute("INSERT INTO journal VALUES (?, ?, ?)", (generation, zlib.crc32(blob), blob))
+
+
+def insert_failures(db: sqlite3.Connection, failures: list[Failure]) -> None:
+    """Keep failures, each once."""
+    rows = [
+        (f.generation, f.index, json.dumps(f.theta), f.error, f.traceback, f.where, f.kind) for f in failures
+    ]
+    db.executemany("INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def crc_of(value: Any) -> int:
+    """Of a value of the run."""
+    return zlib.crc32(value if isinstance(value, bytes) else repr(value).encode())
+
+
+def crc_of_row(row: Mapping[str, Any]) -> int:
+    """Of what the digest of a population leaves out; older files lack columns."""
+    crc = crc_of(tuple(row[name] for name in NUMBERS))
+    for name in ARRAYS:
+        if name not in _DIGESTED and row[name] is not None:
+            crc = zlib.crc32(row[name], crc)
+    return crc
+
+
+def crc_of_order(told: str, arrays: bytes) -> int:
+    """Of what was decided for a level."""
+    return zlib.crc32(arrays, zlib.crc32(told.encode()))
+
+
+def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
+    """The buffers in rows of the journal; those of damaged rows are left out."""
+    for crc, blob in rows:
+        at = 0 if zlib.crc32(blob) == crc else len(blob)
+        while at < len(blob):
+            end = at + 8 + int.from_bytes(blob[at : at + 8], "little")
+            yield blob[at + 8 : end]
+            at = end
+
+
+def content(row: Mapping[str, Any], names: tuple[str, ...]) -> Population | None:
+    """The population of a row; None if it is not as it was written."""
+    with suppress(TypeError, ValueError):  # what is damaged may be of any type
+        population = _population(row, names)
+        if population.digest() == row["digest"] and row["crc"] in map(crc_of_row, _written(row)):
+            return population
+    return None
+
+
+def _written(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What may have been written: epsilon was once taken as a threshold gave it, and a crc sees its type."""
+    yield row
+    epsilon = row["epsilon"]
+    if isinstance(epsilon, float):
+        yield {**row, "epsilon": np.float64(epsilon)}
+        if epsilon.is_integer():
+            yield {**row, "epsilon": int(epsilon)}
+
+
+def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
+    n = len(row["weights"]) // 8
+    arrays: dict[str, Any] = {
+        name: np.frombuffer(row[name], column.dtype).reshape(column.shape(n, {"d": len(names), "k": -1}))
+        for name, column in ARRAYS.items()
+        if row[name] is not None
+    }
+    return Population(names=names, **arrays, **{name: row[name] for name in NUMBERS})
