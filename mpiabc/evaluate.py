@@ -14,7 +14,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -210,7 +210,7 @@ class Evaluator:
         """The accepted rows with log prior - log proposal; a proposal that gives none is a failure."""
         rows = outcome.rows()
         if not self.order.level:
-            return replace(rows, log_weights=np.zeros(len(rows)))
+            return rows.weighed(np.zeros(len(rows)))
         rows.theta.flags.writeable = False
         log_proposal = np.full(len(rows), np.nan)
         error: Exception = ProblemError(
@@ -225,7 +225,7 @@ class Evaluator:
         if is_bad.any():
             at = int(np.argmax(is_bad))
             outcome.fail(int(rows.ids[at]), rows.theta[at], error, "proposal")
-        return replace(rows, log_weights=rows.log_weights - log_proposal)
+        return rows.weighed(rows.log_weights - log_proposal)
 
 
 def _column(distances: Any, n: int) -> np.ndarray:

@@ -47,7 +47,12 @@ class Particles:
 
     def take(self, rows: np.ndarray) -> "Particles":
         """Those of an index, or where a mask is true, in arrays of their own."""
-        return Particles(*(np.ascontiguousarray(column[rows]) for column in self.columns().values()))
+        index = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Particles(*[getattr(self, name).take(index, axis=0) for name in columns()])
+
+    def weighed(self, log_weights: np.ndarray) -> "Particles":
+        """The same rows with other weights."""
+        return Particles(self.ids, self.theta, self.distances, log_weights, self.summaries)
 
     def pack(self) -> bytes:
         """The columns as one buffer."""

@@ -163,13 +163,17 @@ class Prior:
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
-        return np.stack([m.rvs(size=n, random_state=rng) for m in self.marginals], axis=1)
+        columns = [m.rvs(size=n, random_state=rng) for m in self.marginals]
+        return np.stack(columns, axis=1) if len(columns) > 1 else np.reshape(columns[0], (n, 1))
 
     def logpdf(self, theta: np.ndarray) -> np.ndarray:
         """Log density of theta (n, d), (n,); -inf outside the support."""
-        in_box = theta[:, self._box] if self._others else theta
-        is_inside = ((in_box >= self._low) & (in_box <= self._high)).all(axis=1)
-        total = np.where(is_inside, self._log_box, -np.inf)
+        if len(self._box):
+            in_box = theta[:, self._box] if self._others else theta
+            is_inside = ((in_box >= self._low) & (in_box <= self._high)).all(axis=1)
+            total = np.where(is_inside, self._log_box, -np.inf)
+        else:
+            total = np.zeros(len(theta))
         for i in self._others:
             total += self.marginals[i].logpdf(theta[:, i])
         return total

@@ -147,12 +147,13 @@ class Simulator:
         watch: Callable[[int], None] | None = None,
     ) -> None:
         self.at = -1  # the id in work
+        self.ids: Any = None  # those of a vectorised simulator
         self.is_first = False  # the next block is the run's first one
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
         self._structure = Structure(problem.observed)
         self._observed = protected(problem.observed)
-        self._call = _caller(problem, order)
+        self._call = _caller(problem, order, self)
         self._takes_rng, extras = signature(problem.simulate)
         self._may_return_none = "epsilon" in extras
         self._stream = Stream(order.key, Purpose.SIMULATION)
@@ -166,13 +167,16 @@ class Simulator:
 
     def data_of(self, block: Block, rows: Any) -> Any:
         """Simulated and summarised data of one row, or, vectorised, of several; None if rejected."""
-        values = block.theta[rows].T.copy() if self._problem.vectorized else block.theta[rows].tolist()
-        index = block.first + rows
-        at = block.number if self._problem.vectorized else index
+        at: int
+        if self._problem.vectorized:
+            values, self.ids, at = block.theta[rows].T.copy(), block.first + rows, block.number
+        else:
+            values, self.at = block.theta[rows].tolist(), block.first + rows
+            at = self.at
         if prepare := self._states.preparation():
             prepare(at)
         theta = dict(zip(self._problem.prior.names, values, strict=True))
-        data = self._call(theta, self._stream.at(self._order.level, at), index)
+        data = self._call(theta, self._stream.at(self._order.level, at))
         if data is None or data is REJECT:
             self._check_rejection(data)
             return None
@@ -189,15 +193,16 @@ class Simulator:
         distance, observed = self._distance, self._observed
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
-        for row, values in zip(rows.tolist(), block.theta[rows].tolist(), strict=True):
-            self.at = index = block.first + row
+        ids = (block.first + rows).tolist()
+        for index, values in zip(ids, block.theta[rows].tolist(), strict=True):
+            self.at = index
             theta = dict(zip(names, values, strict=True))
             if watch:
                 watch(index)
             try:
                 if prepare:
                     prepare(index)
-                data = simulate(theta, stream(t, index), index)
+                data = simulate(theta, stream(t, index))
                 if data is None or data is REJECT:
                     self._check_rejection(data)
                     continue
@@ -207,16 +212,16 @@ class Simulator:
                 if distance is not None:
                     distances.append(number(distance(data, observed())))
             except (Exception, SystemExit) as error:
-                outcome.fail(index, block.theta[row], error)
+                outcome.fail(index, block.theta[index - block.first], error)
                 if outcome.is_ended:
                     break
                 continue
-            done.append(row)
+            done.append(index)
             summaries.append(summary)
         self._states.look_at_floats(outcome)
-        if self.is_first and done and done[-1] == rows[-1]:
-            self._check_own_randomness(block, done[-1], summaries[-1], outcome)
-        return self._simulated(done, summaries, distances)
+        if self.is_first and done and done[-1] == ids[-1]:
+            self._check_own_randomness(block, done[-1] - block.first, summaries[-1], outcome)
+        return self._simulated(np.array(done, int) - block.first, summaries, distances)
 
     def _together(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One call for all rows of the block inside the support, wanted or not: its shape is fixed."""
@@ -263,7 +268,7 @@ class Simulator:
                     break
         return self._simulated(done, summaries[np.searchsorted(rows, np.array(done, int))], distances)
 
-    def _simulated(self, rows: list[int], summaries: Any, distances: list[float]) -> Simulated:
+    def _simulated(self, rows: Any, summaries: Any, distances: list[float]) -> Simulated:
         table = np.asarray(summaries, np.float64).reshape(len(rows), self._structure.size)
         measured = None if self._distance is None else np.array(distances, np.float64)
         return Simulated(np.array(rows, int), table, measured)
@@ -295,17 +300,14 @@ class Simulator:
             outcome.notes.add(_OWN_RANDOM)
 
 
-def _caller(problem: Problem, order: Order) -> Callable[[dict, np.random.Generator, Any], Any]:
-    """The simulator as a callable of (theta, rng, index)."""
+def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..., Any]:
+    """The problem's simulator as a callable of (theta, rng)."""
     simulate, (takes_rng, extras) = problem.simulate, signature(problem.simulate)
     if not extras:
-        return (
-            (lambda theta, rng, index: simulate(theta, rng))
-            if takes_rng
-            else (lambda theta, rng, index: simulate(theta))
-        )
+        return simulate if takes_rng else lambda theta, rng: simulate(theta)
 
-    def call(theta: dict, rng: np.random.Generator, index: object) -> object:
+    def call(theta: dict, rng: np.random.Generator) -> object:
+        index = simulator.ids if problem.vectorized else simulator.at
         known = {"epsilon": order.epsilon, "id": EvaluationId(order.level, index)}
         return simulate(theta, *([rng] if takes_rng else []), **{name: known[name] for name in extras})
 
