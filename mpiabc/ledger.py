@@ -334,3 +334,14 @@ class SlotLedger(_Addresses):
     def failures_below_cut(self) -> list[Failure]:
         """Failed evaluations, in id order."""
         return [self._failures[id] for id in sorted(self._failures)]
+
+
+def fatal(ledger: Ledger | SlotLedger, on_error: str | int, before: int) -> Failure | None:
+    """The failure that ends the run, if one is part of the result; `before`: failures of earlier levels."""
+    failures = ledger.failures_below_cut()
+    for failure in failures:
+        if on_error == "raise" or failure.ends_every_run:
+            return failure
+    if isinstance(on_error, int) and failures and before + len(failures) >= on_error:
+        return failures[max(0, on_error - before - 1)]
+    return None

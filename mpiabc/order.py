@@ -53,17 +53,17 @@ _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
 
-Arrays = dict[str, np.ndarray]
+Arrays = list[np.ndarray]
 
 
 def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
-    """The order as JSON, and arrays by name; its proposal is null if it is the prior, or not ours."""
-    arrays: Arrays = {}
+    """The order as JSON, and arrays; its proposal is null if it is the prior, or not ours."""
+    arrays: Arrays = []
     told = {name: _flat(getattr(order, name), before, arrays) for name in _KEPT}
     try:
         told["proposal"] = None if before is None else _flat(order.proposal, before, arrays)
     except ForeignError:
-        told["proposal"], arrays = None, {}
+        told["proposal"], arrays = None, []
     return json.dumps(told), arrays
 
 
@@ -80,10 +80,9 @@ def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
         for name in _OF_POPULATION:
             if value is getattr(before, name, None):
                 return {"of the population": name}
-        name = f"a{len(arrays)}"
         is_factor = value.ndim == 3  # triangular: half of it is enough
-        arrays[name] = value[:, *np.tril_indices(value.shape[1])] if is_factor else value
-        return {"array": name} | ({"triangular": value.shape[1]} if is_factor else {})
+        arrays.append(value[:, *np.tril_indices(value.shape[1])] if is_factor else value)
+        return {"array": len(arrays) - 1} | ({"triangular": value.shape[1]} if is_factor else {})
     cls = type(value)
     if _OURS.get(cls.__name__) is not cls:
         raise ForeignError(cls.__name__)

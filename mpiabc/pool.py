@@ -1,7 +1,7 @@
 """A pool for others: `map` on any scheduler, for emcee, dynesty and whoever takes a pool.
 
-A map of n items is a generation of n slots, each of which is accepted at its first try: what is known
-about leases, lost workers and batches of measured cost holds for it as for evaluations.
+A map of n items is a job of n slots, each of which is accepted at its first try: what is known about
+leases, lost workers and batches of measured cost holds for it as for a generation of a run.
 """
 
 import math
@@ -17,11 +17,12 @@ import cloudpickle
 import numpy as np
 
 from mpiabc import guard
-from mpiabc.driver import Driver, Limits, NoKeeper, Pace
+from mpiabc.actions import Action, Commit, Done, Open
+from mpiabc.driver import Driver, Pace
 from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint
 from mpiabc.ledger import SlotLedger
-from mpiabc.records import Failure, Lease, Records, Status
+from mpiabc.records import Failure, Records, Status
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.base import target
 
@@ -45,7 +46,7 @@ class Pool:
             place.serve(Anything())
             return None
         self._engine = place.open(Anything())
-        self._driver = Driver(self._engine, limits=Limits())
+        self._driver = Driver(self._engine)
         return self
 
     def __exit__(self, kind: Any, *exception: Any) -> None:
@@ -74,9 +75,10 @@ class Pool:
         if self._function != batch.function.tobytes():
             self._function = batch.function.tobytes()
             self._driver.pace = Pace(target(engine))
-        outcomes = _Outcomes()
-        self._driver.run(SlotLedger(batch.level, len(items)), batch, outcomes)  # type: ignore[arg-type]
-        results = [outcomes.of[i] for i in range(len(items))]
+        job = _Map(batch)
+        for _ in self._driver.run(job):
+            pass
+        results = [job.outcomes[i] for i in range(len(items))]
         for error, told in results:
             if isinstance(error, _Raised):
                 raise error.error from RemoteTraceback(told)
@@ -88,23 +90,39 @@ class Pool:
         return self._engine
 
 
-class _Outcomes(NoKeeper):
-    """What came of the items of a map: leases may come in pieces, and overlap."""
+class _Map:
+    """A map as its driver sees it. Leases may come in pieces, and overlap: whoever is first counts."""
 
-    def __init__(self) -> None:
-        self.of: dict[int, tuple[Any, str]] = {}  # by item
+    on_error = "raise"
 
-    def add(self, records: Records) -> None:
-        """Keep outcomes; whoever is first counts. Raises SchedulerError for an item without one."""
+    def __init__(self, batch: "Batch") -> None:
+        self.outcomes: dict[int, tuple[Any, str]] = {}  # by item
+        self._batch, self._ledger = batch, SlotLedger(batch.level, batch.size)
+        self._is_open = False
+
+    def advance(self, records: Iterable[Records] = ()) -> list[Action]:
+        """Take outcomes in. Raises SchedulerError for an item that has none."""
+        for part in records:
+            if self._ledger.tell(part):
+                self._take(part)
+        if self._ledger.complete:
+            return [Done("all items")]
+        was_open, self._is_open = self._is_open, True
+        return [] if was_open else [Open(self._batch, self._ledger)]
+
+    def reopen(self, commit: Commit) -> list[Action]:
+        """A map commits nothing."""
+        return []
+
+    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+        """An item has no parameters."""
+        return {}
+
+    def _take(self, records: Records) -> None:
         for failure in records.failures:
             raise SchedulerError(f"item {failure.index} of the map cannot be computed: {failure.error}")
         for i, outcome in enumerate(cloudpickle.loads(records.payload), records.start):
-            self.of.setdefault(i, outcome)
-
-    def forget(self, lease: Lease) -> None:
-        """Compute them again."""
-        for i in range(lease.start, lease.stop):
-            self.of.pop(i, None)
+            self.outcomes[i] = outcome
 
 
 def _sent(value: Any, what: str) -> np.ndarray:

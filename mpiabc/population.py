@@ -141,3 +141,23 @@ class Population(Particles):
         return pandas.DataFrame(
             columns | {"weight": self.weights, "distance": self.distances, "id": self.ids}
         )
+
+
+@dataclass(frozen=True)
+class Past:
+    """The committed generations of a run, as far as what comes next depends on them."""
+
+    last: Population | None = None
+    simulations: int = 0
+    failures: int = 0
+
+    def after(self, population: Population) -> "Past":
+        """The past with one more generation."""
+        return Past(
+            population, self.simulations + population.simulations, self.failures + population.failures
+        )
+
+    @property
+    def level(self) -> int:
+        """The generation that comes next."""
+        return 0 if self.last is None else self.last.generation + 1

@@ -1,19 +1,17 @@
 """What a user sees while a run is going on: a live line on a terminal, a log line a generation."""
 
 import logging
+import os
 import sys
-import time
+from collections.abc import Callable
 from typing import TextIO
 
-from mpiabc.ledger import Ledger, SlotLedger
-from mpiabc.population import Population
-from mpiabc.schedulers.base import Engine
+from mpiabc.driver import Committed, Event, Noted, Progressed
 
 _log = logging.getLogger(__name__)
-_PERIOD = 0.2  # seconds between two states of the live line
 
 
-class Progress:
+class Line:
     """The live line; `is_live=None` means: if the stream is a terminal."""
 
     def __init__(self, is_live: bool | None = None, stream: TextIO | None = None) -> None:
@@ -21,61 +19,50 @@ class Progress:
         self._is_live = self._stream.isatty() if is_live is None else is_live
         self._width = 0
 
-    def begin(self, generation: int, epsilon: float) -> None:
-        """A generation has begun."""
-        self._label = f"generation {generation}, epsilon {epsilon:.4g}"
-        self._began = self._last = time.monotonic()
-        self._simulated = 0.0
-
-    def count(self, seconds: float) -> None:
-        """Workers have spent so long on evaluations."""
-        self._simulated += seconds
-
-    def tick(self, ledger: Ledger | SlotLedger, engine: Engine) -> str | None:
-        """Time has passed; the line, if it is time for a new one."""
-        now = time.monotonic()
-        if now - self._last < _PERIOD:
-            return None
-        self._last = now
-        spent = now - self._began
-        left = spent * (ledger.size - ledger.accepted) / max(1, ledger.accepted)
-        line = (
-            f"{self._label}: {ledger.accepted}/{ledger.size} accepted, "
-            f"{ledger.simulations / spent:.3g} simulations/s, {engine.busy()}/{engine.workers} busy, "
-            f"{_duration(left)} left"
-        )
-        self._show(line)
-        return line
-
-    def done(self, population: Population, workers: int) -> None:
-        """A generation is committed."""
-        self._show("")
-        share = self._simulated / max(1e-9, population.seconds * workers)
-        _log.info(
-            "generation %d: epsilon %.6g, %d of %d accepted (%.3g), ess %.0f, %s, "
-            "workers simulated %.0f %% of it",
-            population.generation,
-            population.epsilon,
-            len(population),
-            population.evaluations,
-            population.acceptance_rate,
-            population.ess,
-            _duration(population.seconds),
-            100 * min(1.0, share),
-        )
-
-    def clear(self) -> None:
-        """Leave the terminal clean."""
-        self._show("")
-
-    def _show(self, line: str) -> None:
+    def __call__(self, event: Event) -> None:
+        """Show how far the run is; leave the terminal clean for all else."""
+        line = told(event) if isinstance(event, Progressed) else ""
         if self._is_live and (line or self._width):
             self._stream.write(f"\r{line:<{self._width}}" + ("" if line else "\r"))
             self._stream.flush()
             self._width = len(line)
 
 
-def _duration(seconds: float) -> str:
+def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
+    """What logs the events of the run in this file."""
+
+    def log(event: Event) -> None:
+        if isinstance(event, Noted):
+            _log.warning("%s: %s", path, event.note)
+        if isinstance(event, Committed):
+            population = event.population
+            _log.info(
+                "generation %d: epsilon %.6g, %d of %d accepted (%.3g), ess %.0f, %s, "
+                "workers simulated %.0f %% of it",
+                population.generation,
+                population.epsilon,
+                len(population),
+                population.evaluations,
+                population.acceptance_rate,
+                population.ess,
+                duration(population.seconds),
+                100 * event.share,
+            )
+
+    return log
+
+
+def told(event: Progressed) -> str:
+    """How far a generation is, on one line."""
+    left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
+    return (
+        f"generation {event.level}, epsilon {event.epsilon:.4g}: {event.accepted}/{event.size} accepted, "
+        f"{event.rate:.3g} simulations/s, {event.busy}/{event.workers} busy{left}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time, as people say it."""
     if seconds < 10:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)

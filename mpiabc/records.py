@@ -123,6 +123,12 @@ class Records:
         return replace(self, status=status, tries=tries, rows=rows)
 
 
+def failed(failure: Failure, stop: int, number: int) -> Records:
+    """The record of evaluations that brought none, from the failed one up to `stop`."""
+    status = np.full(stop - failure.index, Status.FAILED, np.uint8)
+    return Records(number, failure.index, stop, status, failures=(failure,))
+
+
 _HEADER = struct.Struct("<9qd")
 
 

@@ -7,52 +7,44 @@ for each generation t:
     weights   = prior / proposal, normalised
 """
 
-import json
 import logging
 import math
 import os
-import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import numpy as np
-
-from mpiabc import checks, guard
+from mpiabc import guard, sameness
 from mpiabc import stopping as stops
+from mpiabc.actions import Done
 from mpiabc.arguments import whole
-from mpiabc.driver import Driver, Limits, TakenBackError, failed
-from mpiabc.errors import Error, Interrupted, ProblemError, SimulatorError, StoreError, resumable_status
-from mpiabc.evaluate import Level, theta_of
-from mpiabc.fingerprint import Fingerprint, differences, fingerprint, note_changes
+from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
+from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status
+from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
-from mpiabc.ledger import Ledger, SlotLedger
-from mpiabc.order import kept
-from mpiabc.planner import Asking, Planner
-from mpiabc.population import Population
+from mpiabc.planner import Planner
+from mpiabc.population import Past, Population
 from mpiabc.problem import Problem, told
-from mpiabc.progress import Progress
-from mpiabc.records import Failure, Lease, Records, Status, order_number
-from mpiabc.schedulers import Engine, resolve, threads
-from mpiabc.schedulers.base import notices_within
-from mpiabc.signals import DOUBT, Signals
+from mpiabc.progress import Line, logged
+from mpiabc.progress import told as told_of
+from mpiabc.records import Failure
+from mpiabc.run import Resumed, Run
+from mpiabc.schedulers import Engine, resolve
+from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
-from mpiabc.store import History, Journal, Store
-from mpiabc.streams import BLOCK, stream_key
+from mpiabc.store import History, Live, Store, Writer
+from mpiabc.streams import stream_key
 from mpiabc.structure import Structure
 from mpiabc.threshold import Quantile, Threshold
-from mpiabc.version import STREAMS, digit_difference, versions
+from mpiabc.version import STREAMS
 
 _log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
 
 _MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
-_TAKEN_BACK_WITHIN = 10.0  # seconds in which a commit may turn out to rest on leases that are in doubt
 
 
 class ABCSMC:
@@ -157,13 +149,41 @@ class ABCSMC:
                 )
             with Store(store) as file:
                 settings = self._settled(file, place.is_static, overwrite, accept_changes)
-                limits = Limits(
-                    deadline, end, lambda: signals.seen, self.problem.on_error, settle=signals.settle
-                )
-                run = _Run(self, settings, stopping, file, engine, Progress(progress), signals, limits)
+                limits = Limits(deadline, end, signals)
                 yield None
-                with _ending_noted(file, run.progress, signals), guard.last_words_to(run.last_words):
-                    yield from run.generations()
+                yield from self._driven(file, settings, stopping, engine, limits, progress)
+
+    def _driven(
+        self,
+        file: Store,
+        settings: dict[str, Any],
+        stopping: Stopping,
+        engine: Engine,
+        limits: Limits,
+        progress: bool | None,
+    ) -> Iterator[Population]:
+        """The populations, each once, as they are committed."""
+        key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
+        prior, size = self.problem.prior, self.population_size
+        planner = Planner(prior, self.kernel, self.threshold, key, size, is_static)
+        writer, history, past = Writer(file), file.history(), Past()
+        for population in history:
+            past = past.after(population)
+        resumed = Resumed(history.order(past.level), writer.recovered(past.level))
+        run = Run(self.problem, planner, stopping, past, resumed)
+        observers: list[Observer] = [Line(progress), logged(file.path), Live(file.path), *_published(engine)]
+        driver = Driver(engine, limits=limits, observers=observers)
+        digests: dict[int, str] = {}
+        with _ending_noted(file, observers, limits), guard.last_words_to(_last_words(writer, run, observers)):
+            for event in driver.run(run, writer):
+                if isinstance(event, Done):
+                    writer.end(event.reason)
+                    continue
+                population = event.population
+                t, digest = population.generation, population.digest()
+                if digests.get(t) != digest:  # else it was taken back, and is as it was
+                    digests[t] = digest
+                    yield population
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
@@ -177,398 +197,45 @@ class ABCSMC:
             "scheduling": "static" if is_static else "dynamic",
             "streams": STREAMS,
         }
-        told_only = {"versions": versions(), "fingerprint": json.loads(self._fingerprint().to_json())}
+        fingerprint = Fingerprint(
+            self.problem.fingerprint.code | self._parts.code,
+            self.problem.fingerprint.values | self._parts.values,
+        )
         found = None if overwrite else file.settings()
         if found is None:
             mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
             parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
-            file.start(mine | told_only, self.problem.name or "", parts, self.problem.plain())
+            settings = mine | sameness.noted(fingerprint)
+            file.start(settings, self.problem.name or "", parts, self.problem.plain())
             return mine
         if self.seed is None:
             mine["seed"] = found.get("seed")
-        different = [key for key in mine if not _is_same(key, mine[key], found)]
-        if different:
-            told_apart = "; ".join(
-                f"{key}: {found.get(key)!r} there, {mine[key]!r} here" for key in different
-            )
-            raise StoreError(
-                f"{file.path} holds a run with other settings ({told_apart}): give another file name, or "
-                "overwrite=True to begin anew"
-            )
-        self._check_code(file, found, told_only, accept_changes)
+        sameness.check(file, mine, found, fingerprint, accept_changes)
         return found
 
-    def _fingerprint(self) -> Fingerprint:
-        """Code and values of the problem's parts, and of the sampler's, before the first evaluation."""
-        mine, theirs = self._parts, self.problem.fingerprint
-        return Fingerprint(theirs.code | mine.code, theirs.values | mine.values)
 
-    def _check_code(
-        self, file: Store, found: dict[str, Any], told_only: dict[str, Any], accept_changes: bool
-    ) -> None:
-        """Go on only with the code and the values that the run was begun with, unless changes are meant."""
-        if "fingerprint" not in found:
-            _log.warning("%s was begun before code was compared: it goes on with today's", file.path)
-            changes = []
-        else:
-            there = Fingerprint.from_json(json.dumps(found["fingerprint"]))
-            changes = differences(there, self._fingerprint())
-        if changes and not accept_changes:
-            raise StoreError(
-                f"{file.path} was begun with other code or values ({_listed(changes)}): undo that, give "
-                "another file name, or accept_changes=True to go on with it, or overwrite=True to begin anew"
-            )
-        if changes:
-            t = len(file.history())
-            note = f"from generation {t} on the run has other code or values: {_listed(changes)}"
-            file.tell(f"changes {t}: {_listed(changes)}", note)
-            _log.warning("%s: %s", file.path, note)
-        if difference := digit_difference(found.get("versions", {"NumPy": found.get("numpy")})):
-            _log.warning("%s: %s; digests may differ in the last bit", file.path, difference)
-        if changes or "fingerprint" not in found:
-            file.renew(found | told_only)
+def _published(engine: Engine) -> list[Observer]:
+    """An observer for engines that others can look at from outside: it shows them how far the run is."""
+    publish = getattr(engine, "publish", None)
+    if publish is None:
+        return []
+    return [lambda event: publish(told_of(event)) if isinstance(event, Progressed) else None]
 
 
-_MOST_CHANGES = 5  # that are told
+def _last_words(writer: Writer, run: Run, observers: list[Observer]) -> Callable[[Failure], None]:
+    """What keeps all there is when an evaluation ends this process, which leaves when it returns."""
 
-
-def _listed(changes: list[str]) -> str:
-    left = len(changes) - _MOST_CHANGES
-    return "; ".join(changes[:_MOST_CHANGES]) + (f"; and {left} more" if left > 0 else "")
-
-
-def _is_same(key: str, mine: Any, found: dict[str, Any]) -> bool:
-    """Whether a setting is that of the file; older files have more to say of foreign parts than names."""
-    theirs = found.get(key, 1 if key == "streams" else None)
-    if _plain(mine) == _plain(theirs) or "fingerprint" in found:
-        return _plain(mine) == _plain(theirs)
-    return isinstance(theirs, str) and theirs.startswith(f"{mine}(")
-
-
-@dataclass
-class _Run:
-    """One call of `run`, in the process that leads."""
-
-    abc: ABCSMC
-    settings: dict[str, Any]
-    stopping: Stopping
-    file: Store
-    engine: Engine
-    progress: Progress
-    signals: Signals
-    limits: Limits
-
-    def __post_init__(self) -> None:
-        theta_of_run = partial(theta_of, self.abc.problem)
-        self.driver = Driver(
-            self.engine,
-            limits=self.limits,
-            progress=self.progress,
-            tell=self._tell,
-            is_committed=lambda number: number in self._kept(),
-            theta_of=theta_of_run,
-        )
-        is_static = self.settings["scheduling"] == "static"
-        self.planner = Planner(
-            self.abc.problem.prior,
-            self.abc.kernel,
-            self.abc.threshold,
-            stream_key(self.settings["seed"]),
-            self.abc.population_size,
-            is_static,
-        )
-        self._journal = Journal(self.file)
-        self._commits: list[_Commit] = []  # of this call, those of the last seconds with their ledgers
-        self._may_be_decided = True  # the next order, which is in the file then
-        self._attempt = 0  # how often a generation was taken back
-        self._reopened: Ledger | SlotLedger | None = None
-        self._noted: str | None = None  # the reason that the file has
-        self._digests: dict[int, str] = {}
-        self._is_fitted = False
-        self._worst = math.inf  # effective sample size, of those that are told
-        self._floats = guard.FloatingPoint()
-
-    def generations(self) -> Iterator[Population]:
-        """Generation after generation until a stopping rule holds."""
-        last, used = self._stand()
-        reason, self._noted = self._reason(last, used), self.file.history().reason
-        if reason is None and self._noted is not None:
-            self.file.go_on()
-            self._noted = None
-        self._check_prior()
-        while True:
-            try:
-                if reason is not None:
-                    self._settle()
-                    break
-                result = self._next(last, used)
-                if isinstance(result, str):
-                    reason = result
-                    continue
-                last, used = result, used + result.simulations
-                reason = self._reason(last, used)
-                if (
-                    self._digests.get(last.generation) != last.digest()
-                ):  # else it was taken back, and is as it was
-                    self._digests[last.generation] = last.digest()
-                    yield last
-            except TakenBackError as doubt:
-                self._take_back(doubt.leases)
-                last, used = self._stand()
-                reason = self._reason(last, used)
-        if reason != self._noted:
-            self.file.finish(reason)
-
-    def last_words(self, failure: Failure) -> None:
-        """Keep what there is: an evaluation has ended this process, which leaves when this returns."""
-        is_final = self.limits.on_error == "raise"
-        if not is_final:
-            number = order_number(failure.generation, self._attempt)
-            self._journal.add(failed(failure, failure.index + self._step, number))
-        self.progress.clear()
+    def speak(failure: Failure) -> None:
+        for observe in observers:
+            observe(Ended())
+        is_final = run.on_error == "raise"
         with suppress(StoreError):
-            self._journal.flush()
-            self.file.finish(
-                f"failed: evaluation {failure.generation}:{failure.index}: {failure.error}", failure
-            )
+            writer.last_words(failure, None if is_final else run.failed(failure))
         print(f"mpiabc.errors.SimulatorError: {failure}", file=sys.stderr)
         if not is_final:
             print("run the same command again to go on without that evaluation", file=sys.stderr, flush=True)
 
-    def _stand(self) -> tuple[Population | None, int]:
-        """The last population of the file, and the simulations of all."""
-        committed = list(self.file.history())
-        self.limits.failures_before = sum(p.failures for p in committed)
-        return committed[-1] if committed else None, sum(p.simulations for p in committed)
-
-    def _next(self, last: Population | None, used: int) -> Population | str:
-        """The next population, committed; or the reason why there is none."""
-        order = self._order(last)
-        return "threshold" if order is None else self._populate(order, used)
-
-    def _reason(self, last: Population | None, used: int) -> str | None:
-        if last is None:
-            return None
-        return self.stopping.reason(last.generation + 1, last.epsilon, used)
-
-    def _order(self, last: Population | None) -> Level | None:
-        """The next order, which is in the file before a worker has it; None if there is none."""
-        level = 0 if last is None else last.generation + 1
-        found = self.file.history().order(level) if self._may_be_decided else None
-        self._may_be_decided = False
-        with threads.single(), self._floats.steady():
-            order = self.planner.next(last) if found is None else self.planner.again(*found, last)
-        if order is None:
-            return None
-        if found is None:
-            self.file.keep_order(level, *kept(order, last))
-        self._check_kernel(order)
-        return replace(order, attempt=self._attempt)
-
-    def _populate(self, order: Level, used: int) -> Population | str:
-        """The population of a generation, committed; or the bound that it cannot be completed within."""
-        began = time.monotonic()
-        ledger, order = self._ledger(order, used)
-        if self._reopened is None:
-            self._recover(ledger, order.level)
-        else:
-            ledger, self._reopened = self._reopened, None
-            ledger.job = order.number
-        try:
-            reason = self.driver.run(ledger, order, self._journal)
-        except TakenBackError:
-            raise
-        except BaseException as error:
-            self._keep(error)
-            raise
-        if reason is not None:
-            self._journal.flush()
-            return reason
-        with self._floats.steady():
-            population = _population(self.abc.problem, order, ledger, time.monotonic() - began)
-        self._commit(population, ledger, order, used)
-        return population
-
-    def _commit(self, population: Population, ledger: Ledger | SlotLedger, order: Level, used: int) -> None:
-        """Write it. Whether it ends the run is written later if it may have to be taken back."""
-        failures = ledger.failures_below_cut()
-        is_sure = not self.driver.is_exposed()
-        self._noted = self._reason(population, used + population.simulations) if is_sure else None
-        self.file.commit(population, failures, self._noted)
-        now = time.monotonic()
-        for commit in self._commits:
-            if commit.at < now - _TAKEN_BACK_WITHIN:
-                commit.ledger = None
-        self._commits.append(_Commit(now, order.level, order.number, ledger))
-        self.limits.failures_before += len(failures)
-        self.progress.done(population, self.engine.workers)
-        d = len(population.names)
-        ess, least = population.ess, 10 * d * (1 - 1e-9)
-        if ess < min(least, self._worst):
-            self._worst = ess
-            self._tell(
-                f"the effective sample size of generation {population.generation} is {ess:.3g}; for d = {d} "
-                f"parameters {10 * d} or more are needed: deviations are not to be trusted; use a larger "
-                "population, or a gentler threshold",
-                "collapse",
-                anew=True,
-            )
-
-    def _settle(self) -> None:
-        try:
-            self.driver.settle()
-        except Interrupted as stopped:
-            self._keep(stopped)
-            raise
-
-    def _keep(self, error: BaseException) -> None:
-        """Keep what is finished, but nothing that came home shortly before the job was torn down."""
-        end = math.inf
-        if self.signals.seen:
-            end = self.signals.at - DOUBT
-        elif not isinstance(error, SimulatorError | ProblemError | Interrupted) and self.driver.is_exposed():
-            end = time.monotonic() - notices_within(self.engine)
-        with suppress(StoreError):
-            doubtful = [commit.generation for commit in self._commits if commit.at >= end]
-            if doubtful:
-                self.file.take_back(min(doubtful))
-            self._journal.flush(end)
-
-    def _kept(self) -> "dict[int, _Commit]":
-        """The commits that may be taken back, by the numbers of their orders."""
-        return {commit.number: commit for commit in self._commits if commit.ledger is not None}
-
-    def _take_back(self, leases: list[Lease]) -> None:
-        """Open the first generation again that one of these leases belongs to; what came after it is void."""
-        number = min(lease.job for lease in leases)
-        commit = self._kept()[number]
-        ledger = commit.ledger
-        assert ledger is not None
-        self._commits = [earlier for earlier in self._commits if earlier.generation < commit.generation]
-        self._attempt += 1
-        self.file.take_back(commit.generation)
-        self._journal.void(commit.generation + 1)
-        for lease in leases:
-            if lease.job == number:
-                ledger.forget(lease.start, lease.stop)
-                self._journal.forget(lease)
-        ledger.recover()
-        self._reopened, self._may_be_decided = ledger, True
-
-    def _recover(self, ledger: Ledger | SlotLedger, generation: int) -> None:
-        """Tell the ledger what an earlier call has kept of this generation."""
-        for records in map(_weighed, self._journal.recover(generation)):
-            if isinstance(ledger, SlotLedger):  # a slot that gave up may have more tries now
-                records = records.only(records.status == Status.ACCEPTED)
-            if self.abc.problem.on_error == "raise":  # what failed is tried again: it may have been mended
-                records = replace(records.only(records.status != Status.FAILED), failures=())
-            ledger.tell(replace(records, job=ledger.job))
-        ledger.recover()
-
-    @property
-    def _step(self) -> int:
-        return BLOCK if self.abc.problem.vectorized else 1
-
-    def _ledger(self, order: Level, used: int) -> tuple[Ledger | SlotLedger, Level]:
-        most_ids = self.stopping.most_ids(order.size)
-        most_simulations = self.stopping.most_simulations(used)
-        bounds = {"step": self._step, "most_ids": most_ids, "most_simulations": most_simulations}
-        if order.is_static:
-            most = min(most_ids, most_simulations)
-            limited = replace(order, most_tries=None if math.isinf(most) else int(most))
-            return SlotLedger(order.number, order.size, **bounds), limited
-        return Ledger(order.number, order.size, **bounds), order
-
-    # What is told, once a run.
-
-    def _tell(self, note: str, topic: str | None = None, *, anew: bool = False) -> None:
-        if self.file.tell(topic or note, note, anew=anew):
-            self.progress.clear()
-            _log.warning("%s: %s", self.file.path, note)
-
-    def _check_prior(self) -> None:
-        with guard.at_work(Asking("the prior")):
-            note = checks.of_prior(self.abc.problem.prior, stream_key(self.settings["seed"]))
-        if note:
-            self._tell(note, "prior")
-
-    def _check_kernel(self, order: Level) -> None:
-        if order.level and getattr(order.proposal, "is_diagonal", False):
-            self._tell(
-                f"the covariance of generation {order.level - 1} is singular: the kernel goes on "
-                "with its diagonal; use a larger population",
-                "kernel",
-            )
-        if order.level and not self._is_fitted:
-            self._is_fitted = True
-            with guard.at_work(Asking("the kernel")):
-                note = checks.of_proposal(order.proposal, order.key)
-            if note:
-                self._tell(note, "proposal")
-
-
-@dataclass
-class _Commit:
-    """A generation that this call has committed, and its ledger while it may be taken back."""
-
-    at: float  # of the monotonic clock
-    generation: int
-    number: int  # of its order
-    ledger: Ledger | SlotLedger | None
-
-
-def _population(problem: Problem, order: Level, ledger: Ledger | SlotLedger, seconds: float) -> Population:
-    """The ledger's rows with normalised weights.
-
-    The evidence uses the first N - 1 weights and ids, because the cut itself was chosen by an
-    acceptance: N / cut would be too large.
-    """
-    rows = ledger.population()
-    log_weights = rows.log_weights
-    weightless = ~np.isfinite(log_weights)
-    if weightless.any():
-        first = int(np.argmax(weightless))
-        raise _weightless(problem, order, int(rows.ids[first]), rows.theta[first], log_weights[first])
-    highest = log_weights.max()
-    weights = np.exp(log_weights - highest)  # at most 1, and one of them is
-    evaluations, simulations = ledger.counts()
-    n = len(weights)
-    mean_weight = weights[:-1].mean() if isinstance(ledger, Ledger) else weights.mean()
-    with np.errstate(divide="ignore"):
-        log_evidence = highest + np.log(mean_weight) + math.log((n - 1) / max(1, evaluations - 1))
-    return Population(
-        names=tuple(problem.prior.names),
-        weights=weights / weights.sum(),
-        generation=order.level,
-        epsilon=order.epsilon,
-        evaluations=evaluations,
-        simulations=simulations,
-        failures=len(ledger.failures_below_cut()),
-        log_evidence=float(log_evidence),
-        dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
-        seconds=seconds,
-        **rows.columns(),
-    )
-
-
-def _weightless(
-    problem: Problem, order: Level, id: int, theta: np.ndarray, log_weight: float
-) -> ProblemError:
-    """Whose density leaves an accepted evaluation without a weight; both are asked again."""
-    asked = {"prior": problem.prior, "kernel's proposal": order.proposal}
-    said = {name: float(np.asarray(part.logpdf(theta[None]))[0]) for name, part in asked.items()}
-    values = zip(problem.prior.names, theta.tolist(), strict=True)
-    where = f"in evaluation {order.level}:{id}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
-    for name, density in said.items():
-        if not math.isfinite(density):
-            return ProblemError(
-                f"logpdf of the {name} is {density} {where}: a density must be finite wherever it is sampled"
-            )
-    told_both = " and ".join(f"{density:.6g} for the {name}" for name, density in said.items())
-    return ProblemError(
-        f"the log weight is {log_weight} {where}, although logpdf asked again gives {told_both}: it must "
-        "give the same in every process, and at any time"
-    )
+    return speak
 
 
 @contextmanager
@@ -599,18 +266,23 @@ def _changes_noted(problem: Problem) -> Iterator[None]:
 
 
 @contextmanager
-def _ending_noted(file: Store, live: Progress, signals: Signals) -> Iterator[None]:
+def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Iterator[None]:
     """What ends the run early is kept in its file; a stop that can be continued is told, once."""
 
     def note(reason: str, failure: Any = None) -> None:
-        live.clear()
+        end()
         with suppress(StoreError):  # which may be the reason
             file.finish(reason, failure)
+
+    def end() -> None:
+        for observe in observers:
+            observe(Ended())
 
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        stopped = stop if isinstance(stop, Interrupted) else Interrupted(f"stopped by {signals.seen}")
+        why = f"stopped by {limits.signals.seen}"
+        stopped = stop if isinstance(stop, Interrupted) else Interrupted(why)
         note(f"interrupted: {stopped.why}")
         _log.warning("%s: %s", file.path, stopped)
         raise stopped from None
@@ -620,27 +292,12 @@ def _ending_noted(file: Store, live: Progress, signals: Signals) -> Iterator[Non
             file.discard_if_new()
         raise
     finally:
-        live.clear()
+        end()
 
 
 def _first_line(error: Exception) -> str:
     told = (str(error).splitlines() or [""])[0]
     return told if isinstance(error, Error) else f"{type(error).__name__}: {told}"
-
-
-def _weighed(records: Records) -> Records:
-    """`records` without what has no finite weight: a prior or kernel that gave none may have been mended."""
-    weightless = records.addresses[~np.isfinite(records.rows.log_weights)]
-    if not weightless.size:
-        return records
-    kept = np.ones(len(records), bool)
-    kept[weightless - records.start] = False
-    return records.only(kept)
-
-
-def _plain(value: Any) -> Any:
-    """A setting in which NumPy's numbers look like Python's, as parts have them since they are converted."""
-    return re.sub(r"\bnp\.(?:float|int)64\(([^()]*)\)", r"\1", value) if isinstance(value, str) else value
 
 
 def _check_size(problem: Problem, n: int) -> None:

@@ -1,19 +1,36 @@
 """Where the tests find their parts: both MPIs, each in an environment of its own."""
 
+import atexit
 import fcntl
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-_SCRATCH = tempfile.TemporaryDirectory(prefix="mpiabc-tests-", ignore_cleanup_errors=True)
 _SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi", "redis")
+
+
+def pytest_configure(config):
+    """All that a session leaves goes with one folder, also where processes are killed."""
+    if not hasattr(config, "workerinput"):  # those of xdist have it from the one that starts them
+        tempfile.tempdir = os.environ["TMPDIR"] = _scratch()
+
+
+@cache
+def _scratch():
+    """A temporary folder that goes with this process."""
+    folder = tempfile.mkdtemp(prefix="mpiabc-tests-")
+    os.chmod(folder, 0o755)  # for tests that are another user meanwhile
+    atexit.register(partial(shutil.rmtree, folder, ignore_errors=True))
+    return folder
 
 
 def missing(part):
@@ -73,7 +90,7 @@ def environment(**extra):
     """
     return os.environ | {
         "PYTHONPATH": str(ROOT),
-        "TMPDIR": tempfile.mkdtemp(dir=_SCRATCH.name),
+        "TMPDIR": tempfile.mkdtemp(dir=os.environ.get("TMPDIR") or _scratch()),
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
@@ -126,16 +143,21 @@ def mpi(request):
     return Launcher(request.param, folder, folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_client():
-    """A client of a cluster on this machine, which gives a task up at the first death of its worker."""
+    """A client of a cluster on this machine, which gives a task up at the first death of its worker.
+
+    Not for the session: runs in a process that has children take a second more (`guard.Programs`).
+    """
+    from mpiabc.schedulers.dask import KEPT
+
     try:
         import dask
         import distributed
     except ImportError as error:
         missing(str(error))
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        dask.config.set({"distributed.scheduler.allowed-failures": 0} | KEPT),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import integrate, stats
 
 import mpiabc
-from mpiabc.driver import failed
+from mpiabc.actions import Done, Open
 from mpiabc.evaluate import Level
-from mpiabc.records import Failure
+from mpiabc.records import Failure, failed
 from mpiabc.streams import stream_key
 
 
@@ -55,6 +55,26 @@ def sampler(n=100, thresholds=(3, 1.5, 0.8), seed=1, simulate=gaussian, kernel=N
 def generation(n, epsilon=3.0):
     """The order of a first generation."""
     return Level(0, stream_key(1), epsilon, problem().prior, n)
+
+
+class OneOrder:
+    """A job of one order, which is done when its ledger is complete."""
+
+    on_error = "raise"
+
+    def __init__(self, order, ledger):
+        self.order, self.ledger, self.is_open = order, ledger, False
+
+    def advance(self, records=()):
+        for part in records:
+            self.ledger.tell(part)
+        if self.ledger.complete:
+            return [Done("complete")]
+        was_open, self.is_open = self.is_open, True
+        return [] if was_open else [Open(self.order, self.ledger)]
+
+    def theta_of(self, order, address):
+        return {}
 
 
 def failed_records(is_exposed):

@@ -15,6 +15,7 @@ import pytest
 import mpiabc
 from mpiabc import batch, schedulers, stopping
 from mpiabc.driver import Limits
+from mpiabc.signals import Signals
 from tests import problems
 from tests.conftest import environment
 from tests.programs import killed
@@ -204,7 +205,9 @@ def test_margin_before_the_end_of_a_job_grows_with_the_simulations():
     assert limits.stop(894.9, longest=100.0) is None
     assert limits.stop(895.1, longest=100.0).until == 995
     assert Limits(deadline=100.0).stop(100.0, longest=50.0).until == 102
-    assert Limits(end=1000.0, signal=lambda: "SIGTERM").stop(10.0, longest=50.0).until == 12
+    heard = Signals()
+    heard.seen = "SIGTERM"
+    assert Limits(end=1000.0, signals=heard).stop(10.0, longest=50.0).until == 12
 
 
 def test_status_of_a_run_that_can_go_on_is_the_users_choice(tmp_path, monkeypatch):

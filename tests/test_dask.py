@@ -183,7 +183,7 @@ def test_cluster_that_adapts_from_no_worker_gets_some_and_the_digest_is_that_of_
 
 def test_evaluation_that_always_kills_its_worker_is_named_and_no_other(dask_client, tmp_path, monkeypatch):
     """Dask blames all that the worker had; under `reject`, only the guilty one counts as failed."""
-    monkeypatch.setattr("mpiabc.driver._MOST_DEATHS", 3)  # a worker takes seconds to come back
+    monkeypatch.setattr("mpiabc.driver.failures._MOST_DEATHS", 3)  # a worker takes seconds to come back
 
     def simulate(theta, rng, *, id):
         if id == (0, 30):

@@ -96,7 +96,7 @@ def test_file_that_may_not_grow_is_told_and_the_run_goes_on_when_it_may(kilobyte
 def test_full_disk_is_told_and_the_run_goes_on_when_there_is_room(is_parallel, expected):
     folder = environment_of("mpich")
     mpi, scheduler = (Launcher("mpich", folder, folder), "mpi") if is_parallel else (None, "serial")
-    with tmpfs(52) as folder:
+    with tmpfs(64) as folder:
         store = folder / "run.db"
         job = started(store, scheduler, mpi)
         assert "run.db: the disk is full; make room and run the same command again" in error_of(job)

@@ -11,14 +11,15 @@ from tests.conftest import ROOT, environment
 
 FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version"}
-    | {"signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"},
+    | {"signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection", "threads"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},
-    {"simulate"},
+    {"simulate", "actions"},
     {"evaluate"},
     {"planner"},
-    {"driver", "schedulers", "store", "progress", "cluster"},
+    {"run"},
+    {"driver", "schedulers", "store", "progress", "cluster", "sameness"},
     {"smc", "pool"},
     {"cli", "plots", "report", "adapters", "__init__"},
     {"__main__"},
@@ -73,11 +74,17 @@ def test_schedulers_know_jobs_and_nothing_of_problems():
         assert not statistics & {found for found, _ in imported(path)}, path
 
 
+@pytest.mark.parametrize("name", ["run", "planner", "actions", "ledger"])
+def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
+    found = {room or module.split(".")[0] for room, module in imported(ROOT / "mpiabc" / f"{name}.py")}
+    assert not found & {"time", "datetime", "schedulers", "driver", "store", "signals", "sqlite3", "socket"}
+
+
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
         ("mpi4py", ["schedulers/mpi.py"]),
-        ("sqlite3", ["store/files.py", "store/schema.py", "store/writer.py"]),
+        ("sqlite3", ["store/database.py", "store/files.py", "store/schema.py"]),
         ("distributed", ["schedulers/dask.py"]),
         ("redis", ["schedulers/redis/wire.py"]),
         # Commands of batch systems; children; a server.

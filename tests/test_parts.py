@@ -308,7 +308,7 @@ def test_settings_of_numpy_numbers_are_those_of_python_s(tmp_path):
     with Store(path) as store:
         old = store.settings()
         assert old["threshold"] == "Constant(value=2.5)"
-        with store._transaction() as db:
+        with store.transaction() as db:
             value = json.dumps(old | {"threshold": "Constant(value=np.float64(2.5))"})
             db.execute("UPDATE run SET value = ?, crc = ? WHERE key = 'settings'", (value, crc_of(value)))
     assert len(abc.run(path, generations=2, scheduler="serial")) == 2

@@ -11,7 +11,7 @@ import mpiabc
 from mpiabc import cli
 from mpiabc.kernel import LocalGaussianMixture
 from mpiabc.order import Order, kept, restored
-from mpiabc.store import History, parts, writer
+from mpiabc.store import History, database, parts
 from tests import problems
 from tests.test_parts import population
 
@@ -47,7 +47,7 @@ def test_order_of_a_large_local_kernel_is_kept_by_half_its_factors_alone():
     factors = np.tril(np.random.default_rng(1).random((n, d, d))) + np.eye(d)
     order = Order(1, (1, 2), 1.0, LocalGaussianMixture(parents.theta, parents.weights, factors), n)
     _, arrays = kept(order, parents)
-    assert sum(array.nbytes for array in arrays.values()) == 8 * n * d * (d + 1) // 2
+    assert sum(array.nbytes for array in arrays) == 8 * n * d * (d + 1) // 2
 
 
 def test_order_is_in_the_file_before_the_first_evaluation_of_its_level(tmp_path):
@@ -134,7 +134,7 @@ def test_file_says_what_was_observed_and_what_may_be_inferred_as_plain_data(tmp_
     prior = mpiabc.Prior(a=mpiabc.Normal(0, 1), b=mpiabc.LogUniform(0.5, 2), c=stats.beta(2, 2, -1, 4))
     observed = {"peak": 2.0, "days": np.array([3.0, 5.0])}
     problem = mpiabc.Problem(prior, lambda theta, rng: observed, observed)
-    monkeypatch.setattr(writer, "portable", lambda part: None)
+    monkeypatch.setattr(database, "portable", lambda part: None)
     history = mpiabc.ABCSMC(problem, 20, seed=1).run(tmp_path / "run.db", generations=1, scheduler="serial")
     assert history.observed.tolist() == [2.0, 3.0, 5.0]
     assert history.labels == ["peak", "days[0]", "days[1]"]

@@ -145,7 +145,7 @@ def test_exceptions_come_as_they_were_with_the_remote_traceback_as_their_cause(p
 
 
 def test_worker_that_dies_is_replaced_and_one_item_that_always_kills_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("mpiabc.driver._MOST_DEATHS", 2)
+    monkeypatch.setattr("mpiabc.driver.failures._MOST_DEATHS", 2)
 
     def die(x):
         if x == 3 or (x == 5 and not (tmp_path / "died").exists()):

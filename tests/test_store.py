@@ -152,7 +152,7 @@ from mpiabc.store import Store
 from tests import problems
 sampling = problems.sampler().sample({str(tmp_path / "run.db")!r}, scheduler="serial")
 next(sampling), next(sampling)
-real = Store._transaction
+real = Store.transaction
 from contextlib import contextmanager
 @contextmanager
 def killed(self):
@@ -161,7 +161,7 @@ def killed(self):
         yield db
         assert os.path.exists({str(tmp_path / "run.db-journal")!r})
         os.kill(os.getpid(), signal.SIGKILL)
-Store._transaction = killed
+Store.transaction = killed
 next(sampling)
 """
     job = subprocess.run([sys.executable, "-c", program], env=environment())
@@ -315,7 +315,7 @@ def test_only_a_writer_whose_check_finds_damage_advises_to_overwrite(finished, m
         f"run.db is damaged ({found}): read a copy of it, if there is one"
     )
     assert told(run) == f"run.db is damaged ({found}): start again from a copy of it, or with overwrite=True"
-    monkeypatch.setattr("mpiabc.store.writer.damage", lambda path: None)
+    monkeypatch.setattr("mpiabc.store.database.damage", lambda path: None)
     assert told(run) == (
         f"run.db could not be read ({found}), yet a check of it finds no damage: run the same command again"
     )
@@ -329,7 +329,7 @@ def test_generation_of_weights_that_are_no_numbers_is_left_out_and_computed_agai
     _, second, third = finished
     expected = problems.digests(finished)
     with Store(finished.path) as store:
-        with store._transaction() as db:
+        with store.transaction() as db:
             db.execute("DELETE FROM population WHERE generation > 0")
         nan = {"weights": np.full(100, math.nan), "log_evidence": math.nan}
         store.commit(replace(second, **nan), [], None)
@@ -367,7 +367,7 @@ def test_problem_larger_than_the_limit_is_neither_copied_nor_kept_and_that_is_to
     tmp_path, monkeypatch, caplog
 ):
     """A script with gigabytes beside its simulator starts at once, in its own memory."""
-    for room in ("parts", "writer"):
+    for room in ("parts", "database"):
         monkeypatch.setattr(f"mpiabc.store.{room}.MOST_PART", 1_000_000)
     table = np.zeros(2_000_000)  # 16 MB
     abc = mpiabc.ABCSMC(problems.problem(lambda theta, rng: {"y": theta["mu"] + table[0]}), 20, seed=1)

@@ -20,7 +20,7 @@ from mpiabc.records import Lease, Records, Status, generation_of, order_number, 
 from mpiabc.schedulers import mpi
 from mpiabc.schedulers.base import Recent
 from mpiabc.schedulers.processes import ProcessesEngine
-from mpiabc.signals import DOUBT
+from mpiabc.signals import DOUBT, Signals
 from mpiabc.store import Journal, Store
 from tests import problems
 from tests.cluster import Simulated, random_time
@@ -174,20 +174,19 @@ class Waiting:
 def test_failure_waits_for_a_signal_only_where_programs_had_a_part_in_it(is_exposed):
     """By then the signal that ended the program is seen, and the run stops instead of failing."""
     failing = problems.failed_records(is_exposed)
-    now, signals = 0.0, []
+    now, signals = 0.0, Signals()
 
     def clock():
         nonlocal now
         now += 0.01
         if now > 0.5:
-            signals.append("SIGTERM")
+            signals.seen = "SIGTERM"
         return now
 
-    limits = Limits(signal=lambda: signals[0] if signals else None)
-    driver = Driver(Waiting([failing]), limits=limits, clock=clock)
+    driver = Driver(Waiting([failing]), limits=Limits(signals=signals), clock=clock)
     expected = mpiabc.Interrupted if is_exposed else mpiabc.SimulatorError
     with pytest.raises(expected):
-        driver.run(Ledger(0, 10), problems.generation(10))
+        list(driver.run(problems.OneOrder(problems.generation(10), Ledger(0, 10))))
 
 
 def test_what_was_brought_home_recently_is_doubted(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 import mpiabc
-from mpiabc import smc
+from mpiabc import run
 from mpiabc.evaluate import Evaluator
 from mpiabc.kernel import GaussianMixture
 from mpiabc.ledger import Ledger
@@ -119,7 +119,7 @@ def test_finish_order_would_be_noticed(tmp_path, monkeypatch):
         def counts(self):
             return self.known, self.known
 
-    monkeypatch.setattr(smc, "Ledger", FinishOrder)
+    monkeypatch.setattr(run, "Ledger", FinishOrder)
     means = prior_means(tmp_path, 20)
     assert means.mean() < -4 / np.sqrt(64 * len(means))
 

@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import time
 from typing import Any
 
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import pairs, say, table
+from mpiabc.progress import duration, told
 from mpiabc.records import Failure
-from mpiabc.store import History
+from mpiabc.store import History, live
 
+_SILENCE = 10.0  # seconds; a run gives a sign of life every second
 _NOT_SHOWN = ("names", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
 
@@ -28,7 +31,9 @@ def _show(options: argparse.Namespace) -> int:
     say(pairs({"problem": history.problem_name, **settings}))
     say(f"\n{table(_generations(history))}\n")
     say(f"reason: {history.reason}" if history.reason else "not finished")
-    if order := history.order(len(history)):
+    if sign := live.read(options.store):
+        say(_alive(sign))
+    elif order := history.order(len(history)):
         say(f"generation {len(history)} is open: epsilon {json.loads(order[0])['epsilon']:.6g}")
     for warning in history.warnings:
         say(f"warning: {warning}")
@@ -36,6 +41,18 @@ def _show(options: argparse.Namespace) -> int:
     if failures:
         say(f"\n{_failures(failures, options.failures)}")
     return 0
+
+
+def _alive(sign: live.Sign) -> str:
+    """How far the run is, or was when it was last heard of."""
+    silent = max(0.0, time.time() - sign.at)
+    leader = f"process {sign.process} on {sign.host}"
+    if silent < _SILENCE:
+        return f"it goes on: {told(sign.progressed)} ({leader})"
+    return (
+        f"no sign of life for {duration(silent)}: it was killed or suspended, or its leader is held up "
+        f"({leader}); the last: {told(sign.progressed)}"
+    )
 
 
 def _as_text(value: Any) -> str:

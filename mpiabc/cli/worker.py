@@ -6,9 +6,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from mpiabc import threads
 from mpiabc.cli.command import add_command
 from mpiabc.errors import ProblemError
-from mpiabc.schedulers import threads
 from mpiabc.schedulers.redis.wire import Server, find_server, read_private
 from mpiabc.stopping import seconds
 

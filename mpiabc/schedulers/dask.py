@@ -21,15 +21,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mpiabc import threads
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease
-from mpiabc.schedulers import threads
 from mpiabc.schedulers.base import Lost, OneLeads
 from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 from mpiabc.version import __version__
 
 _log = logging.getLogger(__name__)
+
+#: A cluster of this machine looks for a worker once, so long after it has died, and lets it go for good if it
+#: is not there: also where it has come back, and has died again a moment ago. Nannies know better.
+KEPT = {"distributed.deploy.lost-worker-timeout": "30 days"}
 
 _GLANCE = 1.0  # seconds between two questions how many workers there are
 _CONNECT = 5.0  # seconds for one attempt to connect, so that a scheduler file is read again meanwhile
@@ -117,6 +121,7 @@ class _Connection:
 
             address = dask.config.get("scheduler-address", None)
         if address is None:
+            dask.config.set(KEPT)
             cluster = self._library.LocalCluster(
                 n_workers=threads.cores(), threads_per_worker=1, dashboard_address=":0"
             )

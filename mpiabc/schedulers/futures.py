@@ -6,9 +6,9 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from mpiabc import threads
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
-from mpiabc.schedulers import threads
 from mpiabc.schedulers.base import Lost, OneLeads, count
 from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
 from mpiabc.signals import heard

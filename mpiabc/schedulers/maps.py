@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mpiabc import threads
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
-from mpiabc.schedulers import threads
 from mpiabc.schedulers.base import Lost, OneLeads, count
 from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
 

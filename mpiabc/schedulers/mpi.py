@@ -24,11 +24,11 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
-from mpiabc import guard
+from mpiabc import guard, threads
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
 from mpiabc.records import Failure, Lease, Records, pack, unpack
-from mpiabc.schedulers import parcels, threads
+from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Report
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.processes import ProcessesEngine

@@ -28,10 +28,10 @@ from typing import Any
 
 import cloudpickle
 
-from mpiabc import guard
+from mpiabc import guard, threads
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
-from mpiabc.schedulers import parcels, threads
+from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, count
 from mpiabc.signals import TO_LEADER, leave_to_leader, were_left_since
 

@@ -23,10 +23,10 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
-from mpiabc import guard
+from mpiabc import guard, threads
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Failure, Lease, Records, pack, unpack
-from mpiabc.schedulers import parcels, threads
+from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
 from mpiabc.signals import DOUBT

@@ -7,9 +7,11 @@ locks do not work either, SQLite is told to do without them, which is safe becau
 and readers check what they read: every value has a checksum, and the number of generations is kept apart.
 """
 
+from mpiabc.store.database import Store
 from mpiabc.store.history import History
 from mpiabc.store.journal import Journal
+from mpiabc.store.live import Live
 from mpiabc.store.schema import FORMAT
-from mpiabc.store.writer import Store
+from mpiabc.store.writer import Writer
 
-__all__ = ["FORMAT", "History", "Journal", "Store"]
+__all__ = ["FORMAT", "History", "Journal", "Live", "Store", "Writer"]

@@ -1,7 +1,6 @@
 """The read-only view of a run, which checks whatever it reads."""
 
 import inspect
-import io
 import json
 import logging
 import math
@@ -27,6 +26,7 @@ from mpiabc.store.schema import (
     content,
     crc_of,
     crc_of_order,
+    unpacked_arrays,
     whole_buffers,
 )
 
@@ -75,7 +75,7 @@ class History:
     def __iter__(self) -> Iterator[Population]:
         return (self[t] for t in range(len(self)))
 
-    def order(self, level: int) -> tuple[str, dict[str, np.ndarray]] | None:
+    def order(self, level: int) -> tuple[str, list[np.ndarray]] | None:
         """What was decided for a level, as JSON and arrays; None if the file does not have it whole."""
         with errors_told(self.path), closing(connect_to_read(self.path)) as db:
             if "level" not in columns_of(db, "orders"):
@@ -83,8 +83,7 @@ class History:
         for crc, told, arrays in self._read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
             with suppress(AttributeError, TypeError):  # what is damaged may be of any type
                 if crc == crc_of_order(told, arrays):
-                    with np.load(io.BytesIO(arrays), allow_pickle=False) as found:
-                        return told, dict(found)
+                    return told, unpacked_arrays(arrays)
         return None
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mpiabc.records import Lease, Records, generation_of, pack, unpack
 from mpiabc.signals import DOUBT
-from mpiabc.store.writer import Store
+from mpiabc.store.database import Store
 
 
 class Journal:
@@ -44,14 +44,15 @@ class Journal:
         if self._pending and self._clock() >= self._next:
             self.flush(self._clock() - DOUBT)
 
-    def flush(self, before: float = math.inf) -> None:
-        """Write now what came home before that time."""
+    def flush(self, before: float = math.inf, *, first: int = 0) -> None:
+        """Write now what came home before that time, of the generations from `first` on."""
         began = self._clock()
         due: dict[int, list[bytes]] = defaultdict(list)
         while self._pending and self._pending[0][0] < before:
             _, records = self._pending.popleft()
             t = generation_of(records.job)
-            due[t].append(pack(replace(records, job=t)))
+            if t >= first:
+                due[t].append(pack(replace(records, job=t)))
         for t, buffers in due.items():
             self._store.note(t, buffers)
         now = self._clock()

@@ -1,5 +1,6 @@
 """What is in the file: its tables, their rows and checksums, and what older files lack of them."""
 
+import io
 import json
 import sqlite3
 import zlib
@@ -95,6 +96,22 @@ def drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> None
     if "level" in columns_of(db, "orders"):
         db.execute("DELETE FROM orders WHERE level >= ?", (first_of_journal,))
     put(db, "generations", generation)
+
+
+def packed_arrays(arrays: list[np.ndarray]) -> bytes:
+    """Arrays as one buffer, each as NumPy's files have it."""
+    buffer = io.BytesIO()
+    for array in arrays:
+        np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpacked_arrays(content: bytes) -> list[np.ndarray]:
+    """The inverse of `packed_arrays`; nothing is unpickled."""
+    buffer, arrays = io.BytesIO(content), []
+    while buffer.tell() < len(content):
+        arrays.append(np.load(buffer, allow_pickle=False))
+    return arrays
 
 
 def insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]) -> None:

@@ -1,295 +1,117 @@
-"""The file as the leading process writes it: whatever stays goes in by one transaction."""
+"""The one that writes: what the driver of a run has kept, as orders, commits and a journal.
 
-import io
-import json
-import logging
-import os
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+A commit waits for the order that comes of it, which is decided at once: both go into the file together.
+"""
 
-import numpy as np
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
+from mpiabc.actions import Commit, Open
+from mpiabc.driver import Keeper
 from mpiabc.errors import StoreError
-from mpiabc.population import Population
-from mpiabc.records import Failure
-from mpiabc.store.files import DamagedError, connect, errors_told, inode, lock, lock_path
-from mpiabc.store.history import History, damage
-from mpiabc.store.parts import MOST_PART, portable
-from mpiabc.store.schema import (
-    ARRAYS,
-    NUMBERS,
-    SCHEMA,
-    check_format,
-    crc_of_order,
-    crc_of_row,
-    drop,
-    insert_failures,
-    insert_journal,
-    is_ours,
-    modernise,
-    put,
-    whole_buffers,
-)
+from mpiabc.order import kept
+from mpiabc.records import Failure, Lease, Records
+from mpiabc.store.database import Store
+from mpiabc.store.journal import Journal
 
-_log = logging.getLogger(__name__)
-
-_MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
+_TAKEN_BACK_WITHIN = 10.0  # seconds in which a commit may turn out to be the doing of a signal
 
 
-class Store:
-    """The file, open for writing. Use as a context manager."""
+class Writer(Keeper):
+    """Writes one run into its file."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._db: sqlite3.Connection | None = None
-        self._lock: int | None = None
-        self._is_new = self._is_discarded = False
-        self._inode: tuple[int, int] | None = None
-        self._damage: DamagedError | None = None
-        self._history: History | None = None
-        self._unusable: int | None = None  # generations from here on go with the first write
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
+        self._journal = Journal(store)
+        self._waiting: Commit | None = None
+        self._level = 0  # the generation that comes next
+        self._commits: deque[tuple[float, int]] = deque()  # when, and which generation, of the last seconds
+        self._reason = store.history().reason  # as the file has it
 
-    def __enter__(self) -> "Store":
-        if not self.path.parent.is_dir():
-            raise StoreError(f"the folder of {self.path} does not exist: make it first")
-        self._lock = lock(self.path)
-        was_there = self.path.exists()
-        try:
-            with errors_told(self.path):
-                self._connect()
-                self._check_kind()
-        except DamagedError as error:
-            self._damage = error
-            if not is_ours(self.path):
-                self._close()
-                raise
-        except BaseException:
-            self._close()
-            raise
-        if was_there and self._is_new:
-            _log.warning("%s is empty: a new run begins in it", self.path)
-        return self
+    def recovered(self, level: int) -> Iterator[Records]:
+        """What an earlier process has kept of this generation."""
+        return self._journal.recover(level)
 
-    def __exit__(self, kind: Any = None, error: Any = None, traceback: Any = None) -> None:
-        self._close()
-        if isinstance(error, DamagedError):
-            raise self._checked(error) from error
+    def open(self, opened: Open) -> None:
+        """Write what was decided, and the commit that waits: no worker has begun on it."""
+        order = None if opened.is_kept else kept(opened.order, opened.past.last)
+        with self._store.transaction():
+            if self._waiting is not None:
+                self._write_commit(None)
+            elif self._reason is not None:
+                self._store.go_on()
+            if order is not None:
+                self._store.keep_order(opened.order.level, *order)
+        self._waiting = self._reason = None
 
-    def _close(self) -> None:
-        if self._db is not None:
-            with suppress(sqlite3.Error):
-                self._db.close()
-        if self._is_discarded:
-            with suppress(OSError):
-                os.unlink(self.path)
-        if self._lock is not None:
-            with suppress(OSError):
-                os.unlink(lock_path(self.path))
-            os.close(self._lock)
+    def add(self, records: Records) -> None:
+        """Keep records until they are part of a population."""
+        self._journal.add(records)
 
-    def settings(self) -> dict[str, Any] | None:
-        """What the run in the file was begun with; None if the file is new.
+    def forget(self, lease: Lease) -> None:
+        """Drop what came of the lease."""
+        self._journal.forget(lease)
 
-        Raises StoreError if the file is damaged.
-        """
-        if self._is_new:
-            return None
-        if self._damage:
-            raise self._damage
-        with errors_told(self.path):
-            assert self._db is not None
-            (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise DamagedError(self.path, found.splitlines()[-1])
-        return self.history().settings
+    def commit(self, commit: Commit) -> None:
+        """Write a population, when it is known what comes next."""
+        self.write()
+        self._waiting, self._level = commit, commit.population.generation + 1
+        now = self._clock()
+        self._commits.append((now, commit.population.generation))
+        while self._commits[0][0] < now - _TAKEN_BACK_WITHIN:
+            self._commits.popleft()
 
-    def renew(self, settings: dict[str, Any]) -> None:
-        """Keep changed settings of the run that is continued."""
-        with errors_told(self.path), self._transaction() as db:
-            modernise(db)
-            put(db, "settings", json.dumps(settings))
+    def void(self, level: int) -> None:
+        """Drop this generation, and all after it; of its own journal what is not in doubt stays."""
+        self.write()
+        self._store.take_back(level)
+        self._journal.void(level + 1)
+        self._level = level
+        while self._commits and self._commits[-1][1] >= level:
+            self._commits.pop()
 
-    def start(
-        self,
-        settings: dict[str, Any],
-        problem_name: str,
-        parts: Mapping[str, object] | None = None,
-        plain: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Begin a run in the file; what was in it is gone.
+    def tell(self, topic: str, note: str, *, is_anew: bool = False) -> bool:
+        """Keep what the user is told once a run; False if it was told before."""
+        return self._store.tell(topic, note, anew=is_anew)
 
-        `parts` (problem, kernel, threshold) are for `History.part`; those that cannot travel are left out.
-        `plain` is what `Problem.plain` says.
-        """
-        kept = {f"part {name}": blob for name, part in (parts or {}).items() if (blob := portable(part))}
-        values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None, **kept}
-        for name, value in (plain or {}).items():
-            values[name] = value.tobytes() if isinstance(value, np.ndarray) else json.dumps(value)
-        if parts and "part problem" not in kept:
-            _log.warning(
-                "the problem cannot be pickled, or takes more than %.0f MB: %s does not hold it, so that "
-                "`mpiabc replay` needs --problem and its file",
-                MOST_PART / 1e6,
-                self.path,
-            )
-        self._make_room()
-        with errors_told(self.path), self._transaction() as db:
-            for statement in SCHEMA.split(";"):
-                db.execute(statement)
-            for key, value in [*values.items(), ("generations", 0)]:
-                put(db, key, value)
+    def tick(self) -> None:
+        """Time has passed: called many times a second."""
+        self._journal.tick()
 
-    def commit(self, population: Population, failures: list[Failure], reason: str | None) -> None:
-        """Write a generation, all of it or nothing, and whether it ends the run.
+    def write(self, reason: str | None = None) -> None:
+        """Write what waits, and what ends the run, if that is sure."""
+        if self._waiting is not None:
+            self._write_commit(reason)
+            self._waiting, self._reason = None, reason
+        elif reason is not None and reason != self._reason:
+            self._store.finish(reason)
+            self._reason = reason
 
-        Its journal stays until the next one is committed, or the run ends: it may be taken back.
-        """
-        row = {name: kind(getattr(population, name)) for name, kind in NUMBERS.items()}
-        row |= {name: getattr(population, name).tobytes() for name in ARRAYS}
-        row["digest"] = population.digest()
-        row["crc"] = crc_of_row(row)
-        places = ", ".join(f":{name}" for name in row)
-        with errors_told(self.path), self._transaction() as db:
-            modernise(db)
-            db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
-            insert_failures(db, failures[:_MOST_FAILURES])
-            put(db, "generations", population.generation + 1)
-            put(db, "reason", reason)
-            kept = population.generation if reason is None else population.generation + 1
-            db.execute("DELETE FROM journal WHERE generation < ?", (kept,))
+    def stop(self, before: float) -> None:
+        """Write what came home, and leave what was committed, before this time of the monotonic clock."""
+        with suppress(StoreError):  # which may be what ends the run
+            doubtful = [level for at, level in self._commits if at >= before]
+            if doubtful:
+                self.void(min(doubtful))
+            self.write()
+            self._journal.flush(before, first=self._level)
 
-    def take_back(self, generation: int) -> None:
-        """Leave the file as it was before this generation was committed; its journal is still there."""
-        with errors_told(self.path), self._transaction() as db:
-            drop(db, generation, first_of_journal=generation + 1)
-            put(db, "reason", None)
-        self._history = None  # which may know what is gone
+    def end(self, reason: str) -> None:
+        """Write all that is known, and what ends the run."""
+        self._journal.flush(first=self._level)
+        self.write(reason)
 
-    def note(self, generation: int, records: list[bytes]) -> None:
-        """Keep records of a generation that is not complete."""
-        with errors_told(self.path), self._transaction() as db:
-            insert_journal(db, generation, records)
+    def _write_commit(self, reason: str | None) -> None:
+        assert self._waiting is not None
+        self._store.commit(self._waiting.population, self._waiting.failures, reason)
 
-    def note_anew(self, generation: int, records: list[bytes]) -> None:
-        """Keep these records of a generation, and none of those kept before."""
-        with errors_told(self.path), self._transaction() as db:
-            db.execute("DELETE FROM journal WHERE generation = ?", (generation,))
-            insert_journal(db, generation, records)
-
-    def keep_order(self, level: int, told: str, arrays: dict[str, np.ndarray]) -> None:
-        """Keep what was decided for a level."""
-        packed = io.BytesIO()
-        np.savez(packed, **arrays)  # type: ignore[arg-type]  # of its allow_pickle
-        row = told, packed.getvalue()
-        with errors_told(self.path), self._transaction() as db:
-            modernise(db)
-            values = (level, crc_of_order(*row), *row)
-            db.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?)", values)
-
-    def tell(self, topic: str, text: str, *, anew: bool = False) -> bool:
-        """Keep what the user is told once a run; False if the topic was told before, perhaps less well."""
-        notes = self.history().notes
-        if topic in notes and not anew:
-            return False
-        with errors_told(self.path), self._transaction() as db:
-            put(db, "notes", json.dumps(notes | {topic: text}))
-        return topic not in notes
-
-    def noted(self, generation: int) -> Iterator[bytes]:
-        """The records kept of an open generation; damaged ones are left out, to be computed again."""
-        with errors_told(self.path):
-            assert self._db is not None
-            query = "SELECT crc, records FROM journal WHERE generation = ?"
-            rows = self._db.execute(query, (generation,)).fetchall()
-        return whole_buffers(rows)
-
-    def finish(self, reason: str, failure: Failure | None = None) -> None:
-        """Note what ended the run: a stopping rule, or what stopped it early, such as a failure."""
-        with errors_told(self.path), self._transaction() as db:
-            put(db, "reason", reason)
-            insert_failures(db, [failure] if failure else [])
-            db.execute("DELETE FROM journal WHERE generation IN (SELECT generation FROM population)")
-
-    def go_on(self) -> None:
-        """Forget what ended the run before."""
-        with errors_told(self.path), self._transaction() as db:
-            put(db, "reason", None)
-            db.execute("DELETE FROM failure WHERE generation NOT IN (SELECT generation FROM population)")
-
-    def discard_if_new(self) -> None:
-        """Leave no file behind a problem that never ran."""
-        if self._is_new and not len(self.history()):
-            self._is_discarded = True
-
-    def history(self) -> History:
-        """The read-only view, one for all that is asked while the file is open."""
-        if self._history is None:
-            self._history = History(self.path)
-            self._unusable = self._history.unusable
-        return self._history
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        assert self._db is not None
-        self._check_place()
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            if self._unusable is not None:
-                drop(self._db, self._unusable, self._unusable)
-            yield self._db
-            self._db.execute("COMMIT")
-            self._unusable = None
-        except BaseException:
-            if self._db.in_transaction:  # some errors have rolled it back already
-                self._db.execute("ROLLBACK")
-            raise
-
-    def _checked(self, error: DamagedError) -> StoreError:
-        """Damage that was met, with the way out of it if a check of the whole file finds damage too."""
-        found = damage(self.path)
-        if found is None:
-            return StoreError(
-                f"{self.path} could not be read ({error.found}), yet a check of it finds no damage: run the "
-                "same command again"
-            )
-        return DamagedError(self.path, found, "start again from a copy of it, or with overwrite=True")
-
-    def _connect(self) -> None:
-        self._db = connect(self.path, "mode=rwc")
-        self._db.execute("PRAGMA journal_mode = DELETE")
-        self._db.execute("BEGIN IMMEDIATE")  # finds out now whether the file can be written
-        self._db.execute("ROLLBACK")
-        self._inode = inode(self.path)
-
-    def _check_place(self) -> None:
-        """What is written into a file that has no name any more would be lost without a word."""
-        if self._inode != inode(self.path):
-            raise StoreError(
-                f"{self.path} was deleted, moved or replaced while the run was going on: put it back, if you "
-                "can, and run the same command again"
-            )
-
-    def _check_kind(self) -> None:
-        """A new file may be ours; another program's file is left alone."""
-        assert self._db is not None
-        self._is_new = self.path.stat().st_size == 0
-        if not self._is_new:
-            check_format(self._db, self.path)
-
-    def _make_room(self) -> None:
-        """Leave nothing of what is in the file, which may be damaged."""
-        if self._is_new:
-            return
-        assert self._db is not None
-        self._db.close()
-        try:
-            for path in (self.path.with_name(self.path.name + "-journal"), self.path):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot remove what is in {path}: {error.strerror}") from None
-        with errors_told(self.path):
-            self._connect()
-        self._is_new, self._history, self._unusable = True, None, None
+    def last_words(self, failure: Failure, records: Records | None) -> None:
+        """Write all that is known before an evaluation ends this process; `records`: that it has failed."""
+        if records is not None:
+            self._journal.add(records)
+        self.write()
+        self._journal.flush(first=self._level)
+        reason = f"failed: evaluation {failure.generation}:{failure.index}: {failure.error}"
+        self._store.finish(reason, failure)

@@ -18,6 +18,7 @@ from mpiabc.ledger import Ledger
 from mpiabc.particles import Particles
 from mpiabc.records import Records, Status
 from tests.cluster import Cluster
+from tests.problems import OneOrder
 
 RATES = (0.5, 0.3, 0.2, 0.1, 0.05)
 SIGMA = math.sqrt(math.log(2))
@@ -55,7 +56,7 @@ def measure(workers, n, rates=RATES):
         ledger = Ledger(t, n)
         before = cluster.messages
         began = time.perf_counter()
-        driver.run(ledger, generation)
+        list(driver.run(OneOrder(generation, ledger)))
         real += time.perf_counter() - began
         reports += (cluster.messages - before) // 2
         useful += Coin(generation).seconds[: int(ledger.cut)].sum()

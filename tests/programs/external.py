@@ -11,7 +11,8 @@ from contextlib import nullcontext
 from functools import partial
 
 import mpiabc
-from mpiabc import smc, store
+from mpiabc import store
+from mpiabc.store import writer
 
 PROGRAM = "MPIABC_TEST_PROGRAM"  # in the environment of the external programs
 OBSERVED = 1.0
@@ -57,6 +58,6 @@ def place(scheduler):
 
 if __name__ == "__main__":
     path, scheduler, how, on_error = sys.argv[1:]
-    smc.Journal = partial(store.Journal, period=0.3)  # so that much of the last second is in the file
+    writer.Journal = partial(store.Journal, period=0.3)  # so that much of the last second is in the file
     with place(scheduler) as engine:
         sampler(simulator(how == "checked"), on_error).run(path, scheduler=engine)

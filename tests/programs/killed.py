@@ -6,7 +6,8 @@ import time
 from functools import partial
 
 import mpiabc
-from mpiabc import smc, store
+from mpiabc import store
+from mpiabc.store import writer
 from tests import problems
 
 
@@ -20,7 +21,7 @@ def sampler(pause=0.004):
 
 
 if __name__ == "__main__":
-    smc.Journal = partial(store.Journal, period=0.1)  # so that short tests have something to lose
+    writer.Journal = partial(store.Journal, period=0.1)  # so that short tests have something to lose
     walltime = sys.argv[3] if len(sys.argv) > 3 and sys.argv[3] != "-" else None
     pause = float(sys.argv[4]) if len(sys.argv) > 4 else 0.004
     sampler(pause).run(sys.argv[1], scheduler=sys.argv[2], walltime=walltime)

@@ -5,7 +5,8 @@ import time
 from functools import partial
 
 import mpiabc
-from mpiabc import smc, store
+from mpiabc import store
+from mpiabc.store import writer
 from tests import problems
 
 
@@ -19,5 +20,5 @@ def sampler(pause=0.0):
 
 
 if __name__ == "__main__":
-    smc.Journal = partial(store.Journal, period=0.02)
+    writer.Journal = partial(store.Journal, period=0.02)
     sampler(float(sys.argv[3])).run(sys.argv[1], scheduler=sys.argv[2])

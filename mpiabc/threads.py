@@ -2,8 +2,10 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
@@ -48,8 +50,14 @@ def _limited(n: int) -> Any:
     Nothing is touched without need: told a number after a fork, OpenBLAS starts all its threads anew,
     and these spin, on cores that others compute on, for some 30 ms.
     """
-    from threadpoolctl import ThreadpoolController
-
-    controller = ThreadpoolController()
+    controller = _controller(len(sys.modules))
     is_above = any(library["num_threads"] > n for library in controller.info())
     return controller.limit(limits=n) if is_above else None
+
+
+@lru_cache(1)
+def _controller(modules: int) -> Any:
+    """What limits the libraries that are loaded; to be looked for anew when more modules are."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

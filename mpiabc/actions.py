@@ -1,0 +1,90 @@
+"""What a job asks its driver to do: a job decides and does nothing, the driver does it and decides nothing.
+
+    actions = job.advance(records)
+
+A run of ABC-SMC is such a job, and so is a map.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.population import Past, Population
+from mpiabc.records import Failure, Records
+
+
+@dataclass(frozen=True, eq=False)
+class Open:
+    """Work on an order: hand out what its ledger wants evaluated."""
+
+    order: Any  # a Job of the schedulers, with the `level` and the `epsilon` that are told
+    ledger: Ledger | SlotLedger
+    past: Past = field(default_factory=Past)  # what it was decided after
+    is_kept: bool = False  # in the file: an earlier call has decided it
+
+
+@dataclass(frozen=True, eq=False)
+class Keep:
+    """Keep these records until they are part of a population."""
+
+    records: Records
+
+
+@dataclass(frozen=True, eq=False)
+class Commit:
+    """An order has come to its end: write the population."""
+
+    population: Population
+    failures: list[Failure]
+    opened: Open
+
+
+@dataclass(frozen=True)
+class Void:
+    """Take back this generation and all after it."""
+
+    level: int
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Tell the user, once a run; `is_anew`: what was told of the topic before was less bad."""
+
+    topic: str
+    note: str
+    is_anew: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """There is nothing more to do, for this reason."""
+
+    reason: str
+
+
+Action = Open | Keep | Commit | Void | Tell | Done
+
+
+class Advancing(Protocol):
+    """A job as its driver sees it. It knows no clocks, workers or files."""
+
+    @property
+    def on_error(self) -> str | int:
+        """What the problem says of failures."""
+        ...
+
+    def advance(self, records: Iterable[Records] = ()) -> list[Action]:
+        """What to do, now that these records are known. Called anew after each Commit.
+
+        A ledger may have forgotten records meanwhile, so what was Done may be open again.
+        """
+        ...
+
+    def reopen(self, commit: Commit) -> list[Action]:
+        """Records of a committed order are in doubt, and forgotten by its ledger: go on from there."""
+        ...
+
+    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+        """What was proposed for an evaluation that can tell nothing itself."""
+        ...

@@ -1,0 +1,19 @@
+"""When what is sent, taken in, kept and cancelled: one loop for every job and every engine."""
+
+from mpiabc.driver.events import Committed, Ended, Event, Noted, Observer, Progressed
+from mpiabc.driver.limits import Limits
+from mpiabc.driver.loop import Driver, Keeper
+from mpiabc.driver.pace import Pace
+
+__all__ = [
+    "Committed",
+    "Driver",
+    "Ended",
+    "Event",
+    "Keeper",
+    "Limits",
+    "Noted",
+    "Observer",
+    "Pace",
+    "Progressed",
+]

@@ -1,0 +1,59 @@
+"""What happens to a run, told to whoever observes it: the live line, the log, a page, a broker.
+
+Events are told in the process that leads, in the order in which they happen. An observer returns soon, and
+raises nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpiabc.population import Population
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far the open generation is; told at most five times a second."""
+
+    level: int
+    epsilon: float
+    size: int
+    accepted: int
+    simulations: int
+    failures: int
+    seconds: float  # since it was opened
+    workers: int
+    busy: int
+
+    @property
+    def rate(self) -> float:
+        """Simulations a second."""
+        return self.simulations / max(1e-9, self.seconds)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until it is complete, if acceptances come as before; None before the first one."""
+        return self.seconds * (self.size - self.accepted) / self.accepted if self.accepted else None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A population is in the file."""
+
+    population: Population
+    share: float  # of the workers' time, in which they simulated
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something that casts doubt on the run, which its file has too; told once a run."""
+
+    note: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The run has come to its end, or is left."""
+
+
+Event = Progressed | Committed | Noted | Ended
+Observer = Callable[[Event], None]

@@ -1,0 +1,293 @@
+"""One loop: hand out leases, take in what comes home, ask the job what to do about it, and do that.
+
+The driver decides about time alone. Whatever it does, sooner or later, in larger or smaller leases,
+once or twice, the job comes to the same end.
+
+What comes home while a job is torn down is no outcome (see `signals`): it is dropped after a signal, and
+what programs had a part in waits, before it ends anything, until a signal would have been seen.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from mpiabc.actions import Action, Advancing, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.driver.events import Committed, Event, Noted, Observer
+from mpiabc.driver.failures import Failures
+from mpiabc.driver.limits import Limits
+from mpiabc.driver.opened import Opened
+from mpiabc.driver.pace import Pace
+from mpiabc.errors import Interrupted, ProblemError, SimulatorError
+from mpiabc.records import Lease, Records
+from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, notices_within, target
+from mpiabc.signals import DOUBT
+
+_POLL = 0.05  # seconds between two looks at the clock and the signals
+_TELL = 0.2  # seconds between two events that tell how far the run is
+_IN_DOUBT = 10.0  # seconds in which a commit may turn out to rest on leases that are in doubt
+
+
+class Keeper:
+    """What a driver has written where a job is to outlive its process; this one keeps nothing."""
+
+    def open(self, opened: Open) -> None:
+        """Write what was decided, and the commit that waits: no worker has begun on it."""
+
+    def add(self, records: Records) -> None:
+        """Keep records until they are part of a population."""
+
+    def forget(self, lease: Lease) -> None:
+        """Drop what came of the lease."""
+
+    def commit(self, commit: Commit) -> None:
+        """Write a population; it may wait for what is decided next."""
+
+    def void(self, level: int) -> None:
+        """Drop this generation, and all after it."""
+
+    def tell(self, topic: str, note: str, *, is_anew: bool = False) -> bool:
+        """Keep what the user is told once a run; False if it was told before."""
+        return True
+
+    def tick(self) -> None:
+        """Time has passed: called many times a second."""
+
+    def write(self, reason: str | None = None) -> None:
+        """Write what waits, and what ends the run, if that is sure."""
+
+    def stop(self, before: float) -> None:
+        """Write what came home, and leave what was committed, before this time of the monotonic clock."""
+
+
+class Driver:
+    """Brings jobs to their end on one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        limits: Limits | None = None,
+        observers: Sequence[Observer] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.pace = Pace(target(engine))
+        self._engine = engine
+        self._limits = Limits() if limits is None else limits
+        self._observers = observers
+        self._clock = clock
+        self._open: dict[int, Opened] = {}  # by the numbers of their orders
+        self._commits: deque[tuple[float, Commit]] = deque()  # of the last seconds
+        self._done: Done | None = None
+        self._exposed_at = -math.inf  # when records last came home that programs had a part in
+        self._told_at = -math.inf  # when it was last told how far the run is
+
+    def run(self, job: Advancing, keeper: Keeper | None = None) -> Iterator[Commit | Done]:
+        """Drive a job until it is done; yields each Commit when it is written, then Done.
+
+        Raises SimulatorError for failures that end the run, Interrupted for signals and walltime, and what
+        the job raises; what is finished is kept then.
+        """
+        self._job, self._keeper, self._done = job, keeper or Keeper(), None
+        self._open.clear()
+        self._commits.clear()
+        try:
+            yield from self._perform(job.advance())
+            while not (self._done and not self.is_exposed()):
+                self._heed()
+                for opened in [] if self._done else self._open.values():
+                    opened.feed(self._engine, self.pace)
+                reports = self._engine.poll(_POLL)
+                if self._limits.signals.seen:
+                    continue  # what came with it is dropped
+                for report in reports:
+                    yield from self._perform(self._take(report))
+                self._raise_failures()
+                self._keeper.tick()
+                self._tell_progress()
+            if self._limits.signals.seen:
+                self._heed()
+        except BaseException as error:
+            self._keeper.stop(self._trusted_until(error))
+            raise
+        yield self._done
+
+    def is_exposed(self) -> bool:
+        """Whether a signal that is not seen yet may have been behind what came home."""
+        return self._clock() < self._exposed_at + notices_within(self._engine)
+
+    # What the job asks for.
+
+    def _perform(self, actions: Iterable[Action]) -> Iterator[Commit]:
+        """Do it, and what follows from it at once."""
+        waiting, committed = deque(actions), []
+        while waiting:
+            action = waiting.popleft()
+            match action:
+                case Keep():
+                    self._keeper.add(action.records)
+                case Commit():
+                    committed.append(self._commit(action))
+                    waiting.extend(self._job.advance())
+                case Open():
+                    self._begin(action)
+                case Void():
+                    self._keeper.void(action.level)
+                case Tell():
+                    if self._keeper.tell(action.topic, action.note, is_anew=action.is_anew):
+                        self._tell(Noted(action.note))
+                case Done():
+                    self._done = action
+                    self._keeper.write(None if self.is_exposed() else action.reason)
+                    self._engine.cancel(0)
+        yield from committed
+
+    def _begin(self, action: Open) -> None:
+        self._keeper.open(action)
+        order, ledger = action.order, action.ledger
+        failures = Failures(action, self._job.on_error, self._job.theta_of)
+        self._open[order.number] = Opened(order, ledger, failures, self._clock())
+        self._done = None
+        self._engine.begin(order)
+
+    def _commit(self, commit: Commit) -> Commit:
+        """Have a population written, with the time that it took."""
+        now = self._clock()
+        opened = self._open.pop(commit.opened.order.number)
+        self._engine.cancel(0)
+        population = replace(commit.population, seconds=now - opened.began)
+        commit = replace(commit, population=population)
+        while self._commits and self._commits[0][0] < now - _IN_DOUBT:
+            self._commits.popleft()
+        self._commits.append((now, commit))
+        self._keeper.commit(commit)
+        share = opened.worked / max(1e-9, population.seconds * self._engine.workers)
+        self._tell(Committed(population, min(1.0, share)))
+        return commit
+
+    # Time.
+
+    def _heed(self) -> None:
+        """Raise Interrupted if it is time to stop, after what is in flight has come home."""
+        signals, limits = self._limits.signals, self._limits
+        if self._done is not None and not signals.seen:
+            return
+        stop = limits.stop(self._clock(), self.pace.longest)
+        if stop is None:
+            return
+        self._engine.cancel(0)
+        while (now := self._clock()) < stop.until and self._engine.busy():
+            reports = self._engine.poll(_POLL)
+            if signals.seen:
+                stop = stop._replace(until=min(stop.until, now + limits.grace))
+                continue
+            for report in reports:
+                self._wind_up(report)
+        while self.is_exposed() and not signals.seen:
+            self._engine.poll(_POLL)
+        signals.settle()
+        raise Interrupted(" ".join([stop.why, *map(str, self._open.values())]))
+
+    def _wind_up(self, report: Report) -> None:
+        """Keep what comes home, although nothing is made of it in this call."""
+        if isinstance(report, Doubted):
+            for action in self._doubt(report):
+                if isinstance(action, Void):
+                    self._keeper.void(action.level)
+        elif (records := self._known(report)) and self._open[records.job].ledger.tell(records):
+            self._keeper.add(records)
+
+    def _trusted_until(self, error: BaseException) -> float:
+        """The time from which on what came home may be the doing of what ends the run."""
+        if self._limits.signals.seen:
+            return self._limits.signals.at - DOUBT
+        is_ours = isinstance(error, SimulatorError | ProblemError | Interrupted | GeneratorExit)
+        if self.is_exposed() and not is_ours:
+            return time.monotonic() - notices_within(self._engine)
+        return math.inf
+
+    # What comes home.
+
+    def _take(self, report: Report) -> list[Action]:
+        """What the job makes of it."""
+        if isinstance(report, Doubted):
+            return self._doubt(report)
+        records = self._known(report)
+        if records is None:
+            return []
+        opened = self._open[records.job]
+        actions = self._job.advance([records])
+        opened.pass_cut_on(self._engine)
+        return [*(Tell(note, note) for note in records.notes), *actions]
+
+    def _known(self, report: Records | Lost) -> Records | None:
+        """The records of an open order, after a look at what they tell of time and failures."""
+        opened = self._open.get(report.lease.job)
+        if opened is None:
+            return None
+        if isinstance(report, Lost):
+            records = opened.failures.lose(report)
+            if records is None:
+                return None
+        else:
+            records = report
+            self.pace.learn(records)
+        now = self._clock()
+        if records.is_exposed:
+            self._exposed_at = now
+        opened.worked += records.seconds
+        for failure in records.failures:
+            opened.failures.note(failure, now)
+        return records
+
+    def _doubt(self, doubted: Doubted) -> list[Action]:
+        """Know nothing of these leases any more, and go back to before others were built on them."""
+        for lease in doubted.leases:
+            if opened := self._open.get(lease.job):
+                opened.ledger.forget(lease.start, lease.stop)
+                opened.failures.forget(lease.start, lease.stop)
+                self._keeper.forget(lease)
+                opened.pass_cut_on(self._engine)
+        jobs = {lease.job for lease in doubted.leases}
+        earlier = [commit for _, commit in self._commits if commit.opened.order.number in jobs]
+        if earlier:
+            return self._take_back(earlier[0], doubted)
+        self._done = None
+        return self._job.advance()
+
+    def _take_back(self, commit: Commit, doubted: Doubted) -> list[Action]:
+        """Open an order again that was committed, without these leases."""
+        self._open.clear()
+        while self._commits and self._commits[-1][1].population.generation >= commit.population.generation:
+            self._commits.pop()
+        for lease in doubted.leases:
+            if lease.job == commit.opened.order.number:
+                commit.opened.ledger.forget(lease.start, lease.stop)
+                self._keeper.forget(lease)
+        return self._job.reopen(commit)
+
+    def _raise_failures(self) -> None:
+        """Raise what ends the run, if it is sure."""
+        now, notices = self._clock(), notices_within(self._engine)
+        for opened in self._open.values():
+            if not (opened.ledger.failed or opened.failures.may_end):
+                continue
+            is_idle, is_exposed = not self._engine.busy(), self.is_exposed()
+            error = opened.failures.error(now, is_idle=is_idle, is_exposed=is_exposed, notices=notices)
+            opened.pass_cut_on(self._engine)
+            if error is not None:
+                raise error
+
+    # Observers.
+
+    def _tell(self, event: Event) -> None:
+        for observe in self._observers:
+            observe(event)
+
+    def _tell_progress(self) -> None:
+        now = self._clock()
+        if now >= self._told_at + _TELL:
+            self._told_at = now
+            for opened in self._open.values():
+                self._tell(opened.progress(now, self._engine))

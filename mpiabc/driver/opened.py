@@ -1,0 +1,73 @@
+"""An order that is open: which leases go out, and how far it is."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpiabc.driver.events import Progressed
+from mpiabc.driver.failures import Failures
+from mpiabc.driver.pace import Pace
+from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.records import Lease
+from mpiabc.schedulers.base import Engine
+
+
+@dataclass
+class Opened:
+    """An order that is open, with what its driver knows of it."""
+
+    order: Any
+    ledger: Ledger | SlotLedger
+    failures: Failures
+    began: float
+    cut: float = math.inf  # as the engine knows it
+    copied: set[Lease] = field(default_factory=set)
+    worked: float = 0.0  # seconds of workers
+
+    def __str__(self) -> str:
+        return f"in generation {self.order.level}, {self.ledger.accepted} of {self.ledger.size} accepted"
+
+    def feed(self, engine: Engine, pace: Pace) -> None:
+        """Give out leases while there is room and need."""
+        if self.failures.may_end:
+            return
+        size = pace.size(self.ledger.expected, engine.workers)
+        prefetch = pace.is_quick(size)
+        for _ in range(engine.capacity(prefetch)):
+            lease = self.ledger.lease(size)
+            if lease is None:
+                if prefetch and (idle := engine.capacity(False)):
+                    self._feed_copies(engine, idle)
+                return
+            engine.submit(lease)
+            size = pace.size(self.ledger.expected, engine.workers)
+
+    def _feed_copies(self, engine: Engine, idle: int) -> None:
+        """Idle workers take copies of leases that wait behind others: whoever is first counts."""
+        for lease in [lease for lease in engine.waiting() if lease not in self.copied][:idle]:
+            if lease.job == self.order.number and lease.start < self.ledger.cut:
+                self.copied.add(lease)
+                self.ledger.dispatched += lease.stop - lease.start
+                engine.submit(lease)
+
+    def pass_cut_on(self, engine: Engine) -> None:
+        """Let workers know what is not wanted any more, or is again."""
+        cut = min(self.ledger.cut, self.failures.cut)
+        if cut != self.cut:
+            self.cut = cut
+            engine.cancel(cut)
+
+    def progress(self, now: float, engine: Engine) -> Progressed:
+        """How far it is."""
+        order, ledger = self.order, self.ledger
+        return Progressed(
+            level=order.level,
+            epsilon=order.epsilon,
+            size=ledger.size,
+            accepted=ledger.accepted,
+            simulations=ledger.simulations,
+            failures=ledger.failed,
+            seconds=now - self.began,
+            workers=engine.workers,
+            busy=engine.busy(),
+        )

@@ -1,0 +1,40 @@
+"""How large leases are: work of measured cost, so that messages cost little and nobody waits for the last."""
+
+from mpiabc.records import Records
+
+_LEAST = 0.05  # of the engine's target: less work costs more to send than to do
+_PREFETCH = 5.0  # times the engine's target: with more work, waiting for the next lease costs nothing
+
+
+class Pace:
+    """Lease sizes from the measured cost of an evaluation, a mean with a short memory."""
+
+    def __init__(self, target: float = 0.05) -> None:
+        """target: seconds of work in a lease."""
+        self._target = target
+        self._seconds = 0.0
+        self._count = 0.0
+        self.longest = 0.0  # seconds of a lease, of late: an outlier is forgotten within hundreds of leases
+
+    @property
+    def cost(self) -> float:
+        """Seconds for one evaluation (one slot, if static); 0 before the first measurement."""
+        return self._seconds / self._count if self._count else 0.0
+
+    def learn(self, records: Records) -> None:
+        """Take in the time that a lease needed."""
+        memory = 0.9 if self._seconds < 1.0 else 1.0 / (1.0 + records.seconds)
+        self._seconds = memory * self._seconds + records.seconds
+        self._count = memory * self._count + len(records)
+        self.longest = max(records.seconds, 0.99 * self.longest)
+
+    def size(self, expected: float, workers: int) -> int:
+        """Evaluations for the next lease, when about `expected` more are needed."""
+        if not self.cost:
+            return 1
+        fair = max(expected / (2 * workers), _LEAST * self._target / self.cost)
+        return max(1, int(min(self._target / self.cost, fair)))
+
+    def is_quick(self, n: int) -> bool:
+        """Whether workers should hold the next lease before they need it."""
+        return 0 < n * self.cost < _PREFETCH * self._target

@@ -1,0 +1,268 @@
+"""What a run does next: one generation after another, without clocks, workers or files.
+
+    population = the first N accepted evaluations, in id order, with normalised weights
+    order      = what the planner decides after it (`planner`)
+
+Whatever happens outside, in whatever order records come home, and whoever died meanwhile, the same
+records lead to the same actions: to resume a run is to tell it what its journal has kept.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mpiabc import checks, guard, threads
+from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.errors import ProblemError
+from mpiabc.evaluate import Level, theta_of
+from mpiabc.ledger import Ledger, SlotLedger, fatal
+from mpiabc.order import Arrays
+from mpiabc.planner import Asking, Planner
+from mpiabc.population import Past, Population
+from mpiabc.problem import Problem
+from mpiabc.records import Failure, Records, Status, failed, order_number
+from mpiabc.stopping import Stopping
+from mpiabc.streams import BLOCK
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a file has of the generation that is open: the order, and what is finished of it."""
+
+    order: tuple[str, Arrays] | None = None
+    records: Iterable[Records] = ()
+
+
+class Run:
+    """A run of ABC-SMC from the past that its file has. Pure, but for what kernels and thresholds do."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        planner: Planner,
+        stopping: Stopping,
+        past: Past | None = None,
+        resumed: Resumed | None = None,
+    ) -> None:
+        self.on_error = problem.on_error
+        self._problem, self._planner, self._stopping = problem, planner, stopping
+        self._past = Past() if past is None else past
+        self._resumed = resumed  # until it is used
+        self._opened: Open | None = None
+        self._attempt = 0  # how often a generation was taken back
+        self._told: set[str] = set()  # what was looked at in this call
+        self._worst = math.inf  # effective sample size, of those that are told
+        self._floats = guard.FloatingPoint()
+
+    def advance(self, records: Iterable[Records] = ()) -> list[Action]:
+        """What to do, now that these records are known. Called anew after each Commit.
+
+        Raises ProblemError for what kernel, threshold or prior give.
+        """
+        if self._opened is None:
+            return self._next()
+        new = [Keep(part) for part in records if self._opened.ledger.tell(part)]
+        return [*new, *self._ended(self._opened)]
+
+    def reopen(self, commit: Commit) -> list[Action]:
+        """Go back to where a generation was open; what came after it is void."""
+        opened = commit.opened
+        self._attempt += 1
+        order = replace(opened.order, attempt=self._attempt)
+        opened.ledger.job = order.number
+        opened.ledger.recover()
+        self._opened, self._past = replace(opened, order=order, is_kept=True), opened.past
+        return [Void(order.level), self._opened, *self._ended(self._opened)]
+
+    def theta_of(self, order: Level, address: int) -> dict[str, float]:
+        """What was proposed for an evaluation; in the first try of a slot, if static."""
+        return theta_of(self._problem, order, address)
+
+    def failed(self, failure: Failure) -> Records:
+        """The record of an evaluation that ends the process which makes it."""
+        number = order_number(failure.generation, self._attempt)
+        return failed(failure, failure.index + self._step, number)
+
+    @property
+    def reason(self) -> str | None:
+        """The stopping rule that holds after the last generation, if one does."""
+        past = self._past
+        if past.last is None:
+            return None
+        return self._stopping.reason(past.level, past.last.epsilon, past.simulations)
+
+    def _next(self) -> list[Action]:
+        """The next order, and what there is to tell of it; or the end."""
+        if self.reason is not None:
+            return [Done(self.reason)]
+        with self._reproducible():
+            order, is_kept = self._order()
+            if order is None:
+                return [Done("threshold")]
+            told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
+        order = replace(order, attempt=self._attempt)
+        ledger, order = self._ledger(order)
+        self._opened = Open(order, ledger, self._past, is_kept)
+        self._recover(ledger)
+        return [*told, self._opened, *self._ended(self._opened)]
+
+    def _order(self) -> tuple[Level | None, bool]:
+        """The next order, and whether the file has it."""
+        kept = None if self._resumed is None else self._resumed.order
+        if kept is None:
+            return self._planner.next(self._past.last), False
+        return self._planner.again(*kept, self._past.last), True
+
+    def _ledger(self, order: Level) -> tuple[Ledger | SlotLedger, Level]:
+        most_ids = self._stopping.most_ids(order.size)
+        most_simulations = self._stopping.most_simulations(self._past.simulations)
+        bounds = {"step": self._step, "most_ids": most_ids, "most_simulations": most_simulations}
+        if order.is_static:
+            most = min(most_ids, most_simulations)
+            limited = replace(order, most_tries=None if math.isinf(most) else int(most))
+            return SlotLedger(order.number, order.size, **bounds), limited
+        return Ledger(order.number, order.size, **bounds), order
+
+    @property
+    def _step(self) -> int:
+        return BLOCK if self._problem.vectorized else 1
+
+    def _recover(self, ledger: Ledger | SlotLedger) -> None:
+        """Tell the ledger what an earlier call has kept of this generation."""
+        resumed, self._resumed = self._resumed, None
+        for records in map(_weighed, () if resumed is None else resumed.records):
+            if isinstance(ledger, SlotLedger):  # a slot that gave up may have more tries now
+                records = records.only(records.status == Status.ACCEPTED)
+            if self.on_error == "raise" or any(failure.ends_every_run for failure in records.failures):
+                # What failed is tried again: it may have been mended.
+                records = replace(records.only(records.status != Status.FAILED), failures=())
+            ledger.tell(replace(records, job=ledger.job))
+        ledger.recover()
+
+    def _ended(self, opened: Open) -> list[Action]:
+        """The population, once it is known, or the bound that it cannot be completed within."""
+        ledger = opened.ledger
+        if not ledger.complete:
+            return [Done(ledger.exhausted)] if ledger.exhausted else []
+        if fatal(ledger, self.on_error, opened.past.failures):
+            return []  # the run ends with that, unless it was a signal's doing
+        with self._floats.steady():
+            population = _population(self._problem, opened.order, ledger)
+        self._opened, self._past = None, self._past.after(population)
+        commit = Commit(population, ledger.failures_below_cut(), opened)
+        return [commit, *self._looked_at_weights(population)]
+
+    @contextmanager
+    def _reproducible(self) -> Iterator[None]:
+        """Arithmetic that gives the same bits wherever this process runs."""
+        with threads.single(), self._floats.steady():
+            yield
+
+    # What is told.
+
+    def _looked_at_prior(self) -> list[Action]:
+        if "prior" in self._told:
+            return []
+        self._told.add("prior")
+        with guard.at_work(Asking("the prior")):
+            note = checks.of_prior(self._problem.prior, self._planner.key)
+        return [Tell("prior", note)] if note else []
+
+    def _looked_at_kernel(self, order: Level) -> list[Action]:
+        if not order.level:
+            return []
+        told: list[Action] = []
+        if getattr(order.proposal, "is_diagonal", False):
+            told.append(
+                Tell(
+                    "kernel",
+                    f"the covariance of generation {order.level - 1} is singular: the kernel goes on "
+                    "with its diagonal; use a larger population",
+                )
+            )
+        if "proposal" not in self._told:
+            self._told.add("proposal")
+            with guard.at_work(Asking("the kernel")):
+                note = checks.of_proposal(order.proposal, order.key)
+            if note:
+                told.append(Tell("proposal", note))
+        return told
+
+    def _looked_at_weights(self, population: Population) -> list[Action]:
+        d, ess = len(population.names), population.ess
+        if ess >= min(10 * d * (1 - 1e-9), self._worst):
+            return []
+        self._worst = ess
+        note = (
+            f"the effective sample size of generation {population.generation} is {ess:.3g}; for d = {d} "
+            f"parameters {10 * d} or more are needed: deviations are not to be trusted; use a larger "
+            "population, or a gentler threshold"
+        )
+        return [Tell("collapse", note, is_anew=True)]
+
+
+def _population(problem: Problem, order: Level, ledger: Ledger | SlotLedger) -> Population:
+    """The ledger's rows with normalised weights.
+
+    The evidence uses the first N - 1 weights and ids, because the cut itself was chosen by an
+    acceptance: N / cut would be too large.
+    """
+    rows = ledger.population()
+    log_weights = rows.log_weights
+    weightless = ~np.isfinite(log_weights)
+    if weightless.any():
+        first = int(np.argmax(weightless))
+        raise _weightless(problem, order, int(rows.ids[first]), rows.theta[first], log_weights[first])
+    highest = log_weights.max()
+    weights = np.exp(log_weights - highest)  # at most 1, and one of them is
+    evaluations, simulations = ledger.counts()
+    n = len(weights)
+    mean_weight = weights[:-1].mean() if isinstance(ledger, Ledger) else weights.mean()
+    with np.errstate(divide="ignore"):
+        log_evidence = highest + np.log(mean_weight) + math.log((n - 1) / max(1, evaluations - 1))
+    return Population(
+        names=tuple(problem.prior.names),
+        weights=weights / weights.sum(),
+        generation=order.level,
+        epsilon=order.epsilon,
+        evaluations=evaluations,
+        simulations=simulations,
+        failures=len(ledger.failures_below_cut()),
+        log_evidence=float(log_evidence),
+        seconds=0.0,
+        dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
+        **rows.columns(),
+    )
+
+
+def _weightless(
+    problem: Problem, order: Level, id: int, theta: np.ndarray, log_weight: float
+) -> ProblemError:
+    """Whose density leaves an accepted evaluation without a weight; both are asked again."""
+    asked = {"prior": problem.prior, "kernel's proposal": order.proposal}
+    said = {name: float(np.asarray(part.logpdf(theta[None]))[0]) for name, part in asked.items()}
+    values = zip(problem.prior.names, theta.tolist(), strict=True)
+    where = f"in evaluation {order.level}:{id}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
+    for name, density in said.items():
+        if not math.isfinite(density):
+            return ProblemError(
+                f"logpdf of the {name} is {density} {where}: a density must be finite wherever it is sampled"
+            )
+    told_both = " and ".join(f"{density:.6g} for the {name}" for name, density in said.items())
+    return ProblemError(
+        f"the log weight is {log_weight} {where}, although logpdf asked again gives {told_both}: it must "
+        "give the same in every process, and at any time"
+    )
+
+
+def _weighed(records: Records) -> Records:
+    """`records` without what has no finite weight: a prior or kernel that gave none may have been mended."""
+    weightless = records.addresses[~np.isfinite(records.rows.log_weights)]
+    if not weightless.size:
+        return records
+    kept = np.ones(len(records), bool)
+    kept[weightless - records.start] = False
+    return records.only(kept)

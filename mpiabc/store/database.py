@@ -1,0 +1,303 @@
+"""The file as the leading process writes it: whatever stays goes in by one transaction."""
+
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mpiabc.errors import StoreError
+from mpiabc.population import Population
+from mpiabc.records import Failure
+from mpiabc.store.files import DamagedError, connect, errors_told, inode, lock, lock_path
+from mpiabc.store.history import History, damage
+from mpiabc.store.parts import MOST_PART, portable
+from mpiabc.store.schema import (
+    ARRAYS,
+    NUMBERS,
+    SCHEMA,
+    check_format,
+    crc_of_order,
+    crc_of_row,
+    drop,
+    insert_failures,
+    insert_journal,
+    is_ours,
+    modernise,
+    packed_arrays,
+    put,
+    whole_buffers,
+)
+
+_log = logging.getLogger(__name__)
+
+_MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
+
+
+class Store:
+    """The file, open for writing. Use as a context manager."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._db: sqlite3.Connection | None = None
+        self._lock: int | None = None
+        self._is_new = self._is_discarded = False
+        self._inode: tuple[int, int] | None = None
+        self._damage: DamagedError | None = None
+        self._history: History | None = None
+        self._unusable: int | None = None  # generations from here on go with the first write
+
+    def __enter__(self) -> "Store":
+        if not self.path.parent.is_dir():
+            raise StoreError(f"the folder of {self.path} does not exist: make it first")
+        self._lock = lock(self.path)
+        was_there = self.path.exists()
+        try:
+            with errors_told(self.path):
+                self._connect()
+                self._check_kind()
+        except DamagedError as error:
+            self._damage = error
+            if not is_ours(self.path):
+                self._close()
+                raise
+        except BaseException:
+            self._close()
+            raise
+        if was_there and self._is_new:
+            _log.warning("%s is empty: a new run begins in it", self.path)
+        return self
+
+    def __exit__(self, kind: Any = None, error: Any = None, traceback: Any = None) -> None:
+        self._close()
+        if isinstance(error, DamagedError):
+            raise self._checked(error) from error
+
+    def _close(self) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+        if self._is_discarded:
+            with suppress(OSError):
+                os.unlink(self.path)
+        if self._lock is not None:
+            with suppress(OSError):
+                os.unlink(lock_path(self.path))
+            os.close(self._lock)
+
+    def settings(self) -> dict[str, Any] | None:
+        """What the run in the file was begun with; None if the file is new.
+
+        Raises StoreError if the file is damaged.
+        """
+        if self._is_new:
+            return None
+        if self._damage:
+            raise self._damage
+        with errors_told(self.path):
+            assert self._db is not None
+            (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise DamagedError(self.path, found.splitlines()[-1])
+        return self.history().settings
+
+    def renew(self, settings: dict[str, Any]) -> None:
+        """Keep changed settings of the run that is continued."""
+        with self.transaction() as db:
+            modernise(db)
+            put(db, "settings", json.dumps(settings))
+
+    def start(
+        self,
+        settings: dict[str, Any],
+        problem_name: str,
+        parts: Mapping[str, object] | None = None,
+        plain: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Begin a run in the file; what was in it is gone.
+
+        `parts` (problem, kernel, threshold) are for `History.part`; those that cannot travel are left out.
+        `plain` is what `Problem.plain` says.
+        """
+        kept = {f"part {name}": blob for name, part in (parts or {}).items() if (blob := portable(part))}
+        values = {"settings": json.dumps(settings), "problem_name": problem_name, "reason": None, **kept}
+        for name, value in (plain or {}).items():
+            values[name] = value.tobytes() if isinstance(value, np.ndarray) else json.dumps(value)
+        if parts and "part problem" not in kept:
+            _log.warning(
+                "the problem cannot be pickled, or takes more than %.0f MB: %s does not hold it, so that "
+                "`mpiabc replay` needs --problem and its file",
+                MOST_PART / 1e6,
+                self.path,
+            )
+        self._make_room()
+        with self.transaction() as db:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            for key, value in [*values.items(), ("generations", 0)]:
+                put(db, key, value)
+
+    def commit(self, population: Population, failures: list[Failure], reason: str | None) -> None:
+        """Write a generation, all of it or nothing, and whether it ends the run.
+
+        Its journal stays until the next one is committed, or the run ends: it may be taken back.
+        """
+        row = {name: kind(getattr(population, name)) for name, kind in NUMBERS.items()}
+        row |= {name: getattr(population, name).tobytes() for name in ARRAYS}
+        row["digest"] = population.digest()
+        row["crc"] = crc_of_row(row)
+        places = ", ".join(f":{name}" for name in row)
+        with self.transaction() as db:
+            modernise(db)
+            db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
+            insert_failures(db, failures[:_MOST_FAILURES])
+            put(db, "generations", population.generation + 1)
+            put(db, "reason", reason)
+            kept = population.generation if reason is None else population.generation + 1
+            db.execute("DELETE FROM journal WHERE generation < ?", (kept,))
+
+    def take_back(self, generation: int) -> None:
+        """Leave the file as it was before this generation was committed; its journal is still there."""
+        with self.transaction() as db:
+            drop(db, generation, first_of_journal=generation + 1)
+            put(db, "reason", None)
+        self._history = None  # which may know what is gone
+
+    def note(self, generation: int, records: list[bytes]) -> None:
+        """Keep records of a generation that is not complete."""
+        with self.transaction() as db:
+            insert_journal(db, generation, records)
+
+    def note_anew(self, generation: int, records: list[bytes]) -> None:
+        """Keep these records of a generation, and none of those kept before."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM journal WHERE generation = ?", (generation,))
+            insert_journal(db, generation, records)
+
+    def keep_order(self, level: int, told: str, arrays: list[np.ndarray]) -> None:
+        """Keep what was decided for a level."""
+        row = told, packed_arrays(arrays)
+        with self.transaction() as db:
+            modernise(db)
+            values = (level, crc_of_order(*row), *row)
+            db.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?)", values)
+
+    def tell(self, topic: str, text: str, *, anew: bool = False) -> bool:
+        """Keep what the user is told once a run; False if the topic was told before, perhaps less well."""
+        notes = self.history().notes
+        if topic in notes and not anew:
+            return False
+        with self.transaction() as db:
+            put(db, "notes", json.dumps(notes | {topic: text}))
+        return topic not in notes
+
+    def noted(self, generation: int) -> Iterator[bytes]:
+        """The records kept of an open generation; damaged ones are left out, to be computed again."""
+        with errors_told(self.path):
+            assert self._db is not None
+            query = "SELECT crc, records FROM journal WHERE generation = ?"
+            rows = self._db.execute(query, (generation,)).fetchall()
+        return whole_buffers(rows)
+
+    def finish(self, reason: str, failure: Failure | None = None) -> None:
+        """Note what ended the run: a stopping rule, or what stopped it early, such as a failure."""
+        with self.transaction() as db:
+            put(db, "reason", reason)
+            insert_failures(db, [failure] if failure else [])
+            db.execute("DELETE FROM journal WHERE generation IN (SELECT generation FROM population)")
+
+    def go_on(self) -> None:
+        """Forget what ended the run before."""
+        with self.transaction() as db:
+            put(db, "reason", None)
+            db.execute("DELETE FROM failure WHERE generation NOT IN (SELECT generation FROM population)")
+
+    def discard_if_new(self) -> None:
+        """Leave no file behind a problem that never ran."""
+        if self._is_new and not len(self.history()):
+            self._is_discarded = True
+
+    def history(self) -> History:
+        """The read-only view, one for all that is asked while the file is open."""
+        if self._history is None:
+            self._history = History(self.path)
+            self._unusable = self._history.unusable
+        return self._history
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is written within goes into the file, all or nothing; one within another is part of it."""
+        assert self._db is not None
+        if self._db.in_transaction:
+            yield self._db
+            return
+        self._check_place()
+        with errors_told(self.path), self._all_or_nothing(self._db):
+            if self._unusable is not None:
+                drop(self._db, self._unusable, self._unusable)
+            yield self._db
+        self._unusable = None
+
+    @staticmethod
+    @contextmanager
+    def _all_or_nothing(db: sqlite3.Connection) -> Iterator[None]:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:  # some errors have rolled it back already
+                db.execute("ROLLBACK")
+            raise
+
+    def _checked(self, error: DamagedError) -> StoreError:
+        """Damage that was met, with the way out of it if a check of the whole file finds damage too."""
+        found = damage(self.path)
+        if found is None:
+            return StoreError(
+                f"{self.path} could not be read ({error.found}), yet a check of it finds no damage: run the "
+                "same command again"
+            )
+        return DamagedError(self.path, found, "start again from a copy of it, or with overwrite=True")
+
+    def _connect(self) -> None:
+        self._db = connect(self.path, "mode=rwc")
+        self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.execute("BEGIN IMMEDIATE")  # finds out now whether the file can be written
+        self._db.execute("ROLLBACK")
+        self._inode = inode(self.path)
+
+    def _check_place(self) -> None:
+        """What is written into a file that has no name any more would be lost without a word."""
+        if self._inode != inode(self.path):
+            raise StoreError(
+                f"{self.path} was deleted, moved or replaced while the run was going on: put it back, if you "
+                "can, and run the same command again"
+            )
+
+    def _check_kind(self) -> None:
+        """A new file may be ours; another program's file is left alone."""
+        assert self._db is not None
+        self._is_new = self.path.stat().st_size == 0
+        if not self._is_new:
+            check_format(self._db, self.path)
+
+    def _make_room(self) -> None:
+        """Leave nothing of what is in the file, which may be damaged."""
+        if self._is_new:
+            return
+        assert self._db is not None
+        self._db.close()
+        try:
+            for path in (self.path.with_name(self.path.name + "-journal"), self.path):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove what is in {path}: {error.strerror}") from None
+        with errors_told(self.path):
+            self._connect()
+        self._is_new, self._history, self._unusable = True, None, None
