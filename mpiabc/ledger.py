@@ -14,6 +14,7 @@ import numpy as np
 
 from mpiabc.particles import Particles, joined
 from mpiabc.records import Failure, Lease, Records, Status
+from mpiabc.streams import BLOCK
 
 
 class _Addresses:
@@ -72,8 +73,8 @@ class _Addresses:
     def _note(self, records: Records) -> None:
         """What a ledger keeps of new records besides their statuses."""
 
-    def _recount(self, start: int, stop: int) -> None:
-        """The same anew, when the range is not known any more."""
+    def _recount(self) -> None:
+        """The same anew, when a range is not known any more."""
 
     def give_back(self, start: int, stop: int) -> None:
         """Of the range, hand out again what is not known."""
@@ -84,6 +85,11 @@ class _Addresses:
         """Know nothing of the range any more: it is to be handed out again."""
         had_cut = self.cut < math.inf
         self._reserve(stop)
+        self._failures = {
+            id: failure
+            for id, failure in self._failures.items()
+            if not start <= self.address_of(failure) < stop
+        }
         self._status[start:stop] = Status.UNKNOWN
         self.known = int(np.count_nonzero(self._status[: self.issued]))
         self.frontier = min(self.frontier, start)
@@ -93,7 +99,7 @@ class _Addresses:
             else records
             for records in self._records
         ]
-        self._recount(start, stop)
+        self._recount()
         if had_cut:  # what lies above it was handed out, and given up
             self.recover()
         else:
@@ -104,9 +110,18 @@ class _Addresses:
         self._returned.clear()
         self.give_back(0, self.issued)
 
+    def address_of(self, failure: Failure) -> int:
+        """Where a failed evaluation belongs: its id, or its slot."""
+        return failure.index
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Failed evaluations known anywhere."""
+        return list(self._failures.values())
+
     @property
     def failed(self) -> int:
-        """Failed evaluations known anywhere."""
+        """How many these are."""
         return len(self._failures)
 
     @property
@@ -218,8 +233,7 @@ class Ledger(_Addresses):
         status = self._status[: int(min(id, self.issued))]
         return int(np.count_nonzero((status != Status.OUTSIDE) & (status != Status.UNKNOWN)))
 
-    def _recount(self, start: int, stop: int) -> None:
-        self._failures = {id: failure for id, failure in self._failures.items() if not start <= id < stop}
+    def _recount(self) -> None:
         self._outside = int(np.count_nonzero(self._status[: self.issued] == Status.OUTSIDE))
         self._first = []
         for records in self._records:
@@ -270,6 +284,10 @@ class SlotLedger(_Addresses):
         """As `_Addresses`: step, most_ids, most_simulations."""
         super().__init__(job, size, **bounds)
         self._tries = np.zeros(2, np.int64)  # ids and simulations of all known slots
+
+    def address_of(self, failure: Failure) -> int:
+        """The slot that tried the id."""
+        return failure.index % (-(-self.size // BLOCK) * BLOCK)
 
     @property
     def cut(self) -> float:
@@ -326,7 +344,7 @@ class SlotLedger(_Addresses):
         if records.tries is not None:
             self._tries += records.tries.sum(axis=0)
 
-    def _recount(self, start: int, stop: int) -> None:
+    def _recount(self) -> None:
         self._tries = np.zeros(2, np.int64)
         for records in self._records:
             self._note(records)

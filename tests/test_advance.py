@@ -17,8 +17,9 @@ from mpiabc.order import kept
 from mpiabc.planner import Planner
 from mpiabc.population import Past
 from mpiabc.progress import Line, told
-from mpiabc.records import pack, unpack
+from mpiabc.records import Lease, pack, unpack
 from mpiabc.run import Resumed, Run
+from mpiabc.schedulers.base import Doubted
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
 from mpiabc.store import live
@@ -27,14 +28,14 @@ from tests import problems
 from tests.cluster import Simulated, random_time
 
 
-def run_of(sampler, *past, stopping=None, resumed=None):
+def run_of(sampler, *past, stopping=None, resumed=None, is_static=False):
     planner = Planner(
         sampler.problem.prior,
         sampler.kernel,
         sampler.threshold,
         stream_key(1),
         sampler.population_size,
-        False,
+        is_static,
     )
     return Run(sampler.problem, planner, stopping or Stopping(), *past, resumed=resumed)
 
@@ -209,6 +210,95 @@ def test_failure_that_a_signal_may_have_made_is_no_part_of_a_population(polls, e
     with pytest.raises(ends):
         done += driver.run(run_of(sampler))
     assert done == []
+
+
+class Doubting:
+    """An engine that brings what a script says, and then evaluates; it hears no signals."""
+
+    workers = 1
+
+    def __init__(self, problem, *script):
+        self.problem, self.script, self.leases, self.again = problem, list(script), [], []
+
+    def begin(self, job):
+        self.evaluator, self.leases = Evaluator(self.problem, job), []
+
+    def capacity(self, prefetch):
+        return 0 if self.script else 1 - len(self.leases)
+
+    def submit(self, lease):
+        self.leases.append(lease)
+        self.again.append((lease.start, lease.stop))
+
+    def poll(self, timeout):
+        if self.script:
+            part = self.script.pop(0)
+            return part if isinstance(part, list) else [self.evaluated(*part)]
+        leases, self.leases = self.leases, []
+        return [self.evaluator(lease.start, lease.stop) for lease in leases]
+
+    def evaluated(self, start, stop):
+        return replace(self.evaluator(start, stop), is_exposed=True)
+
+    def waiting(self):
+        return []
+
+    def busy(self):
+        return len(self.leases)
+
+    def cancel(self, cut):
+        self.leases = [lease for lease in self.leases if lease.start < cut]
+
+
+def doubting(*script, fails_once=(), fails=(), is_static=False):
+    """What a run of twelve that accepts everything comes to, and what was evaluated besides the script."""
+    once = set(fails_once)
+
+    def simulate(theta, rng, *, id):
+        if id.index in fails or id.index in once:
+            once.discard(id.index)
+            raise RuntimeError("it broke")
+        return problems.gaussian(theta, rng)
+
+    now = 0.0
+
+    def clock():
+        nonlocal now
+        now += 0.05
+        return now
+
+    sampler = problems.sampler(n=12, simulate=simulate, thresholds=(1e9,))
+    engine = Doubting(sampler.problem, *script)
+    driver = Driver(engine, limits=Limits(signals=Signals()), clock=clock)
+    done = []
+    try:
+        for event in driver.run(run_of(sampler, is_static=is_static)):
+            done.append(type(event))
+    except mpiabc.SimulatorError as error:
+        done.append(error.failure.index)
+    return done, engine.again
+
+
+def doubted(start, stop):
+    return Doubted((Lease(0, start, stop),))
+
+
+@pytest.mark.parametrize("is_static", [False, True])
+def test_failure_that_is_in_doubt_and_does_not_come_again_holds_up_nothing(is_static):
+    done, _ = doubting((0, 4), [doubted(0, 4)], fails_once={2}, is_static=is_static)
+    assert done == [Commit, Done]
+
+
+def test_failure_that_stays_when_a_lower_one_is_in_doubt_ends_the_run():
+    done, _ = doubting((0, 4), (4, 8), [doubted(0, 4)], fails_once={2}, fails={6})
+    assert done == [6]
+
+
+def test_all_that_is_doubted_at_once_of_a_committed_order_is_evaluated_again():
+    """The order has another number from the first on."""
+    done, again = doubting((0, 4), (4, 12), [doubted(0, 4), doubted(4, 8)])
+    assert done == [Commit, Commit, Done]
+    assert sorted({id for start, stop in again for id in range(start, stop)}) == list(range(8))
 
 
 def test_observers_hear_what_happens_in_its_order(tmp_path, monkeypatch):

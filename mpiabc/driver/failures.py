@@ -29,7 +29,7 @@ class Failures:
     ) -> None:
         self._order, self._ledger, self._on_error = opened.order, opened.ledger, on_error
         self._before, self._theta_of = opened.past.failures, theta_of
-        self._lowest: Failure | None = None  # of those that may end the run
+        self._lowest = self._known()  # of those that may end the run
         self._raise_at = math.inf
         self._since: dict[str, float] = {}  # when what may end the run became so
         self._deaths: Counter[int] = Counter()  # of workers, by evaluation
@@ -48,15 +48,15 @@ class Failures:
 
     def note(self, failure: Failure, now: float) -> None:
         """Take a failure in, which may end the run."""
-        ends_run = self._on_error == "raise" or failure.ends_every_run
-        if ends_run and (self._lowest is None or failure.index < self._lowest.index):
+        if self._ends_run(failure) and (self._lowest is None or failure.index < self._lowest.index):
             self._lowest = failure
             self._raise_at = min(self._raise_at, now + _HURRY)
 
     def forget(self, start: int, stop: int) -> None:
-        """Evaluations are not known any more; if they had the failure that may end the run, it goes on."""
-        if self._lowest is not None and start <= self._lowest.index < stop:
+        """The ledger has forgotten evaluations; if they had the failure that may end the run, it goes on."""
+        if self._lowest is not None and start <= self._ledger.address_of(self._lowest) < stop:
             self._forgive()
+            self._lowest = self._known()
             self._ledger.recover()  # what lies above it was given up
 
     def error(self, now: float, *, is_idle: bool, is_exposed: bool, notices: float) -> Exception | None:
@@ -127,8 +127,17 @@ class Failures:
             self._ledger.give_back(stop, lost.lease.stop)
         return failed(failure, stop, self._order.number)
 
+    def _ends_run(self, failure: Failure) -> bool:
+        return self._on_error == "raise" or failure.ends_every_run
+
+    def _known(self) -> Failure | None:
+        """The lowest failure that the ledger knows and that may end the run."""
+        known = filter(self._ends_run, self._ledger.failures)
+        return min(known, key=lambda failure: failure.index, default=None)
+
     def _forgive(self) -> None:
         self._lowest, self._raise_at = None, math.inf
+        self._since.pop("failure", None)
 
     def _is_sure(self, what: str, holds: bool, now: float, is_exposed: bool, notices: float) -> bool:
         """Whether it holds, for so long that a signal which is behind it would have been seen."""

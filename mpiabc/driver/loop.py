@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from mpiabc.actions import Action, Advancing, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.driver.events import Committed, Event, Noted, Observer
@@ -20,7 +21,7 @@ from mpiabc.driver.limits import Limits
 from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
-from mpiabc.records import Lease, Records
+from mpiabc.records import Lease, Records, generation_of
 from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, notices_within, target
 from mpiabc.signals import DOUBT
 
@@ -244,13 +245,14 @@ class Driver:
     def _doubt(self, doubted: Doubted) -> list[Action]:
         """Know nothing of these leases any more, and go back to before others were built on them."""
         for lease in doubted.leases:
-            if opened := self._open.get(lease.job):
-                opened.ledger.forget(lease.start, lease.stop)
-                opened.failures.forget(lease.start, lease.stop)
-                self._keeper.forget(lease)
-                opened.pass_cut_on(self._engine)
-        jobs = {lease.job for lease in doubted.leases}
-        earlier = [commit for _, commit in self._commits if commit.opened.order.number in jobs]
+            for opened in self._open.values():
+                if _has(opened.order, lease):
+                    opened.ledger.forget(lease.start, lease.stop)
+                    opened.failures.forget(lease.start, lease.stop)
+                    self._keeper.forget(lease)
+                    opened.pass_cut_on(self._engine)
+        commits = [commit for _, commit in self._commits]
+        earlier = [c for c in commits if any(_has(c.opened.order, lease) for lease in doubted.leases)]
         if earlier:
             return self._take_back(earlier[0], doubted)
         self._done = None
@@ -262,7 +264,7 @@ class Driver:
         while self._commits and self._commits[-1][1].population.generation >= commit.population.generation:
             self._commits.pop()
         for lease in doubted.leases:
-            if lease.job == commit.opened.order.number:
+            if _has(commit.opened.order, lease):
                 commit.opened.ledger.forget(lease.start, lease.stop)
                 self._keeper.forget(lease)
         return self._job.reopen(commit)
@@ -291,3 +293,8 @@ class Driver:
             self._told_at = now
             for opened in self._open.values():
                 self._tell(opened.progress(now, self._engine))
+
+
+def _has(order: Any, lease: Lease) -> bool:
+    """Whether what came of the lease is with the order: also where that was opened again since."""
+    return generation_of(lease.job) == generation_of(order.number) and lease.job <= order.number
