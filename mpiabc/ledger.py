@@ -14,7 +14,7 @@ import numpy as np
 
 from mpiabc.particles import Particles, joined
 from mpiabc.records import Failure, Lease, Records, Status
-from mpiabc.streams import BLOCK
+from mpiabc.streams import stride_of
 
 
 class _Addresses:
@@ -30,6 +30,7 @@ class _Addresses:
         most_simulations: float = math.inf,
     ) -> None:
         self.job = job
+        self._jobs = {job}  # all numbers that it has had
         self.size = size
         self.step = step  # leases start and end at multiples of it (or at the end of a static generation)
         self.most_ids = most_ids
@@ -83,13 +84,15 @@ class _Addresses:
 
     def forget(self, start: int, stop: int) -> None:
         """Know nothing of the range any more: it is to be handed out again."""
-        had_cut = self.cut < math.inf
-        self._reserve(stop)
         self._failures = {
             id: failure
             for id, failure in self._failures.items()
             if not start <= self.address_of(failure) < stop
         }
+        stop = min(stop, self.issued)  # what was never handed out needs no second time
+        if start >= stop:
+            return
+        had_cut = self.cut < math.inf
         self._status[start:stop] = Status.UNKNOWN
         self.known = int(np.count_nonzero(self._status[: self.issued]))
         self.frontier = min(self.frontier, start)
@@ -104,6 +107,16 @@ class _Addresses:
             self.recover()
         else:
             self.give_back(start, stop)
+
+    def has(self, lease: Lease) -> bool:
+        """Whether what came of the lease is here, under whatever number."""
+        return lease.job in self._jobs
+
+    def reopen(self, job: int) -> None:
+        """Go on under another number, with what is known."""
+        self.job = job
+        self._jobs.add(job)
+        self.recover()
 
     def recover(self) -> None:
         """After a restart: all that was handed out and is not known is to be handed out again."""
@@ -250,13 +263,17 @@ class Ledger(_Addresses):
             elif -id > self._first[0]:
                 heapq.heapreplace(self._first, -id)
 
-    def lease(self, n: int) -> Lease | None:
-        """About `n` ids to evaluate, the lowest first; None if no more are wanted now."""
-        again = self._again(n, self.cut)
+    def lease(self, n: int, end: float = math.inf) -> Lease | None:
+        """About `n` ids to evaluate, the lowest first; None if no more are wanted now.
+
+        `end`, if it is given, lies below an id that was handed out: what is not below it can wait.
+        """
+        end = min(end, self.cut)
+        again = self._again(n, end)
         if again is not None:
             return again
-        if self.cut < math.inf:
-            return None  # new ids would lie above the cut
+        if end < math.inf:
+            return None  # new ids would lie above it
         start = self.issued
         room = min(self.most_ids - start, self.most_simulations - (start - self._outside))
         if room <= 0:
@@ -287,7 +304,7 @@ class SlotLedger(_Addresses):
 
     def address_of(self, failure: Failure) -> int:
         """The slot that tried the id."""
-        return failure.index % (-(-self.size // BLOCK) * BLOCK)
+        return failure.index % stride_of(self.size)
 
     @property
     def cut(self) -> float:
@@ -326,9 +343,9 @@ class SlotLedger(_Addresses):
         """Slots not handed out yet."""
         return self.size - self.issued
 
-    def lease(self, n: int) -> Lease | None:
-        """About `n` slots; None if all are handed out."""
-        again = self._again(n, self.size)
+    def lease(self, n: int, end: float = math.inf) -> Lease | None:
+        """About `n` slots below `end`; None if all are handed out."""
+        again = self._again(n, min(end, self.size))
         if again is not None or self.issued >= self.size:
             return again
         start = self.issued

@@ -15,7 +15,7 @@ from mpiabc.acceptors import Acceptor, Within
 from mpiabc.kernel import GaussianMixture, LocalGaussianMixture, Proposal
 from mpiabc.population import Population
 from mpiabc.records import order_number
-from mpiabc.streams import BLOCK
+from mpiabc.streams import stride_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,8 @@ class Order:
 
     @property
     def stride(self) -> int:
-        """Distance between the ids that one slot tries: the size in whole blocks."""
-        return -(-self.size // BLOCK) * BLOCK
+        """Distance between the ids that one slot tries."""
+        return stride_of(self.size)
 
 
 class ForeignError(Exception):

@@ -72,8 +72,7 @@ class Run:
         opened = commit.opened
         self._attempt += 1
         order = replace(opened.order, attempt=self._attempt)
-        opened.ledger.job = order.number
-        opened.ledger.recover()
+        opened.ledger.reopen(order.number)
         self._opened, self._past = replace(opened, order=order, is_kept=True), opened.past
         return [Void(order.level), self._opened, *self._ended(self._opened)]
 

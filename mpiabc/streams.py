@@ -30,6 +30,11 @@ def stream_key(seed: int) -> tuple[int, int]:
     return int(first), int(second)
 
 
+def stride_of(size: int) -> int:
+    """Distance between the ids that one of so many slots tries: their number in whole blocks."""
+    return -(-size // BLOCK) * BLOCK
+
+
 class Stream:
     """One Philox generator that is moved from address to address."""
 

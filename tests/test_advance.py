@@ -19,7 +19,7 @@ from mpiabc.population import Past
 from mpiabc.progress import Line, told
 from mpiabc.records import Lease, pack, unpack
 from mpiabc.run import Resumed, Run
-from mpiabc.schedulers.base import Doubted
+from mpiabc.schedulers.base import Doubted, Lost
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
 from mpiabc.store import live
@@ -292,6 +292,32 @@ def test_failure_that_is_in_doubt_and_does_not_come_again_holds_up_nothing(is_st
 def test_failure_that_stays_when_a_lower_one_is_in_doubt_ends_the_run():
     done, _ = doubting((0, 4), (4, 8), [doubted(0, 4)], fails_once={2}, fails={6})
     assert done == [6]
+
+
+def test_failure_above_the_cut_does_not_end_a_run_that_is_opened_again():
+    done, again = doubting((12, 13), (0, 12), [doubted(0, 4)], fails={12})
+    assert done == [Commit, Commit, Done]
+    assert again == [(0, 4)]
+
+
+def test_lease_below_a_failure_that_comes_back_undone_is_given_out_again():
+    """Without it the failure might be no part of the result: it is not, whatever came home first."""
+    undone = [Lost(Lease(0, 0, 12), "worker", "it left", is_returned=True)]
+    done, again = doubting((12, 13), undone, fails={12})
+    assert done == [Commit, Done]
+    assert sorted({id for start, stop in again for id in range(start, stop)}) == list(range(12))
+
+
+def test_doubts_about_an_order_that_is_void_touch_no_other_one_of_its_generation():
+    """Generation 0 was committed again meanwhile, and generation 1 has begun anew."""
+    sampler = problems.sampler(n=12, thresholds=(1e9, 1e8))
+    first, second = Doubted((Lease(0, 0, 4),)), Doubted((Lease(1, 20, 30),))
+    engine = Doubting(sampler.problem, (0, 12), [first], (0, 4), [second])
+    driver = Driver(engine, limits=Limits(signals=Signals()))
+    events = list(driver.run(run_of(sampler)))
+    assert [type(event) for event in events] == [Commit, Commit, Commit, Done]
+    expected = Played(sampler, run_of(sampler), random.Random(1)).play().populations
+    assert [commit.population.digest() for commit in events[1:3]] == list(expected.values())
 
 
 def test_all_that_is_doubted_at_once_of_a_committed_order_is_evaluated_again():

@@ -35,11 +35,6 @@ class Failures:
         self._deaths: Counter[int] = Counter()  # of workers, by evaluation
 
     @property
-    def may_end(self) -> bool:
-        """Whether one is known that ends the run unless it turns out to lie above the cut."""
-        return self._lowest is not None
-
-    @property
     def cut(self) -> float:
         """From here on evaluations can wait, as the run may end before."""
         if self._lowest is None or self._order.is_static:
@@ -59,11 +54,11 @@ class Failures:
             self._lowest = self._known()
             self._ledger.recover()  # what lies above it was given up
 
-    def error(self, now: float, *, is_idle: bool, is_exposed: bool, notices: float) -> Exception | None:
+    def error(self, now: float, *, is_exposed: bool, notices: float) -> Exception | None:
         """What ends the run now, if anything does.
 
-        is_idle: no lease is out. is_exposed: a signal that is not seen yet may have been behind what came
-        home; after `notices` seconds it would have been.
+        is_exposed: a signal that is not seen yet may have been behind what came home; after `notices`
+        seconds it would have been.
         """
         lowest, known, ledger = self._lowest, self._ledger.failed, self._ledger
         if lowest is not None and lowest.index >= ledger.cut:
@@ -72,7 +67,7 @@ class Failures:
         is_sure = self._is_sure("failure", lowest is not None, now, is_exposed, notices)
         if lowest is not None and is_sure:
             is_known = ledger.frontier >= lowest.index or self._order.is_static  # all below it is
-            if is_known or now >= self._raise_at or is_idle:
+            if is_known or now >= self._raise_at:
                 return self._of(lowest)
         are_many = isinstance(self._on_error, int) and self._before + known >= self._on_error
         if self._is_sure("many", are_many, now, is_exposed, notices):

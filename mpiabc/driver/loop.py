@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from mpiabc.actions import Action, Advancing, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.driver.events import Committed, Event, Noted, Observer
@@ -21,7 +20,7 @@ from mpiabc.driver.limits import Limits
 from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
-from mpiabc.records import Lease, Records, generation_of
+from mpiabc.records import Lease, Records
 from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, notices_within, target
 from mpiabc.signals import DOUBT
 
@@ -142,6 +141,8 @@ class Driver:
                     self._done = action
                     self._keeper.write(None if self.is_exposed() else action.reason)
                     self._engine.cancel(0)
+                    for opened in self._open.values():
+                        opened.cut = 0  # as the engine knows it
         yield from committed
 
     def _begin(self, action: Open) -> None:
@@ -246,13 +247,13 @@ class Driver:
         """Know nothing of these leases any more, and go back to before others were built on them."""
         for lease in doubted.leases:
             for opened in self._open.values():
-                if _has(opened.order, lease):
+                if opened.ledger.has(lease):
                     opened.ledger.forget(lease.start, lease.stop)
                     opened.failures.forget(lease.start, lease.stop)
                     self._keeper.forget(lease)
                     opened.pass_cut_on(self._engine)
         commits = [commit for _, commit in self._commits]
-        earlier = [c for c in commits if any(_has(c.opened.order, lease) for lease in doubted.leases)]
+        earlier = [c for c in commits if any(c.opened.ledger.has(lease) for lease in doubted.leases)]
         if earlier:
             return self._take_back(earlier[0], doubted)
         self._done = None
@@ -264,7 +265,7 @@ class Driver:
         while self._commits and self._commits[-1][1].population.generation >= commit.population.generation:
             self._commits.pop()
         for lease in doubted.leases:
-            if _has(commit.opened.order, lease):
+            if commit.opened.ledger.has(lease):
                 commit.opened.ledger.forget(lease.start, lease.stop)
                 self._keeper.forget(lease)
         return self._job.reopen(commit)
@@ -273,10 +274,7 @@ class Driver:
         """Raise what ends the run, if it is sure."""
         now, notices = self._clock(), notices_within(self._engine)
         for opened in self._open.values():
-            if not (opened.ledger.failed or opened.failures.may_end):
-                continue
-            is_idle, is_exposed = not self._engine.busy(), self.is_exposed()
-            error = opened.failures.error(now, is_idle=is_idle, is_exposed=is_exposed, notices=notices)
+            error = opened.failures.error(now, is_exposed=self.is_exposed(), notices=notices)
             opened.pass_cut_on(self._engine)
             if error is not None:
                 raise error
@@ -293,8 +291,3 @@ class Driver:
             self._told_at = now
             for opened in self._open.values():
                 self._tell(opened.progress(now, self._engine))
-
-
-def _has(order: Any, lease: Lease) -> bool:
-    """Whether what came of the lease is with the order: also where that was opened again since."""
-    return generation_of(lease.job) == generation_of(order.number) and lease.job <= order.number

@@ -29,12 +29,10 @@ class Opened:
 
     def feed(self, engine: Engine, pace: Pace) -> None:
         """Give out leases while there is room and need."""
-        if self.failures.may_end:
-            return
         size = pace.size(self.ledger.expected, engine.workers)
         prefetch = pace.is_quick(size)
         for _ in range(engine.capacity(prefetch)):
-            lease = self.ledger.lease(size)
+            lease = self.ledger.lease(size, self.failures.cut)
             if lease is None:
                 if prefetch and (idle := engine.capacity(False)):
                     self._feed_copies(engine, idle)
@@ -45,17 +43,21 @@ class Opened:
     def _feed_copies(self, engine: Engine, idle: int) -> None:
         """Idle workers take copies of leases that wait behind others: whoever is first counts."""
         for lease in [lease for lease in engine.waiting() if lease not in self.copied][:idle]:
-            if lease.job == self.order.number and lease.start < self.ledger.cut:
+            if lease.job == self.order.number and lease.start < self._end:
                 self.copied.add(lease)
                 self.ledger.dispatched += lease.stop - lease.start
                 engine.submit(lease)
 
     def pass_cut_on(self, engine: Engine) -> None:
         """Let workers know what is not wanted any more, or is again."""
-        cut = min(self.ledger.cut, self.failures.cut)
-        if cut != self.cut:
-            self.cut = cut
-            engine.cancel(cut)
+        if self._end != self.cut:
+            self.cut = self._end
+            engine.cancel(self.cut)
+
+    @property
+    def _end(self) -> float:
+        """From here on nothing is wanted now."""
+        return min(self.ledger.cut, self.failures.cut)
 
     def progress(self, now: float, engine: Engine) -> Progressed:
         """How far it is."""
