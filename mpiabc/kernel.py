@@ -163,8 +163,8 @@ def _log_sum_exp(exponents: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianMixture:
-    """sum_j W_j N(theta; centre_j, L L^T), with one Cholesky factor L (d, d)."""
+class _Mixture:
+    """Normal distributions around the particles."""
 
     is_rowwise = True  # a row's density does not depend on the rows beside it
 
@@ -177,6 +177,14 @@ class GaussianMixture:
     def __post_init__(self) -> None:
         if self.inverse is None:
             object.__setattr__(self, "inverse", np.linalg.inv(self.cholesky))
+
+    @cached_property
+    def _cumulative(self) -> np.ndarray:
+        return np.cumsum(self.weights)
+
+
+class GaussianMixture(_Mixture):
+    """sum_j W_j N(theta; centre_j, L L^T), with one Cholesky factor L (d, d)."""
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
@@ -202,10 +210,6 @@ class GaussianMixture:
         return np.einsum("n,nd->d", self.weights, self.centres)
 
     @cached_property
-    def _cumulative(self) -> np.ndarray:
-        return np.cumsum(self.weights)
-
-    @cached_property
     def _log_norm(self) -> float:
         d = len(self.cholesky)
         return float(-np.log(np.diagonal(self.cholesky)).sum() - 0.5 * d * math.log(2 * math.pi))
@@ -219,21 +223,8 @@ class GaussianMixture:
         return np.ascontiguousarray(np.vstack([v.T, constant]))
 
 
-@dataclass(frozen=True, eq=False)
-class LocalGaussianMixture:
+class LocalGaussianMixture(_Mixture):
     """sum_j W_j N(theta; centre_j, L_j L_j^T), with Cholesky factors L (N, d, d)."""
-
-    is_rowwise = True  # a row's density does not depend on the rows beside it
-
-    centres: np.ndarray
-    weights: np.ndarray
-    cholesky: np.ndarray
-    inverse: np.ndarray = None  # type: ignore[assignment]  # as above
-    is_diagonal: bool = False  # as above, of the population as a whole
-
-    def __post_init__(self) -> None:
-        if self.inverse is None:
-            object.__setattr__(self, "inverse", np.linalg.inv(self.cholesky))
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
@@ -250,10 +241,6 @@ class LocalGaussianMixture:
             highest = exponents.max()
             out[i] = highest + np.log(np.exp(exponents - highest).sum())
         return out
-
-    @cached_property
-    def _cumulative(self) -> np.ndarray:
-        return np.cumsum(self.weights)
 
     @cached_property
     def _constant(self) -> np.ndarray:

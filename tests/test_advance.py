@@ -3,13 +3,14 @@
 import json
 import random
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import mpiabc
-from mpiabc import cli
+from mpiabc import cli, signals
 from mpiabc.actions import Commit, Done, Keep, Open, Void
 from mpiabc.driver import Committed, Driver, Ended, Limits, Noted, Progressed
 from mpiabc.evaluate import Evaluator
@@ -22,7 +23,7 @@ from mpiabc.run import Resumed, Run
 from mpiabc.schedulers.base import Doubted, Lost
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
-from mpiabc.store import live
+from mpiabc.store import Store, live
 from mpiabc.streams import stream_key
 from tests import problems
 from tests.cluster import Simulated, random_time
@@ -378,3 +379,33 @@ def test_pure_loop_and_virtual_cluster_agree_with_the_driver(quiet, tmp_path):
     assert problems.digests(history) == quiet
     assert np.all([p.seconds >= 0 for p in history])
     Line(is_live=False)(Ended())
+
+
+def test_what_a_user_does_between_two_populations_is_no_time_of_a_generation(tmp_path):
+    for _ in problems.sampler().sample(tmp_path / "run.db", scheduler="serial"):
+        time.sleep(1.0)
+    assert all(p.seconds < 1.0 for p in mpiabc.open(tmp_path / "run.db"))
+
+
+def test_commit_behind_which_a_signal_strikes_is_taken_back(tmp_path, monkeypatch):
+    """The file has it already, and its writer does not know yet."""
+    real, path = Store.transaction, tmp_path / "run.db"
+
+    @contextmanager
+    def struck(store):
+        is_outermost = not store._db.in_transaction
+        with real(store) as db:
+            yield db
+        if is_outermost and problems.committed(path) == 2:
+            signals._active[-1].seen, signals._active[-1].at = "SIGTERM", time.monotonic()
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "transaction", struck)
+    with pytest.raises(mpiabc.Interrupted):
+        problems.sampler().run(path, scheduler="serial")
+    assert problems.committed(path) == 0
+    history = problems.sampler().run(path, scheduler="serial")
+    assert problems.digests(history) == problems.digests(
+        problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
+    )

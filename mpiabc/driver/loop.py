@@ -57,8 +57,8 @@ class Keeper:
     def write(self, reason: str | None = None) -> None:
         """Write what waits, and what ends the run, if that is sure."""
 
-    def stop(self, before: float) -> None:
-        """Write what came home, and leave what was committed, before this time of the monotonic clock."""
+    def stop(self, before: float, doubtful: int | None) -> None:
+        """Write what came home before this time of the monotonic clock; from `doubtful` on nothing counts."""
 
 
 class Driver:
@@ -104,12 +104,15 @@ class Driver:
                 for report in reports:
                     yield from self._perform(self._take(report))
                 self._raise_failures()
-                self._keeper.tick()
+                if self._done is None:
+                    self._keeper.tick()
                 self._tell_progress()
             if self._limits.signals.seen:
                 self._heed()
         except BaseException as error:
-            self._keeper.stop(self._trusted_until(error))
+            before = self._trusted_until(error)
+            doubtful = [commit.population.generation for at, commit in self._commits if at >= before]
+            self._keeper.stop(before, min(doubtful, default=None))
             raise
         yield self._done
 
@@ -135,15 +138,18 @@ class Driver:
                 case Void():
                     self._keeper.void(action.level)
                 case Tell():
-                    if self._keeper.tell(action.topic, action.note, is_anew=action.is_anew):
-                        self._tell(Noted(action.note))
+                    self._note(action)
                 case Done():
                     self._done = action
                     self._keeper.write(None if self.is_exposed() else action.reason)
                     self._engine.cancel(0)
                     for opened in self._open.values():
                         opened.cut = 0  # as the engine knows it
-        yield from committed
+        for commit in committed:
+            began = self._clock()
+            yield commit
+            for opened in self._open.values():  # which nobody has worked on meanwhile
+                opened.began += self._clock() - began
 
     def _begin(self, action: Open) -> None:
         self._keeper.open(action)
@@ -221,7 +227,7 @@ class Driver:
         opened = self._open[records.job]
         actions = self._job.advance([records])
         opened.pass_cut_on(self._engine)
-        return [*(Tell(note, note) for note in records.notes), *actions]
+        return actions
 
     def _known(self, report: Records | Lost) -> Records | None:
         """The records of an open order, after a look at what they tell of time and failures."""
@@ -241,6 +247,8 @@ class Driver:
         opened.worked += records.seconds
         for failure in records.failures:
             opened.failures.note(failure, now)
+        for note in records.notes:
+            self._note(Tell(note, note))
         return records
 
     def _doubt(self, doubted: Doubted) -> list[Action]:
@@ -280,6 +288,10 @@ class Driver:
                 raise error
 
     # Observers.
+
+    def _note(self, tell: Tell) -> None:
+        if self._keeper.tell(tell.topic, tell.note, is_anew=tell.is_anew):
+            self._tell(Noted(tell.note))
 
     def _tell(self, event: Event) -> None:
         for observe in self._observers:

@@ -3,9 +3,7 @@
 A commit waits for the order that comes of it, which is decided at once: both go into the file together.
 """
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 from mpiabc.actions import Commit, Open
@@ -16,18 +14,14 @@ from mpiabc.records import Failure, Lease, Records
 from mpiabc.store.database import Store
 from mpiabc.store.journal import Journal
 
-_TAKEN_BACK_WITHIN = 10.0  # seconds in which a commit may turn out to be the doing of a signal
-
 
 class Writer(Keeper):
     """Writes one run into its file."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._clock = store, clock
-        self._journal = Journal(store)
+    def __init__(self, store: Store) -> None:
+        self._store, self._journal = store, Journal(store)
         self._waiting: Commit | None = None
         self._level = 0  # the generation that comes next
-        self._commits: deque[tuple[float, int]] = deque()  # when, and which generation, of the last seconds
         self._reason = store.history().reason  # as the file has it
 
     def recovered(self, level: int) -> Iterator[Records]:
@@ -58,19 +52,14 @@ class Writer(Keeper):
         """Write a population, when it is known what comes next."""
         self.write()
         self._waiting, self._level = commit, commit.population.generation + 1
-        now = self._clock()
-        self._commits.append((now, commit.population.generation))
-        while self._commits[0][0] < now - _TAKEN_BACK_WITHIN:
-            self._commits.popleft()
 
     def void(self, level: int) -> None:
         """Drop this generation, and all after it; of its own journal what is not in doubt stays."""
-        self.write()
+        if self._waiting is not None and self._waiting.population.generation >= level:
+            self._waiting = None
         self._store.take_back(level)
         self._journal.void(level + 1)
         self._level = level
-        while self._commits and self._commits[-1][1] >= level:
-            self._commits.pop()
 
     def tell(self, topic: str, note: str, *, is_anew: bool = False) -> bool:
         """Keep what the user is told once a run; False if it was told before."""
@@ -89,12 +78,11 @@ class Writer(Keeper):
             self._store.finish(reason)
             self._reason = reason
 
-    def stop(self, before: float) -> None:
-        """Write what came home, and leave what was committed, before this time of the monotonic clock."""
+    def stop(self, before: float, doubtful: int | None) -> None:
+        """Write what came home before this time of the monotonic clock; from `doubtful` on nothing counts."""
         with suppress(StoreError):  # which may be what ends the run
-            doubtful = [level for at, level in self._commits if at >= before]
-            if doubtful:
-                self.void(min(doubtful))
+            if doubtful is not None:
+                self.void(doubtful)
             self.write()
             self._journal.flush(before, first=self._level)
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -22,6 +22,7 @@ import numpy as np
 
 import mpiabc
 from mpiabc import run
+from mpiabc.actions import Commit
 from mpiabc.driver import Driver, opened
 from mpiabc.planner import Planner
 from mpiabc.store import Store, Writer
@@ -44,28 +45,24 @@ class Watched:
     @contextmanager
     def watching(self):
         """Watch runs of this process."""
-        timed = [
-            (run, "_population", "weights"),
-            (Planner, "next", "fit"),
-            (Writer, "open", "write"),
+        patches = [
+            (run, "_population", self._timed(run._population, "weights")),
+            (Planner, "next", self._timed(Planner.next, "fit")),
+            (Writer, "open", self._timed(Writer.open, "write")),
+            (Driver, "_begin", self._begun()),
+            (Driver, "_take", self._taken()),
+            (opened.Opened, "feed", self._fed()),
+            (Store, "transaction", self._transaction()),
         ]
-        with (
-            mock.patch.object(timed[0][0], timed[0][1], self._timed(*timed[0])),
-            mock.patch.object(timed[1][0], timed[1][1], self._timed(*timed[1])),
-            mock.patch.object(timed[2][0], timed[2][1], self._timed(*timed[2])),
-            mock.patch.object(Driver, "_begin", self._begun()),
-            mock.patch.object(Driver, "_take", self._taken()),
-            mock.patch.object(opened.Opened, "feed", self._fed()),
-            mock.patch.object(Store, "transaction", self._transaction()),
-        ):
+        with ExitStack() as stack:
+            for owner, name, replacement in patches:
+                stack.enter_context(mock.patch.object(owner, name, replacement))
             yield self
 
     def _add(self, column, began):
         self.rows[self._level][column] += (time.perf_counter() - began) * 1e3
 
-    def _timed(self, owner, name, column):
-        method = getattr(owner, name)
-
+    def _timed(self, method, column):
         def call(*arguments):
             began = time.perf_counter()
             try:
@@ -102,7 +99,7 @@ class Watched:
                 self._add("first", self._at)
                 self._is_first, self._at = True, now
             actions = take(driver, report)
-            if any(isinstance(action, mpiabc.actions.Commit) for action in actions):
+            if any(isinstance(action, Commit) for action in actions):
                 self.rows[self._level]["home"] += (now - self._at) * 1e3
             return actions
 
