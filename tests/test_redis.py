@@ -63,9 +63,13 @@ def test_static_digest_does_not_either(n, server, expected_static):
 def test_ranks_and_redis_workers_share_one_run(mpi, server, quiet, tmp_path):
     with server.workers(2) as workers:
         assert all(worker.says("waiting for a run") for worker in workers)
-        job = mpi.run(2, "-m", "tests.programs.bridged", server.url, tmp_path / "run.db", 10, "mpi")
-        assert job.returncode == 0, job.stdout
-        assert job.stdout.split("DONE")[1].split() == quiet
+        go = tmp_path / "go"
+        job = mpi.start(2, "-m", "tests.programs.bridged", server.url, tmp_path / "run.db", 10, "mpi", go)
+        assert all(worker.says("working for", 60) for worker in workers)
+        go.touch()
+        output, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, output
+        assert output.split("DONE")[1].split() == quiet
         assert all(worker.says("is over") for worker in workers)
 
 

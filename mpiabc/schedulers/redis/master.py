@@ -146,7 +146,7 @@ class RedisEngine:
     def close(self, status: int) -> None:
         """Let the workers go and leave nothing on the server but their last orders, which expire."""
         self._keeper.stop()
-        for worker in self._crew:
+        for worker in self._peers:  # also those that were taken for dead
             self._order(worker, wire.STOP, bytes([status]))
         try:
             self._flush()
