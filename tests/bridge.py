@@ -22,11 +22,11 @@ from tests.conftest import environment, missing
 PASSWORD, SECRET = "open sesame", "between you and me"
 
 
-def program():
-    """The server program: of the PATH, or the one that a wheel brought into this environment."""
-    here = Path(sys.executable).parent / "redis-server"
-    found = shutil.which("redis-server") or (here.exists() and str(here))
-    return found or missing("there is no redis-server")
+def programs():
+    """The server programs: those of the PATH, and the one that a wheel brought here, which knows no TLS."""
+    folders = [*os.get_exec_path(), str(Path(sys.executable).parent)]
+    found = [shutil.which("redis-server", path=folder) for folder in folders]
+    return list(filter(None, dict.fromkeys(found))) or missing("there is no redis-server")
 
 
 def free_port():
@@ -47,9 +47,14 @@ class RedisServer:
         self.start()
 
     def start(self):
+        """By the first program that knows what is asked for."""
+        if not any(map(self._comes_up, programs())):
+            raise AssertionError(f"the server does not come up; status {self.process.poll()}")
+
+    def _comes_up(self, program):
         lines = [f"port {self.port}", "bind 127.0.0.1", f'requirepass "{PASSWORD}"', 'save ""', *self.lines]
         self.process = subprocess.Popen(
-            [program(), "-"], cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            [program, "-"], cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
         self.process.stdin.write("\n".join(lines).encode())
         self.process.stdin.close()
@@ -59,7 +64,7 @@ class RedisServer:
             with suppress(redis.RedisError):
                 return self.client.ping()
             time.sleep(0.01)
-        raise AssertionError(f"the server does not come up; status {self.process.poll()}")
+        return False
 
     def kill(self):
         self.client.close()
