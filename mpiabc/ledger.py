@@ -25,22 +25,25 @@ class _Addresses:
         job: int,
         size: int,
         *,
+        first: int = 0,
         step: int = 1,
         most_ids: float = math.inf,
         most_simulations: float = math.inf,
     ) -> None:
+        """first: the lowest address. most_ids: how many addresses there may be."""
         self.job = job
         self._jobs = {job}  # all numbers that it has had
         self.size = size
+        self.first = first
         self.step = step  # leases start and end at multiples of it (or at the end of a static generation)
         self.most_ids = most_ids
         self.most_simulations = most_simulations
-        self.issued = 0  # addresses below it have been handed out, or were known before
+        self.issued = first  # addresses below it have been handed out, or were known before
         self.dispatched = 0  # evaluations handed out, duplicates included
         self.known = 0
-        self.frontier = 0
+        self.frontier = first
         self._failures: dict[int, Failure] = {}
-        self._status = np.zeros(1024, np.uint8)
+        self._statuses = np.zeros(1024, np.uint8)  # from `first` on
         self._returned: list[tuple[int, int]] = []  # heap of ranges to hand out again
         self._records: list[Records] = []
 
@@ -54,8 +57,7 @@ class _Addresses:
         if records.job != self.job:
             return False
         start, stop = records.start, records.stop
-        self._reserve(stop)
-        part = self._status[start:stop]
+        part = self._status(start, stop)
         new = (part == Status.UNKNOWN) & (records.status != Status.UNKNOWN)
         self._failures |= {f.index: f for f in records.failures}
         if not new.any():
@@ -93,11 +95,11 @@ class _Addresses:
         if start >= stop:
             return
         had_cut = self.cut < math.inf
-        self._status[start:stop] = Status.UNKNOWN
-        self.known = int(np.count_nonzero(self._status[: self.issued]))
+        self._status(start, stop)[:] = Status.UNKNOWN
+        self.known = int(np.count_nonzero(self._status()))
         self.frontier = min(self.frontier, start)
         self._records = [
-            records.only(self._status[records.start : records.stop] != Status.UNKNOWN)
+            records.only(self._status(records.start, records.stop) != Status.UNKNOWN)
             if records.start < stop and start < records.stop
             else records
             for records in self._records
@@ -121,7 +123,7 @@ class _Addresses:
     def recover(self) -> None:
         """After a restart: all that was handed out and is not known is to be handed out again."""
         self._returned.clear()
-        self.give_back(0, self.issued)
+        self.give_back(self.first, self.issued)
 
     def address_of(self, failure: Failure) -> int:
         """Where a failed evaluation belongs: its id, or its slot."""
@@ -140,18 +142,21 @@ class _Addresses:
     @property
     def in_flight(self) -> int:
         """Addresses handed out and neither known nor given back."""
-        return self.issued - self.known - sum(stop - start for start, stop in self._returned)
+        return self.issued - self.first - self.known - sum(stop - start for start, stop in self._returned)
 
-    def _reserve(self, stop: int) -> None:
-        if stop > len(self._status):
-            grown = np.zeros(max(stop, 2 * len(self._status)), np.uint8)
-            grown[: len(self._status)] = self._status
-            self._status = grown
+    def _status(self, start: int | None = None, stop: int | None = None) -> np.ndarray:
+        """What is known of [start, stop), by default of all that was handed out; to be written into, too."""
+        begin = 0 if start is None else start - self.first
+        end = (self.issued if stop is None else stop) - self.first
+        if end > len(self._statuses):
+            grown = np.zeros(max(end, 2 * len(self._statuses)), np.uint8)
+            grown[: len(self._statuses)] = self._statuses
+            self._statuses = grown
+        return self._statuses[begin:end]
 
     def _gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """The unknown parts of [start, stop), as ranges in whole steps."""
-        self._reserve(stop)
-        unknown = np.flatnonzero(self._status[start:stop] == Status.UNKNOWN) + start
+        unknown = np.flatnonzero(self._status(start, stop) == Status.UNKNOWN) + start
         if unknown.size:
             breaks = np.flatnonzero(np.diff(unknown) > 1) + 1
             for run in np.split(unknown, breaks):
@@ -160,7 +165,7 @@ class _Addresses:
 
     def _advance(self) -> None:
         """Move the frontier over all that is known."""
-        ahead = self._status[self.frontier : self.issued]
+        ahead = self._status(self.frontier)
         unknown = int(np.argmin(ahead)) if ahead.size else 0
         is_all_known = ahead.size and ahead[unknown] != Status.UNKNOWN
         self.frontier += len(ahead) if is_all_known else unknown
@@ -184,7 +189,7 @@ class _Addresses:
         return max(self.step, n // self.step * self.step)
 
     def population(self) -> Particles:
-        """The first `size` accepted rows, in the order of their addresses."""
+        """The first `size` accepted rows, in the order of their addresses; there is at least one."""
         parts = [records for records in self._records if len(records.rows)]
         order = np.argsort(np.concatenate([records.addresses for records in parts]))[: self.size]
         return joined([records.rows for records in parts]).take(order)
@@ -197,20 +202,22 @@ class Ledger(_Addresses):
     """
 
     def __init__(self, job: int, size: int, **bounds: Any) -> None:
-        """As `_Addresses`: step, most_ids, most_simulations."""
+        """As `_Addresses`: first, step, most_ids, most_simulations."""
         super().__init__(job, size, **bounds)
-        self._first: list[int] = []  # heap of the negated `size` smallest accepted ids
+        self._lowest: list[int] = []  # heap of the negated `size` smallest accepted ids
         self._outside = 0
 
     @property
     def accepted(self) -> int:
         """Acceptances known anywhere, at most `size`."""
-        return len(self._first)
+        return len(self._lowest)
 
     @property
     def cut(self) -> float:
         """One past the last id that can matter: it falls, and is final once the frontier reaches it."""
-        return 1 - self._first[0] if len(self._first) == self.size else math.inf
+        if not self.size:
+            return self.first
+        return 1 - self._lowest[0] if len(self._lowest) == self.size else math.inf
 
     @property
     def complete(self) -> bool:
@@ -228,7 +235,7 @@ class Ledger(_Addresses):
             used, end, spare = self.simulations_below(self.frontier), self.frontier, 0
         if used >= self.most_simulations + spare:
             return "simulations"
-        return "acceptance_rate" if end >= self.most_ids + spare else None
+        return "acceptance_rate" if end - self.first >= self.most_ids + spare else None
 
     @property
     def simulations(self) -> int:
@@ -243,12 +250,12 @@ class Ledger(_Addresses):
 
     def simulations_below(self, id: float) -> int:
         """Known evaluations below `id` that were simulated."""
-        status = self._status[: int(min(id, self.issued))]
+        status = self._status(None, int(min(id, self.issued)))
         return int(np.count_nonzero((status != Status.OUTSIDE) & (status != Status.UNKNOWN)))
 
     def _recount(self) -> None:
-        self._outside = int(np.count_nonzero(self._status[: self.issued] == Status.OUTSIDE))
-        self._first = []
+        self._outside = int(np.count_nonzero(self._status() == Status.OUTSIDE))
+        self._lowest = []
         for records in self._records:
             self._take_first(records)
 
@@ -258,10 +265,10 @@ class Ledger(_Addresses):
 
     def _take_first(self, records: Records) -> None:
         for id in records.rows.ids.tolist():
-            if len(self._first) < self.size:
-                heapq.heappush(self._first, -id)
-            elif -id > self._first[0]:
-                heapq.heapreplace(self._first, -id)
+            if len(self._lowest) < self.size:
+                heapq.heappush(self._lowest, -id)
+            elif self.size and -id > self._lowest[0]:
+                heapq.heapreplace(self._lowest, -id)
 
     def lease(self, n: int, end: float = math.inf) -> Lease | None:
         """About `n` ids to evaluate, the lowest first; None if no more are wanted now.
@@ -275,18 +282,18 @@ class Ledger(_Addresses):
         if end < math.inf:
             return None  # new ids would lie above it
         start = self.issued
-        room = min(self.most_ids - start, self.most_simulations - (start - self._outside))
+        handed_out = start - self.first
+        room = min(self.most_ids - handed_out, self.most_simulations - (handed_out - self._outside))
         if room <= 0:
             return None
         stop = start + self._whole(int(min(n, room)))
         self.issued = stop
         self.dispatched += stop - start
-        self._reserve(stop)
         return Lease(self.job, start, stop)
 
     def counts(self) -> tuple[int, int]:
         """Evaluations and simulations below the cut."""
-        return int(self.cut), self.simulations_below(self.cut)
+        return int(self.cut) - self.first, self.simulations_below(self.cut)
 
     def failures_below_cut(self) -> list[Failure]:
         """Failed evaluations that are part of the result so far, in id order."""
@@ -298,7 +305,7 @@ class SlotLedger(_Addresses):
     """Slots of a generation, each of which tries its own ids until one is accepted."""
 
     def __init__(self, job: int, size: int, **bounds: Any) -> None:
-        """As `_Addresses`: step, most_ids, most_simulations."""
+        """As `_Addresses`: first, step, most_ids, most_simulations."""
         super().__init__(job, size, **bounds)
         self._tries = np.zeros(2, np.int64)  # ids and simulations of all known slots
 
@@ -314,7 +321,7 @@ class SlotLedger(_Addresses):
     @property
     def accepted(self) -> int:
         """Slots that have their acceptance."""
-        return int(np.count_nonzero(self._status == Status.ACCEPTED))
+        return int(np.count_nonzero(self._status() == Status.ACCEPTED))
 
     @property
     def complete(self) -> bool:
@@ -329,7 +336,7 @@ class SlotLedger(_Addresses):
             return "simulations"
         if evaluations > self.most_ids:
             return "acceptance_rate"
-        has_given_up = np.any(self._status[: self.frontier] == Status.REJECTED)
+        has_given_up = np.any(self._status(None, self.frontier) == Status.REJECTED)
         fewer = "simulations" if self.most_simulations <= self.most_ids else "acceptance_rate"
         return fewer if has_given_up else None
 
