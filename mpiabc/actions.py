@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
 from mpiabc.records import Failure, Records
 
@@ -22,6 +23,8 @@ class Open:
     ledger: Ledger | SlotLedger
     past: Past = field(default_factory=Past)  # what it was decided after
     is_kept: bool = False  # in the file: an earlier call has decided it
+    base: Population | None = None  # what its proposal was fitted to
+    survivors: Particles | None = None  # of the population before, if evaluations are recycled
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ Under static scheduling the unit is a slot: slot s tries the ids s, s + stride, 
 one is accepted (Klinger et al. 2018, doi:10.1007/978-3-319-99429-1_22).
 """
 
+import math
 import os
 import platform
 import time
@@ -182,7 +183,8 @@ class Evaluator:
                 error = NanDistanceError("the distance of the simulated from the observed data is nan")
                 outcome.fail(block.first + row, block.theta[row], error)
             rows, summaries, distances = rows[~is_nan], summaries[~is_nan], distances[~is_nan]
-        return Particles(block.first + rows, block.theta[rows], distances, block.log_prior[rows], summaries)
+        ids, level = block.first + rows, np.full(len(rows), self.order.level)
+        return Particles(ids, block.theta[rows], distances, block.log_prior[rows], summaries, level)
 
     def _measured(self, block: Block, rows: np.ndarray, summaries: np.ndarray, outcome: Outcome) -> Any:
         """Rows, summaries and distances, without those whose distance raises.
@@ -207,25 +209,36 @@ class Evaluator:
         return rows[done], summaries[done], np.array(distances, np.float64)
 
     def _weigh(self, outcome: Outcome) -> Particles:
-        """The accepted rows with log prior - log proposal; a proposal that gives none is a failure."""
-        rows = outcome.rows()
-        if not self.order.level:
-            return rows.weighed(np.zeros(len(rows)))
+        """The accepted rows with log prior - log proposal, and the densities of all levels if they count."""
+        rows, order = outcome.rows(), self.order
         rows.theta.flags.writeable = False
-        log_proposal = np.full(len(rows), np.nan)
+        log_prior = log_proposal = rows.log_weights
+        if order.level:
+            log_proposal = self._log_density(order.proposal, rows, outcome, is_own=True)
+        log_densities = rows.log_densities
+        if order.earlier is not None:
+            before = [log_prior, *(self._log_density(part, rows, outcome) for part in order.earlier)]
+            log_densities = np.stack([*before, log_proposal][: order.level + 1], axis=1)
+        return rows.weighed(log_prior - log_proposal, log_densities)
+
+    def _log_density(
+        self, proposal: Any, rows: Particles, outcome: Outcome, is_own: bool = False
+    ) -> np.ndarray:
+        """Log density of a proposal at these rows; one that gives none, where it `is_own` draws, has failed."""
+        found = np.full(len(rows), np.nan)
         error: Exception = ProblemError(
             "logpdf of the kernel's proposal is nan or infinite where it has drawn"
         )
         try:
-            for i, value in _log_proposal(self.order, rows.theta):
-                log_proposal[i] = value
+            for i, value in _log_density(proposal, rows.theta):
+                found[i] = value
         except Exception as raised:
             error = raised
-        is_bad = ~np.isfinite(log_proposal)
+        is_bad = ~(found < math.inf) | (is_own & (found == -math.inf))
         if is_bad.any():
             at = int(np.argmax(is_bad))
             outcome.fail(int(rows.ids[at]), rows.theta[at], error, "proposal")
-        return rows.weighed(rows.log_weights - log_proposal)
+        return found
 
 
 def _column(distances: Any, n: int) -> np.ndarray:
@@ -271,14 +284,14 @@ def _by_block(start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
         yield block, np.arange(max(start, block * BLOCK), min(stop, (block + 1) * BLOCK))
 
 
-def _log_proposal(order: Order, theta: np.ndarray) -> Iterator[tuple[Any, Any]]:
+def _log_density(proposal: Any, theta: np.ndarray) -> Iterator[tuple[Any, Any]]:
     """Which rows of theta (m, d), and the log density of the proposal there.
 
     m depends on how ids were leased, so only proposals that promise rows independent of their companions
     get all of them at once; others are asked row by row.
     """
-    logpdf = order.proposal.logpdf
-    if getattr(order.proposal, "is_rowwise", False):
+    logpdf = proposal.logpdf
+    if getattr(proposal, "is_rowwise", False):
         yield slice(None), logpdf(theta)
     else:
         yield from (

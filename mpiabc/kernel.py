@@ -35,7 +35,12 @@ class Proposal(Protocol):
 
 
 class Kernel(Protocol):
-    """Fits a proposal to a population."""
+    """Fits a proposal to a population.
+
+    Recycling compares the densities of generations: it asks for `is_normalised = True`. A proposal with a
+    component on each particle offers `log_others(rows)` too: its log density (k,) at the particles of an
+    index, without the component that stands there.
+    """
 
     def fit(self, population: Population) -> Proposal:
         """The proposal of the next generation."""
@@ -57,6 +62,8 @@ class Gaussian:
 
     `scale=None` chooses by dimension, see `default_scale`.
     """
+
+    is_normalised = True
 
     scale: float | None = None
 
@@ -81,6 +88,8 @@ class LocalGaussian:
     Filippi et al. (2013), section 3.3, "multivariate normal kernel with M nearest neighbours", with
     neighbours found in units of the population's standard deviation. `k=None` takes N / 4.
     """
+
+    is_normalised = True
 
     k: int | None = None
     scale: float | None = None
@@ -202,6 +211,16 @@ class GaussianMixture(_Mixture):
         out = [_log_sum_exp(np.einsum("rk,kj->rj", chunk, self._table)) for chunk in chunks]
         return norm + np.concatenate(out) if out else np.empty(0)
 
+    def log_others(self, rows: np.ndarray) -> np.ndarray:
+        """Log density at the centres of this index, without the component that stands there, (k,)."""
+        u = self._whiten(self.centres[rows])
+        out = np.empty(len(rows))
+        for i, row in enumerate(rows):
+            exponents = np.einsum("k,kj->j", np.append(u[i], 1.0), self._table)
+            exponents[row] = -np.inf
+            out[i] = _log_sum_exp(exponents[None])[0]
+        return self._log_norm - 0.5 * np.square(u).sum(axis=1) + out - np.log1p(-self.weights[rows])
+
     def _whiten(self, theta: np.ndarray) -> np.ndarray:
         return np.einsum("nk,dk->nd", theta - self._origin, self.inverse)
 
@@ -241,6 +260,16 @@ class LocalGaussianMixture(_Mixture):
             highest = exponents.max()
             out[i] = highest + np.log(np.exp(exponents - highest).sum())
         return out
+
+    def log_others(self, rows: np.ndarray) -> np.ndarray:
+        """Log density at the centres of this index, without the component that stands there, (k,)."""
+        out = np.empty(len(rows))
+        for i, row in enumerate(rows):
+            z = np.einsum("jdk,jk->jd", self.inverse, self.centres[row] - self.centres)
+            exponents = self._constant - 0.5 * np.square(z).sum(axis=1)
+            exponents[row] = -np.inf
+            out[i] = _log_sum_exp(exponents[None])[0]
+        return out - np.log1p(-self.weights[rows])
 
     @cached_property
     def _constant(self) -> np.ndarray:

@@ -32,6 +32,8 @@ class Order:
     attempt: int = 0  # how often the level was taken back
     distance: Any = None  # as fitted; None is the problem's own
     acceptor: Acceptor = field(default_factory=Within)
+    first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
+    earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
 
     @property
     def number(self) -> int:
@@ -65,6 +67,11 @@ def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
     except ForeignError:
         told["proposal"], arrays = None, []
     return json.dumps(told), arrays
+
+
+def epsilon_of(text: str) -> float:
+    """The epsilon of a kept order."""
+    return json.loads(text)["epsilon"]
 
 
 def restored(text: str, arrays: Arrays, before: Population | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ To add one, declare it, and let the act that it names fill it.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, NamedTuple, get_args, get_type_hints
 
@@ -17,7 +17,7 @@ class Column(NamedTuple):
 
     filled_by: str  # propose, simulate, measure, or weigh
     dtype: type = np.float64
-    width: str = ""  # numbers in a row: one, "d" one for each parameter, "k" one for each summary
+    width: str = ""  # numbers in a row: one, "d" one for each parameter, "k" each summary, "l" each level
 
     def shape(self, m: int, widths: dict[str, int]) -> tuple[int, ...]:
         """Of `m` rows."""
@@ -33,6 +33,15 @@ class Particles:
     distances: Annotated[np.ndarray, Column("measure")]
     log_weights: Annotated[np.ndarray, Column("weigh")]  # log prior - log proposal
     summaries: Annotated[np.ndarray, Column("simulate", width="k")]
+    level: Annotated[np.ndarray, Column("propose", np.int64)] = None  # type: ignore[assignment]  # proposed by
+    log_densities: Annotated[np.ndarray, Column("weigh", width="l")] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Rows that no generation knows of are the prior's; densities of all levels are for recycling."""
+        if self.level is None:
+            object.__setattr__(self, "level", np.zeros(len(self), np.int64))
+        if self.log_densities is None:
+            object.__setattr__(self, "log_densities", np.empty((len(self), 0)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,9 +59,9 @@ class Particles:
         index = np.flatnonzero(rows) if rows.dtype == bool else rows
         return Particles(*[getattr(self, name).take(index, axis=0) for name in columns()])
 
-    def weighed(self, log_weights: np.ndarray) -> "Particles":
+    def weighed(self, log_weights: np.ndarray, log_densities: np.ndarray) -> "Particles":
         """The same rows with other weights."""
-        return Particles(self.ids, self.theta, self.distances, log_weights, self.summaries)
+        return replace(self, log_weights=log_weights, log_densities=log_densities)
 
     def pack(self) -> bytes:
         """The columns as one buffer."""

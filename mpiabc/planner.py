@@ -2,15 +2,16 @@
 
 import math
 import os
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from mpiabc import guard
+from mpiabc import guard, recycling
 from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level
-from mpiabc.order import Arrays, restored
-from mpiabc.population import Population
+from mpiabc.order import Arrays, epsilon_of, restored
+from mpiabc.population import Past, Population
 from mpiabc.problem import told
 from mpiabc.records import Failure
 
@@ -27,6 +28,13 @@ class Asking:
         return Failure(0, 0, {}, said, "", f"process {os.getpid()}", "proposal")
 
 
+class Decided(NamedTuple):
+    """An order, and the population that its proposal was fitted to, if there is one."""
+
+    order: Level
+    base: Population | None
+
+
 @dataclass(frozen=True)
 class Planner:
     """The adaptive parts of a run, and what they are fitted for."""
@@ -37,28 +45,72 @@ class Planner:
     key: tuple[int, int]  # of the streams
     size: int
     is_static: bool
+    weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
+    step: int = 1  # levels begin at multiples of it
 
-    def next(self, last: Population | None) -> Level | None:
-        """The order after this population, None if the threshold has no more."""
-        level = 0 if last is None else last.generation + 1
+    def next(self, past: Past) -> Decided | None:
+        """The order after this past, None if the threshold has no more."""
         with guard.at_work(Asking("the threshold")):
-            epsilon = _epsilon(self.threshold, level, last)
-        if epsilon is None:
-            return None
-        return Level(level, self.key, epsilon, self.fitted(last), self.size, self.is_static)
+            epsilon = _epsilon(self.threshold, past.level, past.last)
+        return None if epsilon is None else self.decided(past, epsilon)
 
-    def fitted(self, last: Population | None) -> Any:
-        """The proposal after this population."""
-        if last is None:
+    def decided(self, past: Past, epsilon: float) -> Decided:
+        """The order after this past with this epsilon."""
+        base = self._base(past.last, epsilon)
+        order = Level(past.level, self.key, epsilon, self._fitted(base), self.size, self.is_static)
+        return Decided(self._in_line(order, past), base)
+
+    def _base(self, last: Population | None, epsilon: float) -> Population | None:
+        """What the proposal for an epsilon is fitted to."""
+        return last if last is None or self.weights is None else recycling.base(last, epsilon)
+
+    def _fitted(self, base: Population | None) -> Any:
+        """The proposal of this population; the prior if there is none."""
+        if base is None:
             return self.prior
         with guard.at_work(Asking("the kernel")):
-            return self.kernel.fit(last)
+            return self.kernel.fit(base)
 
-    def again(self, text: str, arrays: Arrays, last: Population | None) -> Level:
+    def again(self, text: str, arrays: Arrays, past: Past) -> Decided:
         """An order that was kept; a proposal that is not ours is fitted once more."""
-        parts = restored(text, arrays, last)
+        base = self._base(past.last, epsilon_of(text))
+        parts = restored(text, arrays, base)
         proposal = parts.pop("proposal")
-        return Level(key=self.key, proposal=self.fitted(last) if proposal is None else proposal, **parts)
+        order = Level(key=self.key, proposal=self._fitted(base) if proposal is None else proposal, **parts)
+        return Decided(self._in_line(order, past), base)
+
+    def after(self, past: Past, proposal: Any, population: Population) -> Past:
+        """The past with one more generation, which came of this proposal."""
+        is_needed = self._needs_densities and past.last is not None
+        return past.after(population, (*past.proposals, proposal) if is_needed else ())
+
+    def past(self, populations: Iterable[Population], kept: Callable[[int], Any]) -> Past:
+        """The past that a file has; `kept`: what it has of the order of a level."""
+        past = Past()
+        for population in populations:
+            proposal = self._proposal(past, population, kept) if self._needs_densities else None
+            past = self.after(past, proposal, population)
+        return past
+
+    def _proposal(self, past: Past, population: Population, kept: Callable[[int], Any]) -> Any:
+        """What a committed population was proposed by, fitted again if the file has lost it."""
+        order = kept(past.level)
+        decided = self.decided(past, population.epsilon) if order is None else self.again(*order, past)
+        return decided.order.proposal
+
+    @property
+    def _needs_densities(self) -> bool:
+        """Whether weights need those of all levels."""
+        return self.weights == recycling.BALANCE
+
+    def _in_line(self, order: Level, past: Past) -> Level:
+        """With what weights need of the levels before, if their ids are those of one line."""
+        if self.weights is None:
+            return order
+        end = 0 if past.last is None else past.last.first + past.last.evaluations
+        first = -(-end // self.step) * self.step
+        earlier = past.proposals if self._needs_densities else None
+        return replace(order, first=first, earlier=earlier)
 
 
 def _epsilon(threshold: Any, level: int, last: Population | None) -> float | None:

@@ -61,14 +61,16 @@ class Population(Particles):
     """The accepted evaluations of one generation.
 
     theta (N, d), weights (N,) summing to 1, distances (N,), summaries (N, k), ids (N,) int64, and log_weights
-    (N,), of which the weights were made; they are those of the weights where they are not given. The
-    counts are of ids below the cut: `evaluations` all, `simulations` those inside the prior's
-    support. `dispatched` depends on timing and is for information only.
+    (N,), of which the weights were made; they are those of the weights where they are not given.
+    level (N,) int64: the generation whose proposal brought the particle, an earlier one if it was recycled.
+    The counts are of ids from `first` up to the cut: `evaluations` all, `simulations` those inside the
+    prior's support. `dispatched` depends on timing and is for information only.
     """
 
     names: tuple[str, ...]
     weights: np.ndarray
     log_weights: np.ndarray = None  # type: ignore[assignment]
+    first: int = 0
     generation: int
     epsilon: float
     evaluations: int
@@ -82,6 +84,9 @@ class Population(Particles):
         if self.log_weights is None:
             with np.errstate(divide="ignore"):
                 object.__setattr__(self, "log_weights", np.log(self.weights))
+        if self.level is None:
+            object.__setattr__(self, "level", np.full(len(self), self.generation))
+        super().__post_init__()
         for array in (self.weights, *self.columns().values()):
             array.flags.writeable = False
 
@@ -98,8 +103,12 @@ class Population(Particles):
 
     @property
     def acceptance_rate(self) -> float:
-        """N over the ids below the cut; a proposal outside the support counts as a rejection."""
-        return len(self) / self.evaluations
+        """New particles for each evaluation; a proposal outside the support counts as a rejection.
+
+        1 where all particles were recycled.
+        """
+        new = np.count_nonzero(self.ids >= self.first)
+        return int(new) / self.evaluations if self.evaluations else 1.0
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The column (N,) of one parameter."""
@@ -150,11 +159,17 @@ class Past:
     last: Population | None = None
     simulations: int = 0
     failures: int = 0
+    tried: tuple[int, ...] = ()  # ids, at each level
+    proposals: tuple[Any, ...] = ()  # of the levels from 1 on, if evaluations are recycled
 
-    def after(self, population: Population) -> "Past":
-        """The past with one more generation."""
+    def after(self, population: Population, proposals: tuple[Any, ...] = ()) -> "Past":
+        """The past with one more generation; `proposals`: with that of this one."""
         return Past(
-            population, self.simulations + population.simulations, self.failures + population.failures
+            population,
+            self.simulations + population.simulations,
+            self.failures + population.failures,
+            (*self.tried, population.evaluations),
+            proposals,
         )
 
     @property

@@ -140,6 +140,8 @@ class Prior:
     Raises ProblemError for no marginals, for what is no distribution, and for discrete ones.
     """
 
+    is_normalised = True
+
     def __init__(self, **marginals: Any) -> None:
         if not marginals:
             raise ProblemError("the prior is empty: name at least one parameter, Prior(mu=...)")

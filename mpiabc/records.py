@@ -129,7 +129,8 @@ def failed(failure: Failure, stop: int, number: int) -> Records:
     return Records(number, failure.index, stop, status, failures=(failure,))
 
 
-_HEADER = struct.Struct("<9qd")
+_LAYOUT = -5  # what buffers begin with; those of older files begin with the number of a job
+_HEADER = struct.Struct("<11qd")
 
 
 def pack(records: Records) -> bytes:
@@ -137,18 +138,24 @@ def pack(records: Records) -> bytes:
     more, rows = _more(records), records.rows
     tries = b"" if records.tries is None else records.tries.tobytes()
     sizes = rows.widths() | {"tries": len(tries), "more": len(more), "payload": len(records.payload)}
-    header = _HEADER.pack(
-        records.job, records.start, records.stop, len(rows), *sizes.values(), records.seconds
-    )
+    head = _LAYOUT, records.job, records.start, records.stop, len(rows)
+    header = _HEADER.pack(*head, *sizes.values(), records.seconds)
     return b"".join([header, rows.pack(), tries, records.status.tobytes(), more, records.payload])
+
+
+def is_readable(buffer: bytes | bytearray | memoryview) -> bool:
+    """Whether a whole buffer is of this layout: an older mpiabc has left others in journals."""
+    return int.from_bytes(buffer[:8], "little", signed=True) == _LAYOUT
 
 
 def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     """The inverse of `pack`; raises ValueError for a buffer that `pack` did not make."""
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
-    job, start, stop, m, d, k, *sizes, seconds = _HEADER.unpack_from(buffer)
-    widths, count = {"d": d, "k": k}, stop - start
+    layout, job, start, stop, m, d, k, l, *sizes, seconds = _HEADER.unpack_from(buffer)
+    if layout != _LAYOUT:
+        raise ValueError(f"a record buffer of layout {-layout}, not {-_LAYOUT}")
+    widths, count = {"d": d, "k": k, "l": l}, stop - start
     lengths = [packed_size(m, widths), sizes[0], count, *sizes[1:]]
     at = list(accumulate(lengths, initial=_HEADER.size))
     if len(buffer) != at[-1]:
@@ -157,8 +164,6 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     tries = np.frombuffer(buffer, np.int64, sizes[0] // 8, at[1]).reshape(-1, 2) if sizes[0] else None
     status = np.frombuffer(buffer, np.uint8, count, at[2])
     more = json.loads(bytes(buffer[at[3] : at[4]])) if sizes[1] else {}
-    if isinstance(more, list):  # in a journal of format 2
-        more = {"failures": more}
     return Records(
         job,
         start,

@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mpiabc import checks, guard, threads
+from mpiabc import checks, guard, recycling, threads
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level, theta_of
 from mpiabc.ledger import Ledger, SlotLedger, fatal
 from mpiabc.order import Arrays
-from mpiabc.planner import Asking, Planner
+from mpiabc.particles import Particles, joined
+from mpiabc.planner import Asking, Decided, Planner
 from mpiabc.population import Past, Population
 from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status, failed, order_number
 from mpiabc.stopping import Stopping
-from mpiabc.streams import BLOCK
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Run:
     def failed(self, failure: Failure) -> Records:
         """The record of an evaluation that ends the process which makes it."""
         number = order_number(failure.generation, self._attempt)
-        return failed(failure, failure.index + self._step, number)
+        return failed(failure, failure.index + self._planner.step, number)
 
     @property
     def reason(self) -> str | None:
@@ -98,36 +98,46 @@ class Run:
         if self.reason is not None:
             return [Done(self.reason)]
         with self._reproducible():
-            order, is_kept = self._order()
-            if order is None:
+            decided, is_kept = self._decided()
+            if decided is None:
                 return [Done("threshold")]
+            order = replace(decided.order, attempt=self._attempt)
+            survivors = self._survivors(order, decided.base)
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
-        order = replace(order, attempt=self._attempt)
-        ledger, order = self._ledger(order)
-        self._opened = Open(order, ledger, self._past, is_kept)
+        ledger, order = self._ledger(order, 0 if survivors is None else len(survivors))
+        self._opened = Open(order, ledger, self._past, is_kept, decided.base, survivors)
         self._recover(ledger)
         return [*told, self._opened, *self._ended(self._opened)]
 
-    def _order(self) -> tuple[Level | None, bool]:
+    def _decided(self) -> tuple[Decided | None, bool]:
         """The next order, and whether the file has it."""
         kept = None if self._resumed is None else self._resumed.order
         if kept is None:
-            return self._planner.next(self._past.last), False
-        return self._planner.again(*kept, self._past.last), True
+            return self._planner.next(self._past), False
+        return self._planner.again(*kept, self._past), True
 
-    def _ledger(self, order: Level) -> tuple[Ledger | SlotLedger, Level]:
-        most_ids = self._stopping.most_ids(order.size)
+    def _survivors(self, order: Level, base: Population | None) -> Particles | None:
+        """The particles that need not be simulated again, with what the new proposal says of them."""
+        if base is None or self._planner.weights is None:
+            return None
+        rows = recycling.survivors(base, order.epsilon)
+        if order.earlier is None:
+            return rows
+        centres = np.flatnonzero(base.distances <= order.epsilon)
+        with guard.at_work(Asking("the kernel")):
+            log_density = recycling.log_others(order.proposal, base.theta, centres)
+        return recycling.with_density(rows, log_density)
+
+    def _ledger(self, order: Level, survivors: int) -> tuple[Ledger | SlotLedger, Level]:
+        size = order.size - survivors
+        most_ids = self._stopping.most_ids(size)
         most_simulations = self._stopping.most_simulations(self._past.simulations)
-        bounds = {"step": self._step, "most_ids": most_ids, "most_simulations": most_simulations}
+        bounds = {"step": self._planner.step, "most_ids": most_ids, "most_simulations": most_simulations}
         if order.is_static:
             most = min(most_ids, most_simulations)
             limited = replace(order, most_tries=None if math.isinf(most) else int(most))
-            return SlotLedger(order.number, order.size, **bounds), limited
-        return Ledger(order.number, order.size, **bounds), order
-
-    @property
-    def _step(self) -> int:
-        return BLOCK if self._problem.vectorized else 1
+            return SlotLedger(order.number, size, **bounds), limited
+        return Ledger(order.number, size, first=order.first, **bounds), order
 
     def _recover(self, ledger: Ledger | SlotLedger) -> None:
         """Tell the ledger what an earlier call has kept of this generation."""
@@ -149,8 +159,9 @@ class Run:
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
         with self._floats.steady():
-            population = _population(self._problem, opened.order, ledger)
-        self._opened, self._past = None, self._past.after(population)
+            population = _population(self._problem, opened, self._planner.weights)
+        past = self._planner.after(self._past, opened.order.proposal, population)
+        self._opened, self._past = None, past
         commit = Commit(population, ledger.failures_below_cut(), opened)
         return [commit, *self._looked_at_weights(population)]
 
@@ -203,34 +214,29 @@ class Run:
         return [Tell("collapse", note, is_anew=True)]
 
 
-def _population(problem: Problem, order: Level, ledger: Ledger | SlotLedger) -> Population:
-    """The ledger's rows with normalised weights.
-
-    The evidence uses the first N - 1 weights and ids, because the cut itself was chosen by an
-    acceptance: N / cut would be too large.
-    """
-    rows = ledger.population()
-    log_weights = rows.log_weights
+def _population(problem: Problem, opened: Open, how: str | None) -> Population:
+    """The survivors and the ledger's rows, with normalised weights."""
+    order, ledger = opened.order, opened.ledger
+    evaluations, simulations = ledger.counts()
+    parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
+    rows = joined([*parts, *([ledger.population()] if ledger.size else [])])
+    tried = (*opened.past.tried, evaluations)
+    log_weights = recycling.log_weights(rows, tried, how)
     weightless = ~np.isfinite(log_weights)
     if weightless.any():
         first = int(np.argmax(weightless))
         raise _weightless(problem, order, int(rows.ids[first]), rows.theta[first], log_weights[first])
-    highest = log_weights.max()
-    weights = np.exp(log_weights - highest)  # at most 1, and one of them is
-    evaluations, simulations = ledger.counts()
-    n = len(weights)
-    mean_weight = weights[:-1].mean() if isinstance(ledger, Ledger) else weights.mean()
-    with np.errstate(divide="ignore"):
-        log_evidence = highest + np.log(mean_weight) + math.log((n - 1) / max(1, evaluations - 1))
+    weights = np.exp(log_weights - log_weights.max())  # at most 1, and one of them is
     return Population(
         names=tuple(problem.prior.names),
         weights=weights / weights.sum(),
+        first=order.first,
         generation=order.level,
         epsilon=order.epsilon,
         evaluations=evaluations,
         simulations=simulations,
         failures=len(ledger.failures_below_cut()),
-        log_evidence=float(log_evidence),
+        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)),
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         **rows.columns(),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mpiabc import guard, sameness
+from mpiabc import guard, recycling, sameness
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
@@ -26,7 +26,7 @@ from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumabl
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.planner import Planner
-from mpiabc.population import Past, Population
+from mpiabc.population import Population
 from mpiabc.problem import Problem, told
 from mpiabc.progress import Line, logged
 from mpiabc.progress import told as told_of
@@ -36,9 +36,9 @@ from mpiabc.schedulers import Engine, resolve
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
-from mpiabc.streams import stream_key
+from mpiabc.streams import BLOCK, stream_key
 from mpiabc.structure import Structure
-from mpiabc.threshold import Quantile, Threshold
+from mpiabc.threshold import Constant, Quantile, Threshold
 from mpiabc.version import STREAMS
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,10 @@ class ABCSMC:
 
     population_size: particles in each generation. kernel: how the next proposal is fitted, by default
     `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. seed: a non-negative
-    integer; without one it is drawn, and kept in the store. Raises ProblemError for bad settings.
+    integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
+    the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
+    the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
+    only at how many particles each has brought. Raises ProblemError for bad settings.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class ABCSMC:
         threshold: Threshold | None = None,
         seed: int | None = None,
         model_prior: Any = None,
+        recycle: bool | None = None,
+        weights: str | None = None,
     ) -> None:
         if isinstance(problem, list | tuple) or model_prior is not None:
             raise ProblemError("model selection is not supported yet: give one Problem, no model_prior")
@@ -78,7 +83,31 @@ class ABCSMC:
             raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+        self.weights = self._weights(recycle, weights)
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
+
+    def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
+        """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""
+        if recycle not in (None, False, True):
+            raise ProblemError(f"recycle={recycle!r}: give True or False")
+        if weights is not None and weights not in recycling.WEIGHTS:
+            raise ProblemError(f"weights={weights!r}: give {' or '.join(map(repr, recycling.WEIGHTS))}")
+        if not recycle:
+            if weights is not None:
+                raise ProblemError(f"weights={weights!r} is for recycled evaluations: give recycle=True too")
+            return None
+        if isinstance(self.threshold, Constant):
+            raise ProblemError(
+                f"recycle=True with threshold={self.threshold}: all particles would be kept, and nothing "
+                "new be simulated; give a threshold that falls, or leave recycle out"
+            )
+        for name, part in {"prior": self.problem.prior, "kernel": self.kernel}.items():
+            if not getattr(part, "is_normalised", False):
+                raise ProblemError(
+                    f"recycle=True with {name}={told(part)}, which does not say that its densities are "
+                    "normalised: set its is_normalised = True if they are, or leave recycle out"
+                )
+        return weights or recycling.BALANCE
 
     def run(
         self,
@@ -141,6 +170,11 @@ class ABCSMC:
             deadline, end = began + (stopping.walltime or math.inf), math.inf
             if isinstance(walltime, str) and walltime == "auto":
                 deadline, end = math.inf, time.monotonic() + (stopping.walltime or 0.0)
+            if place.is_static and self.weights is not None:
+                raise ProblemError(
+                    "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
+                    "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
+                )
             _check_size(self.problem, self.population_size)
             resumable_status()  # a wrong one is said now
             if not has_rule and self.threshold.epsilon(10**9, None) is not None:
@@ -165,10 +199,10 @@ class ABCSMC:
         """The populations, each once, as they are committed."""
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
-        planner = Planner(prior, self.kernel, self.threshold, key, size, is_static)
-        writer, history, past = Writer(file), file.history(), Past()
-        for population in history:
-            past = past.after(population)
+        step = BLOCK if self.problem.vectorized else 1
+        planner = Planner(prior, self.kernel, self.threshold, key, size, is_static, self.weights, step)
+        writer, history = Writer(file), file.history()
+        past = planner.past(history, history.order)
         resumed = Resumed(history.order(past.level), writer.recovered(past.level))
         run = Run(self.problem, planner, stopping, past, resumed)
         observers: list[Observer] = [Line(progress), logged(file.path), Live(file.path), *_published(engine)]
@@ -194,6 +228,7 @@ class ABCSMC:
             "kernel": told(self.kernel),
             "threshold": told(self.threshold),
             "seed": self.seed,
+            "recycle": self.weights,
             "scheduling": "static" if is_static else "dynamic",
             "streams": STREAMS,
         }

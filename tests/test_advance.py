@@ -24,7 +24,7 @@ from mpiabc.schedulers.base import Doubted, Lost
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
 from mpiabc.store import Store, live
-from mpiabc.streams import stream_key
+from mpiabc.streams import BLOCK, stream_key
 from tests import problems
 from tests.cluster import Simulated, random_time
 
@@ -37,6 +37,8 @@ def run_of(sampler, *past, stopping=None, resumed=None, is_static=False):
         stream_key(1),
         sampler.population_size,
         is_static,
+        sampler.weights,
+        BLOCK if sampler.problem.vectorized else 1,
     )
     return Run(sampler.problem, planner, stopping or Stopping(), *past, resumed=resumed)
 

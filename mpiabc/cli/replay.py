@@ -17,8 +17,8 @@ from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.order import Order
-from mpiabc.planner import Planner
-from mpiabc.population import Population
+from mpiabc.planner import Decided, Planner
+from mpiabc.population import Past, Population
 from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
@@ -36,7 +36,8 @@ def add(commands: Any) -> None:
 This executes the simulator that the file holds: replay only the files of people you trust."""
     parser = add_command(commands, "replay", _replay, "compute one evaluation again, here", example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
-    parser.add_argument("address", metavar="T:I", help="evaluation I of generation T")
+    told = "evaluation I of generation T; of a run that recycles, I alone"
+    parser.add_argument("address", metavar="T:I", help=told)
     parser.add_argument(
         "--problem", metavar="FILE[:problem]", help="a changed simulator instead of the run's own"
     )
@@ -46,7 +47,7 @@ This executes the simulator that the file holds: replay only the files of people
 def _replay(options: argparse.Namespace) -> int:
     """Compute one evaluation again and print it; status 1 if it fails."""
     history = History(options.store)
-    t, index = _address(options.address)
+    t, index = _address(options.address, history)
     problem = _problem(history, options.problem)
     evaluation = _Evaluation(problem, _order(history, problem, t), index)
     stored = history[t] if t < len(history) else None
@@ -59,11 +60,19 @@ def _replay(options: argparse.Namespace) -> int:
     return 1
 
 
-def _address(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+):(\d+)", text)
-    if match is None:
+def _address(text: str, history: History) -> tuple[int, int]:
+    """Generation and index. Where evaluations are recycled, ids go on from one to the next: I says all."""
+    match = re.fullmatch(r"(?:(\d+):)?(\d+)", text)
+    is_one_line = history.settings.get("recycle") is not None
+    if match is None or not (match[1] or is_one_line):
         raise ProblemError(f"{text!r} is no evaluation: give T:I, generation and index, such as 3:17")
-    return int(match[1]), int(match[2])
+    index = int(match[2])
+    t = sum(population.first + population.evaluations <= index for population in history)
+    if not is_one_line:
+        return int(match[1]), index
+    if match[1] and int(match[1]) != t:
+        raise ProblemError(f"{text} is no evaluation: {index} is one of generation {t}")
+    return t, index
 
 
 def _problem(history: History, target: str | None) -> Problem:
@@ -92,20 +101,20 @@ def _order(history: History, problem: Problem, t: int) -> Order:
     if t > len(history):
         raise ProblemError(f"generation {t} has not begun: {history.path} holds {len(history)} generations")
     settings = history.settings
-    before, found = history[t - 1] if t else None, history.order(t)
     kernel, threshold = _OfFile(history, "kernel"), _OfFile(history, "threshold")
     size, key = settings["population_size"], stream_key(settings["seed"])
-    planner = Planner(problem.prior, kernel, threshold, key, size, is_static=False)
-    order: Order | None
+    planner = Planner(problem.prior, kernel, threshold, key, size, False, settings.get("recycle"))
+    past, found = Past(history[t - 1] if t else None), history.order(t)
+    decided: Decided | None
     if found is not None:
-        order = planner.again(*found, before)
-    elif t < len(history):  # in a file of an older mpiabc
-        order = Order(t, key, history[t].epsilon, planner.fitted(before), size)
+        decided = planner.again(*found, past)
+    elif t < len(history):  # the file is of an older mpiabc, or has lost it
+        decided = planner.decided(past, history[t].epsilon)
     else:
-        order = planner.next(before)
-    if order is None:
+        decided = planner.next(past)
+    if decided is None:
         raise ProblemError(f"there is no generation {t}: {settings['threshold']} has no threshold for it")
-    return replace(order, is_static=False)
+    return replace(decided.order, is_static=False, earlier=None)
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,7 @@ class _Evaluation:
             values["distance"] = repr(float(self.records.rows.distances[0]))
         if self.records.status[0] != Status.OUTSIDE:
             values["seconds"] = f"{self.records.seconds:.3g}"
-        if stored is not None and self.index >= stored.evaluations:
+        if stored is not None and self.index >= stored.first + stored.evaluations:
             values["stored"] = f"no: the population was complete after {stored.evaluations} evaluations"
         if stored is not None and self.index in stored.ids:
             values["stored"] = "equal, bit for bit" if self._equals(stored) else "another result"

@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
 def _show(options: argparse.Namespace) -> int:
     """Print what a run's file holds."""
     history = History(options.store)
-    settings = {name: _as_text(value) for name, value in history.settings.items() if name not in _NOT_SHOWN}
+    shown = {name: value for name, value in history.settings.items() if name not in _NOT_SHOWN}
+    settings = {name: _as_text(value) for name, value in shown.items() if value is not None}
     say(pairs({"problem": history.problem_name, **settings}))
     say(f"\n{table(_generations(history))}\n")
     say(f"reason: {history.reason}" if history.reason else "not finished")

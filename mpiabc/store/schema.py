@@ -14,14 +14,15 @@ import numpy as np
 from mpiabc.errors import StoreError
 from mpiabc.particles import Column, columns
 from mpiabc.population import Population
-from mpiabc.records import Failure
+from mpiabc.records import Failure, is_readable
 
-FORMAT = 4
-_OLDER = (2, 3)  # formats that are read, and written on in the new one
+FORMAT = 5
+_OLDER = (2, 3, 4)  # formats that are read, and written on in the new one
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
 
 NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever number was written
     "generation": int,
+    "first": int,
     "epsilon": float,
     "evaluations": int,
     "simulations": int,
@@ -39,7 +40,7 @@ PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value, crc INTEGER);
 CREATE TABLE IF NOT EXISTS population (
-    generation INTEGER PRIMARY KEY, epsilon REAL, evaluations INTEGER, simulations INTEGER,
+    generation INTEGER PRIMARY KEY, first INTEGER, epsilon REAL, evaluations INTEGER, simulations INTEGER,
     failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
     {", ".join(f"{name} BLOB" for name in ARRAYS)});
 CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
@@ -72,8 +73,9 @@ def check_format(db: sqlite3.Connection, path: Path) -> None:
 
 def modernise(db: sqlite3.Connection) -> None:
     """Give the file of an older mpiabc today's format; what it lacks stays unknown."""
-    for name in ARRAYS.keys() - columns_of(db, "population"):
-        db.execute(f"ALTER TABLE population ADD COLUMN {name} BLOB")
+    lacking = (NUMBERS.keys() | ARRAYS.keys()) - columns_of(db, "population")
+    for name in lacking:
+        db.execute(f"ALTER TABLE population ADD COLUMN {name} {'BLOB' if name in ARRAYS else 'INTEGER'}")
     db.execute(_ORDERS)
     db.execute(f"PRAGMA user_version = {FORMAT}")
 
@@ -135,7 +137,7 @@ def crc_of(value: Any) -> int:
 
 def crc_of_row(row: Mapping[str, Any]) -> int:
     """Of what the digest of a population leaves out; older files lack columns."""
-    crc = crc_of(tuple(row[name] for name in NUMBERS))
+    crc = crc_of(tuple(row[name] for name in NUMBERS if name != "first" or row[name] is not None))
     for name in ARRAYS:
         if name not in _DIGESTED and row[name] is not None:
             crc = zlib.crc32(row[name], crc)
@@ -148,12 +150,13 @@ def crc_of_order(told: str, arrays: bytes) -> int:
 
 
 def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
-    """The buffers in rows of the journal; those of damaged rows are left out."""
+    """The buffers in rows of the journal; those of damaged rows are left out, and of older layouts."""
     for crc, blob in rows:
         at = 0 if zlib.crc32(blob) == crc else len(blob)
         while at < len(blob):
             end = at + 8 + int.from_bytes(blob[at : at + 8], "little")
-            yield blob[at + 8 : end]
+            if is_readable(blob[at + 8 : end]):
+                yield blob[at + 8 : end]
             at = end
 
 
@@ -178,9 +181,11 @@ def _written(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
     n = len(row["weights"]) // 8
-    arrays: dict[str, Any] = {
-        name: np.frombuffer(row[name], column.dtype).reshape(column.shape(n, {"d": len(names), "k": -1}))
-        for name, column in ARRAYS.items()
-        if row[name] is not None
-    }
-    return Population(names=names, **arrays, **{name: row[name] for name in NUMBERS})
+    arrays: dict[str, Any] = {}
+    for name, column in ARRAYS.items():
+        if row[name] is not None:
+            array: np.ndarray = np.frombuffer(row[name], column.dtype)
+            width = {column.width: len(names) if column.width == "d" else len(array) // n}
+            arrays[name] = array.reshape(column.shape(n, width))
+    numbers = {name: row[name] for name in NUMBERS if name != "first" or row[name] is not None}
+    return Population(names=names, **arrays, **numbers)

@@ -30,7 +30,7 @@ class Writer(Keeper):
 
     def open(self, opened: Open) -> None:
         """Write what was decided, and the commit that waits: no worker has begun on it."""
-        order = None if opened.is_kept else kept(opened.order, opened.past.last)
+        order = None if opened.is_kept else kept(opened.order, opened.base)
         with self._store.transaction():
             if self._waiting is not None:
                 self._write_commit(None)
