@@ -46,9 +46,24 @@ def problem(simulate=gaussian, *, observed=1.0, **options):
     return mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Normal(0, 2)), simulate, {"y": observed}, **options)
 
 
-def sampler(n=100, thresholds=(3, 1.5, 0.8), seed=1, simulate=gaussian, kernel=None, **options):
+def sampler(
+    n=100,
+    thresholds=(3, 1.5, 0.8),
+    seed=1,
+    simulate=gaussian,
+    kernel=None,
+    recycle=None,
+    weights=None,
+    **options,
+):
     return mpiabc.ABCSMC(
-        problem(simulate, **options), n, threshold=mpiabc.Listed(thresholds), seed=seed, kernel=kernel
+        problem(simulate, **options),
+        n,
+        threshold=mpiabc.Listed(thresholds),
+        seed=seed,
+        kernel=kernel,
+        recycle=recycle,
+        weights=weights,
     )
 
 

@@ -15,11 +15,20 @@ def parts_of_ones_own():
     return mpiabc.ABCSMC(problem, 60, kernel=foreign.Student(), threshold=foreign.Sharper(), seed=1)
 
 
-VARIANTS = {
+STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
+}
+VARIANTS = STATIC | {
+    "recycled": lambda: problems.sampler(recycle=True),
+    "recycled, vectorized": lambda: problems.sampler(
+        simulate=problems.gaussian_vectorized, vectorized=True, recycle=True
+    ),
+    "recycled, local": lambda: problems.sampler(
+        recycle=True, n=60, kernel=mpiabc.LocalGaussian(), weights="levels"
+    ),
 }
 
 
@@ -34,7 +43,7 @@ if __name__ == "__main__":
     found = {
         f"{scheduler}, {variant}": digests(scheduler, variant)
         for scheduler in sys.argv[1:]
-        for variant in VARIANTS
+        for variant in (STATIC if "static" in scheduler else VARIANTS)
     }
     if None not in found.values():
         print("DIGESTS", json.dumps(found))
