@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.kernel import GaussianMixture, LocalGaussianMixture
+from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.prior import Prior
 from mpiabc.streams import BLOCK, Purpose, Stream
 

@@ -224,7 +224,7 @@ class Evaluator:
     def _log_density(
         self, proposal: Any, rows: Particles, outcome: Outcome, is_own: bool = False
     ) -> np.ndarray:
-        """Log density of a proposal at these rows; one that gives none, where it `is_own` draws, has failed."""
+        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed."""
         found = np.full(len(rows), np.nan)
         error: Exception = ProblemError(
             "logpdf of the kernel's proposal is nan or infinite where it has drawn"

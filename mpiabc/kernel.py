@@ -1,25 +1,20 @@
 """Perturbation kernels (Toni et al. 2009; Beaumont et al. 2009): population in, proposal out.
 
 A kernel is anything with `fit(population) -> proposal`; a proposal has `sample(n, rng)` and
-`logpdf(theta)`. Both proposals here are mixtures of Gaussians, one component for each particle.
-
-No row of a density goes through BLAS, whose sums depend on shapes and threads: `einsum` over the small
-axis d keeps one order of summation for every row, whoever computes it with whom. Factors and inverses
-are computed once, by `fit` in the leading process, on one thread, and travel with the proposal.
+`logpdf(theta)`. Both proposals here are mixtures of Gaussians, one component for each particle (`mixture`).
+Factors and inverses are computed once, by `fit` in the leading process, on one thread, and travel.
 """
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
+from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
-
-_CHUNK = 15_000  # numbers in a temporary array: below 128 KB, from where on malloc asks the system
 
 
 class Proposal(Protocol):
@@ -149,132 +144,3 @@ def _cholesky(covariance: np.ndarray, population: Population) -> tuple[np.ndarra
     except np.linalg.LinAlgError:
         pass
     return np.diag(np.sqrt(variance)), True
-
-
-def _parents(cumulative: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` indices of particles, drawn with their weights."""
-    return np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")
-
-
-def _log_sum_exp(exponents: np.ndarray) -> np.ndarray:
-    """log sum_j exp(exponents_rj) for each row r.
-
-    Rows near the centres, that is nearly all, need no care; only where the plain sum overflows or
-    nearly vanishes is the maximum taken out first.
-    """
-    with np.errstate(over="ignore", divide="ignore"):
-        total = np.add.reduce(np.exp(exponents), axis=1)
-        out = np.log(total)
-    for r in np.flatnonzero(~((total > 1e-250) & (total < np.inf))):
-        highest = exponents[r].max()
-        out[r] = highest + np.log(np.exp(exponents[r] - highest).sum())
-    return out
-
-
-@dataclass(frozen=True, eq=False)
-class _Mixture:
-    """Normal distributions around the particles."""
-
-    is_rowwise = True  # a row's density does not depend on the rows beside it
-
-    centres: np.ndarray  # (N, d)
-    weights: np.ndarray  # (N,)
-    cholesky: np.ndarray
-    inverse: np.ndarray = None  # type: ignore[assignment]  # of the factor, computed if not given
-    is_diagonal: bool = False  # there were too few particles for a full covariance
-
-    def __post_init__(self) -> None:
-        if self.inverse is None:
-            object.__setattr__(self, "inverse", np.linalg.inv(self.cholesky))
-
-    @cached_property
-    def _cumulative(self) -> np.ndarray:
-        return np.cumsum(self.weights)
-
-
-class GaussianMixture(_Mixture):
-    """sum_j W_j N(theta; centre_j, L L^T), with one Cholesky factor L (d, d)."""
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` draws, (n, d)."""
-        parents = _parents(self._cumulative, n, rng)
-        z = rng.standard_normal((n, self.centres.shape[1]))
-        return self.centres[parents] + np.einsum("nk,dk->nd", z, self.cholesky)
-
-    def logpdf(self, theta: np.ndarray) -> np.ndarray:
-        """Log density of theta (m, d), (m,)."""
-        u = self._whiten(theta)
-        rows = max(1, _CHUNK // len(self.centres))
-        norm = self._log_norm - 0.5 * np.square(u).sum(axis=1)
-        u = np.column_stack([u, np.ones(len(u))])
-        chunks = (u[i : i + rows] for i in range(0, len(u), rows))
-        out = [_log_sum_exp(np.einsum("rk,kj->rj", chunk, self._table)) for chunk in chunks]
-        return norm + np.concatenate(out) if out else np.empty(0)
-
-    def log_others(self, rows: np.ndarray) -> np.ndarray:
-        """Log density at the centres of this index, without the component that stands there, (k,)."""
-        u = self._whiten(self.centres[rows])
-        out = np.empty(len(rows))
-        for i, row in enumerate(rows):
-            exponents = np.einsum("k,kj->j", np.append(u[i], 1.0), self._table)
-            exponents[row] = -np.inf
-            out[i] = _log_sum_exp(exponents[None])[0]
-        return self._log_norm - 0.5 * np.square(u).sum(axis=1) + out - np.log1p(-self.weights[rows])
-
-    def _whiten(self, theta: np.ndarray) -> np.ndarray:
-        return np.einsum("nk,dk->nd", theta - self._origin, self.inverse)
-
-    @cached_property
-    def _origin(self) -> np.ndarray:
-        return np.einsum("n,nd->d", self.weights, self.centres)
-
-    @cached_property
-    def _log_norm(self) -> float:
-        d = len(self.cholesky)
-        return float(-np.log(np.diagonal(self.cholesky)).sum() - 0.5 * d * math.log(2 * math.pi))
-
-    @cached_property
-    def _table(self) -> np.ndarray:
-        """(d + 1, N): [u, 1] @ table - |u|^2 / 2 = log W_j - |u - v_j|^2 / 2, v_j the white centres."""
-        v = self._whiten(self.centres)
-        with np.errstate(divide="ignore"):
-            constant = np.log(self.weights) - 0.5 * np.square(v).sum(axis=1)
-        return np.ascontiguousarray(np.vstack([v.T, constant]))
-
-
-class LocalGaussianMixture(_Mixture):
-    """sum_j W_j N(theta; centre_j, L_j L_j^T), with Cholesky factors L (N, d, d)."""
-
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` draws, (n, d)."""
-        parents = _parents(self._cumulative, n, rng)
-        z = rng.standard_normal((n, self.centres.shape[1]))
-        return self.centres[parents] + np.einsum("nk,ndk->nd", z, self.cholesky[parents])
-
-    def logpdf(self, theta: np.ndarray) -> np.ndarray:
-        """Log density of theta (m, d), (m,)."""
-        out = np.empty(len(theta))
-        for i, row in enumerate(theta):
-            z = np.einsum("jdk,jk->jd", self.inverse, row - self.centres)  # (N, d)
-            exponents = self._constant - 0.5 * np.square(z).sum(axis=1)
-            highest = exponents.max()
-            out[i] = highest + np.log(np.exp(exponents - highest).sum())
-        return out
-
-    def log_others(self, rows: np.ndarray) -> np.ndarray:
-        """Log density at the centres of this index, without the component that stands there, (k,)."""
-        out = np.empty(len(rows))
-        for i, row in enumerate(rows):
-            z = np.einsum("jdk,jk->jd", self.inverse, self.centres[row] - self.centres)
-            exponents = self._constant - 0.5 * np.square(z).sum(axis=1)
-            exponents[row] = -np.inf
-            out[i] = _log_sum_exp(exponents[None])[0]
-        return out - np.log1p(-self.weights[rows])
-
-    @cached_property
-    def _constant(self) -> np.ndarray:
-        """log W_j - log det L_j - d/2 log 2 pi, (N,)."""
-        d = self.centres.shape[1]
-        log_det = np.log(np.diagonal(self.cholesky, axis1=1, axis2=2)).sum(axis=1)
-        with np.errstate(divide="ignore"):
-            return np.log(self.weights) - log_det - 0.5 * d * math.log(2 * math.pi)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from mpiabc.acceptors import Acceptor, Within
-from mpiabc.kernel import GaussianMixture, LocalGaussianMixture, Proposal
+from mpiabc.kernel import Proposal
+from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
 from mpiabc.records import order_number
 from mpiabc.streams import stride_of

@@ -71,8 +71,9 @@ class Planner:
         with guard.at_work(Asking("the kernel")):
             return self.kernel.fit(base)
 
-    def again(self, text: str, arrays: Arrays, past: Past) -> Decided:
+    def again(self, kept: tuple[str, Arrays], past: Past) -> Decided:
         """An order that was kept; a proposal that is not ours is fitted once more."""
+        text, arrays = kept
         base = self._base(past.last, epsilon_of(text))
         parts = restored(text, arrays, base)
         proposal = parts.pop("proposal")
@@ -95,7 +96,7 @@ class Planner:
     def _proposal(self, past: Past, population: Population, kept: Callable[[int], Any]) -> Any:
         """What a committed population was proposed by, fitted again if the file has lost it."""
         order = kept(past.level)
-        decided = self.decided(past, population.epsilon) if order is None else self.again(*order, past)
+        decided = self.decided(past, population.epsilon) if order is None else self.again(order, past)
         return decided.order.proposal
 
     @property

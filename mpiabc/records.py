@@ -152,10 +152,10 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     """The inverse of `pack`; raises ValueError for a buffer that `pack` did not make."""
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
-    layout, job, start, stop, m, d, k, l, *sizes, seconds = _HEADER.unpack_from(buffer)
+    layout, job, start, stop, m, d, k, levels, *sizes, seconds = _HEADER.unpack_from(buffer)
     if layout != _LAYOUT:
         raise ValueError(f"a record buffer of layout {-layout}, not {-_LAYOUT}")
-    widths, count = {"d": d, "k": k, "l": l}, stop - start
+    widths, count = {"d": d, "k": k, "l": levels}, stop - start
     lengths = [packed_size(m, widths), sizes[0], count, *sizes[1:]]
     at = list(accumulate(lengths, initial=_HEADER.size))
     if len(buffer) != at[-1]:

@@ -37,7 +37,7 @@ def base(population: Population, epsilon: float) -> Population:
         is_near = np.zeros(n, bool)
         is_near[np.lexsort((population.ids, population.distances))[: _LEAST_CENTRES * d]] = True
     weights = population.weights[is_near]
-    rows = population.take(is_near).columns()
+    rows: dict[str, Any] = population.take(is_near).columns()
     return replace(population, weights=weights / weights.sum(), **rows)
 
 

@@ -114,7 +114,7 @@ class Run:
         kept = None if self._resumed is None else self._resumed.order
         if kept is None:
             return self._planner.next(self._past), False
-        return self._planner.again(*kept, self._past), True
+        return self._planner.again(kept, self._past), True
 
     def _survivors(self, order: Level, base: Population | None) -> Particles | None:
         """The particles that need not be simulated again, with what the new proposal says of them."""

@@ -14,10 +14,10 @@ import numpy as np
 __version__ = "0.1.0"
 
 #: Raised with every change of what travels between a leading process and its workers.
-PROTOCOL = 2
+PROTOCOL = 3
 
 #: Raised with every change of a draw or a weight: runs of other numbers are not continued.
-STREAMS = 1
+STREAMS = 2
 
 
 def versions() -> dict[str, Any]:

@@ -11,8 +11,9 @@ from tests.conftest import ROOT, environment
 
 FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version"}
-    | {"signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection", "threads"},
-    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors"},
+    | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
+    | {"threads"},
+    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},
     {"simulate", "actions"},

@@ -13,7 +13,8 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.evaluate import Level, evaluate
-from mpiabc.kernel import GaussianMixture, default_scale
+from mpiabc.kernel import default_scale
+from mpiabc.mixture import GaussianMixture
 from mpiabc.population import effective_sample_size, weighted_quantile
 from mpiabc.records import pack
 from mpiabc.stopping import seconds

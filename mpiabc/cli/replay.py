@@ -107,7 +107,7 @@ def _order(history: History, problem: Problem, t: int) -> Order:
     past, found = Past(history[t - 1] if t else None), history.order(t)
     decided: Decided | None
     if found is not None:
-        decided = planner.again(*found, past)
+        decided = planner.again(found, past)
     elif t < len(history):  # the file is of an older mpiabc, or has lost it
         decided = planner.decided(past, history[t].epsilon)
     else:
