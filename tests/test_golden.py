@@ -1,19 +1,23 @@
-"""Golden for ever: the digests of the commit before orders, rows and jobs were rebuilt, bit for bit.
+"""Golden for ever: the populations of the commit that last defined draws and weights, bit for bit.
 
 Processors and math libraries differ in the last bit, so that commit, kept as a wheel, is asked in the same
-run; ids, cuts and counts are the same everywhere, and stand here.
+run; ids, cuts and counts are the same everywhere, and stand here. They are those of the first draws, too:
+only the last bits of weights were defined anew since, with densities by blocks and curves (STREAMS 2).
 """
 
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import mpiabc
+from mpiabc.version import STREAMS
 from tests.conftest import ROOT, environment
 
 GOLDEN = ROOT / "tests" / "golden"
-WHEEL = GOLDEN / "mpiabc-0.1.0-py3-none-any.whl"
+WHEELS = {streams: GOLDEN / f"streams{streams}" / "mpiabc-0.1.0-py3-none-any.whl" for streams in (1, 2)}
 COUNTS = {  # evaluations, simulations, failures, and a digest of the ids, of each generation
     "scalar": [
         [100, 100, 0, "96bdba67cd0b5e6d"],
@@ -74,7 +78,15 @@ def asked(path, folder, generations):
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    return asked(WHEEL, tmp_path_factory.mktemp("before"), 4)
+    return asked(WHEELS[STREAMS], tmp_path_factory.mktemp("before"), 4)
+
+
+def counts(found):
+    names = ("evaluations", "simulations", "failures", "ids")
+    return {
+        case: [[population[name] for name in names] for population in populations]
+        for case, populations in found.items()
+    }
 
 
 def test_populations_are_those_of_the_golden_commit(before, tmp_path):
@@ -82,14 +94,25 @@ def test_populations_are_those_of_the_golden_commit(before, tmp_path):
 
 
 def test_files_of_the_golden_commit_are_continued_to_its_populations(before, tmp_path):
-    begun = asked(WHEEL, tmp_path, 2)
+    begun = asked(WHEELS[STREAMS], tmp_path, 2)
     assert asked(ROOT, tmp_path, 2) == begun
     assert asked(ROOT, tmp_path, 4) == before
 
 
 def test_ids_cuts_and_counts_are_those_that_are_written_down(before):
-    names = ("evaluations", "simulations", "failures", "ids")
-    assert {
-        case: [[population[name] for name in names] for population in populations]
-        for case, populations in before.items()
-    } == COUNTS
+    assert counts(before) == COUNTS
+
+
+def test_ids_cuts_and_counts_were_the_same_before_weights_were_defined_anew(tmp_path):
+    """Files from then are read, and not continued, which a sentence says; they keep their weights."""
+    first = asked(WHEELS[1], tmp_path, 4)
+    assert counts(first) == COUNTS
+    for case, populations in first.items():
+        kept = list(mpiabc.open(tmp_path / f"{case}.db"))
+        assert [population.digest() for population in kept] == [p["digest"] for p in populations]
+        assert all(np.all(population.level == population.generation) for population in kept)
+    env = environment() | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, GOLDEN / "digests.py", tmp_path, "5"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert "StoreError" in done.stderr
+    assert f"streams: 1 there, {STREAMS} here" in done.stderr
