@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 import mpiabc
+from mpiabc.actions import Open
 from mpiabc.evaluate import Level, evaluate
 from mpiabc.ledger import Ledger
 from mpiabc.run import _population
@@ -275,7 +276,7 @@ def test_accepted_evaluation_without_a_weight_is_refused_with_whose_density_it_i
     first = 2 if where == "one" else 0
     found = Level(3, (1, 2), 9.0, _Density(proposal), 5)
     with pytest.raises(mpiabc.ProblemError, match=sentence) as error:
-        _population(replace(problem, prior=_Density(prior)), found, ledger)
+        _population(replace(problem, prior=_Density(prior)), Open(found, ledger), None)
     id, mu = records.rows.ids[first], float(records.rows.theta[first, 0])
     assert f"in evaluation 3:{id}, theta: mu={mu!r}" in str(error.value)
 

@@ -1,6 +1,6 @@
 """Populations of a few problems by the mpiabc that is imported, as JSON: what must never change.
 
-    PYTHONPATH=tests/golden/streams2/mpiabc-0.1.0-py3-none-any.whl python tests/golden/digests.py FOLDER GENERATIONS
+    PYTHONPATH=tests/golden/streams2/mpiabc-0.1.0-py3-none-any.whl python tests/golden/digests.py FOLDER 4
 
 Begins the runs in the folder, or continues them. Each problem names its kernel's scale. Only the public
 interface is used, so that any commit can be asked.
