@@ -2,8 +2,9 @@
 
     python -m tests.kills [--runs 200] [--seed 0]
 
-Each run is a command that is started, hit by SIGKILL, and started again, until it ends by itself; the
-table says, for each engine and each victim, how many runs there were and what became of them.
+Each run is a command that is started, hit by SIGKILL, and started again, perhaps on another number of ranks,
+until it ends by itself; every other one recycles. The table says, for each engine and each victim, how many
+runs there were and what became of them.
 """
 
 import argparse
@@ -45,9 +46,11 @@ class Case:
     victim: str
     moment: str
     seed: int
+    recycles: bool = False
 
     def __str__(self):
-        return f"{self.engine}, {self.victim}, {self.moment}, seed {self.seed}"
+        how = ", recycling" if self.recycles else ""
+        return f"{self.engine}, {self.victim}, {self.moment}, seed {self.seed}{how}"
 
     @property
     def engine(self):
@@ -59,11 +62,11 @@ class Case:
         seconds = (
             0.002 if self.scheduler == "serial" else 0.007 if self.mpi and self.victim == "child" else 0.004
         )
-        return [self.scheduler, seconds]
+        return [self.scheduler, seconds, *(["recycle"] if self.recycles else [])]
 
-    def command(self, store):
+    def command(self, store, ranks=2):
         arguments = ["-m", "tests.programs.small", store, *self.arguments]
-        return self.mpi.command(2, *arguments) if self.mpi else [sys.executable, *map(str, arguments)]
+        return self.mpi.command(ranks, *arguments) if self.mpi else [sys.executable, *map(str, arguments)]
 
 
 @dataclass
@@ -115,7 +118,7 @@ def _go_on_until_done(case, store, rng, outcome):
     """The same command again and again; the first few times it is hit."""
     most, hit = rng.choice((1, 1, 1, 2, 3)), 0
     while not outcome.trouble:
-        job = Job(case.command(store), store.parent)
+        job = Job(case.command(store, rng.choice((2, 3)) if case.recycles else 2), store.parent)
         outcome.resumed += bool(hit)
         try:
             hit = 0
@@ -136,11 +139,14 @@ def _go_on_until_done(case, store, rng, outcome):
 
 
 def quiet(folder):
-    """The digests of uninterrupted runs, by whether they are static."""
+    """The digests of uninterrupted runs, by whether they are static, and recycle."""
     static = Simulated(2, random_time, is_static=True)
+    kinds = ((False, False, "serial"), (True, False, static), (False, True, "serial"))
     return {
-        is_static: problems.digests(small.sampler().run(folder / f"{is_static}.db", scheduler=scheduler))
-        for is_static, scheduler in ((False, "serial"), (True, static))
+        (is_static, recycles): problems.digests(
+            small.sampler(recycle=recycles).run(folder / f"{is_static}{recycles}.db", scheduler=scheduler)
+        )
+        for is_static, recycles, scheduler in kinds
     }
 
 
@@ -153,7 +159,8 @@ def cases(runs, seed, mpis):
     rng = random.Random(seed)
     for i in range(runs):
         mpi, scheduler, victim = kinds[i % len(kinds)]
-        yield Case(mpi, scheduler, victim, rng.choice(MOMENTS), seed + i)
+        recycles = scheduler != "mpi-static" and i // len(kinds) % 2 == 0
+        yield Case(mpi, scheduler, victim, rng.choice(MOMENTS), seed + i, recycles)
 
 
 def played(cases, jobs):
@@ -163,7 +170,8 @@ def played(cases, jobs):
 
         def outcome(case):
             with tempfile.TemporaryDirectory() as place:
-                return case, play(case, Path(place), digests[case.scheduler == "mpi-static"])
+                kind = case.scheduler == "mpi-static", case.recycles
+                return case, play(case, Path(place), digests[kind])
 
         yield from threads.map(outcome, cases)
 

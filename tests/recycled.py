@@ -1,14 +1,18 @@
 """Recycling beside plain ABC-SMC at the same N and seeds: bias of mean and evidence, and what is saved.
 
-    python -m tests.recycled [--replicates 1000] [--sizes 64 256]
+    python -m tests.recycled [--replicates 1000] [--sizes 64 256] [--targets line ...]
 
 A row for each way of weighting, the wrong ones too: bias of the mean in standard deviations of the exact
 posterior, of the deviation and of the evidence relative to the exact ones, each with its standard error, and
-beside that of plain; then the mean effective sample size, and simulations.
+beside that of plain; then the mean effective sample size, simulations, and what simulations an effective
+particle takes beside plain.
 """
 
 import argparse
 from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -25,8 +29,47 @@ from mpiabc.stopping import Stopping
 from mpiabc.streams import BLOCK, stream_key
 from tests import problems
 
-OBSERVED = 4.0  # two deviations from the prior's mean
-THRESHOLDS = (8, 5, 3, 2, 1.2, 0.7, 0.4)
+
+@dataclass(frozen=True)
+class Target:
+    """A problem with an exact answer for each of its parameters, and thresholds for it."""
+
+    d: int
+    prior: Any  # of each parameter
+    observed: float
+    noise: float
+    thresholds: tuple
+
+    def problem(self):
+        """Distances by the largest difference, so that the posterior is a product."""
+        prior = mpiabc.Prior(**{f"x{i}": self.prior for i in range(self.d)})
+
+        def simulate(theta, rng):
+            y = np.stack(list(theta.values()), axis=1)
+            return y + self.noise * rng.standard_normal(y.shape)
+
+        data = np.full(self.d, self.observed)
+        return mpiabc.Problem(prior, simulate, data, vectorized=True, distance=mpiabc.PNorm(p=np.inf))
+
+    def sampler(self, n, weights=None):
+        """Plain if no weights are given."""
+        options = {"recycle": True, "weights": weights} if weights else {}
+        return mpiabc.ABCSMC(self.problem(), n, threshold=mpiabc.Listed(self.thresholds), seed=0, **options)
+
+    def exact(self):
+        """Mean and deviation of each parameter, and the evidence."""
+        posterior = problems.Posterior(self.prior, self.observed, self.thresholds[-1], self.noise)
+        mean = posterior.expect(lambda x: x)
+        return mean, np.sqrt(posterior.expect(np.square) - mean**2), posterior.evidence**self.d
+
+
+TARGETS = {
+    "line": Target(1, stats.norm(0, 2), 4.0, 1.0, (8, 5, 3, 2, 1.2, 0.7, 0.4)),
+    "edge": Target(1, stats.uniform(-2, 3), 1.0, 0.5, (3, 2, 1.2, 0.8, 0.5, 0.3)),
+    "box of 2": Target(2, stats.norm(0, 1), 1.0, 0.5, (2.5, 1.7, 1.2, 0.8, 0.5, 0.3)),
+    "box of 5": Target(5, stats.norm(0, 1), 1.0, 1.0, (3.2, 2.5, 2, 1.6, 1.3)),
+    "box of 10": Target(10, stats.norm(0, 1), 1.0, 1.0, (3.5, 2.8, 2.3, 1.9, 1.6)),
+}
 
 
 def populations(sampler, seed, generations=None):
@@ -51,13 +94,6 @@ def populations(sampler, seed, generations=None):
             continue
         lease = ledger.lease(max(1, int(1.1 * ledger.expected)))
         actions = run.advance([evaluate(lease.start, lease.stop)])
-
-
-def sampler(n, weights=None, thresholds=THRESHOLDS):
-    """Target 1 of the statistics with seven thresholds."""
-    problem = problems.problem(problems.gaussian_vectorized, observed=OBSERVED, vectorized=True)
-    options = {"recycle": True, "weights": weights} if weights else {}
-    return mpiabc.ABCSMC(problem, n, threshold=mpiabc.Listed(thresholds), seed=0, **options)
 
 
 # The wrong ways, each switched on for a while.
@@ -95,41 +131,39 @@ def switched(wrong):
     return mock.patch.multiple(recycling, **wrong) if wrong else nullcontext()
 
 
-def measured(n, way, replicates):
-    """Mean, deviation, evidence, effective sample size and simulations of each replicate, (replicates, 5)."""
+def measured(n, way, replicates, target="line"):
+    """Errors of mean, deviation and evidence, effective sample size, simulations: (replicates, 5)."""
     weights, wrong = WAYS[way]
-    exact = problems.Posterior(stats.norm(0, 2), OBSERVED, THRESHOLDS[-1])
-    found = []
+    mean, deviation, evidence = TARGETS[target].exact()
+    sampler, found = TARGETS[target].sampler(n, weights), []
     with switched(wrong):
         for seed in range(replicates):
-            all_of_them = populations(sampler(n, weights), seed)
+            all_of_them = populations(sampler, seed)
             last = all_of_them[-1]
+            errors = [np.mean((last.mean() - mean) / deviation), np.mean(last.std() / deviation) - 1]
             simulations = sum(population.simulations for population in all_of_them)
-            found.append(
-                [last.mean()["mu"], last.std()["mu"], np.exp(last.log_evidence), last.ess, simulations]
-            )
-    mean = exact.expect(lambda x: x)
-    deviation = np.sqrt(exact.expect(np.square) - mean**2)
-    found = np.array(found)
-    found[:, 0] = (found[:, 0] - mean) / deviation
-    found[:, 1] = found[:, 1] / deviation - 1
-    found[:, 2] = found[:, 2] / exact.evidence - 1
-    return found
+            found.append([*errors, np.exp(last.log_evidence) / evidence - 1, last.ess, simulations])
+    return np.array(found)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--targets", choices=TARGETS, nargs="+", default=["line"])
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=[way for way in WAYS if way != "plain"])
     options = parser.parse_args()
-    rows = [["N", "weights", "mean", "beside plain", "deviation", "evidence", "ess", "simulations"]]
-    for n in options.sizes:
-        plain = measured(n, "plain", options.replicates)
-        for way in WAYS:
-            found = plain if way == "plain" else measured(n, way, options.replicates)
+    heads = ["target", "N", "weights", "mean", "beside plain", "deviation", "evidence", "ess", "simulations"]
+    rows = [[*heads, "for each"]]
+    for target, n in product(options.targets, options.sizes):
+        plain = measured(n, "plain", options.replicates, target)
+        for way in ("plain", *options.ways):
+            found = plain if way == "plain" else measured(n, way, options.replicates, target)
             told = [_with_error(found[:, 0]), _with_error(found[:, 0] - plain[:, 0])]
             told += [_with_error(found[:, 1]), _with_error(found[:, 2])]
-            rows.append([str(n), way, *told, f"{found[:, 3].mean():.1f}", f"{found[:, 4].mean():.0f}"])
+            ess, simulations = found[:, 3].mean(), found[:, 4].mean()
+            share = simulations / ess / (plain[:, 4].mean() / plain[:, 3].mean())
+            rows.append([target, str(n), way, *told, f"{ess:.1f}", f"{simulations:.0f}", f"{share:.2f}"])
     print(table(rows))
 
 
