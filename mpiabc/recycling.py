@@ -21,6 +21,7 @@ from mpiabc.particles import Particles
 from mpiabc.population import Population
 
 BALANCE, LEVELS = WEIGHTS = ("balance", "levels")
+_MOST_PAIRS = 3_000_000  # that one process goes through: some 50 ms
 _LEAST_CENTRES = 10  # times d: fewer survivors are no base for a kernel
 
 
@@ -45,6 +46,12 @@ def with_density(rows: Particles, log_density: np.ndarray) -> Particles:
     """Rows that one more level knows of, with its density."""
     log_densities = np.column_stack([rows.log_densities, log_density])
     return rows.weighed(rows.log_weights, log_densities)
+
+
+def are_dear(proposal: Any, theta: np.ndarray, centres: np.ndarray) -> bool:
+    """Whether what `log_others` computes should be shared among workers, which get the same bits."""
+    is_shareable = getattr(proposal, "is_rowwise", False) and hasattr(proposal, "log_others")
+    return is_shareable and theta.shape[1] > 1 and len(centres) * len(theta) > _MOST_PAIRS
 
 
 def log_others(proposal: Any, theta: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -11,11 +11,13 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from mpiabc import checks, guard, recycling, threads
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level, theta_of
 from mpiabc.ledger import Ledger, SlotLedger, fatal
@@ -27,6 +29,8 @@ from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status, failed, order_number
 from mpiabc.stopping import Stopping
 
+_DENSITIES = 1 << 62  # in the number of a job that computes some
+
 
 @dataclass(frozen=True)
 class Resumed:
@@ -34,6 +38,27 @@ class Resumed:
 
     order: tuple[str, Arrays] | None = None
     records: Iterable[Records] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """A level that is to be opened once it is known what its proposal says of the survivors."""
+
+    order: Level
+    is_kept: bool
+    base: Population
+    survivors: Particles
+    rows: np.ndarray  # the survivors in the base
+
+    @cached_property
+    def log_densities(self) -> np.ndarray:
+        """As far as they are known."""
+        return np.full(len(self.rows), np.nan)
+
+    def known(self, log_densities: np.ndarray) -> tuple[Level, bool, Population, Particles]:
+        """What is opened."""
+        survivors = recycling.with_density(self.survivors, log_densities)
+        return self.order, self.is_kept, self.base, survivors
 
 
 class Run:
@@ -52,6 +77,7 @@ class Run:
         self._past = Past() if past is None else past
         self._resumed = resumed  # until it is used
         self._opened: Open | None = None
+        self._next_level: _Level | None = None  # while densities for it are computed
         self._attempt = 0  # how often a generation was taken back
         self._told: set[str] = set()  # what was looked at in this call
         self._worst = math.inf  # effective sample size, of those that are told
@@ -64,12 +90,14 @@ class Run:
         """
         if self._opened is None:
             return self._next()
+        if self._next_level is not None:
+            return self._gathered(records, self._opened.ledger, self._next_level)
         new = [Keep(part) for part in records if self._opened.ledger.tell(part)]
         return [*new, *self._ended(self._opened)]
 
     def reopen(self, commit: Commit) -> list[Action]:
         """Go back to where a generation was open; what came after it is void."""
-        opened = commit.opened
+        opened, self._next_level = commit.opened, None
         self._attempt += 1
         order = replace(opened.order, attempt=self._attempt)
         opened.ledger.reopen(order.number)
@@ -101,13 +129,47 @@ class Run:
             decided, is_kept = self._decided()
             if decided is None:
                 return [Done("threshold")]
-            order = replace(decided.order, attempt=self._attempt)
-            survivors = self._survivors(order, decided.base)
+            order, base = replace(decided.order, attempt=self._attempt), decided.base
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
+            if base is None or self._planner.weights is None:
+                return [*told, *self._open(order, is_kept, base)]
+            survivors = recycling.survivors(base, order.epsilon)
+            if order.earlier is None:
+                return [*told, *self._open(order, is_kept, base, survivors)]
+            level = _Level(order, is_kept, base, survivors, np.flatnonzero(base.distances <= order.epsilon))
+            if recycling.are_dear(order.proposal, base.theta, level.rows):
+                return [*told, *self._open_densities(level)]
+            with guard.at_work(Asking("the kernel")):
+                log_densities = recycling.log_others(order.proposal, base.theta, level.rows)
+        return [*told, *self._open(*level.known(log_densities))]
+
+    def _open(
+        self, order: Level, is_kept: bool, base: Population | None, survivors: Particles | None = None
+    ) -> list[Action]:
+        """Open a level, with what is known of it already."""
         ledger, order = self._ledger(order, 0 if survivors is None else len(survivors))
-        self._opened = Open(order, ledger, self._past, is_kept, decided.base, survivors)
+        self._opened = Open(order, ledger, self._past, is_kept, base, survivors)
         self._recover(ledger)
-        return [*told, self._opened, *self._ended(self._opened)]
+        return [self._opened, *self._ended(self._opened)]
+
+    def _open_densities(self, level: "_Level") -> list[Action]:
+        """Let workers compute what the newest proposal says of the survivors; nothing of it is kept."""
+        order, self._next_level = level.order, level
+        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, order.proposal, level.rows)
+        self._opened = Open(job, SlotLedger(job.number, len(level.rows)), self._past, is_kept=True)
+        return [self._opened]
+
+    def _gathered(
+        self, records: Iterable[Records], ledger: Ledger | SlotLedger, level: "_Level"
+    ) -> list[Action]:
+        """Take densities in, and open the level when all are there."""
+        for part in records:
+            if ledger.tell(part):
+                level.log_densities[part.start : part.stop] = np.frombuffer(part.payload)
+        if not ledger.complete:
+            return []
+        self._next_level = None
+        return self._open(*level.known(level.log_densities))
 
     def _decided(self) -> tuple[Decided | None, bool]:
         """The next order, and whether the file has it."""
@@ -115,18 +177,6 @@ class Run:
         if kept is None:
             return self._planner.next(self._past), False
         return self._planner.again(kept, self._past), True
-
-    def _survivors(self, order: Level, base: Population | None) -> Particles | None:
-        """The particles that need not be simulated again, with what the new proposal says of them."""
-        if base is None or self._planner.weights is None:
-            return None
-        rows = recycling.survivors(base, order.epsilon)
-        if order.earlier is None:
-            return rows
-        centres = np.flatnonzero(base.distances <= order.epsilon)
-        with guard.at_work(Asking("the kernel")):
-            log_density = recycling.log_others(order.proposal, base.theta, centres)
-        return recycling.with_density(rows, log_density)
 
     def _ledger(self, order: Level, survivors: int) -> tuple[Ledger | SlotLedger, Level]:
         size = order.size - survivors

@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from mpiabc import schedulers
-from tests.conftest import environment, missing
+from tests.conftest import HANGS, environment, missing
 
 PASSWORD, SECRET = "open sesame", "between you and me"
 
@@ -59,7 +59,7 @@ class RedisServer:
         self.process.stdin.write("\n".join(lines).encode())
         self.process.stdin.close()
         self.client = redis.Redis(port=self.port, password=PASSWORD)
-        end = time.monotonic() + 10
+        end = time.monotonic() + HANGS
         while time.monotonic() < end and self.process.poll() is None:
             with suppress(redis.RedisError):
                 return self.client.ping()
@@ -115,7 +115,7 @@ class Worker:
         for line in self._process.stdout:
             self._lines.append(line)
 
-    def says(self, words, within=30, times=1):
+    def says(self, words, within=HANGS, times=1):
         """Whether it has said this so often, or will within so many seconds."""
         end = time.monotonic() + within
         while "".join(self._lines).count(words) < times:
@@ -127,7 +127,7 @@ class Worker:
     def send_signal(self, number, to_all=False):
         (os.killpg if to_all else os.kill)(self._process.pid, number)
 
-    def ends(self, within=20):
+    def ends(self, within=HANGS):
         """Its exit status, and all that it has said."""
         try:
             status = self._process.wait(within)

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpiabc.evaluate import Evaluator
 from mpiabc.schedulers import Lost
 from mpiabc.schedulers.base import Doubted
 
@@ -27,7 +26,7 @@ class Simulated:
         return True
 
     def open(self, problem):
-        self.cluster = Cluster(self.workers, self.run_time, lambda g: Evaluator(problem, g), **self.faults)
+        self.cluster = Cluster(self.workers, self.run_time, lambda job: job.evaluator(problem), **self.faults)
         return self.cluster
 
     def serve(self, problem):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+HANGS = 180.0  # seconds after which what has not ended hangs, on a machine with other work, too
 _SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi", "redis")
 
 
@@ -70,7 +71,7 @@ class Launcher:
             **options,
         )
 
-    def run(self, n, *arguments, timeout=120):
+    def run(self, n, *arguments, timeout=HANGS):
         """The finished job."""
         job = self.start(n, *arguments)
         try:

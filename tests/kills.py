@@ -26,7 +26,7 @@ from tests.conftest import Launcher
 from tests.jobs import Job, launchers, table
 from tests.programs import small
 
-_HANGS = 30.0  # seconds after which a job that lost a process should have ended
+_HANGS = 120.0  # seconds after which a job that lost a process should have ended
 
 VICTIMS = {
     "serial": ("leader",),

@@ -29,7 +29,7 @@ KINDS = tuple(product(("checked", "unchecked"), ("raise", "reject")))  # of a pr
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _ALONE = ("redis", "dask", *jobs.MPIS)  # a worker there may be signalled and the others not
-_HANGS = 60.0  # seconds after which a job should have ended
+_HANGS = 120.0  # seconds after which a job should have ended
 _LATER = 0.05  # seconds between the first and the second of the waves in which a signal comes
 
 

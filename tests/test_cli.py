@@ -11,7 +11,7 @@ import mpiabc
 from mpiabc import cli, schedulers
 from mpiabc.cli.files import MODULE, load_problem
 from tests.cluster import Simulated, random_time
-from tests.conftest import environment, missing
+from tests.conftest import HANGS, environment, missing
 from tests.problems import digests
 
 FIT = """
@@ -130,7 +130,7 @@ def test_failing_run_under_mpirun_is_told_once_and_exits_1(mpi, tmp_path):
 
 
 def test_bad_options_under_mpirun_exit_1_and_do_not_hang(mpi, done):
-    job = mpi.run(2, "-m", "mpiabc", "run", done / "fit.py", timeout=30)
+    job = mpi.run(2, "-m", "mpiabc", "run", done / "fit.py", timeout=HANGS)
     assert job.returncode == 1
     assert "mpiabc: the population size is missing: give --population-size N" in job.stdout
 

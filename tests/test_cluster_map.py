@@ -18,7 +18,7 @@ import pytest
 
 import mpiabc
 from mpiabc import batch, cli, cluster
-from tests.conftest import environment
+from tests.conftest import HANGS, environment
 
 QSUB = """
 case $1 in --version) echo '{version}' >&1; exit;; esac
@@ -188,7 +188,7 @@ def test_item_whose_program_ended_with_its_job_has_no_result(tmp_path):
         time.sleep(0.3)
         assert job.poll() is None
         job.terminate()
-        assert job.wait(timeout=10) == -signal.SIGTERM
+        assert job.wait(timeout=HANGS) == -signal.SIGTERM
     finally:
         job.kill()
         job.wait()

@@ -13,7 +13,7 @@ import mpiabc
 import mpiabc.cluster
 from mpiabc import cli
 from tests import problems
-from tests.conftest import ROOT, missing
+from tests.conftest import HANGS, ROOT, missing
 from tests.programs import killed
 
 PROGRAM = str(ROOT / "tests" / "programs" / "killed.py")
@@ -134,7 +134,7 @@ def test_jobs_are_seen_while_they_run_and_leave_the_queue_with_their_map(
     monkeypatch.setattr(mpiabc.cluster, "_pause", look)
     with pytest.raises(KeyboardInterrupt):
         mpiabc.cluster.map(lambda x: time.sleep(600), range(2), scheduler=client, walltime="20m")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANGS
     while not has_left() and time.monotonic() < deadline:
         time.sleep(0.3)
     assert has_left()
@@ -181,7 +181,7 @@ def test_array_of_workers_serves_a_run(system, request, expected, tmp_path):
 def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expected):
     """And comes to the digest of the run that nobody has interrupted."""
     job, folder = requeued
-    slurm.wait(job, folder, timeout=120)
+    slurm.wait(job, folder, timeout=HANGS)
     assert (folder / "starts").read_text().splitlines()[:2] == ["0", "1"]  # SLURM_RESTART_COUNT
     assert problems.digests(mpiabc.open(folder / "run.db")) == expected
 
@@ -189,6 +189,6 @@ def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expect
 def test_sge_job_is_run_again_until_the_run_is_done(rerun, sge, expected):
     """Status 99 says so."""
     job, folder = rerun
-    sge.wait(job, folder, timeout=120)
+    sge.wait(job, folder, timeout=HANGS)
     assert (folder / "starts").read_text().splitlines()[:2] == ["0", "1"]  # RESTARTED
     assert problems.digests(mpiabc.open(folder / "run.db")) == expected

@@ -4,7 +4,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import Launcher, environment_of
+from tests.conftest import HANGS, Launcher, environment_of
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def test_run_survives_dead_ranks_down_to_rank_0_alone(tolerant, order, expected,
 
 def test_job_that_loses_rank_0_ends_and_goes_on_when_started_again(tolerant, expected, tmp_path):
     command = ("-m", "tests.programs.dying", tmp_path / "run.db", "0")
-    first = tolerant.run(3, *command, timeout=30)
+    first = tolerant.run(3, *command, timeout=HANGS)
     assert first.returncode not in (0, 75), first.stdout
     assert "rank 0 died; run the same command again" in first.stdout
-    second = tolerant.run(3, *command, timeout=30)
+    second = tolerant.run(3, *command, timeout=HANGS)
     assert second.returncode == 0, second.stdout
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected

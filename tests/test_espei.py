@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, missing
 
 PACKAGES = ("espei==0.9.1", "dask-mpi", "mpi4py", "mpich")
 
@@ -52,7 +52,7 @@ def test_espei_has_the_same_trace_alone_and_on_the_cluster_of_the_pbs_script(bin
             "PBS_NODEFILE": str(folder / "nodes"),
         }
         job = subprocess.run(
-            command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=120
+            command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=HANGS
         )
         assert job.returncode == 0, job.stdout + job.stderr
         assert ("2 workers have joined" in job.stdout) == (how == "cluster")

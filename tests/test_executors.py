@@ -15,7 +15,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
-from tests.conftest import ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, missing
 from tests.programs import digests as program
 from tests.test_conformance import FAILURES, go_wrong
 from tests.test_timeout import failing, sampler, sleeping
@@ -166,7 +166,7 @@ def test_signal_to_all_processes_ends_the_run_with_one_sentence(how, tmp_path):
             while job.poll() is None and not (workers.exists() and len(list(workers.iterdir())) == 2):
                 time.sleep(0.05)
             os.killpg(job.pid, number)
-            _, output = job.communicate(timeout=20)
+            _, output = job.communicate(timeout=HANGS)
             assert job.returncode == 75, output
             assert output.count(f"stopped by {number.name}") == 1, output
             # Python itself may have more to say: its resource tracker, which SIGUSR1 ends, and an executor

@@ -15,7 +15,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import Launcher, environment, environment_of, missing
+from tests.conftest import HANGS, Launcher, environment, environment_of, missing
 from tests.programs import small
 
 
@@ -37,7 +37,7 @@ def started(store, scheduler="serial", mpi=None, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=HANGS,
         **options,
     )
 
@@ -192,7 +192,7 @@ def test_second_run_on_one_file_is_refused_at_once_on_ranks(mpi, tmp_path):
         while not problems.committed(store):
             assert first.poll() is None, first.stdout.read()
             time.sleep(0.05)
-        second = mpi.run(2, "-m", "tests.programs.endless", store, timeout=20)
+        second = mpi.run(2, "-m", "tests.programs.endless", store, timeout=HANGS)
         assert "run.db is in use by another run: wait for it to end" in error_of(
             subprocess.CompletedProcess([], second.returncode, second.stdout)
         )
@@ -202,5 +202,5 @@ def test_second_run_on_one_file_is_refused_at_once_on_ranks(mpi, tmp_path):
             time.sleep(0.05)
     finally:
         first.send_signal(signal.SIGUSR1)
-        told, _ = first.communicate(timeout=20)
+        told, _ = first.communicate(timeout=HANGS)
     assert first.returncode == 75, told

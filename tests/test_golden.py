@@ -14,7 +14,7 @@ import pytest
 
 import mpiabc
 from mpiabc.version import STREAMS
-from tests.conftest import ROOT, environment
+from tests.conftest import HANGS, ROOT, environment
 
 GOLDEN = ROOT / "tests" / "golden"
 WHEELS = {streams: GOLDEN / f"streams{streams}" / "mpiabc-0.1.0-py3-none-any.whl" for streams in (1, 2)}
@@ -69,7 +69,7 @@ def asked(path, folder, generations):
     folder.mkdir(exist_ok=True)
     command = [sys.executable, GOLDEN / "digests.py", folder, str(generations)]
     env = environment() | {"PYTHONPATH": str(path)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["from"].startswith(str(path))
@@ -113,6 +113,6 @@ def test_ids_cuts_and_counts_were_the_same_before_weights_were_defined_anew(tmp_
         assert all(np.all(population.level == population.generation) for population in kept)
     env = environment() | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, GOLDEN / "digests.py", tmp_path, "5"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANGS, check=False)
     assert "StoreError" in done.stderr
     assert f"streams: 1 there, {STREAMS} here" in done.stderr

@@ -18,7 +18,7 @@ import mpiabc
 from mpiabc import checks, guard, schedulers
 from mpiabc.streams import stream_key
 from tests import problems
-from tests.conftest import environment
+from tests.conftest import HANGS, environment
 
 LIBM = ctypes.CDLL("libm.so.6") if sys.platform == "linux" else None
 DOWNWARD = 0x400 if platform.machine() == "x86_64" else 0x800000
@@ -173,7 +173,7 @@ if __name__ == "__main__":
 
 def exiting(store, scheduler, on_error):
     command = [sys.executable, "-c", EXITING, store, scheduler, on_error]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=HANGS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="C's exit is caught on Linux")
@@ -323,7 +323,7 @@ def test_collapse_and_a_kernel_without_correlations_are_told_once(tmp_path):
 def test_trackers_of_python_and_programs_that_ended_before_have_no_part_in_an_evaluation():
     """Rather than every run ending a second later in a script that has used multiprocessing."""
     resource_tracker.ensure_running()
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANGS
     while guard.Programs().were_run():  # it has only just begun, and other tests may have left something
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -17,7 +17,7 @@ import mpiabc
 from mpiabc import cli
 from mpiabc.cli import jobscript
 from tests import problems
-from tests.conftest import ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, missing
 from tests.programs import killed
 
 PLAIN = ROOT / "tests" / "programs" / "plain.py"
@@ -146,7 +146,7 @@ def run(folder, script, **variables):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
+        timeout=HANGS,
     )
 
 

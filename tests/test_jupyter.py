@@ -17,7 +17,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, missing
 
 BIN = Path(sys.executable).parent
 HUB = """
@@ -55,7 +55,7 @@ def executed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
-        nbclient.NotebookClient(notebook, timeout=100, resources={"metadata": {"path": folder}}).execute()
+        nbclient.NotebookClient(notebook, timeout=HANGS, resources={"metadata": {"path": folder}}).execute()
     return folder, notebook
 
 
@@ -116,14 +116,14 @@ class Hub:
         )
         request.data = b"{}" if method == "POST" else None
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=HANGS) as answer:
                 return json.loads(answer.read() or b"{}")
         except (urllib.error.URLError, ConnectionError, TimeoutError, json.JSONDecodeError):
             return None
 
     def until(self, question):
         """The first answer; fails after a minute, with the hub's log."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + HANGS
         while time.monotonic() < end and self._process.poll() is None:
             if answer := question():
                 return answer
@@ -133,7 +133,7 @@ class Hub:
 
     def close(self):
         self._process.terminate()  # the hub ends its proxy and servers
-        self._process.wait(20)
+        self._process.wait(HANGS)
         self.log.close()
 
 
@@ -163,7 +163,7 @@ def test_terminal_of_a_jupyterhub_runs_the_file_on_ranks(executed, tmp_path):
         terminal = websocket.create_connection(
             f"ws://{hub.host}/user/ada/terminals/websocket/{name}",
             header=[f"Authorization: token {hub.token}"],
-            timeout=60,
+            timeout=HANGS,
         )
         command = f"cd {tmp_path} && {BIN}/mpiexec -n 2 {sys.executable} fit.py; echo status=$?"
         terminal.send(json.dumps(["stdin", f"export PYTHONPATH={ROOT}; {command}\r"]))

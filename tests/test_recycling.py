@@ -1,6 +1,8 @@
 """Recycling: what meets the next threshold is kept, and weighted as a draw from all levels."""
 
 import math
+import signal
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,9 +10,10 @@ import pytest
 from scipy import special, stats
 
 import mpiabc
-from mpiabc import recycling
+from mpiabc import recycling, run
 from mpiabc.cli import main
 from mpiabc.curve import Curve
+from mpiabc.densities import Densities
 from tests import problems, recycled
 from tests.cluster import Simulated, random_time
 from tests.programs import foreign
@@ -98,6 +101,47 @@ def test_digest_does_not_depend_on_who_finishes_first(workers, is_vectorized, tm
     sampler = problems.sampler(n=300, thresholds=THRESHOLDS, recycle=True, **options)
     quiet = [p.digest() for p in recycled.populations(sampler, 1)]
     history = sampler.run(tmp_path / "run.db", scheduler=Simulated(workers, random_time))
+    assert problems.digests(history) == quiet
+
+
+@pytest.mark.parametrize("scheduler", ["serial", "processes", "simulated"])
+def test_densities_that_workers_share_are_those_of_one_process(scheduler, tmp_path, monkeypatch):
+    thresholds = (3.2, 2.5, 2.0, 1.6)
+    sampler = replace(recycled.TARGETS["box of 5"], thresholds=thresholds).sampler(100, "balance")
+    sampler.seed = 1
+    quiet = [p.digest() for p in recycled.populations(sampler, 1)]
+    shared = []
+    monkeypatch.setattr(recycling, "are_dear", lambda *_: shared.append(1) or True)
+    where = Simulated(7, random_time) if scheduler == "simulated" else scheduler
+    history = sampler.run(tmp_path / "run.db", scheduler=where)
+    assert problems.digests(history) == quiet
+    assert len(shared) == len(thresholds) - 1
+
+
+def test_run_that_is_stopped_while_densities_are_shared_goes_on(tmp_path, monkeypatch):
+    """What a worker brings home then is no evaluation, and does not get into the journal."""
+    sampler = recycled.TARGETS["box of 5"].sampler(100, "balance")
+    sampler.seed = 1
+    quiet = [p.digest() for p in recycled.populations(sampler, 1)]
+    monkeypatch.setattr(recycling, "are_dear", lambda *_: True)
+    stopped = []
+
+    class Stops(Densities):
+        def evaluator(self, shared=None, where=None, watch=None):
+            evaluate = super().evaluator(shared, where, watch)
+
+            def evaluate_and_stop(start, stop):
+                if self.level == 2 and not stopped:
+                    stopped.append(start)
+                    signal.raise_signal(signal.SIGTERM)
+                return evaluate(start, stop)
+
+            return evaluate_and_stop
+
+    monkeypatch.setattr(run, "Densities", Stops)
+    with pytest.raises(mpiabc.Interrupted, match="in generation 2"):
+        sampler.run(tmp_path / "run.db", scheduler="serial")
+    history = sampler.run(tmp_path / "run.db", scheduler="serial")
     assert problems.digests(history) == quiet
 
 

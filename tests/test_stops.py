@@ -15,7 +15,7 @@ import mpiabc
 from mpiabc import cli, schedulers
 from mpiabc.signals import Signals, relay
 from tests import problems
-from tests.conftest import ROOT, environment
+from tests.conftest import HANGS, ROOT, environment
 
 PROGRAM = ROOT / "tests" / "programs" / "ending.py"
 TO_CONTINUE = "; run the same command again to continue"
@@ -55,7 +55,7 @@ def ended(command, folder, ending, *signals):
         (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
         os.kill(int(child), number)
         time.sleep(0.3)
-    output, _ = job.communicate(timeout=60)
+    output, _ = job.communicate(timeout=HANGS)
     output, _, status = output.rpartition("STATUS ")
     return Ending(status.strip(), time.monotonic() - began, output, store)
 

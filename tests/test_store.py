@@ -21,7 +21,7 @@ from mpiabc.signals import DOUBT
 from mpiabc.store import Store
 from mpiabc.store.schema import ARRAYS, NUMBERS, crc_of_row
 from tests import damage, problems
-from tests.conftest import environment, missing
+from tests.conftest import HANGS, environment, missing
 
 
 @pytest.fixture
@@ -266,13 +266,13 @@ def test_deleted_file_is_told(finished):
 def test_ctrl_c_leaves_a_store_that_opens(mpi, tmp_path):
     """SIGINT to mpirun in the middle of a run: the job ends, the file opens and the run goes on."""
     job = mpi.start(2, "-m", "tests.programs.endless", tmp_path / "run.db")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while problems.committed(tmp_path / "run.db") < 2:
         assert time.monotonic() < deadline, job.stdout.read()
         time.sleep(0.1)
     time.sleep(1.5 * DOUBT)  # what is younger is taken back
     job.send_signal(signal.SIGINT)
-    output, _ = job.communicate(timeout=20)
+    output, _ = job.communicate(timeout=HANGS)
     assert job.returncode != 0, output
     before = problems.digests(mpiabc.open(tmp_path / "run.db"))
     assert len(before) >= 2

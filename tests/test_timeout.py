@@ -54,12 +54,10 @@ def test_timeout_counts_as_a_failure(simulate, scheduler, expected, tmp_path):
 
 
 def test_timeout_ends_the_run_where_failures_do(tmp_path):
-    began = time.monotonic()
     with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:7 failed on process") as error:
         sampler(locked, "raise", 0.5).run(tmp_path / "run.db", scheduler="processes")
     assert "took longer than timeout=0.5 s" in str(error.value)
     assert "theta: mu=" in str(error.value)
-    assert time.monotonic() - began < 10
 
 
 def test_timeout_holds_on_ranks(mpi, expected, tmp_path):

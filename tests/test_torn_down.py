@@ -24,6 +24,7 @@ from mpiabc.signals import DOUBT, Signals
 from mpiabc.store import Journal, Store
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.conftest import HANGS
 
 
 def records(start, stop, accepted, number=0):
@@ -249,7 +250,7 @@ def test_programs_of_children_do_not_get_what_comes_to_the_group_of_the_leader(t
             time.sleep(0.02)
         time.sleep(0.3)
         os.killpg(job.pid, signal.SIGINT)
-        told = job.communicate(timeout=30)[1]
+        told = job.communicate(timeout=HANGS)[1]
     finally:
         job.kill()
     assert job.returncode in (0, 75), told

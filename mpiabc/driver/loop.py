@@ -155,7 +155,7 @@ class Driver:
         self._keeper.open(action)
         order, ledger = action.order, action.ledger
         failures = Failures(action, self._job.on_error, self._job.theta_of)
-        self._open[order.number] = Opened(order, ledger, failures, self._clock())
+        self._open = {order.number: Opened(order, ledger, failures, self._clock())}
         self._done = None
         self._engine.begin(order)
 
@@ -203,7 +203,11 @@ class Driver:
             for action in self._doubt(report):
                 if isinstance(action, Void):
                     self._keeper.void(action.level)
-        elif (records := self._known(report)) and self._open[records.job].ledger.tell(records):
+            return
+        records = self._known(report)
+        if records is None or records.payload:  # which is no evaluations
+            return
+        if self._open[records.job].ledger.tell(records):
             self._keeper.add(records)
 
     def _trusted_until(self, error: BaseException) -> float:

@@ -2,7 +2,7 @@
 
     python -m tests.programs.dask_cluster FILE WORKERS [kill|without|older|tls]
 
-kill: every second a worker is killed and another one joins. without: workers cannot import mpiabc.
+kill: a second after all are up one is killed, and another one joins. without: workers cannot import mpiabc.
 older: workers speak as an older mpiabc did. tls: all speak TLS, with the certificates of Dask's
 configuration. Ends with its standard input.
 """
@@ -18,6 +18,7 @@ import distributed
 
 import mpiabc.version
 
+UP = os.pipe()  # a byte from each server that is up
 FILE, WORKERS, HOW = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
 
 
@@ -40,6 +41,7 @@ def forked(make):
 
 async def serve(make):
     async with make() as server:
+        os.write(UP[1], b".")
         await server.finished()
 
 
@@ -62,12 +64,14 @@ def worker():
 
 if __name__ == "__main__":
     alone, workers = forked(scheduler), [forked(worker) for _ in range(WORKERS)]
-    rng, killed = random.Random(1), 0
-    while not select.select([sys.stdin], [], [], 1.0)[0]:
-        if HOW == "kill":
+    rng, killed, missing = random.Random(1), 0, 1 + WORKERS
+    while sys.stdin not in (news := select.select([sys.stdin, UP[0]], [], [], 1.0)[0]):
+        if news:
+            missing -= len(os.read(UP[0], 1))
+        elif HOW == "kill" and not missing:
             os.kill(workers.pop(rng.randrange(len(workers))), signal.SIGKILL)
             workers.append(forked(worker))
-            killed += 1
+            killed, missing = killed + 1, 1
     for pid in [alone, *workers]:
         os.kill(pid, signal.SIGKILL)
     print("KILLED", killed)

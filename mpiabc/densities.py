@@ -1,0 +1,46 @@
+"""Densities of many particles as a job of their own, which workers share before a level is opened."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpiabc.records import Records, Status
+
+
+@dataclass(frozen=True, eq=False)
+class Densities:
+    """The log density of a proposal at some of its own centres, without the component that stands there."""
+
+    number: int
+    level: int
+    epsilon: float
+    proposal: Any
+    rows: np.ndarray  # an index of the centres
+    is_static: bool = True
+
+    def __str__(self) -> str:
+        return f"densities of {len(self.rows)} particles for generation {self.level}"
+
+    def evaluator(self, shared: Any = None, where: str | None = None, watch: Any = None) -> "_Rows":
+        """What computes those of some rows, in a worker."""
+        return _Rows(self)
+
+
+class _Rows:
+    def __init__(self, order: Densities) -> None:
+        self.order = order
+
+    def __call__(self, start: int, stop: int) -> Records:
+        """Those of the rows [start, stop), as the payload of records without particles."""
+        began = time.perf_counter()
+        found = self.order.proposal.log_others(self.order.rows[start:stop])
+        return Records(
+            self.order.number,
+            start,
+            stop,
+            np.full(stop - start, Status.ACCEPTED, np.uint8),
+            seconds=time.perf_counter() - began,
+            payload=np.asarray(found, np.float64).tobytes(),
+        )
