@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -104,9 +105,9 @@ class Run:
         self._opened, self._past = replace(opened, order=order, is_kept=True), opened.past
         return [Void(order.level), self._opened, *self._ended(self._opened)]
 
-    def theta_of(self, order: Level, address: int) -> dict[str, float]:
+    def theta_of(self, order: Any, address: int) -> dict[str, float]:
         """What was proposed for an evaluation; in the first try of a slot, if static."""
-        return theta_of(self._problem, order, address)
+        return theta_of(self._problem, order, address) if isinstance(order, Level) else {}
 
     def failed(self, failure: Failure) -> Records:
         """The record of an evaluation that ends the process which makes it."""
