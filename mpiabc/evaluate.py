@@ -226,9 +226,8 @@ class Evaluator:
     ) -> np.ndarray:
         """Log density of a proposal at these rows, its own draws or not; one that gives none has failed."""
         found = np.full(len(rows), np.nan)
-        error: Exception = ProblemError(
-            "logpdf of the kernel's proposal is nan or infinite where it has drawn"
-        )
+        where = "where it has drawn" if is_own else "at a draw of a later generation, as recycling asks it"
+        error: Exception = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
         try:
             for i, value in _log_density(proposal, rows.theta):
                 found[i] = value

@@ -52,7 +52,9 @@ class Planner:
         """The order after this past, None if the threshold has no more."""
         with guard.at_work(Asking("the threshold")):
             epsilon = _epsilon(self.threshold, past.level, past.last)
-        return None if epsilon is None else self.decided(past, epsilon)
+        if epsilon is None or (self.weights and past.last and epsilon == past.last.epsilon):
+            return None  # at the same threshold all particles would be recycled
+        return self.decided(past, epsilon)
 
     def decided(self, past: Past, epsilon: float) -> Decided:
         """The order after this past with this epsilon."""

@@ -60,11 +60,11 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, q: Any) -> np.nda
 class Population(Particles):
     """The accepted evaluations of one generation.
 
-    theta (N, d), weights (N,) summing to 1, distances (N,), summaries (N, k), ids (N,) int64, and log_weights
-    (N,), of which the weights were made; they are those of the weights where they are not given.
-    level (N,) int64: the generation whose proposal brought the particle, an earlier one if it was recycled.
-    The counts are of ids from `first` up to the cut: `evaluations` all, `simulations` those inside the
-    prior's support. `dispatched` depends on timing and is for information only.
+    theta (N, d), weights (N,) summing to 1, distances (N,), summaries (N, k), ids (N,) int64. log_weights
+    (N,): log prior - log of the density that the particle was drawn from; weights are made of these where
+    nothing is recycled. level (N,) int64: the generation whose proposal brought the particle, an earlier one
+    if it was recycled. The counts are of ids from `first` up to the cut: `evaluations` all, `simulations`
+    those inside the prior's support. `dispatched` depends on timing and is for information only.
     """
 
     names: tuple[str, ...]
@@ -107,8 +107,12 @@ class Population(Particles):
 
         1 where all particles were recycled.
         """
-        new = np.count_nonzero(self.ids >= self.first)
-        return int(new) / self.evaluations if self.evaluations else 1.0
+        return self.accepted / self.evaluations if self.evaluations else 1.0
+
+    @property
+    def accepted(self) -> int:
+        """New particles: all, if none was recycled."""
+        return int(np.count_nonzero(self.ids >= self.first))
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The column (N,) of one parameter."""

@@ -37,13 +37,14 @@ def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
         if isinstance(event, Committed):
             population = event.population
             _log.info(
-                "generation %d: epsilon %.6g, %d of %d accepted (%.3g), ess %.0f, %s, "
+                "generation %d: epsilon %.6g, %d of %d accepted (%.3g)%s, ess %.0f, %s, "
                 "workers simulated %.0f %% of it",
                 population.generation,
                 population.epsilon,
-                len(population),
+                population.accepted,
                 population.evaluations,
                 population.acceptance_rate,
+                f" and {recycled} recycled" if (recycled := len(population) - population.accepted) else "",
                 population.ess,
                 duration(population.seconds),
                 100 * event.share,

@@ -143,6 +143,19 @@ def pack(records: Records) -> bytes:
     return b"".join([header, rows.pack(), tries, records.status.tobytes(), more, records.payload])
 
 
+_OLD_HEADER = struct.Struct("<9qd")  # of files up to format 4, whose rows had neither level nor densities
+
+
+def failures_in(buffer: bytes) -> tuple[Failure, ...]:
+    """Those that a journal has kept, also in the layout of older files, which are not continued."""
+    if is_readable(buffer):
+        return unpack(buffer).failures
+    _, start, stop, m, d, k, tries, size, _, _ = _OLD_HEADER.unpack_from(buffer)
+    at = _OLD_HEADER.size + 8 * m * (3 + d + k) + tries + stop - start
+    more = json.loads(buffer[at : at + size]) if size else {}
+    return tuple(Failure(**f) for f in (more if isinstance(more, list) else more.get("failures", ())))
+
+
 def is_readable(buffer: bytes | bytearray | memoryview) -> bool:
     """Whether a whole buffer is of this layout: an older mpiabc has left others in journals."""
     return int.from_bytes(buffer[:8], "little", signed=True) == _LAYOUT

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.errors import ProblemError
 from mpiabc.particles import Particles
 from mpiabc.population import Population
 
@@ -60,7 +61,14 @@ def log_others(proposal: Any, theta: np.ndarray, centres: np.ndarray) -> np.ndar
     A mixture with a kernel on each of them leaves the particle's own one out.
     """
     others = getattr(proposal, "log_others", None)
-    return np.asarray(proposal.logpdf(theta[centres]) if others is None else others(centres), np.float64)
+    found = np.asarray(proposal.logpdf(theta[centres]) if others is None else others(centres), np.float64)
+    if found.shape != (len(centres),) or not (found < math.inf).all():
+        raise ProblemError(
+            f"the kernel's proposal gave {'log_others' if others else 'logpdf'} of shape {found.shape}, or "
+            f"nan or infinite, at {len(centres)} particles that it was fitted to, expected a finite number "
+            "each: recycling weighs them by it"
+        )
+    return found
 
 
 def log_weights(rows: Particles, tried: Sequence[int], how: str | None) -> np.ndarray:
@@ -105,5 +113,6 @@ def _log_evidence(log_weights: np.ndarray, tried: int, is_static: bool) -> float
 def _log_sum(exponents: np.ndarray) -> np.ndarray:
     """log sum exp over the last axis."""
     highest = exponents.max(axis=-1, keepdims=True)
+    highest = np.where(np.isfinite(highest), highest, 0.0)
     with np.errstate(divide="ignore"):
         return np.log(np.exp(exponents - highest).sum(axis=-1)) + highest[..., 0]

@@ -26,7 +26,7 @@ from mpiabc.order import Arrays
 from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
 from mpiabc.population import Past, Population
-from mpiabc.problem import Problem
+from mpiabc.problem import EvaluationId, Problem
 from mpiabc.records import Failure, Records, Status, failed, order_number
 from mpiabc.stopping import Stopping
 
@@ -39,6 +39,13 @@ class Resumed:
 
     order: tuple[str, Arrays] | None = None
     records: Iterable[Records] = ()
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Arithmetic that gives the same bits wherever this process runs."""
+    with threads.single(), guard.FloatingPoint().steady():
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +89,6 @@ class Run:
         self._attempt = 0  # how often a generation was taken back
         self._told: set[str] = set()  # what was looked at in this call
         self._worst = math.inf  # effective sample size, of those that are told
-        self._floats = guard.FloatingPoint()
 
     def advance(self, records: Iterable[Records] = ()) -> list[Action]:
         """What to do, now that these records are known. Called anew after each Commit.
@@ -126,7 +132,7 @@ class Run:
         """The next order, and what there is to tell of it; or the end."""
         if self.reason is not None:
             return [Done(self.reason)]
-        with self._reproducible():
+        with reproducible():
             decided, is_kept = self._decided()
             if decided is None:
                 return [Done("threshold")]
@@ -209,18 +215,12 @@ class Run:
             return [Done(ledger.exhausted)] if ledger.exhausted else []
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
-        with self._floats.steady():
+        with reproducible():
             population = _population(self._problem, opened, self._planner.weights)
         past = self._planner.after(self._past, opened.order.proposal, population)
         self._opened, self._past = None, past
         commit = Commit(population, ledger.failures_below_cut(), opened)
         return [commit, *self._looked_at_weights(population)]
-
-    @contextmanager
-    def _reproducible(self) -> Iterator[None]:
-        """Arithmetic that gives the same bits wherever this process runs."""
-        with threads.single(), self._floats.steady():
-            yield
 
     # What is told.
 
@@ -276,7 +276,8 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
     weightless = ~np.isfinite(log_weights)
     if weightless.any():
         first = int(np.argmax(weightless))
-        raise _weightless(problem, order, int(rows.ids[first]), rows.theta[first], log_weights[first])
+        at = EvaluationId(int(rows.level[first]), int(rows.ids[first]))
+        raise _weightless(problem, order, at, rows.theta[first], log_weights[first])
     weights = np.exp(log_weights - log_weights.max())  # at most 1, and one of them is
     return Population(
         names=tuple(problem.prior.names),
@@ -295,13 +296,15 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
 
 
 def _weightless(
-    problem: Problem, order: Level, id: int, theta: np.ndarray, log_weight: float
+    problem: Problem, order: Level, id: EvaluationId, theta: np.ndarray, log_weight: float
 ) -> ProblemError:
     """Whose density leaves an accepted evaluation without a weight; both are asked again."""
     asked = {"prior": problem.prior, "kernel's proposal": order.proposal}
     said = {name: float(np.asarray(part.logpdf(theta[None]))[0]) for name, part in asked.items()}
     values = zip(problem.prior.names, theta.tolist(), strict=True)
-    where = f"in evaluation {order.level}:{id}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
+    where = (
+        f"in evaluation {id.generation}:{id.index}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
+    )
     for name, density in said.items():
         if not math.isfinite(density):
             return ProblemError(

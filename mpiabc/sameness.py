@@ -43,6 +43,12 @@ def check(
             f"{file.path} was begun with other code or values ({_listed(changes)}): undo that, give "
             "another file name, or accept_changes=True to go on with it, or overwrite=True to begin anew"
         )
+    if changes and found.get("recycle"):
+        raise StoreError(
+            f"{file.path} recycles, and was begun with other code or values ({_listed(changes)}): "
+            "particles of both would be in one population, so that accept_changes=True does not go on with "
+            "it; undo that, or give another file name"
+        )
     if changes:
         t = len(file.history())
         note = f"from generation {t} on the run has other code or values: {_listed(changes)}"

@@ -31,7 +31,7 @@ from mpiabc.problem import Problem, told
 from mpiabc.progress import Line, logged
 from mpiabc.progress import told as told_of
 from mpiabc.records import Failure
-from mpiabc.run import Resumed, Run
+from mpiabc.run import Resumed, Run, reproducible
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
@@ -88,7 +88,7 @@ class ABCSMC:
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
         """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""
-        if recycle not in (None, False, True):
+        if not (recycle is None or isinstance(recycle, bool)):
             raise ProblemError(f"recycle={recycle!r}: give True or False")
         if weights is not None and weights not in recycling.WEIGHTS:
             raise ProblemError(f"weights={weights!r}: give {' or '.join(map(repr, recycling.WEIGHTS))}")
@@ -202,22 +202,24 @@ class ABCSMC:
         step = BLOCK if self.problem.vectorized else 1
         planner = Planner(prior, self.kernel, self.threshold, key, size, is_static, self.weights, step)
         writer, history = Writer(file), file.history()
-        past = planner.past(history, history.order)
-        resumed = Resumed(history.order(past.level), writer.recovered(past.level))
-        run = Run(self.problem, planner, stopping, past, resumed)
         observers: list[Observer] = [Line(progress), logged(file.path), Live(file.path), *_published(engine)]
-        driver = Driver(engine, limits=limits, observers=observers)
         digests: dict[int, str] = {}
-        with _ending_noted(file, observers, limits), guard.last_words_to(_last_words(writer, run, observers)):
-            for event in driver.run(run, writer):
-                if isinstance(event, Done):
-                    writer.end(event.reason)
-                    continue
-                population = event.population
-                t, digest = population.generation, population.digest()
-                if digests.get(t) != digest:  # else it was taken back, and is as it was
-                    digests[t] = digest
-                    yield population
+        with _ending_noted(file, observers, limits):
+            with reproducible():
+                past = planner.past(history, history.order)
+            resumed = Resumed(history.order(past.level), writer.recovered(past.level))
+            run = Run(self.problem, planner, stopping, past, resumed)
+            driver = Driver(engine, limits=limits, observers=observers)
+            with guard.last_words_to(_last_words(writer, run, observers)):
+                for event in driver.run(run, writer):
+                    if isinstance(event, Done):
+                        writer.end(event.reason)
+                        continue
+                    population = event.population
+                    t, digest = population.generation, population.digest()
+                    if digests.get(t) != digest:  # else it was taken back, and is as it was
+                        digests[t] = digest
+                        yield population
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""

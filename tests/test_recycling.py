@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import threadpoolctl
 from scipy import special, stats
 
 import mpiabc
@@ -229,6 +230,65 @@ def test_command_line_recycles_and_replays_by_the_id_alone(tmp_path, capsys):
             assert "equal, bit for bit" in told
     assert main(["replay", str(store), f"{last.level[0] + 1}:{last.ids[0]}"]) == 1
     assert f"is one of generation {last.level[0]}" in capsys.readouterr().err
+
+
+def test_replay_knows_which_ids_no_population_was_made_of(tmp_path, capsys):
+    options = {"simulate": problems.gaussian_vectorized, "vectorized": True, "recycle": True}
+    problems.sampler(n=40, **options).run(tmp_path / "run.db", scheduler="serial")
+    first, second, _ = mpiabc.open(tmp_path / "run.db")
+    assert cut(first) < second.first
+    assert main(["replay", str(tmp_path / "run.db"), str(cut(first))]) == 1
+    assert "the last block of generation 0 ends with it" in capsys.readouterr().err
+
+
+def test_threshold_that_does_not_fall_ends_the_run(tmp_path):
+    """Else generations without an evaluation would follow for ever."""
+
+    class Floor(mpiabc.Quantile):
+        def epsilon(self, generation, previous):
+            found = super().epsilon(generation, previous)
+            return found if previous is None else max(1.0, found)
+
+    abc = mpiabc.ABCSMC(problems.problem(), 50, threshold=Floor(), seed=1, recycle=True)
+    history = abc.run(tmp_path / "run.db", scheduler="serial", simulations=10**6)
+    assert history.reason == "threshold"
+    assert history[-1].epsilon == 1.0
+
+
+def test_changed_code_does_not_go_on_with_particles_of_the_old_one(tmp_path):
+    def sampler(width):
+        def simulate(theta, rng):
+            return {"y": theta["mu"] + width * rng.standard_normal()}
+
+        return problems.sampler(n=20, simulate=simulate, recycle=True)
+
+    sampler(1.0).run(tmp_path / "run.db", scheduler="serial", generations=1)
+    with pytest.raises(mpiabc.StoreError, match="particles of both would be in one population"):
+        sampler(2.0).run(tmp_path / "run.db", scheduler="serial", accept_changes=True)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_smallest_populations_have_an_evidence_that_can_be_kept(n, tmp_path):
+    sampler = problems.sampler(n=n, thresholds=THRESHOLDS, recycle=True)
+    assert len(sampler.run(tmp_path / "run.db", scheduler="serial")) == len(THRESHOLDS)
+
+
+def test_kernels_are_fitted_again_as_they_were_fitted_first(tmp_path):
+    """On one thread of BLAS, whose sums would be others on two."""
+    seen = []
+
+    class Normalised(foreign.Student):
+        is_normalised = True
+
+        def fit(self, population):
+            seen.append([library["num_threads"] for library in threadpoolctl.threadpool_info()])
+            return super().fit(population)
+
+    sampler = problems.sampler(thresholds=THRESHOLDS, recycle=True, kernel=Normalised())
+    for generations in (2, 4):
+        sampler.run(tmp_path / "run.db", scheduler="serial", generations=generations)
+    assert len(seen) == 4  # generations 1, then 1, 2 and 3
+    assert all(set(threads) == {1} for threads in seen)
 
 
 def mixture(kernel, n, d, seed=0):

@@ -67,9 +67,12 @@ def _address(text: str, history: History) -> tuple[int, int]:
     if match is None or not (match[1] or is_one_line):
         raise ProblemError(f"{text!r} is no evaluation: give T:I, generation and index, such as 3:17")
     index = int(match[2])
-    t = sum(population.first + population.evaluations <= index for population in history)
     if not is_one_line:
         return int(match[1]), index
+    ends = [population.first + population.evaluations for population in history]
+    t = int(np.searchsorted(ends, index, side="right"))
+    if t < len(history) and index < history[t].first:
+        raise ProblemError(f"{index} is no evaluation: the last block of generation {t - 1} ends with it")
     if match[1] and int(match[1]) != t:
         raise ProblemError(f"{text} is no evaluation: {index} is one of generation {t}")
     return t, index
@@ -103,7 +106,8 @@ def _order(history: History, problem: Problem, t: int) -> Order:
     settings = history.settings
     kernel, threshold = _OfFile(history, "kernel"), _OfFile(history, "threshold")
     size, key = settings["population_size"], stream_key(settings["seed"])
-    planner = Planner(problem.prior, kernel, threshold, key, size, False, settings.get("recycle"))
+    step = BLOCK if problem.vectorized else 1
+    planner = Planner(problem.prior, kernel, threshold, key, size, False, settings.get("recycle"), step)
     past, found = Past(history[t - 1] if t else None), history.order(t)
     decided: Decided | None
     if found is not None:

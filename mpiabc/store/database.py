@@ -13,7 +13,7 @@ import numpy as np
 
 from mpiabc.errors import StoreError
 from mpiabc.population import Population
-from mpiabc.records import Failure
+from mpiabc.records import Failure, is_readable
 from mpiabc.store.files import DamagedError, connect, errors_told, inode, lock, lock_path
 from mpiabc.store.history import History, damage
 from mpiabc.store.parts import MOST_PART, portable
@@ -197,12 +197,12 @@ class Store:
         return topic not in notes
 
     def noted(self, generation: int) -> Iterator[bytes]:
-        """The records kept of an open generation; damaged ones are left out, to be computed again."""
+        """The records kept of an open generation; damaged and old ones are left out, to be computed again."""
         with errors_told(self.path):
             assert self._db is not None
             query = "SELECT crc, records FROM journal WHERE generation = ?"
             rows = self._db.execute(query, (generation,)).fetchall()
-        return whole_buffers(rows)
+        return filter(is_readable, whole_buffers(rows))
 
     def finish(self, reason: str, failure: Failure | None = None) -> None:
         """Note what ended the run: a stopping rule, or what stopped it early, such as a failure."""

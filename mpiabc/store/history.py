@@ -15,7 +15,7 @@ import numpy as np
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
 from mpiabc.population import Population
-from mpiabc.records import Failure, unpack
+from mpiabc.records import Failure, failures_in
 from mpiabc.store.files import DamagedError, attempts, connect_to_read, errors_told
 from mpiabc.store.parts import rebuilt
 from mpiabc.store.schema import (
@@ -149,7 +149,7 @@ class History:
         journal = self._read("SELECT crc, records FROM journal")
         try:
             kept = [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
-            noted = [failure for buffer in whole_buffers(journal) for failure in unpack(buffer).failures]
+            noted = [failure for buffer in whole_buffers(journal) for failure in failures_in(buffer)]
         except (TypeError, ValueError) as error:
             raise DamagedError(self.path, f"its failures: {error}") from None
         by_address = {(failure.generation, failure.index): failure for failure in noted + kept}

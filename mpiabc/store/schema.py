@@ -14,7 +14,7 @@ import numpy as np
 from mpiabc.errors import StoreError
 from mpiabc.particles import Column, columns
 from mpiabc.population import Population
-from mpiabc.records import Failure, is_readable
+from mpiabc.records import Failure
 
 FORMAT = 5
 _OLDER = (2, 3, 4)  # formats that are read, and written on in the new one
@@ -150,13 +150,12 @@ def crc_of_order(told: str, arrays: bytes) -> int:
 
 
 def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
-    """The buffers in rows of the journal; those of damaged rows are left out, and of older layouts."""
+    """The buffers in rows of the journal; those of damaged rows are left out."""
     for crc, blob in rows:
         at = 0 if zlib.crc32(blob) == crc else len(blob)
         while at < len(blob):
             end = at + 8 + int.from_bytes(blob[at : at + 8], "little")
-            if is_readable(blob[at + 8 : end]):
-                yield blob[at + 8 : end]
+            yield blob[at + 8 : end]
             at = end
 
 
