@@ -1049,9 +1049,9 @@ def doubled(depth):
 )
 def test_strange_and_large_values_take_bounded_time_and_little_text(part):
     part = part()
-    started = time.perf_counter()
+    started = time.process_time()
     one = fingerprint(simulate=part)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert max(map(len, one.values.values())) < 200
     assert fingerprint(simulate=part) == one
     while isinstance(part, Model):  # a long chain is let go link by link

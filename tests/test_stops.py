@@ -26,7 +26,6 @@ class Ending:
     """What became of a command."""
 
     status: str
-    seconds: float
     output: str
     store: Path
 
@@ -50,14 +49,13 @@ def ended(command, folder, ending, *signals):
     while signals and not problems.committed(store) and job.poll() is None:
         time.sleep(0.05)
     time.sleep(0.2 if signals else 0.0)
-    began = time.monotonic()
     for number in signals if job.poll() is None else ():
         (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
         os.kill(int(child), number)
         time.sleep(0.3)
     output, _ = job.communicate(timeout=HANGS)
     output, _, status = output.rpartition("STATUS ")
-    return Ending(status.strip(), time.monotonic() - began, output, store)
+    return Ending(status.strip(), output, store)
 
 
 def script():
@@ -108,7 +106,6 @@ def check(mpi, command, folder, cases):
             assert ending.reason.startswith(REASONS[case[0]])
         elif case[0] == "endless":
             assert ending.reason.startswith("interrupted: stopped by SIG")
-        assert ending.seconds < 20
 
 
 def test_script_ends_with_the_promised_status(tmp_path):
