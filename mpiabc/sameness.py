@@ -26,51 +26,40 @@ def check(
 
     Raises StoreError for what differs; changes of code and values may be meant, and are noted then.
     """
-    different = [key for key in mine if not _is_same(key, mine[key], found)]
+    found = {"streams": 1} | found  # which the first files do not say
+    different = [key for key in mine if _plain(mine[key]) != _plain(found.get(key))]
     if different:
         apart = "; ".join(f"{key}: {found.get(key)!r} there, {mine[key]!r} here" for key in different)
         raise StoreError(
             f"{file.path} holds a run with other settings ({apart}): give another file name, or "
             "overwrite=True to begin anew"
         )
-    changes: list[str] = []
-    if "fingerprint" in found:
-        changes = differences(Fingerprint.from_json(json.dumps(found["fingerprint"])), fingerprint)
-    else:
-        _log.warning("%s was begun before code was compared: it goes on with today's", file.path)
+    changes = differences(Fingerprint.from_json(json.dumps(found["fingerprint"])), fingerprint)
+    if changes and found.get("recycle"):
+        raise StoreError(
+            f"{file.path} recycles, and was begun with other code or values ({_listed(changes)}): "
+            "particles of both would be in one population; undo that, give another file name, or "
+            "overwrite=True to begin anew"
+        )
     if changes and not accept_changes:
         raise StoreError(
             f"{file.path} was begun with other code or values ({_listed(changes)}): undo that, give "
             "another file name, or accept_changes=True to go on with it, or overwrite=True to begin anew"
-        )
-    if changes and found.get("recycle"):
-        raise StoreError(
-            f"{file.path} recycles, and was begun with other code or values ({_listed(changes)}): "
-            "particles of both would be in one population, so that accept_changes=True does not go on with "
-            "it; undo that, or give another file name"
         )
     if changes:
         t = len(file.history())
         note = f"from generation {t} on the run has other code or values: {_listed(changes)}"
         file.tell(f"changes {t}: {_listed(changes)}", note)
         _log.warning("%s: %s", file.path, note)
-    if difference := digit_difference(found.get("versions", {"NumPy": found.get("numpy")})):
+    if difference := digit_difference(found["versions"]):
         _log.warning("%s: %s; digests may differ in the last bit", file.path, difference)
-    if changes or "fingerprint" not in found:
+    if changes:
         file.renew(found | noted(fingerprint))
 
 
 def _listed(changes: list[str]) -> str:
     left = len(changes) - _MOST_CHANGES
     return "; ".join(changes[:_MOST_CHANGES]) + (f"; and {left} more" if left > 0 else "")
-
-
-def _is_same(key: str, mine: Any, found: dict[str, Any]) -> bool:
-    """Whether a setting is that of the file; older files have more to say of foreign parts than names."""
-    theirs = found.get(key, 1 if key == "streams" else None)
-    if _plain(mine) == _plain(theirs) or "fingerprint" in found:
-        return _plain(mine) == _plain(theirs)
-    return isinstance(theirs, str) and theirs.startswith(f"{mine}(")
 
 
 def _plain(value: Any) -> Any:
