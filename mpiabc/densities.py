@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.records import Records, Status
+from mpiabc.records import Records, brought
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,5 @@ class _Rows:
         """Those of the rows [start, stop), as the payload of records without particles."""
         began = time.perf_counter()
         found = self.order.proposal.log_others(self.order.rows[start:stop])
-        return Records(
-            self.order.number,
-            start,
-            stop,
-            np.full(stop - start, Status.ACCEPTED, np.uint8),
-            seconds=time.perf_counter() - began,
-            payload=np.asarray(found, np.float64).tobytes(),
-        )
+        payload = np.asarray(found, np.float64).tobytes()
+        return brought(self.order.number, start, stop, payload, began)

@@ -10,7 +10,7 @@ from mpiabc.order import Order
 from mpiabc.particles import Particles, joined, none
 from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
-from mpiabc.streams import BLOCK
+from mpiabc.streams import BLOCK, step_of
 from mpiabc.structure import StructureMismatchError
 
 
@@ -90,7 +90,7 @@ class Outcome:
         """Which addresses lie below the failure that ends the run; under static scheduling, none."""
         if self._tries is not None:
             return np.zeros(self.stop - self.start, bool)
-        step = BLOCK if self._problem.vectorized else 1
+        step = step_of(self._problem.vectorized)
         first = min(failure.index for failure in self.failures) // step * step
         return np.arange(self.start, self.stop) < first
 

@@ -22,7 +22,7 @@ from mpiabc.driver import Driver, Pace
 from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint
 from mpiabc.ledger import SlotLedger
-from mpiabc.records import Failure, Records, Status
+from mpiabc.records import Failure, Records, brought
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.base import target
 
@@ -210,14 +210,7 @@ class _Mapper:
         began = time.perf_counter()
         with guard.at_work(self):
             outcomes = [self._outcome(i) for i in range(start, stop)]
-        return Records(
-            self.order.level,
-            start,
-            stop,
-            np.full(stop - start, Status.ACCEPTED, np.uint8),
-            seconds=time.perf_counter() - began,
-            payload=cloudpickle.dumps(outcomes),
-        )
+        return brought(self.order.number, start, stop, cloudpickle.dumps(outcomes), began)
 
     def last_words(self, how: str) -> Failure | None:
         """The failure of the item in work."""

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from typing import NamedTuple
@@ -127,6 +128,12 @@ def failed(failure: Failure, stop: int, number: int) -> Records:
     """The record of evaluations that brought none, from the failed one up to `stop`."""
     status = np.full(stop - failure.index, Status.FAILED, np.uint8)
     return Records(number, failure.index, stop, status, failures=(failure,))
+
+
+def brought(number: int, start: int, stop: int, payload: bytes, began: float) -> Records:
+    """The record of work on [start, stop) that is no evaluation; `began`: a time of `perf_counter`."""
+    status = np.full(stop - start, Status.ACCEPTED, np.uint8)
+    return Records(number, start, stop, status, seconds=time.perf_counter() - began, payload=payload)
 
 
 _LAYOUT = -5  # what buffers begin with; those of older files begin with the number of a job

@@ -26,9 +26,9 @@ _MOST_PAIRS = 3_000_000  # that one process goes through: some 50 ms
 _LEAST_CENTRES = 10  # times d: fewer survivors are no base for a kernel
 
 
-def survivors(population: Population, epsilon: float) -> Particles:
-    """The particles that meet a new threshold."""
-    return population.take(population.distances <= epsilon)
+def survivors(population: Population, epsilon: float) -> np.ndarray:
+    """An index of the particles that meet a new threshold."""
+    return np.flatnonzero(population.distances <= epsilon)
 
 
 def base(population: Population, epsilon: float) -> Population:

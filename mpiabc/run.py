@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,17 +54,12 @@ class _Level:
     order: Level
     is_kept: bool
     base: Population
-    survivors: Particles
-    rows: np.ndarray  # the survivors in the base
+    rows: np.ndarray  # an index of the survivors in the base
+    log_densities: np.ndarray  # as far as they are known
 
-    @cached_property
-    def log_densities(self) -> np.ndarray:
-        """As far as they are known."""
-        return np.full(len(self.rows), np.nan)
-
-    def known(self, log_densities: np.ndarray) -> tuple[Level, bool, Population, Particles]:
+    def known(self) -> tuple[Level, bool, Population, Particles]:
         """What is opened."""
-        survivors = recycling.with_density(self.survivors, log_densities)
+        survivors = recycling.with_density(self.base.take(self.rows), self.log_densities)
         return self.order, self.is_kept, self.base, survivors
 
 
@@ -89,6 +83,7 @@ class Run:
         self._attempt = 0  # how often a generation was taken back
         self._told: set[str] = set()  # what was looked at in this call
         self._worst = math.inf  # effective sample size, of those that are told
+        self._floats = guard.FloatingPoint()
 
     def advance(self, records: Iterable[Records] = ()) -> list[Action]:
         """What to do, now that these records are known. Called anew after each Commit.
@@ -140,15 +135,15 @@ class Run:
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
             if base is None or self._planner.weights is None:
                 return [*told, *self._open(order, is_kept, base)]
-            survivors = recycling.survivors(base, order.epsilon)
+            rows = recycling.survivors(base, order.epsilon)
             if order.earlier is None:
-                return [*told, *self._open(order, is_kept, base, survivors)]
-            level = _Level(order, is_kept, base, survivors, np.flatnonzero(base.distances <= order.epsilon))
-            if recycling.are_dear(order.proposal, base.theta, level.rows):
+                return [*told, *self._open(order, is_kept, base, base.take(rows))]
+            level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
+            if recycling.are_dear(order.proposal, base.theta, rows):
                 return [*told, *self._open_densities(level)]
             with guard.at_work(Asking("the kernel")):
-                log_densities = recycling.log_others(order.proposal, base.theta, level.rows)
-        return [*told, *self._open(*level.known(log_densities))]
+                level.log_densities[:] = recycling.log_others(order.proposal, base.theta, rows)
+        return [*told, *self._open(*level.known())]
 
     def _open(
         self, order: Level, is_kept: bool, base: Population | None, survivors: Particles | None = None
@@ -176,7 +171,7 @@ class Run:
         if not ledger.complete:
             return []
         self._next_level = None
-        return self._open(*level.known(level.log_densities))
+        return self._open(*level.known())
 
     def _decided(self) -> tuple[Decided | None, bool]:
         """The next order, and whether the file has it."""
@@ -215,7 +210,7 @@ class Run:
             return [Done(ledger.exhausted)] if ledger.exhausted else []
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
-        with reproducible():
+        with self._floats.steady():
             population = _population(self._problem, opened, self._planner.weights)
         past = self._planner.after(self._past, opened.order.proposal, population)
         self._opened, self._past = None, past

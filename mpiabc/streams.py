@@ -30,6 +30,11 @@ def stream_key(seed: int) -> tuple[int, int]:
     return int(first), int(second)
 
 
+def step_of(is_vectorized: bool) -> int:
+    """Ids that are evaluated by one call, and so in the smallest lease."""
+    return BLOCK if is_vectorized else 1
+
+
 def stride_of(size: int) -> int:
     """Distance between the ids that one of so many slots tries: their number in whole blocks."""
     return -(-size // BLOCK) * BLOCK

@@ -46,6 +46,27 @@ def problem(simulate=gaussian, *, observed=1.0, **options):
     return mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Normal(0, 2)), simulate, {"y": observed}, **options)
 
 
+def population(theta, weights, distances, summaries):
+    """A first generation, all of whose evaluations were accepted."""
+    n, d = theta.shape
+    return mpiabc.Population(
+        names=tuple(f"x{i}" for i in range(d)),
+        theta=theta,
+        weights=weights,
+        distances=distances,
+        summaries=summaries,
+        ids=np.arange(n),
+        generation=0,
+        epsilon=1.0,
+        evaluations=n,
+        simulations=n,
+        failures=0,
+        log_evidence=0.0,
+        dispatched=n,
+        seconds=1.0,
+    )
+
+
 def sampler(
     n=100,
     thresholds=(3, 1.5, 0.8),

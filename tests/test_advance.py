@@ -24,7 +24,7 @@ from mpiabc.schedulers.base import Doubted, Lost
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
 from mpiabc.store import Store, live
-from mpiabc.streams import BLOCK, stream_key
+from mpiabc.streams import step_of, stream_key
 from tests import problems
 from tests.cluster import Simulated, random_time
 
@@ -38,7 +38,7 @@ def run_of(sampler, *past, stopping=None, resumed=None, is_static=False):
         sampler.population_size,
         is_static,
         sampler.weights,
-        BLOCK if sampler.problem.vectorized else 1,
+        step_of(sampler.problem.vectorized),
     )
     return Run(sampler.problem, planner, stopping or Stopping(), *past, resumed=resumed)
 

@@ -28,21 +28,11 @@ def population(n=60, d=3, seed=0):
     rng = np.random.default_rng(seed)
     weights = rng.random(n)
     theta = rng.standard_normal((n, d)) @ rng.standard_normal((d, d))
-    return mpiabc.Population(
-        names=tuple(f"x{i}" for i in range(d)),
-        theta=theta,
-        weights=weights / weights.sum(),
-        distances=rng.random(n),
-        summaries=np.zeros((n, 1)),
-        ids=np.arange(n),
-        generation=0,
-        epsilon=1.0,
+    return replace(
+        problems.population(theta, weights / weights.sum(), rng.random(n), np.zeros((n, 1))),
         evaluations=2 * n,
         simulations=2 * n,
-        failures=0,
-        log_evidence=0.0,
         dispatched=2 * n,
-        seconds=1.0,
     )
 
 

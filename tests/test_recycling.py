@@ -295,22 +295,7 @@ def mixture(kernel, n, d, seed=0):
     rng = np.random.default_rng(seed)
     weights = rng.random(n) ** 3
     theta = rng.standard_normal((n, d)) @ (np.eye(d) + 0.2 * rng.standard_normal((d, d)))
-    parents = mpiabc.Population(
-        names=tuple(f"x{i}" for i in range(d)),
-        theta=theta,
-        weights=weights / weights.sum(),
-        distances=rng.random(n),
-        summaries=np.zeros((n, 1)),
-        ids=np.arange(n),
-        generation=0,
-        epsilon=1.0,
-        evaluations=n,
-        simulations=n,
-        failures=0,
-        log_evidence=0.0,
-        dispatched=n,
-        seconds=1.0,
-    )
+    parents = problems.population(theta, weights / weights.sum(), rng.random(n), np.zeros((n, 1)))
     return kernel.fit(parents)
 
 

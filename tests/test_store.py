@@ -232,22 +232,8 @@ def test_a_large_generation_is_written_quickly(tmp_path):
     """N = 10 000, d = 10, k = 10: a few MB in one transaction; the bound is generous, see the benchmark."""
     rng = np.random.default_rng(1)
     n, d = 10_000, 10
-    population = mpiabc.Population(
-        names=tuple(f"x{i}" for i in range(d)),
-        theta=rng.standard_normal((n, d)),
-        weights=np.full(n, 1 / n),
-        distances=rng.random(n),
-        summaries=rng.random((n, 10)),
-        ids=np.arange(n),
-        generation=0,
-        epsilon=1.0,
-        evaluations=n,
-        simulations=n,
-        failures=0,
-        log_evidence=0.0,
-        dispatched=n,
-        seconds=1.0,
-    )
+    theta, weights = rng.standard_normal((n, d)), np.full(n, 1 / n)
+    population = problems.population(theta, weights, rng.random(n), rng.random((n, 10)))
     with Store(tmp_path / "run.db") as store:
         store.start({"names": list(population.names)}, "large")
         store.commit(population, [], None)

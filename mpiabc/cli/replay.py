@@ -23,7 +23,7 @@ from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
 from mpiabc.store import History
-from mpiabc.streams import BLOCK, stream_key
+from mpiabc.streams import BLOCK, step_of, stream_key
 from mpiabc.structure import Structure
 
 
@@ -106,7 +106,7 @@ def _order(history: History, problem: Problem, t: int) -> Order:
     settings = history.settings
     kernel, threshold = _OfFile(history, "kernel"), _OfFile(history, "threshold")
     size, key = settings["population_size"], stream_key(settings["seed"])
-    step = BLOCK if problem.vectorized else 1
+    step = step_of(problem.vectorized)
     planner = Planner(problem.prior, kernel, threshold, key, size, False, settings.get("recycle"), step)
     past, found = Past(history[t - 1] if t else None), history.order(t)
     decided: Decided | None

@@ -1,12 +1,12 @@
 """`mpiabc show`: what a run's file holds."""
 
 import argparse
-import json
 import time
 from typing import Any
 
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import pairs, say, table
+from mpiabc.order import epsilon_of
 from mpiabc.progress import duration, told
 from mpiabc.records import Failure
 from mpiabc.store import History, live
@@ -35,7 +35,7 @@ def _show(options: argparse.Namespace) -> int:
     if sign := live.read(options.store):
         say(_alive(sign))
     elif order := history.order(len(history)):
-        say(f"generation {len(history)} is open: epsilon {json.loads(order[0])['epsilon']:.6g}")
+        say(f"generation {len(history)} is open: epsilon {epsilon_of(order[0]):.6g}")
     for warning in history.warnings:
         say(f"warning: {warning}")
     failures = history.failures

@@ -7,7 +7,7 @@ from typing import Any
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Job, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
-from mpiabc.streams import BLOCK
+from mpiabc.streams import step_of
 
 _SLICE = 0.01  # seconds of work between two looks at the rest of the world
 
@@ -35,7 +35,7 @@ class SerialEngine:
         self._problem = problem
         self._where = where
         self._leases: deque[Lease] = deque()
-        self._step = BLOCK if problem.vectorized else 1
+        self._step = step_of(problem.vectorized)
         self._cost = _SLICE  # seconds for one step of ids
 
     def begin(self, job: Job) -> None:

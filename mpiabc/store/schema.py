@@ -137,7 +137,7 @@ def crc_of(value: Any) -> int:
 
 def crc_of_row(row: Mapping[str, Any]) -> int:
     """Of what the digest of a population leaves out; older files lack columns."""
-    crc = crc_of(tuple(row[name] for name in NUMBERS if name != "first" or row[name] is not None))
+    crc = crc_of(tuple(_numbers(row).values()))
     for name in ARRAYS:
         if name not in _DIGESTED and row[name] is not None:
             crc = zlib.crc32(row[name], crc)
@@ -186,5 +186,9 @@ def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
             array: np.ndarray = np.frombuffer(row[name], column.dtype)
             width = {column.width: len(names) if column.width == "d" else len(array) // n}
             arrays[name] = array.reshape(column.shape(n, width))
-    numbers = {name: row[name] for name in NUMBERS if name != "first" or row[name] is not None}
-    return Population(names=names, **arrays, **numbers)
+    return Population(names=names, **arrays, **_numbers(row))
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a row; older files do not say the first id."""
+    return {name: row[name] for name in NUMBERS if name != "first" or row[name] is not None}
