@@ -65,8 +65,9 @@ def script():
 def cases_of(mpi):
     """Ending and signals, then the status that a shell sees.
 
-    Open MPI's mpirun ends the job by itself, with status 1, when it gets SIGINT or SIGTERM; MPICH's does
-    so at the second SIGINT, with 255, or with 0 if its ranks are quicker: None stands for that.
+    Open MPI's mpirun ends the job by itself, with status 1, when it gets SIGINT or SIGTERM: it kills the
+    ranks a fifth of a second later, which may be before the reason is written. MPICH's does so at the
+    second SIGINT, with 255, or with 0 if its ranks are quicker: None stands for that.
     """
     is_open_mpi, is_mpi = mpi is not None and mpi.name == "openmpi", mpi is not None
     return {
@@ -104,7 +105,7 @@ def check(mpi, command, folder, cases):
             assert ending.output.count("RuntimeError: the pump broke") == 1, ending.output
         if case[0] in REASONS:
             assert ending.reason.startswith(REASONS[case[0]])
-        elif case[0] == "endless":
+        elif case[0] == "endless" and (cases[case] == "75" or ending.reason != "None"):
             assert ending.reason.startswith("interrupted: stopped by SIG")
 
 
