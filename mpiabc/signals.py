@@ -9,6 +9,8 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 GRACE = 2.0  # seconds in which simulations in work may come to their end
@@ -51,6 +53,15 @@ class Signals:
     def settle(self) -> None:
         """From now on interrupt nothing: what follows saves the run, and is short."""
         self._may_interrupt = False
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Interrupt this all the same."""
+        self._may_interrupt = True
+        try:
+            yield
+        finally:
+            self._may_interrupt = False
 
     def relay(self, told: str, seconds: float) -> None:
         """Note a signal that another process has seen; if it comes here too, that is not a second one."""

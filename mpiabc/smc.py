@@ -163,7 +163,13 @@ class ABCSMC:
             with _changes_noted(self.problem):
                 place.serve(self.problem)
             return
-        with Signals() as signals, _changes_noted(self.problem), _opened(place, self.problem) as engine:
+        with (
+            Signals() as signals,
+            _changes_noted(self.problem),
+            _interrupted(signals),
+            _opened(place, self.problem) as engine,
+            _interrupted(signals),
+        ):
             has_rule = walltime is not None or Stopping(**rules).is_bounded
             walltime = stops.chosen(walltime)
             stopping = Stopping(**rules, walltime=stops.seconds(walltime))
@@ -273,6 +279,17 @@ def _last_words(writer: Writer, run: Run, observers: list[Observer]) -> Callable
             print("run the same command again to go on without that evaluation", file=sys.stderr, flush=True)
 
     return speak
+
+
+@contextmanager
+def _interrupted(signals: Signals) -> Iterator[None]:
+    """A run that is interrupted before it has begun has been stopped, too."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stopped = Interrupted(f"stopped by {signals.seen} before the run began")
+        _log.warning("%s", stopped)
+        raise stopped from None
 
 
 @contextmanager

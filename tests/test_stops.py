@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 
 import mpiabc
 from mpiabc import cli, schedulers
-from mpiabc.signals import Signals, relay
-from tests import problems
+from mpiabc.signals import GRACE, Signals, relay
+from tests import jobs, problems
+from tests.cluster import Simulated, random_time
 from tests.conftest import HANGS, ROOT, environment
 
 PROGRAM = ROOT / "tests" / "programs" / "ending.py"
@@ -127,6 +129,46 @@ def test_command_line_on_ranks_ends_with_the_promised_status(mpi, tmp_path):
     check(mpi, [*command, "--walltime", "1"], tmp_path / "short", {("walltime",): "75"})
     check(mpi, [*command[:-1], "3"], tmp_path, {("done",): "0"})
     assert ended([*command, "--nonsense"], tmp_path, "done").status == "2"
+
+
+def test_rank_that_is_idle_when_a_signal_comes_waits_for_what_rank_0_says(mpi, tmp_path):
+    """However long that takes: here rank 0 is held for longer than the grace."""
+    store = tmp_path / "run.db"
+    with closing(jobs.Job(mpi.command(2, PROGRAM), tmp_path, ENDING="endless", STORE=str(store))) as job:
+        assert job.until(lambda: problems.committed(store), 0.05)
+        leader, other = job.victims("leader"), job.victims("another")
+        jobs.send(leader, signal.SIGSTOP)
+        time.sleep(1.0)
+        jobs.send(other, signal.SIGUSR1)
+        time.sleep(2 * GRACE)
+        jobs.send(leader, signal.SIGCONT)
+        assert job.leader.wait(HANGS) == 75
+        said, _ = job.said()
+        assert said.count(TO_CONTINUE) == 1, said
+        assert "Traceback" not in said
+
+
+def test_run_that_is_stopped_before_all_ranks_have_come_ends_the_job(mpi, tmp_path):
+    store = tmp_path / "run.db"
+    with closing(jobs.Job(mpi.command(2, PROGRAM), tmp_path, ENDING="late", STORE=str(store))) as job:
+        assert job.until((tmp_path / "run.db.late").exists, 0.05)
+        time.sleep(1.0)
+        jobs.send(job.victims("leader"), signal.SIGUSR1)
+        assert job.leader.wait(HANGS) == 75
+        assert f"stopped by SIGUSR1 before all ranks had come{TO_CONTINUE}" in job.said()[0]
+
+
+def test_run_that_is_stopped_before_it_has_begun_is_told(tmp_path, caplog):
+    class Far(Simulated):
+        def open(self, problem):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    with pytest.raises(mpiabc.Interrupted) as caught:
+        problems.sampler().run(tmp_path / "run.db", scheduler=Far(1, random_time))
+    assert caught.value.code == 75
+    assert caplog.messages == [f"stopped by SIGTERM before the run began{TO_CONTINUE}"]
+    assert not (tmp_path / "run.db").exists()
 
 
 def test_show_lists_the_failure_that_ended_a_run_until_it_is_mended(tmp_path, capsys):

@@ -34,7 +34,7 @@ from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.together import Backoff, Together
-from mpiabc.signals import Signals, relay
+from mpiabc.signals import Signals, heard, relay
 from mpiabc.version import digit_difference, version_difference, versions
 
 _log = logging.getLogger(__name__)
@@ -152,7 +152,12 @@ class MPI:
 
     def open(self, problem: Any) -> Together:
         """Greet the other ranks and take this rank's own core into service."""
-        comm, cores = _our_own(self._communicator())
+        comm = self._communicator()
+        try:
+            comm, cores = _our_own(comm)
+        except KeyboardInterrupt:  # the ranks that are missing can be told nothing
+            stopped = Interrupted(f"stopped by {heard()} before all ranks had come")
+            _abort(comm, stopped.code, str(stopped))
         if comm.size == 1:
             return Together([Home(problem, _where(comm), cores, None)])
         ranks = Ranks(comm, problem)
@@ -160,8 +165,11 @@ class MPI:
 
     def serve(self, problem: Any) -> None:
         """Work for rank 0. Raises Interrupted or SystemExit if the run ends so there."""
-        comm, cores = _our_own(self._communicator())
-        _finish(_Rank(comm, problem, cores).run())
+        with Signals() as signals:
+            signals.settle()
+            comm, cores = _our_own(self._communicator())
+            status = _Rank(comm, problem, cores, signals).run()
+        _finish(status)
 
     def _communicator(self) -> Any:
         library = load_mpi()
@@ -587,9 +595,9 @@ def _abort(comm: Any, status: int, message: str) -> None:
 class _Rank:
     """A rank that works for rank 0: takes orders in turn, evaluates leases, answers each."""
 
-    def __init__(self, comm: Any, problem: Any, cores: int) -> None:
+    def __init__(self, comm: Any, problem: Any, cores: int, signals: Signals) -> None:
         self._wire = _Wire(comm)
-        self._problem = problem
+        self._problem, self._signals = problem, signals
         self._where = _where(comm)
         self._child = (
             None
@@ -602,13 +610,13 @@ class _Rank:
         self._orders = parcels.Receiver()
         self._cut = float("inf")
         self._status: int | None = None
-        self._is_signalled = self._is_leaving = False
+        self._is_signalled = False
         self._failure = ""  # not answered yet
         self._give_up_at = math.inf
 
     def run(self) -> int:
         """Work until rank 0 says that the run is over; returns its status."""
-        with Signals() as self._signals, guard.last_words_to(self._last_words):
+        with guard.last_words_to(self._last_words):
             backoff = Backoff()
             while self._status is None:
                 if self._take_orders():
@@ -682,7 +690,7 @@ class _Rank:
     def _is_wanted(self, lease: Lease) -> bool:
         assert self._evaluator is not None  # its job comes before a lease
         is_current = lease.job == self._number
-        return is_current and lease.start < self._cut and not self._is_leaving
+        return is_current and lease.start < self._cut and not self._signals.seen
 
     def _pass_on(self) -> bool:
         """Give the child a lease, send what it brings; whether anything happened."""
@@ -717,9 +725,9 @@ class _Rank:
             return True
         assert self._evaluator is not None
         try:
-            records = self._evaluator(lease.start, lease.stop)
-        except KeyboardInterrupt:  # a signal, and the grace is over: for the leases behind this one too
-            self._is_leaving = True
+            with self._signals.interrupting():
+                records = self._evaluator(lease.start, lease.stop)
+        except KeyboardInterrupt:  # a signal, and the grace is over
             self._wire.send(0, SKIPPED)
         except Exception:
             told = f"{self._where} failed in evaluation {lease}:\n{traceback.format_exc()}"

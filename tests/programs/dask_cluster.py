@@ -2,8 +2,8 @@
 
     python -m tests.programs.dask_cluster FILE WORKERS [kill|without|older|tls]
 
-kill: a second after all are up one is killed, and another one joins. without: workers cannot import mpiabc.
-older: workers speak as an older mpiabc did. tls: all speak TLS, with the certificates of Dask's
+kill: a second after all have worked one is killed, and another one joins. without: workers cannot import
+mpiabc. older: workers speak as an older mpiabc did. tls: all speak TLS, with the certificates of Dask's
 configuration. Ends with its standard input.
 """
 
@@ -18,7 +18,7 @@ import distributed
 
 import mpiabc.version
 
-UP = os.pipe()  # a byte from each server that is up
+UP = os.pipe()  # a byte from each worker that has done a task
 FILE, WORKERS, HOW = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
 
 
@@ -41,8 +41,20 @@ def forked(make):
 
 async def serve(make):
     async with make() as server:
-        os.write(UP[1], b".")
+        if HOW == "kill" and isinstance(server, distributed.Worker):
+            await server.plugin_add(FirstTask())
         await server.finished()
+
+
+class FirstTask(distributed.WorkerPlugin):
+    """Tells of the first task that its worker has done."""
+
+    is_told = False
+
+    def transition(self, key, start, finish, **more):
+        if finish == "memory" and not self.is_told:
+            self.is_told = True
+            os.write(UP[1], b".")
 
 
 def scheduler():
@@ -64,7 +76,7 @@ def worker():
 
 if __name__ == "__main__":
     alone, workers = forked(scheduler), [forked(worker) for _ in range(WORKERS)]
-    rng, killed, missing = random.Random(1), 0, 1 + WORKERS
+    rng, killed, missing = random.Random(1), 0, WORKERS
     while sys.stdin not in (news := select.select([sys.stdin, UP[0]], [], [], 1.0)[0]):
         if news:
             missing -= len(os.read(UP[0], 1))

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import mpiabc
 
@@ -20,6 +21,11 @@ def simulate(theta, rng, *, id):
 problem = mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Normal(0, 2)), simulate, {"y": 1.0}, name="ending")
 
 if __name__ == "__main__":
+    if ENDING == "late":
+        from mpi4py import MPI
+
+        Path(os.environ["STORE"] + ".late").touch()
+        time.sleep(600 * MPI.COMM_WORLD.rank)
     abc = mpiabc.ABCSMC(problem, 30, threshold=mpiabc.Constant(1.5), seed=1)
     abc.run(
         os.environ["STORE"],

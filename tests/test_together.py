@@ -1,0 +1,117 @@
+"""What goes with what: every setting beside every other one, on one problem that can take them all."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+import mpiabc
+from mpiabc.schedulers import Map
+from tests import problems
+from tests.cluster import Simulated, random_time
+from tests.programs import foreign
+
+NORMALISED = "which does not say that its densities are normalised"
+REFUSED = {  # what does not go together, and how it is told
+    ("static", "recycled"): "recycle=True with static scheduling",
+    ("recycled", "constant"): r"recycle=True with threshold=Constant\(value=2.0\)",
+    ("recycled", "kernel of one's own"): f"recycle=True with kernel=.*{NORMALISED}",
+    ("recycled", "prior of one's own"): f"recycle=True with prior=.*{NORMALISED}",
+}
+
+
+def simulator(settings):
+    """y ~ N(mu, 1), which may reject, break, or see many mu at once."""
+    share_rejected = 0.1 if "may reject" in settings else 0.0
+    share_broken = 0.1 if "failures rejected" in settings else 0.0
+
+    def simulate(theta, rng):
+        y = theta["mu"] + rng.standard_normal(np.shape(theta["mu"]))
+        if rng.random() < share_broken:
+            raise RuntimeError("the pump broke")
+        return mpiabc.REJECT if rng.random() < share_rejected else {"y": y}
+
+    return simulate
+
+
+class Flat:
+    """A prior: mu ~ U(-6, 6)."""
+
+    names = ("mu",)
+
+    def sample(self, n, rng):
+        return rng.uniform(-6, 6, (n, 1))
+
+    def logpdf(self, theta):
+        return np.where(np.abs(theta[:, 0]) < 6, -np.log(12), -np.inf)
+
+
+def far(simulated, observed):
+    return abs(simulated["y"] - observed["y"])
+
+
+SETTINGS = {  # each with what it changes: of the problem, of the sampler
+    "static": ({}, {}),
+    "vectorised": ({"vectorized": True}, {}),
+    "may reject": ({}, {}),
+    "recycled": ({}, {"recycle": True}),
+    "constant": ({}, {"threshold": mpiabc.Constant(2.0)}),
+    "callable distance": ({"distance": far}, {}),
+    "kernel of one's own": ({}, {"kernel": foreign.Student()}),
+    "local kernel": ({}, {"kernel": mpiabc.LocalGaussian()}),
+    "prior of one's own": ({"prior": Flat()}, {}),
+    "failures rejected": ({"on_error": "reject"}, {}),
+    "timeout": ({"timeout": 60.0}, {}),
+}
+
+
+def sampler(settings):
+    of_problem = {"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2)), "simulate": simulator(settings)}
+    of_sampler = {"threshold": mpiabc.Listed([3, 2, 1.2]), "seed": 1}
+    for setting in settings:
+        of_problem |= SETTINGS[setting][0]
+        of_sampler |= SETTINGS[setting][1]
+    return mpiabc.ABCSMC(mpiabc.Problem(observed={"y": 1.0}, **of_problem), 40, **of_sampler)
+
+
+def schedulers(settings):
+    """Two that share nothing but what must be the same."""
+    is_static = "static" in settings
+    yield Map(map) if is_static else "serial"
+    yield Simulated(7, random_time, is_static=is_static)
+
+
+def digests(settings, folder):
+    return [
+        problems.digests(sampler(settings).run(folder / f"{i}.db", generations=3, scheduler=scheduler))
+        for i, scheduler in enumerate(schedulers(settings))
+    ]
+
+
+def together(pair):
+    """Whether both can be chosen: there is one threshold, and one kernel."""
+    _, first = SETTINGS[pair[0]]
+    _, second = SETTINGS[pair[1]]
+    return not first.keys() & second.keys()
+
+
+PAIRS = [pair for pair in combinations(SETTINGS, 2) if together(pair)]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
+def test_settings_go_together_or_are_refused_in_a_sentence(pair, tmp_path):
+    if pair not in REFUSED:
+        one, other = digests(pair, tmp_path)
+        assert one == other
+        assert len(one) == 3
+        return
+    with pytest.raises(mpiabc.ProblemError, match=REFUSED[pair]):
+        digests(pair, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_that_goes_together_goes_together_at_once(tmp_path):
+    """Of two that exclude each other, the later one."""
+    chosen = "vectorised, may reject, recycled, callable distance, local kernel, failures rejected"
+    one, other = digests(chosen.split(", "), tmp_path)
+    assert one == other
