@@ -4,7 +4,7 @@
 
 One process for each, on one core, which take turns: a run of each, then the next run of each, so that what
 else the machine does meets all alike. Ratios are medians over the rounds.
-Six generations of a trivial simulator, serial, store and fsync included.
+A trivial simulator, serial, store and fsync included.
 """
 
 import os
@@ -23,14 +23,21 @@ from tests.benchmarks import toy
 from tests.conftest import ROOT
 
 ROUNDS = 40
-CASES = [("scalar", 1000), ("scalar", 4000), ("vectorised", 1000), ("vectorised", 4000)]
+CASES = [  # simulator, population size, generations: the first ones without any weights
+    ("scalar", 20_000, 1),
+    ("scalar", 1000, 6),
+    ("scalar", 4000, 6),
+    ("vectorised", 100_000, 1),
+    ("vectorised", 1000, 6),
+    ("vectorised", 4000, 6),
+]
 
 
 def play():
     """Make a run for each line that is read, and tell its times and simulations."""
     with tempfile.TemporaryDirectory() as folder:
         for number, line in enumerate(sys.stdin):
-            kind, n = line.split()
+            kind, n, generations = line.split()
             is_vectorised = kind == "vectorised"
             simulate = toy.trivial_vectorized if is_vectorised else toy.trivial
             sampler = mpiabc.ABCSMC(
@@ -41,7 +48,9 @@ def play():
                 seed=1,
             )
             wall, processor = time.perf_counter(), time.process_time()
-            history = sampler.run(Path(folder) / f"{number}.db", generations=6, scheduler="serial")
+            history = sampler.run(
+                Path(folder) / f"{number}.db", generations=int(generations), scheduler="serial"
+            )
             wall, processor = time.perf_counter() - wall, time.process_time() - processor
             print(processor, wall, sum(population.simulations for population in history), flush=True)
 
@@ -74,9 +83,9 @@ def started(place, stack):
     return process
 
 
-def turn(process, kind, n):
+def turn(process, case):
     """Processor and wall time of one run, in microseconds a simulation, and how many there were."""
-    process.stdin.write(f"{kind} {n}\n")
+    print(*case, file=process.stdin)
     process.stdin.flush()
     processor, wall, simulations = map(float, process.stdout.readline().split())
     return processor / simulations * 1e6, wall / simulations * 1e6, simulations
@@ -88,10 +97,11 @@ def main(revisions):
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         places = {"this checkout": ROOT} | {revision: unpacked(revision, folder) for revision in revisions}
         players = {name: started(place, stack) for name, place in places.items()}
-        for kind, n in CASES:
-            rounds = [[turn(player, kind, n) for player in players.values()] for _ in range(ROUNDS + 2)]
+        for case in CASES:
+            rounds = [[turn(player, case) for player in players.values()] for _ in range(ROUNDS + 2)]
             times = np.array(rounds[2:])  # (rounds, players, 3)
-            print(f"{kind}, N = {n}, {times[0, 0, 2]:.0f} simulations")
+            kind, n, generations = case
+            print(f"{kind}, N = {n}, {generations} generations, {times[0, 0, 2]:.0f} simulations")
             for name, mine in zip(players, times.swapaxes(0, 1), strict=True):
                 ratios = np.median(times[:, 0, :2] / mine[:, :2], axis=0)
                 least, middle = mine[:, 0].min(), np.median(mine[:, 0])
