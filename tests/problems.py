@@ -29,6 +29,12 @@ def gaussian_slow(theta, rng):
     return y
 
 
+def gaussian_late(theta, rng):
+    """Takes exp(2 mu), up to a bound: who finishes first is no random choice."""
+    time.sleep(min(0.01, 2e-4 * np.exp(2 * theta["mu"])))
+    return gaussian(theta, rng)
+
+
 def killed_once(flag, at):
     """A simulator that kills its process in one evaluation, the first time."""
 

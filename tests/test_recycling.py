@@ -163,6 +163,23 @@ def test_generation_that_all_survive_needs_no_evaluation(tmp_path):
     assert np.isfinite(third.weights).all()
 
 
+def test_signal_is_heard_between_generations_that_need_no_evaluation(tmp_path):
+    class Creeping:
+        asked = 0
+
+        def epsilon(self, generation, previous):
+            self.asked = generation
+            if generation == 5 and previous is not None:
+                signal.raise_signal(signal.SIGTERM)
+            return 3 - 1e-9 * generation
+
+    threshold = Creeping()
+    sampler = mpiabc.ABCSMC(problems.problem(), 20, threshold=threshold, seed=1, recycle=True)
+    with pytest.raises(mpiabc.Interrupted):
+        sampler.run(tmp_path / "run.db", scheduler="serial", generations=1000)
+    assert threshold.asked <= 6
+
+
 def test_too_few_survivors_are_no_base_for_a_kernel():
     population = recycled.populations(problems.sampler(thresholds=(3.0,)), 1)[0]
     epsilon = np.sort(population.distances)[4]

@@ -132,7 +132,8 @@ class Driver:
                     self._keeper.add(action.records)
                 case Commit():
                     committed.append(self._commit(action))
-                    waiting.extend(self._job.advance())
+                    if not self._limits.signals.seen:  # else what follows may need no evaluation, for long
+                        waiting.extend(self._job.advance())
                 case Open():
                     self._begin(action)
                 case Void():

@@ -22,7 +22,7 @@ STATIC = {  # those for static scheduling, too
     "parts of one's own": parts_of_ones_own,
 }
 VARIANTS = STATIC | {
-    "recycled": lambda: problems.sampler(recycle=True),
+    "recycled": lambda: problems.sampler(recycle=True, simulate=problems.gaussian_late, n=60),
     "recycled, vectorized": lambda: problems.sampler(
         simulate=problems.gaussian_vectorized, vectorized=True, recycle=True
     ),
