@@ -102,22 +102,22 @@ def test_time_left_is_what_the_batch_system_says(case, job):
         return {name: text() if callable(text) else text for name, text in texts.items()}
 
     folder = job(filled(variables), filled(commands))
-    assert batch.seconds_left() == pytest.approx(expected, abs=3)
-    assert stopping.seconds("auto") == pytest.approx(expected, abs=3)
+    assert expected - 60 < batch.seconds_left() < expected + 1
+    assert expected - 60 < stopping.seconds("auto") < expected + 1
     calls = (folder / "calls").read_text() if commands else "17"
     assert ("17[3]" if case == "LSF, minutes" else "17") in calls
 
 
 def test_time_left_of_torque_counts_from_the_start_of_the_job(job):
     job({})
-    assert lives({"PBS_JOBID": "17", "PBS_WALLTIME": "600"}) == pytest.approx(598, abs=2)
+    assert 540 < lives({"PBS_JOBID": "17", "PBS_WALLTIME": "600"}) <= 599
 
 
-@pytest.mark.parametrize(("of_queue", "expected"), [("INFINITY", 1798), ("00:10:00", 598)])
+@pytest.mark.parametrize(("of_queue", "expected"), [("INFINITY", 1800), ("00:10:00", 600)])
 def test_time_left_of_sge_is_the_smallest_limit_since_the_start_of_the_job(of_queue, expected, job):
     job({}, {"qstat": QSTAT_J, "qconf": f"qname long.q\ns_rt   INFINITY\nh_rt   {of_queue}"})
     variables = {"JOB_ID": "17", "SGE_TASK_ID": "undefined", "QUEUE": "long.q"}
-    assert lives(variables) == pytest.approx(expected, abs=2)
+    assert expected - 60 < lives(variables) <= expected - 1
 
 
 NO_LIMIT = {
