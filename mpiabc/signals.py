@@ -5,20 +5,46 @@ simulator makes of a program that was ended is no outcome. So nothing counts tha
 seconds before a signal was seen: it is computed again.
 """
 
+import contextlib
 import math
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+from mpiabc.errors import ProblemError
 
 GRACE = 2.0  # seconds in which simulations in work may come to their end
 DOUBT = 1.0  # seconds before a signal is seen, from which on results may be its doing
 
 _SAME = 1.0  # seconds in which a signal that comes again is the same one: launchers pass on what comes to all
 
-_ASK_TO_STOP = ("SIGINT", "SIGTERM", "SIGUSR1")
+_ASK_TO_STOP = "SIGINT SIGTERM SIGUSR1 SIGHUP SIGXCPU"  # unless MPIABC_SIGNALS says which
+
+
+def that_ask_to_stop() -> list[signal.Signals]:
+    """Those signals. Raises ProblemError for names that are none."""
+    text = os.environ.get("MPIABC_SIGNALS") or _ASK_TO_STOP
+    try:
+        found = [_named(name) for name in text.replace(",", " ").split()]
+    except KeyError as error:
+        raise ProblemError(
+            f"MPIABC_SIGNALS={text!r}: {error} is no signal that a process can hear here; give names such as "
+            f"{_ASK_TO_STOP!r}, or unset it"
+        ) from None
+    return list(dict.fromkeys(found))
+
+
+def _named(name: str) -> signal.Signals:
+    """The signal of a name, with or without its first three letters. Raises KeyError."""
+    number = signal.Signals.__members__.get("SIG" + name.upper().removeprefix("SIG"))
+    if number in (None, signal.SIGKILL, signal.SIGSTOP):
+        raise KeyError(name)
+    return number
 
 
 class Signals:
@@ -26,6 +52,9 @@ class Signals:
 
     A simulation that goes on in this thread beyond the grace is left by KeyboardInterrupt, and so is
     everything at the second signal. It strikes once: what saves the run after it is not interrupted.
+
+    A signal that the process ignores stays ignored. A handler that the script had set is called at the end,
+    when the run has been saved.
     """
 
     def __init__(self) -> None:
@@ -33,22 +62,32 @@ class Signals:
         self.at = math.inf  # when it was seen, of the monotonic clock
         self._is_relayed = False
         self._may_interrupt = True
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
+        self._came: dict[int, FrameType | None] = {}
 
     def __enter__(self) -> "Signals":
+        numbers = that_ask_to_stop()
         _active.append(self)
         if threading.current_thread() is threading.main_thread():
-            for name in _ASK_TO_STOP:
-                number = getattr(signal, name)
-                self._before[number] = signal.signal(number, self._note)
+            for number in numbers:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
         _active.remove(self)
         if self.seen is not None and self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
+        self.restore()
+        for number, frame in self._came.items():
+            handler = self._before[number]
+            if callable(handler) and handler is not signal.default_int_handler:
+                handler(number, frame)
+
+    def restore(self) -> None:
+        """Handlers as they were."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one in C
 
     def settle(self) -> None:
         """From now on interrupt nothing: what follows saves the run, and is short."""
@@ -70,6 +109,7 @@ class Signals:
             self._begin(told, seconds)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self._came.setdefault(number, frame)
         name = signal.Signals(number).name
         if self.seen is None:
             self._begin(name)
@@ -107,13 +147,12 @@ def relay(told: str, seconds: float) -> None:
 
 # Workers that leave signals to the process that leads.
 
-TO_LEADER = tuple(int(getattr(signal, name)) for name in _ASK_TO_STOP)
 _left_at = -math.inf
 
 
 def leave_to_leader() -> None:
     """Obey no signal of those, and note them; they are not ignored, which programs would inherit."""
-    for number in TO_LEADER:
+    for number in that_ask_to_stop():
         signal.signal(number, _leave)
 
 
@@ -125,3 +164,21 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def were_left_since(began: float) -> bool:
     """Whether a signal has come to this worker since a time of the monotonic clock."""
     return _left_at >= began
+
+
+# Processes that a simulator forks.
+
+
+def _forget() -> None:
+    """Signals do here what they do without us: a pool ends its processes by them."""
+    with contextlib.suppress(ValueError):  # not Python's main thread
+        for signals in reversed(_active):
+            signals.restore()
+        for number in signal.valid_signals():
+            if signal.getsignal(number) is _leave:
+                default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, default)
+    _active.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

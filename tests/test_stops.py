@@ -234,3 +234,76 @@ def test_signal_to_another_rank_as_well_is_no_second_signal(monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGUSR1)
             os.kill(os.getpid(), signal.SIGUSR1)  # what saves the run is not interrupted
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGXCPU", "SIGUSR2"])
+def test_run_is_stopped_by_each_signal_that_asks_for_it(name, monkeypatch):
+    if name == "SIGUSR2":
+        monkeypatch.setenv("MPIABC_SIGNALS", "term, SIGUSR2")
+    with Signals() as signals:
+        signal.raise_signal(getattr(signal, name))
+        assert signals.seen == name
+
+
+@pytest.mark.parametrize("names", ["SIGNAL", "KILL", "15"])
+def test_names_that_are_no_signals_are_refused(names, monkeypatch, tmp_path):
+    monkeypatch.setenv("MPIABC_SIGNALS", names)
+    with pytest.raises(mpiabc.ProblemError, match=f"MPIABC_SIGNALS='{names}': '{names}' is no signal"):
+        problems.sampler().run(tmp_path / "run.db", scheduler="serial")
+    assert not (tmp_path / "run.db").exists()
+
+
+@pytest.fixture
+def handled():
+    """Sets handlers of a script's own, which go with the test."""
+    before = {}
+
+    def handle(number, handler):
+        before[number] = signal.signal(number, handler)
+
+    yield handle
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_signal_that_the_script_ignores_stays_ignored(handled):
+    handled(signal.SIGHUP, signal.SIG_IGN)
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.seen is None
+
+
+def test_handler_of_the_script_is_called_when_the_run_is_saved(handled, tmp_path):
+    """As those of submitit and Lightning are, which give the job to the queue again."""
+    store, reasons = tmp_path / "run.db", []
+    handled(signal.SIGUSR1, lambda number, frame: reasons.append((number, mpiabc.open(store).reason)))
+
+    def simulate(theta, rng, *, id):
+        if id == (1, 5):
+            signal.raise_signal(signal.SIGUSR1)
+        return problems.gaussian(theta, rng)
+
+    with pytest.raises(mpiabc.Interrupted):
+        problems.sampler(simulate=simulate).run(store, scheduler="serial")
+    ((number, reason),) = reasons
+    assert number == signal.SIGUSR1
+    assert reason.startswith("interrupted: stopped by SIGUSR1")
+    signal.raise_signal(signal.SIGUSR1)
+    assert len(reasons) == 2
+
+
+POOLING = ["-m", "tests.programs.pooling"]
+
+
+@pytest.mark.parametrize("scheduler", ["serial", "processes", "executors"])
+def test_pool_of_a_simulator_ends(scheduler):
+    command = [sys.executable, *POOLING, scheduler]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=HANGS)
+    assert done.returncode == 0, done.stderr
+    assert "DIGEST" in done.stdout
+
+
+def test_pool_of_a_simulator_ends_on_ranks(mpi):
+    done = mpi.run(2, *POOLING, "mpi")
+    assert done.returncode == 0, done.stdout
+    assert "DIGEST" in done.stdout

@@ -33,7 +33,7 @@ from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, count
-from mpiabc.signals import TO_LEADER, leave_to_leader, were_left_since
+from mpiabc.signals import leave_to_leader, that_ask_to_stop, were_left_since
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
 _RANK_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
@@ -396,9 +396,10 @@ class _Spawned:
     def __call__(self, siblings: list[Connection], watch: Watch) -> tuple[_SpawnedProcess, Connection]:
         ours, theirs = _pipe()
         fds = theirs.fileno(), watch.file.fileno()
+        numbers = list(map(int, that_ask_to_stop()))
         program = (
             "import signal, sys\n"
-            f"for number in {TO_LEADER}: signal.signal(number, lambda number, frame: None)\n"
+            f"for number in {numbers}: signal.signal(number, lambda number, frame: None)\n"
             f"sys.path[:] = {sys.path!r}\nfrom mpiabc.schedulers.processes import main; main{fds}"
         )
         popen = subprocess.Popen(

@@ -29,7 +29,7 @@ from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
-from mpiabc.signals import DOUBT
+from mpiabc.signals import DOUBT, leave_to_leader
 from mpiabc.version import version_difference, versions
 
 _TOGETHER = 0.05  # seconds within which all tasks of one worker are told to be lost
@@ -279,10 +279,9 @@ def _leave_signals_to_leader() -> None:
     if not is_main or os.getpid() in _leaders | _signals_left:
         return
     _signals_left.add(os.getpid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    is_child = multiprocessing.parent_process() is not None
-    signal.signal(signal.SIGTERM, signal.SIG_DFL if is_child else signal.SIG_IGN)
+    leave_to_leader()
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Kept(OrderedDict):
