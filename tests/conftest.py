@@ -5,6 +5,7 @@ import fcntl
 import importlib.metadata
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
+
+from mpiabc.signals import that_ask_to_stop
 
 ROOT = Path(__file__).parent.parent
 HANGS = 180.0  # seconds after which what has not ended hangs, on a machine with other work, too
@@ -23,6 +26,14 @@ def pytest_configure(config):
     """All that a session leaves goes with one folder, also where processes are killed."""
     if not hasattr(config, "workerinput"):  # those of xdist have it from the one that starts them
         tempfile.tempdir = os.environ["TMPDIR"] = _scratch()
+    obey_signals()
+
+
+def obey_signals():
+    """As processes that we start do, too: a shell lets those ignore some that it starts in the background."""
+    for number in that_ask_to_stop():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 @cache

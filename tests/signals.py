@@ -23,6 +23,7 @@ from pathlib import Path
 
 import mpiabc
 from tests import jobs, problems
+from tests.conftest import obey_signals
 from tests.programs import external
 
 KINDS = tuple(product(("checked", "unchecked"), ("raise", "reject")))  # of a program's status, of on_error
@@ -221,4 +222,5 @@ def main():
 
 
 if __name__ == "__main__":
+    obey_signals()
     sys.exit(main())
