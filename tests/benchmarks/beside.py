@@ -20,8 +20,8 @@ import numpy as np
 
 import mpiabc
 from tests.benchmarks import toy
-from tests.conftest import ROOT
 
+ROOT = Path(__file__).parents[2]
 ROUNDS = 40
 CASES = [  # simulator, population size, generations: the first ones without any weights
     ("scalar", 20_000, 1),
