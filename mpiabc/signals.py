@@ -5,14 +5,13 @@ simulator makes of a program that was ended is no outcome. So nothing counts tha
 seconds before a signal was seen: it is computed again.
 """
 
-import contextlib
 import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -171,7 +170,7 @@ def were_left_since(began: float) -> bool:
 
 def _forget() -> None:
     """Signals do here what they do without us: a pool ends its processes by them."""
-    with contextlib.suppress(ValueError):  # not Python's main thread
+    with suppress(ValueError):  # not Python's main thread
         for signals in reversed(_active):
             signals.restore()
         for number in signal.valid_signals():

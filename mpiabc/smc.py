@@ -166,9 +166,7 @@ class ABCSMC:
         with (
             Signals() as signals,
             _changes_noted(self.problem),
-            _interrupted(signals),
-            _opened(place, self.problem) as engine,
-            _interrupted(signals),
+            _opened(place, self.problem, signals) as engine,
         ):
             has_rule = walltime is not None or Stopping(**rules).is_bounded
             walltime = stops.chosen(walltime)
@@ -293,12 +291,14 @@ def _interrupted(signals: Signals) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(place: Any, problem: Problem) -> Iterator[Engine]:
+def _opened(place: Any, problem: Problem, signals: Signals) -> Iterator[Engine]:
     """The scheduler's engine, closed with the status that its workers should end with."""
-    engine = place.open(problem)
+    with _interrupted(signals):
+        engine = place.open(problem)
     status = 1
     try:
-        yield engine
+        with _interrupted(signals):
+            yield engine
         status = 0
     except GeneratorExit:
         status = 0

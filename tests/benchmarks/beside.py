@@ -21,7 +21,7 @@ import numpy as np
 import mpiabc
 from tests.benchmarks import toy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]  # not conftest's, which wants today's package beside it
 ROUNDS = 40
 CASES = [  # simulator, population size, generations: the first ones without any weights
     ("scalar", 20_000, 1),

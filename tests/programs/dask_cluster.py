@@ -18,7 +18,7 @@ import distributed
 
 import mpiabc.version
 
-UP = os.pipe()  # a byte from each worker that has done a task
+WORKED = os.pipe()  # a byte from each worker that has done a task
 FILE, WORKERS, HOW = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
 
 
@@ -54,7 +54,7 @@ class FirstTask(distributed.WorkerPlugin):
     def transition(self, key, start, finish, **more):
         if finish == "memory" and not self.is_told:
             self.is_told = True
-            os.write(UP[1], b".")
+            os.write(WORKED[1], b".")
 
 
 def scheduler():
@@ -77,9 +77,9 @@ def worker():
 if __name__ == "__main__":
     alone, workers = forked(scheduler), [forked(worker) for _ in range(WORKERS)]
     rng, killed, missing = random.Random(1), 0, WORKERS
-    while sys.stdin not in (news := select.select([sys.stdin, UP[0]], [], [], 1.0)[0]):
+    while sys.stdin not in (news := select.select([sys.stdin, WORKED[0]], [], [], 1.0)[0]):
         if news:
-            missing -= len(os.read(UP[0], 1))
+            missing -= len(os.read(WORKED[0], 1))
         elif HOW == "kill" and not missing:
             os.kill(workers.pop(rng.randrange(len(workers))), signal.SIGKILL)
             workers.append(forked(worker))
