@@ -12,11 +12,6 @@ _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLI
 _log = logging.getLogger(__name__)
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def are_set_by_user() -> bool:
     """Whether the environment speaks of thread numbers."""
     return any(name in os.environ for name in _VARIABLES)

@@ -156,7 +156,7 @@ def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):
 def test_children_share_the_threads_and_the_leader_gets_its_own_back(start, tmp_path, monkeypatch):
     for name in ("OMP", "OPENBLAS", "MKL", "BLIS"):
         monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
-    monkeypatch.setattr("mpiabc.threads.cores", lambda: 2)
+    monkeypatch.setattr("mpiabc.machine.cores", lambda: 2)
 
     def most():
         return max(library["num_threads"] for library in threadpoolctl.threadpool_info())

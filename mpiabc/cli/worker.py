@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from mpiabc import threads
+from mpiabc import machine, threads
 from mpiabc.cli.command import add_command
 from mpiabc.errors import ProblemError
 from mpiabc.schedulers.redis.wire import Server, find_server, read_private
@@ -76,14 +76,14 @@ def _worker(options: argparse.Namespace) -> int:
     is_rank = launched_size() > 1
     processes = options.processes
     if processes is None:
-        processes = 1 if is_rank else threads.cores()
+        processes = 1 if is_rank else machine.cores()
     if processes < 1:
         raise ProblemError(f"--processes {processes}: give a whole number of at least 1")
     server = server_of(options)
     wishes = Wishes(processes, _seconds(options.runtime), _seconds(options.wait), options.run, options.once)
     limit = f", for {options.runtime}" if options.runtime else ""
     _log.info("worker on %s: %d processes for %s%s", platform.node(), processes, server, limit)
-    threads.limit(1 if is_rank else threads.cores() // processes)  # before any fork: its sessions have it
+    threads.limit(1 if is_rank else machine.cores() // processes)  # before any fork: its sessions have it
     served = Worker(server, wishes).work()
     _log.info("worker on %s: done, %d runs served", platform.node(), served)
     return 0

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mpiabc import threads
+from mpiabc import machine
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Lost, OneLeads
@@ -123,7 +123,7 @@ class _Connection:
         if address is None:
             dask.config.set(KEPT)
             cluster = self._library.LocalCluster(
-                n_workers=threads.cores(), threads_per_worker=1, dashboard_address=":0"
+                n_workers=machine.cores(), threads_per_worker=1, dashboard_address=":0"
             )
             return self._library.Client(cluster, set_as_default=False)
         while (client := self._by_address(address)) is None:

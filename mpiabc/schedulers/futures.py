@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from mpiabc import threads
+from mpiabc import machine
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Lost, OneLeads, count
@@ -44,7 +44,7 @@ class Futures(OneLeads):
 def size(executor: Any) -> int:
     """How many tasks an executor runs at once: what it says, else the cores of this machine."""
     told = (getattr(executor, name, None) for name in ("num_workers", "_max_workers"))
-    return next((n for n in told if isinstance(n, int) and n > 0), threads.cores())
+    return next((n for n in told if isinstance(n, int) and n > 0), machine.cores())
 
 
 class _Executor:

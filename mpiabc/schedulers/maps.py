@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mpiabc import threads
+from mpiabc import machine
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Lost, OneLeads, count
@@ -42,7 +42,7 @@ class Map(OneLeads):
 def _size(function: Any) -> int:
     """How many calls a map makes at once: what its pool says, 1 for the builtin, else the cores."""
     told = getattr(getattr(function, "__self__", None), "_processes", None)
-    return 1 if function is map else told if isinstance(told, int) else threads.cores()
+    return 1 if function is map else told if isinstance(told, int) else machine.cores()
 
 
 class _Rounds:

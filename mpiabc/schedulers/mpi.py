@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
-from mpiabc import guard, threads
+from mpiabc import guard, machine, threads
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
 from mpiabc.records import Failure, Lease, Records, pack, unpack
@@ -218,7 +218,7 @@ def limit_threads(comm: Any) -> int:
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     sharing = node.allgather(mine).count(mine)
     node.Free()
-    share = max(1, threads.cores() // sharing)
+    share = machine.cores(sharing)
     threads.limit(share)
     return share
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import cloudpickle
 
-from mpiabc import guard, threads
+from mpiabc import guard, machine, threads
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
@@ -54,7 +54,7 @@ class Processes(OneLeads):
 
     def open(self, problem: Any) -> "ProcessesEngine":
         """Start the processes. Raises SchedulerError if that cannot be."""
-        n = threads.cores() if self.n is None else count(self.n, f"Processes({self.n!r})")
+        n = machine.cores() if self.n is None else count(self.n, f"Processes({self.n!r})")
         if self.start not in (None, "fork", "spawn"):
             raise SchedulerError(f'Processes(start={self.start!r}): give "fork", "spawn", or None')
         return ProcessesEngine(problem, n, start=self.start)
@@ -92,7 +92,7 @@ class ProcessesEngine:
         self.workers = n
         self._timeout = problem.timeout
         self._where = where
-        share = max(1, (threads.cores() if cores is None else cores) // n)
+        share = max(1, (machine.cores() if cores is None else cores) // n)
         self._start = (_Forked if is_forked else _Spawned)(problem, where, share)
         self._selector = selectors.DefaultSelector()
         self._job = -1
