@@ -142,6 +142,11 @@ def parent(pid):
     return int(fields[1]) if fields else None
 
 
+def is_alive(pid):
+    """Whether it is there, and not only waited for."""
+    return _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"], [b"X"])
+
+
 def _environment(folder):
     try:
         content = (folder / "environ").read_bytes().decode(errors="replace")

@@ -5,13 +5,14 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 import threadpoolctl
 
 import mpiabc
 from mpiabc import schedulers
-from tests import problems
+from tests import jobs, problems
 from tests.programs import digests as program
 
 SCHEDULERS = {
@@ -150,6 +151,34 @@ def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):
         problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
     assert "was ended by SIGSEGV" in str(error.value)
     assert "theta: mu=" in str(error.value)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("is_far", [False, True])
+def test_death_of_a_child_is_seen_although_what_it_started_lives(start, is_far, tmp_path):
+    """A process of its group is ended with it; one that has left the group holds its pipe open."""
+    flag, pid = tmp_path / "flag", tmp_path / "pid"
+
+    def simulate(theta, rng, *, id):
+        if id == (0, 30) and not flag.exists():
+            flag.touch()
+            if not (started := os.fork()):
+                if is_far:
+                    os.setsid()
+                time.sleep(600)
+            pid.write_text(str(started))
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return problems.gaussian(theta, rng)
+
+    scheduler = schedulers.Processes(2, start=start)
+    history = problems.sampler(simulate=simulate).run(tmp_path / "run.db", scheduler=scheduler)
+    quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(quiet)
+    if is_far:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+    else:
+        assert not jobs.is_alive(int(pid.read_text()))
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])

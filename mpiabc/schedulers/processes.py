@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from socket import socketpair
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 
@@ -127,9 +127,14 @@ class ProcessesEngine:
     def poll(self, timeout: float) -> list[Report]:
         """Records and lost leases; returns early when there are any."""
         reports: list[Report] = []
-        for key, _ in self._selector.select(timeout):
-            child: _Child | None = key.data
-            if child is None:
+        events = self._selector.select(timeout)
+        for child in {key.data.child for key, _ in events if isinstance(key.data, _Death)}:
+            _kill_group(child.process.pid)  # its programs may hold the pipe open
+            if not child.connection.poll():
+                reports += self._bury(child)
+        for key, _ in events:
+            child = key.data
+            if not isinstance(child, _Child) or child not in self._children:
                 continue
             try:
                 message = child.connection.recv_bytes()
@@ -212,6 +217,8 @@ class ProcessesEngine:
         process, connection = self._start(siblings, watch)
         child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
+        if child.death is not None:
+            self._selector.register(child.death.fd, selectors.EVENT_READ, child.death)
         return child
 
     def _room(self, child: "_Child", depth: int) -> int:
@@ -221,6 +228,8 @@ class ProcessesEngine:
 
     def _bury(self, child: "_Child") -> list[Lost]:
         self._selector.unregister(child.connection)
+        if child.death is not None:
+            self._selector.unregister(child.death.fd)
         ending = child.process.end()
         culprit, (suspect, _) = child.watch.exited(), child.watch.read()
         child.close()
@@ -245,6 +254,7 @@ class _Child:
     def __init__(self, process: "_Process", connection: Connection, watch: "Watch") -> None:
         self.watch = watch
         self.process = process
+        self.death = _Death.awaited(self)
         self.connection = connection
         self.leases: list[Lease] = []
         self.recent = Recent()
@@ -268,11 +278,28 @@ class _Child:
         """Close our ends."""
         self.connection.close()
         self.watch.close()
+        if self.death is not None:
+            os.close(self.death.fd)
 
     def send(self, message: bytes) -> None:
         """Send, if it lives; that it died is seen by the next poll."""
         with contextlib.suppress(OSError):
             self.connection.send_bytes(message)
+
+
+class _Death(NamedTuple):
+    """A descriptor that can be read when a child has died, whoever else holds its pipe open."""
+
+    child: _Child
+    fd: int
+
+    @classmethod
+    def awaited(cls, child: _Child) -> "_Death | None":
+        """None where the system has no such descriptors: the end of the pipe must do there."""
+        try:
+            return cls(child, os.pidfd_open(child.process.pid))
+        except (AttributeError, OSError):
+            return None
 
 
 _NEVER = -1.0
@@ -347,8 +374,7 @@ class _SpawnedProcess:
 
     def end(self) -> str:
         """Kill it, if it lives, and say how it ended."""
-        if self._popen.poll() is None:
-            _kill_group(self.pid)
+        _kill_group(self.pid)  # nobody has waited for it yet, so that is its number still
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         return _ending(self._popen.wait())
