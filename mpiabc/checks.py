@@ -9,6 +9,7 @@ import numpy as np
 
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.prior import Prior
+from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, Purpose, Stream
 
 _DRAWS = 8 * BLOCK
@@ -34,7 +35,9 @@ def _ignored_rng(what: str, part: Any, key: tuple[int, int]) -> str:
     stream = Stream(key, Purpose.CHECK)
     try:
         one, two = (np.array(part.sample(BLOCK, stream.at(0, 0))) for _ in range(2))
-    except Exception:
+    except BaseException as error:
+        if is_asked_to_stop(error):
+            raise
         return ""  # an evaluation will say so, with its address
     if np.array_equal(one, two):
         return ""
@@ -56,7 +59,9 @@ def _mismatch(what: str, part: Any, key: tuple[int, int]) -> str:
         deviation = np.maximum(1e-300, x.std(axis=0))
         y = x + 2.4 / np.sqrt(x.shape[1]) * deviation * rng.standard_normal(x.shape)
         log_x, log_y = (np.asarray(part.logpdf(z.copy()), np.float64) for z in (x, y))
-    except Exception:
+    except BaseException as error:
+        if is_asked_to_stop(error):
+            raise
         return ""  # an evaluation will say so, with its address
     is_wrong = ~np.isfinite(log_x)
     if is_wrong.any():

@@ -13,6 +13,7 @@ import os
 
 from mpiabc.records import Failure
 
+_MOST_TEXT = 2000  # characters
 _RESUMABLE = "75"  # EX_TEMPFAIL of sysexits.h
 
 
@@ -38,6 +39,22 @@ class SchedulerError(Error):
 
 class StoreError(Error):
     """The run's file cannot be read, written, or continued."""
+
+
+def text_of(error: BaseException) -> str:
+    """What somebody's exception says, in a length that can be read."""
+    try:
+        return shortened(str(error))
+    except BaseException as another:
+        return f"(its text cannot be had: {type(another).__name__})"
+
+
+def shortened(text: str) -> str:
+    """The two ends of a text that is longer than can be read."""
+    left_out = len(text) - _MOST_TEXT
+    if left_out <= 0:
+        return text
+    return f"{text[: _MOST_TEXT // 2]} ... ({left_out} characters more) ... {text[-_MOST_TEXT // 2 :]}"
 
 
 class Interrupted(SystemExit):

@@ -14,7 +14,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +27,7 @@ from mpiabc.outcome import NanDistanceError, Outcome
 from mpiabc.particles import Particles, none
 from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
+from mpiabc.signals import is_asked_to_stop
 from mpiabc.simulate import Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream
 from mpiabc.structure import Structure
@@ -148,7 +148,7 @@ class Evaluator:
         self.simulator.at = number * BLOCK + int(rows[0])
         try:
             block = self.propose(number)
-        except Exception as error:
+        except BaseException as error:
             outcome.fail(number * BLOCK + int(rows[0]), None, error, "proposal")
             return np.zeros(len(rows), np.uint8), self._nothing
         is_inside = block.inside[rows]
@@ -194,15 +194,18 @@ class Evaluator:
         """
         summaries.flags.writeable = False
         if getattr(self._distance, "is_rowwise", False):
-            with suppress(Exception):
+            try:
                 return rows, summaries, _column(self._distance.rows(summaries, self._observed), len(rows))
+            except BaseException as error:
+                if is_asked_to_stop(error):
+                    raise
         done, distances = [], []
         for i, row in enumerate(rows.tolist()):
             self.simulator.at = block.first + row
             try:
                 distances.append(_column(self._distance.rows(summaries[i : i + 1], self._observed), 1)[0])
                 done.append(i)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 outcome.fail(block.first + row, block.theta[row], error)
                 if outcome.is_ended:
                     break
@@ -227,11 +230,11 @@ class Evaluator:
         """Log density of a proposal at these rows, its own draws or not; one that gives none has failed."""
         found = np.full(len(rows), np.nan)
         where = "where it has drawn" if is_own else "at a draw of a later generation, as recycling asks it"
-        error: Exception = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
+        error: BaseException = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
         try:
             for i, value in _log_density(proposal, rows.theta):
                 found[i] = value
-        except Exception as raised:
+        except BaseException as raised:
             error = raised
         is_bad = ~(found < math.inf) | (is_own & (found == -math.inf))
         if is_bad.any():

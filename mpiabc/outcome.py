@@ -5,11 +5,12 @@ import traceback
 
 import numpy as np
 
-from mpiabc.errors import ProblemError
+from mpiabc.errors import ProblemError, shortened, text_of
 from mpiabc.order import Order
 from mpiabc.particles import Particles, joined, none
 from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
+from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, step_of
 from mpiabc.structure import StructureMismatchError
 
@@ -48,7 +49,9 @@ class Outcome:
             self._addresses.append(addresses[status == Status.ACCEPTED])
 
     def fail(self, index: int, theta: np.ndarray | None, error: BaseException, kind: str = "") -> None:
-        """Note a failed evaluation, and whether it ends the run."""
+        """Note a failed evaluation, and whether it ends the run. Raises what is no failure but a stop."""
+        if is_asked_to_stop(error):
+            raise error
         values = {} if theta is None else dict(zip(self._problem.prior.names, theta.tolist(), strict=True))
         kind = kind or _KINDS.get(type(error), "exception")
         failure = Failure(
@@ -105,11 +108,12 @@ def _is_of_the_outside(error: BaseException | None) -> bool:
 
 
 def _in_words(error: BaseException) -> str:
+    text = text_of(error)
     if isinstance(error, StructureMismatchError):
-        return f"the simulated data have not the structure of the observed data: {error}"
+        return f"the simulated data have not the structure of the observed data: {text}"
     if isinstance(error, NanDistanceError | ProblemError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
+        return text
+    return f"{type(error).__name__}: {text}"
 
 
 _ACTS = ("mpiabc.evaluate", "mpiabc.simulate")  # who calls the user's functions
@@ -122,4 +126,5 @@ def _remote_traceback(error: BaseException) -> str:
         inner = inner.tb_next
     if inner is None or isinstance(error, StructureMismatchError):
         return ""
-    return "".join(traceback.format_exception(type(error), error, inner))
+    lines = traceback.TracebackException(type(error), error, inner).format()
+    return "".join(map(shortened, lines))

@@ -19,12 +19,13 @@ import numpy as np
 from mpiabc import guard
 from mpiabc.actions import Action, Commit, Done, Open
 from mpiabc.driver import Driver, Pace
-from mpiabc.errors import ProblemError, SchedulerError
+from mpiabc.errors import ProblemError, SchedulerError, shortened, text_of
 from mpiabc.fingerprint import Fingerprint
 from mpiabc.ledger import SlotLedger
 from mpiabc.records import Failure, Records, brought
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.base import target
+from mpiabc.signals import is_asked_to_stop
 
 
 class Pool:
@@ -223,12 +224,14 @@ class _Mapper:
         try:
             result = self._function(*self._items[i])
             cloudpickle.dumps(result)
-        except (Exception, SystemExit) as error:
-            told = "".join(traceback.format_exception(error))
+        except BaseException as error:
+            if is_asked_to_stop(error):
+                raise
+            told = "".join(map(shortened, traceback.format_exception(error)))
             try:
                 cloudpickle.loads(cloudpickle.dumps(error))
             except Exception:
-                error = RuntimeError(f"{type(error).__name__}: {error}")
+                error = RuntimeError(f"{type(error).__name__}: {text_of(error)}")
             return _Raised(error.with_traceback(None)), told
         return result, ""
 

@@ -127,7 +127,17 @@ class Signals:
     def _interrupt(self, *alarm: object) -> None:
         if self._may_interrupt:
             self._may_interrupt = False
-            raise KeyboardInterrupt
+            raise Stop
+
+
+class Stop(KeyboardInterrupt):
+    """What interrupts a run that has been asked to stop."""
+
+
+def is_asked_to_stop(error: BaseException) -> bool:
+    """Whether an exception is the user's wish to stop, not what some code has raised by itself."""
+    by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, Stop) or (by_python and isinstance(error, KeyboardInterrupt))
 
 
 _active: list[Signals] = []  # the innermost last

@@ -18,6 +18,7 @@ from mpiabc.order import Order
 from mpiabc.outcome import Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature
 from mpiabc.protection import protected
+from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, Purpose, Stream
 from mpiabc.structure import Structure, StructureMismatchError, number
 
@@ -211,7 +212,7 @@ class Simulator:
                 summary = flatten(data)
                 if distance is not None:
                     distances.append(number(distance(data, observed())))
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 outcome.fail(index, block.theta[index - block.first], error)
                 if outcome.is_ended:
                     break
@@ -234,7 +235,7 @@ class Simulator:
         try:
             data = self.data_of(block, inside)
             summaries = None if data is None else self._structure.rows(data, len(inside))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             for row in rows:
                 outcome.fail(block.first + int(row), block.theta[row], error)
                 if outcome.is_ended:
@@ -262,7 +263,7 @@ class Simulator:
                 data = self._structure.unflatten(summary)
                 distances.append(number(self._distance(data, self._observed())))
                 done.append(row)
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 outcome.fail(block.first + row, block.theta[row], error)
                 if outcome.is_ended:
                     break
@@ -293,7 +294,9 @@ class Simulator:
         try:
             data, is_block = self.data_of(block, rows), self._problem.vectorized
             again = self._structure.rows(data, len(rows)) if is_block else self._structure.row(data)
-        except (Exception, SystemExit):
+        except BaseException as error:
+            if is_asked_to_stop(error):
+                raise
             again = None
         self._states.look_at_floats(outcome)
         if again is None or not np.array_equal(again, summaries, equal_nan=True):

@@ -22,7 +22,7 @@ from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
-from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status
+from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.planner import Planner
@@ -33,7 +33,7 @@ from mpiabc.progress import told as told_of
 from mpiabc.records import Failure
 from mpiabc.run import Resumed, Run, reproducible
 from mpiabc.schedulers import Engine, resolve
-from mpiabc.signals import Signals
+from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import step_of, stream_key
@@ -284,7 +284,9 @@ def _interrupted(signals: Signals) -> Iterator[None]:
     """A run that is interrupted before it has begun has been stopped, too."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if not is_asked_to_stop(error):
+            raise
         stopped = Interrupted(f"stopped by {signals.seen} before the run began")
         _log.warning("%s", stopped)
         raise stopped from None
@@ -334,13 +336,15 @@ def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Ite
 
     try:
         yield
-    except (Interrupted, KeyboardInterrupt) as stop:
-        why = f"stopped by {limits.signals.seen}"
-        stopped = stop if isinstance(stop, Interrupted) else Interrupted(why)
-        note(f"interrupted: {stopped.why}")
-        _log.warning("%s: %s", file.path, stopped)
-        raise stopped from None
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, Interrupted) or is_asked_to_stop(error):
+            why = f"stopped by {limits.signals.seen}"
+            stopped = error if isinstance(error, Interrupted) else Interrupted(why)
+            note(f"interrupted: {stopped.why}")
+            _log.warning("%s: %s", file.path, stopped)
+            raise stopped from None
         note(f"failed: {_first_line(error)}", getattr(error, "failure", None))
         if isinstance(error, ProblemError):
             file.discard_if_new()
@@ -349,8 +353,8 @@ def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Ite
         end()
 
 
-def _first_line(error: Exception) -> str:
-    told = (str(error).splitlines() or [""])[0]
+def _first_line(error: BaseException) -> str:
+    told = (text_of(error).splitlines() or [""])[0]
     return told if isinstance(error, Error) else f"{type(error).__name__}: {told}"
 
 

@@ -5,10 +5,12 @@ with the fault: it is *held*, the run is what it is without the fault; it is *to
 *resumed*. Either of several is good where all of them are named.
 """
 
+import asyncio
 import ctypes
 import platform
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -302,6 +304,93 @@ def observed_data_that_are_masked(_):
 @fault(told("ProblemError: .*observed"))
 def observed_data_without_a_number(_):
     return run(lambda theta, rng: {"y": np.empty(0)}, observed={"y": np.empty(0)})
+
+
+# Exceptions of every kind, from everywhere: each is a failure with an address.
+
+
+class Panic(BaseException):
+    """As those of extensions in Rust are, no Exception."""
+
+
+class SpeechlessError(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class BoundError(Exception):
+    """It cannot be pickled."""
+
+    def __init__(self, *values):
+        super().__init__(*values)
+        self.lock = threading.Lock()
+
+
+RAISED = {
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "CancelledError": asyncio.CancelledError,
+    "what is no Exception": Panic,
+    "what has no text": SpeechlessError,
+    "what cannot be pickled": BoundError,
+    "a text of 50 MB": lambda: RuntimeError("x" * 50_000_000),
+}
+
+
+def _raising(made):
+    def simulate(theta, rng, *, id):
+        if id == (0, 17):
+            raise made()
+        return simulated(theta, rng)
+
+    return run(simulate)
+
+
+for _name, _made in RAISED.items():
+    fault(told_at(kind="exception"), name=f"simulator raises {_name}")(lambda _, m=_made: _raising(m))
+
+
+def interrupts(*_):
+    """Somebody's function that raises what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@fault(told(kind="exception"))
+def summary_that_raises_KeyboardInterrupt(_):
+    return run(summarize=interrupts)
+
+
+@fault(told(kind="exception"))
+def distance_that_raises_KeyboardInterrupt(_):
+    return run(distance=interrupts)
+
+
+@fault(told(kind="exception"))
+def distance_of_rows_that_raises_KeyboardInterrupt(_):
+    return run(distance=SimpleNamespace(rows=interrupts))
+
+
+@fault(told(kind="proposal"))
+def prior_whose_logpdf_raises_KeyboardInterrupt(_):
+    prior = Wide()
+    prior.logpdf = lambda theta: interrupts() if len(theta) == 256 else Wide.logpdf(prior, theta)
+    return run(prior=prior)
+
+
+@fault(told(r"evaluation 1:\d+ failed", kind="proposal", committed=1))
+def kernel_whose_logpdf_raises_KeyboardInterrupt(_):
+    def fit(population):
+        inner = mpiabc.Gaussian().fit(population)
+        return SimpleNamespace(sample=inner.sample, logpdf=interrupts)
+
+    return run(kernel=SimpleNamespace(fit=fit))
+
+
+@fault(told("KeyboardInterrupt", committed=1))
+def kernel_whose_fit_raises_KeyboardInterrupt(_):
+    return run(kernel=SimpleNamespace(fit=interrupts))
 
 
 # Rejections.
