@@ -29,7 +29,7 @@ from xml.etree import ElementTree
 
 import cloudpickle
 
-from mpiabc import batch, guard, stopping
+from mpiabc import batch, programs, stopping
 from mpiabc.arguments import whole
 from mpiabc.batch import CommandError
 from mpiabc.errors import ProblemError, SchedulerError
@@ -505,9 +505,9 @@ def work(folder: str, label: str) -> None:
     except Exception:
         _write(here / f"{task}.broken", traceback.format_exc().encode())
         raise
-    programs = guard.Programs()
+    watched = programs.Programs()
     outcomes = [_outcome(f, item, f"item {i} of task {task}") for i, item in enumerate(items, 1)]
-    if programs.were_run():  # a signal to the whole job may have ended one; then it ends us within a second
+    if watched.were_run():  # a signal to the whole job may have ended one; then it ends us within a second
         time.sleep(DOUBT)
     if failures := [f"{error.address}\n{error.text}\n" for _, error in outcomes if error]:
         _write(here / f"{task}.failed", "\n".join(failures).encode())

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import guard
+from mpiabc import guard, programs
 from mpiabc.distance import measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.order import Order
@@ -91,12 +91,15 @@ class Evaluator:
     def __call__(self, start: int, stop: int) -> Records:
         """The records of the ids, or slots, [start, stop)."""
         began = time.perf_counter()
-        programs = guard.Programs()
+        watched = programs.Programs()
         try:
             with guard.at_work(self), self._states.steady():
                 outcome = self._outcome(start, stop)
-                outcome.is_exposed |= programs.were_run()
+                outcome.is_exposed |= watched.were_run()
                 return outcome.records(self._weigh(outcome), began)
+        except KeyboardInterrupt:  # a stop, in the middle of it
+            watched.end()
+            raise
         finally:
             self.simulator.at = -1
             if self.watch:

@@ -11,7 +11,6 @@ import ctypes
 import os
 import platform
 import random
-import resource
 import sys
 import threading
 from _random import Random as RandomWords
@@ -214,68 +213,6 @@ def _controls(environment: bytes) -> bytes:
     return environment[:2] + mxcsr.to_bytes(4, "little")  # with the x87 control word
 
 
-# Other processes that have a part in evaluations.
-
-
-class Programs:
-    """Tells whether programs were run: what ends these, such as a signal to the job, is not seen here."""
-
-    def __init__(self) -> None:
-        self._before = self._waited_for()
-
-    def were_run(self) -> bool:
-        """Whether this process has children that simulations may rest on, or has waited for one since."""
-        global _ended
-        children = [child for child in _children() if not _is_tracker(child)]
-        before, _ended = _ended, {child for child in children if _has_ended(child)}
-        return self._waited_for() != self._before or not before.issuperset(children)
-
-    @staticmethod
-    def _waited_for() -> tuple[float, ...]:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime, usage.ru_stime, usage.ru_minflt
-
-
-def _children() -> list[str]:
-    """The numbers of this process's children; one that is none where only the system knows them."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:  # the usual case, and a quick one
-        return []
-    lists = [_read(f"/proc/self/task/{thread}/children") for thread in _threads()]
-    return b" ".join(lists).decode().split() or ["unknown"]
-
-
-def _threads() -> list[str]:
-    try:
-        return os.listdir("/proc/self/task")
-    except OSError:
-        return []
-
-
-_ended: set[str] = set()  # children that nobody had waited for when they were last looked at
-_trackers: set[str] = set()
-
-
-def _has_ended(child: str) -> bool:
-    return _read(f"/proc/{child}/stat").rpartition(b")")[2].split()[:1] == [b"Z"]
-
-
-def _is_tracker(child: str) -> bool:
-    """Whether it is one of the processes by which Python's multiprocessing, or loky, keeps order."""
-    if child not in _trackers and b"resource_tracker import main" in _read(f"/proc/{child}/cmdline"):
-        _trackers.add(child)
-    return child in _trackers
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
-
-
 # Evaluations that end the process.
 
 
@@ -347,6 +284,11 @@ def at_work(work: Work) -> Iterator[None]:
             _catching -= 1
             if not _catching:
                 os._exit = _real_exit
+
+
+def end_process(status: int) -> None:
+    """Leave at once, in the middle of an evaluation too. Never returns."""
+    _real_exit(status)
 
 
 EXITED = "the simulator ended the process: exit() of C, or STOP of Fortran"

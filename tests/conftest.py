@@ -159,7 +159,7 @@ def mpi(request):
 def dask_client():
     """A client of a cluster on this machine, which gives a task up at the first death of its worker.
 
-    Not for the session: runs in a process that has children take a second more (`guard.Programs`).
+    Not for the session: runs in a process that has children take a second more (`programs.Programs`).
     """
     from mpiabc.schedulers.dask import KEPT
 

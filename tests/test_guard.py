@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import mpiabc
-from mpiabc import checks, guard, schedulers
+from mpiabc import checks, guard, programs, schedulers
 from mpiabc.streams import stream_key
 from tests import problems
 from tests.conftest import HANGS, environment
@@ -324,21 +324,21 @@ def test_trackers_of_python_and_programs_that_ended_before_have_no_part_in_an_ev
     """Rather than every run ending a second later in a script that has used multiprocessing."""
     resource_tracker.ensure_running()
     end = time.monotonic() + HANGS
-    while guard.Programs().were_run():  # it has only just begun, and other tests may have left something
+    while programs.Programs().were_run():  # it has only just begun, and other tests may have left something
         assert time.monotonic() < end
         time.sleep(0.01)
-    lease = guard.Programs()
+    lease = programs.Programs()
     program = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert lease.were_run()
-    assert guard.Programs().were_run()  # it goes on, and may be asked
+    assert programs.Programs().were_run()  # it goes on, and may be asked
     program.stdin.close()
     os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
-    assert guard.Programs().were_run()  # nobody has waited for it, and a signal may have ended it
-    assert not guard.Programs().were_run()
-    lease = guard.Programs()
+    assert programs.Programs().were_run()  # nobody has waited for it, and a signal may have ended it
+    assert not programs.Programs().were_run()
+    lease = programs.Programs()
     program.wait()
     assert lease.were_run()
-    assert not guard.Programs().were_run()
+    assert not programs.Programs().were_run()
 
 
 def test_libraries_that_draw_beside_evaluations_have_a_generator_of_their_own(monkeypatch):

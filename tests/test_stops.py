@@ -148,6 +148,30 @@ def test_rank_that_is_idle_when_a_signal_comes_waits_for_what_rank_0_says(mpi, t
         assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(("n", "how"), [(2, "orphan"), (4, "program"), (8, "c")])
+def test_ranks_in_long_simulations_leave_with_the_status_of_the_run(n, how, mpi, tmp_path):
+    """Nothing that they have started stays: MPICH's launcher would wait for it."""
+    store, begun = tmp_path / "run.db", tmp_path / "begun"
+    begun.mkdir()
+    command = mpi.command(n, "-m", "tests.programs.lengthy", store, "mpi", begun, how)
+    with closing(jobs.Job(command, tmp_path)) as job:
+        assert job.until(lambda: len(list(begun.iterdir())) == n, 0.05), job.said()
+        jobs.send(job.victims("leader"), signal.SIGUSR1)
+        assert job.leader.wait(HANGS) == 75, job.said()
+        assert job.leftovers() == []
+
+
+@pytest.mark.parametrize("how", ["program", "orphan"])
+@pytest.mark.parametrize("scheduler", ["serial", "processes"])
+def test_programs_end_with_the_evaluation_that_a_signal_interrupts(scheduler, how, tmp_path):
+    command = [sys.executable, "-m", "tests.programs.lengthy", tmp_path / "run.db", scheduler, tmp_path, how]
+    with closing(jobs.Job(command, tmp_path)) as job:
+        assert job.until(lambda: any(path.name.isdecimal() for path in tmp_path.iterdir()), 0.05), job.said()
+        jobs.send([job.leader.pid], signal.SIGUSR1)
+        assert job.leader.wait(HANGS) == 75, job.said()
+        assert job.leftovers() == []
+
+
 def test_run_that_is_stopped_before_all_ranks_have_come_ends_the_job(mpi, tmp_path):
     store = tmp_path / "run.db"
     with closing(jobs.Job(mpi.command(2, PROGRAM), tmp_path, ENDING="late", STORE=str(store))) as job:

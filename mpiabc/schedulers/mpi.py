@@ -14,6 +14,7 @@ import os
 import pickle
 import platform
 import secrets
+import socket
 import struct
 import sys
 import time
@@ -27,11 +28,13 @@ from typing import Any
 from mpiabc import guard, machine, threads
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
+from mpiabc.programs import Programs
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Report
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.processes import ProcessesEngine
+from mpiabc.schedulers.sentry import Sentry
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.together import Backoff, Together
 from mpiabc.signals import Signals, heard, relay
@@ -40,7 +43,7 @@ from mpiabc.version import digit_difference, version_difference, versions
 _log = logging.getLogger(__name__)
 
 # Tags. Orders go from rank 0 to the others, answers come back.
-HELLO, GENERATION, LEASE, CANCEL, STOP = range(1, 6)
+HELLO, GENERATION, LEASE, CANCEL, STOP, LEAVE = range(1, 7)  # STOP after a good end, LEAVE after any other
 READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE = range(11, 19)
 
 _LEASE = struct.Struct("<3q")
@@ -51,7 +54,8 @@ _SLOW = 0.005  # seconds a simulation: from here on rank 0 simulates in a child 
 _TOO_SLOW = 0.1  # and from here on not even until the child is up
 _SILENT = 0.05  # seconds without a report that tell rank 0 that simulations are slow
 _SILENCE = 10.0  # seconds after which a rank that failed takes rank 0 for stuck, and ends the job
-_GRACE = 2.0  # seconds that ranks have to answer before the job is aborted
+_GRACE = 2.0  # seconds that messages have to go out at the end
+_LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
 
 #: What launchers say about the number of ranks they started.
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -103,10 +107,46 @@ def _import_mpi() -> Any:
 def _finalize(library: Any) -> None:
     """End MPI with the process, unless ranks have died: with these, it may wait for ever.
 
-    Under fault tolerance the launcher takes the status of a process that leaves so.
+    Under fault tolerance the launcher takes the status of a process that leaves so. Launchers wait, too, for
+    programs that hold a rank's output open.
     """
+    _programs().end()
     if not _dead and not library.Is_finalized():
         library.Finalize()
+
+
+@cache
+def _programs() -> Programs:
+    """Those that have begun since the first run."""
+    return Programs()
+
+
+def _leave(library: Any, status: int) -> None:
+    """End MPI and this process, whatever its main thread is at. Never returns."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    with _launcher_told():
+        _finalize(library)
+    guard.end_process(status)
+
+
+@contextlib.contextmanager
+def _launcher_told() -> Iterator[None]:
+    """Tell MPICH's launcher afterwards that MPI has ended here, rather than died with the process.
+
+    MPICH itself does so when C's exit runs its hooks (PMI 1: `cmd=finalize` on the descriptor PMI_FD), which
+    cannot be run beside a simulator. A launcher that is not told kills the other ranks.
+    """
+    launcher = None
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        launcher = socket.socket(fileno=os.dup(int(os.environ["PMI_FD"])))  # MPI may close its own
+    yield
+    if launcher is not None:
+        with contextlib.suppress(OSError), launcher:
+            launcher.settimeout(_GRACE)
+            launcher.sendall(b"cmd=finalize\n")
+            launcher.recv(64)
 
 
 def _tell_and_abort(library: Any, tell: Callable[..., None], *exception: Any) -> None:
@@ -190,6 +230,7 @@ def _keyval() -> int:
 
 def _our_own(comm: Any) -> tuple[Any, int]:
     """A duplicate of the communicator, and the cores of this rank; made once, kept with the original."""
+    _programs()
     kept = comm.Get_attr(_keyval())
     if kept is None:
         duplicate = _duplicate(comm)
@@ -269,6 +310,12 @@ class _Wire:
                 self.comm.Recv([content, self._library.BYTE], source=rank, tag=tag)
                 return rank, tag, content
         return None
+
+    def is_there(self, rank: int, tag: int) -> bool:
+        """Whether such a message has come, which may be of an earlier run."""
+        with self._failures_noted():
+            return self.comm.Iprobe(source=rank, tag=tag)
+        return False
 
     def _probe(self) -> bool:
         anyone, anything = self._library.ANY_SOURCE, self._library.ANY_TAG
@@ -522,13 +569,14 @@ class Ranks:
     def close(self, status: int) -> None:
         """Tell all ranks that the run is over; after an error, abort those that do not answer."""
         self._ended.clear()
+        self._broken = ""
         for rank in self._living:
-            self._wire.send(rank, STOP, bytes([status]))
+            self._wire.send(rank, LEAVE if status else STOP, bytes([status]))
         if status == 0:
             self._wire.flush(_GRACE)
             return
         _left.add(self._wire.comm.size)
-        end, backoff = time.monotonic() + _GRACE, Backoff()
+        end, backoff = time.monotonic() + _LEAVING, Backoff()
         while not self._ended >= self._living and time.monotonic() < end:
             with contextlib.suppress(ProblemError, SchedulerError):
                 self.poll(0)
@@ -584,6 +632,7 @@ def _abort(comm: Any, status: int, message: str) -> None:
         print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
+    _programs().end()
     if 0 in _dead:  # all see it, and Abort was seen to end a job that has dead ranks with status 0
         os._exit(status)
     comm.Abort(status)
@@ -604,6 +653,7 @@ class _Rank:
             if problem.timeout is None
             else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores)
         )
+        self._sentry = Sentry(lambda: self._wire.is_there(0, LEAVE), self._leave)
         self._leases: deque[Lease] = deque()
         self._evaluator: Callable[[int, int], Records] | None = None
         self._number = -1  # of the job
@@ -656,6 +706,14 @@ class _Rank:
         self._wire.send(0, BYE)
         self._wire.flush(_GRACE)
 
+    def _leave(self) -> None:
+        """Leave from beside an evaluation, with the run's status. Never returns."""
+        while self._status is None:
+            self._take_orders()
+        self._wire.send(0, BYE)
+        self._wire.flush(_GRACE)
+        _leave(load_mpi(), self._status)
+
     def _take_orders(self) -> bool:
         """Read all that has arrived; whether there was anything.
 
@@ -665,7 +723,7 @@ class _Rank:
         while self._status is None and (message := self._wire.receive()):
             is_any = True
             _, tag, content = message
-            if tag in (CANCEL, GENERATION, STOP):
+            if tag in (CANCEL, GENERATION, STOP, LEAVE):
                 self._failure = ""
             if tag == LEASE:
                 self._leases.append(Lease(*_LEASE.unpack(content)))
@@ -683,7 +741,7 @@ class _Rank:
                 answer = {"where": self._where, "versions": versions(), "parts": parts}
                 answer["fingerprint"] = self._problem.fingerprint.to_json()
                 self._wire.send(0, READY, json.dumps(answer).encode())
-            elif tag == STOP:
+            elif tag in (STOP, LEAVE):
                 self._status = content[0]
         return is_any
 
@@ -725,7 +783,7 @@ class _Rank:
             return True
         assert self._evaluator is not None
         try:
-            with self._signals.interrupting():
+            with self._sentry.evaluating(), self._signals.interrupting():
                 records = self._evaluator(lease.start, lease.stop)
         except KeyboardInterrupt:  # a signal, and the grace is over
             self._wire.send(0, SKIPPED)
