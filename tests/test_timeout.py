@@ -1,5 +1,7 @@
 """Simulations that do not return are ended, whatever they do to the interpreter lock."""
 
+import os
+import subprocess
 import time
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
+from tests.conftest import HANGS, ROOT, environment
 
 
 def sleeping(theta, rng, *, id):
@@ -67,3 +70,31 @@ def test_timeout_holds_on_ranks(mpi, expected, tmp_path):
     assert problems.digests(history) == expected
     assert {f.kind for f in history.failures} == {"timeout"}
     assert all("rank" in f.where for f in history.failures)
+
+
+@pytest.mark.parametrize("how", ["self", "timeout"])
+def test_simulators_that_use_mpi_work_in_child_processes(how, mpi, tmp_path):
+    """Each child is a world of its own, and leaves nothing in shared memory."""
+    before = set(os.listdir("/dev/shm"))
+    command = ["-m", "tests.programs.worlds"]
+    alone = subprocess.run(
+        [mpi.python / "python", *command, tmp_path / "alone.db", "serial", "self"],
+        cwd=ROOT,
+        env=environment(OMPI_MCA_btl="^sm"),
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+    )
+    together = mpi.run(2, *command, tmp_path / "run.db", "mpi", how)
+    assert together.returncode == 0, together.stdout
+    assert alone.stdout
+    assert alone.stdout in together.stdout
+    assert not {
+        name for name in set(os.listdir("/dev/shm")) - before if name.startswith(("sm_seg", "mpich_"))
+    }
+
+
+def test_rank_0_does_without_a_child_that_cannot_start(mpi, tmp_path):
+    done = mpi.run(2, "-m", "tests.programs.worlds", tmp_path / "run.db", "mpi", "dies")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("worker processes die as soon as they start") == 1

@@ -407,7 +407,22 @@ class Home:
         reports = self._inline.poll(0)
         if self._child is None and self._may_have_child and (self._cost or 0.0) > _SLOW:
             self._start_child()
-        return reports + self._child.poll(timeout) if self._child else reports
+        return reports + self._heard(timeout) if self._child else reports
+
+    def _heard(self, timeout: float) -> list[Report]:
+        """What the child says; one that cannot even start is given up, if there is a choice."""
+        assert self._child is not None
+        try:
+            return self._child.poll(timeout)
+        except SchedulerError as error:
+            if self._has_timeout or self._child.is_ready():
+                raise
+            _log.warning(
+                "%s; simulations of rank 0 run between its messages, which may keep others waiting", error
+            )
+            self._child.close(1)
+            self._child, self._may_have_child = None, False
+            return []
 
     def waiting(self) -> list[Lease]:
         """The child's second lease."""

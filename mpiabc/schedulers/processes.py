@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import Any, NamedTuple
@@ -37,6 +37,10 @@ from mpiabc.signals import leave_to_leader, that_ask_to_stop, were_left_since
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
 _RANK_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
+#: A child is alone in a world of its own; Open MPI leaves the memory of such a one behind if it may share it.
+_MPI_OF_ITS_OWN = {"OMPI_MCA_btl": "^sm"}
+_ENDING = 2.0  # seconds in which children that have begun an MPI may end it, lest it leaves shared memory
+_TRIES = 2  # starts of each child, while none comes up
 _SEEN = 0.5  # seconds between two polls that count as a simulation's time: in longer gaps we were suspended
 _UNSAFE_TO_FORK = ("jax", "torch", "tensorflow")
 
@@ -62,13 +66,18 @@ class Processes(OneLeads):
 
 def fork_is_safe() -> bool:
     """No thread, no MPI and no library in this process that a fork would break."""
-    mpi = sys.modules.get("mpi4py.MPI")
     return (
         sys.platform == "linux"
         and threading.active_count() == 1
         and not any(name in sys.modules for name in _UNSAFE_TO_FORK)
-        and not (mpi is not None and mpi.Is_initialized())
+        and not _has_mpi()
     )
+
+
+def _has_mpi() -> bool:
+    """Whether MPI has begun in this process."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is not None and mpi.Is_initialized()
 
 
 class ProcessesEngine:
@@ -99,7 +108,7 @@ class ProcessesEngine:
         self._cut = math.inf
         self._polled = time.monotonic()
         self._parts: parcels.Parts = []
-        self._births = 0
+        self._births = 0  # since a child has come up
         self._children = [self._new_child() for _ in range(n)]
 
     def begin(self, job: Job) -> None:
@@ -141,7 +150,8 @@ class ProcessesEngine:
             except (EOFError, OSError):
                 reports += self._bury(child)
                 continue
-            child.is_ready = True
+            child.is_ready, self._births = True, 0
+            child.has_mpi |= message == b"M"
             if message.startswith(b"E"):
                 raise SchedulerError(f"process {child.process.pid} cannot work: {message[1:].decode()}")
             if message[:1] in (b"R", b"S", b"B"):
@@ -202,6 +212,10 @@ class ProcessesEngine:
     def close(self, status: int) -> None:
         """End the children: nothing of theirs is wanted any more."""
         for child in self._children:
+            child.connection.close()
+        polite = [child for child in self._children if child.has_mpi or not child.leases]
+        _await([child.death.fd for child in polite if child.death], _ENDING)
+        for child in self._children:
             child.process.end()
             child.close()
         self._start.close()
@@ -210,7 +224,7 @@ class ProcessesEngine:
     def _new_child(self) -> "_Child":
         """Start a child; the pipe ends of its siblings are not for it."""
         self._births += 1
-        if self._births > 4 * self.workers + 20 and not self.is_ready():
+        if self._births > _TRIES * self.workers:
             raise SchedulerError("worker processes die as soon as they start; see their messages above")
         watch = Watch()
         siblings = [child.connection for child in getattr(self, "_children", [])]
@@ -263,6 +277,7 @@ class _Child:
         self.job = -1
         self.orders = parcels.Sender()
         self.is_ready = isinstance(process, _ForkedProcess)
+        self.has_mpi = False  # of its own
 
     def spend(self, seconds: float) -> int | None:
         """Add to what the simulation in work has taken; its id, if there is one."""
@@ -300,6 +315,17 @@ class _Death(NamedTuple):
             return cls(child, os.pidfd_open(child.process.pid))
         except (AttributeError, OSError):
             return None
+
+
+def _await(fds: list[int], seconds: float) -> None:
+    """Wait until all of these can be read, at most so long."""
+    end = time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        for fd in fds:
+            selector.register(fd, selectors.EVENT_READ)
+        while selector.get_map() and (left := end - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                selector.unregister(key.fd)
 
 
 _NEVER = -1.0
@@ -387,6 +413,11 @@ def _ending(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
 
 
+def _without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables but for those that make a rank of a process."""
+    return {name: value for name, value in environment.items() if not name.startswith(_RANK_VARIABLES)}
+
+
 class _Forked:
     """Starts children by fork: they have the problem already, and the leader's limit of threads."""
 
@@ -403,6 +434,9 @@ class _Forked:
             theirs.close()
             return _ForkedProcess(pid), ours
         try:
+            for name in set(os.environ) - set(_without_launcher(os.environ)):
+                del os.environ[name]
+            os.environ.update(_MPI_OF_ITS_OWN)
             for connection in [ours, *siblings]:
                 connection.close()
             _serve(theirs, watch, lambda: (self._problem, self._where))
@@ -415,9 +449,8 @@ class _Spawned:
 
     def __init__(self, problem: Any, where: str | None, cores: int) -> None:
         self._problem = travelling((problem, where))
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_RANK_VARIABLES)}
-        own = {"MPI4PY_RC_INITIALIZE": "0"}
-        self._environment = inherited | own | threads.environment(cores)
+        own = _without_launcher(os.environ) | _MPI_OF_ITS_OWN
+        self._environment = own | threads.environment(cores)
 
     def __call__(self, siblings: list[Connection], watch: Watch) -> tuple[_SpawnedProcess, Connection]:
         ours, theirs = _pipe()
@@ -474,6 +507,7 @@ def _arrived(content: bytes) -> tuple[Any, str | None]:
 def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]) -> None:
     """Evaluate leases in order until the pipe closes."""
     _follow_parent()
+    is_forked_with_mpi = _has_mpi()
     try:
         problem, where = get_problem()
     except EOFError:
@@ -485,13 +519,15 @@ def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple
         connection.send_bytes(b"E" + traceback.format_exc().encode())
         return
     with contextlib.suppress(EOFError, OSError), guard.last_words_to(lambda failure: watch.exit()):
-        connection.send_bytes(b"H")
+        connection.send_bytes(b"M" if _has_mpi() and not is_forked_with_mpi else b"H")
         try:
             _work(connection, lambda job: job.evaluator(problem, where, watch))
         except (EOFError, OSError):
             raise
         except Exception:
             connection.send_bytes(b"E" + traceback.format_exc().encode())
+    if _has_mpi() and not is_forked_with_mpi:
+        sys.modules["mpi4py.MPI"].Finalize()  # type: ignore[attr-defined]
 
 
 def _work(connection: Connection, make_evaluator: Callable[[Job], Callable[[int, int], Records]]) -> None:
