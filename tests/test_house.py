@@ -89,7 +89,10 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
         ("distributed", ["schedulers/dask.py"]),
         ("redis", ["schedulers/redis/wire.py"]),
         # Commands of batch systems; children; a server.
-        ("subprocess", ["batch.py", "schedulers/processes.py", "schedulers/redis/broker.py"]),
+        (
+            "subprocess",
+            ["batch.py", "schedulers/processes.py", "schedulers/reaper.py", "schedulers/redis/broker.py"],
+        ),
     ],
 )
 def test_each_foreign_engine_has_its_place(library, homes):

@@ -172,6 +172,18 @@ def test_programs_end_with_the_evaluation_that_a_signal_interrupts(scheduler, ho
         assert job.leftovers() == []
 
 
+@pytest.mark.parametrize("how", ["program", "orphan"])
+def test_programs_of_child_processes_end_when_the_leader_is_killed(how, tmp_path):
+    store, begun = tmp_path / "run.db", tmp_path / "begun"
+    begun.mkdir()
+    program = [sys.executable, "-m", "tests.programs.lengthy", store, "processes", begun, how]
+    with closing(jobs.Job(program, tmp_path)) as job:
+        assert job.until(lambda: any(begun.iterdir()), 0.05), job.said()
+        jobs.send([job.leader.pid], signal.SIGKILL)
+        job.leader.wait(HANGS)
+        assert job.leftovers() == []
+
+
 def test_run_that_is_stopped_before_all_ranks_have_come_ends_the_job(mpi, tmp_path):
     store = tmp_path / "run.db"
     with closing(jobs.Job(mpi.command(2, PROGRAM), tmp_path, ENDING="late", STORE=str(store))) as job:

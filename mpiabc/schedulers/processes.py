@@ -33,6 +33,7 @@ from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, count
+from mpiabc.schedulers.reaper import Reaper
 from mpiabc.signals import leave_to_leader, that_ask_to_stop, were_left_since
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
@@ -109,7 +110,10 @@ class ProcessesEngine:
         self._polled = time.monotonic()
         self._parts: parcels.Parts = []
         self._births = 0  # since a child has come up
-        self._children = [self._new_child() for _ in range(n)]
+        self._reaper = Reaper()
+        self._children: list[_Child] = []
+        for _ in range(n):
+            self._children.append(self._new_child())
 
     def begin(self, job: Job) -> None:
         """Start on a job; each child hears of it with its first lease."""
@@ -218,6 +222,7 @@ class ProcessesEngine:
         for child in self._children:
             child.process.end()
             child.close()
+        self._reaper.end()
         self._start.close()
         self._selector.close()
 
@@ -227,8 +232,9 @@ class ProcessesEngine:
         if self._births > _TRIES * self.workers:
             raise SchedulerError("worker processes die as soon as they start; see their messages above")
         watch = Watch()
-        siblings = [child.connection for child in getattr(self, "_children", [])]
-        process, connection = self._start(siblings, watch)
+        siblings = [child.connection for child in self._children]
+        process, connection = self._start([*siblings, self._reaper], watch)
+        self._reaper.add(process.pid)
         child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
         if child.death is not None:
@@ -245,6 +251,7 @@ class ProcessesEngine:
         if child.death is not None:
             self._selector.unregister(child.death.fd)
         ending = child.process.end()
+        self._reaper.remove(child.process.pid)
         culprit, (suspect, _) = child.watch.exited(), child.watch.read()
         child.close()
         self._children.remove(child)
@@ -425,7 +432,7 @@ class _Forked:
         self._problem, self._where = problem, where
         self.close = threads.limit(cores)
 
-    def __call__(self, siblings: list[Connection], watch: Watch) -> tuple[_ForkedProcess, Connection]:
+    def __call__(self, not_its: list[Any], watch: Watch) -> tuple[_ForkedProcess, Connection]:
         ours, theirs = _pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -437,8 +444,8 @@ class _Forked:
             for name in set(os.environ) - set(_without_launcher(os.environ)):
                 del os.environ[name]
             os.environ.update(_MPI_OF_ITS_OWN)
-            for connection in [ours, *siblings]:
-                connection.close()
+            for end in [ours, *not_its]:
+                end.close()
             _serve(theirs, watch, lambda: (self._problem, self._where))
         finally:
             os._exit(0)
@@ -452,7 +459,7 @@ class _Spawned:
         own = _without_launcher(os.environ) | _MPI_OF_ITS_OWN
         self._environment = own | threads.environment(cores)
 
-    def __call__(self, siblings: list[Connection], watch: Watch) -> tuple[_SpawnedProcess, Connection]:
+    def __call__(self, not_its: list[Any], watch: Watch) -> tuple[_SpawnedProcess, Connection]:
         ours, theirs = _pipe()
         fds = theirs.fileno(), watch.file.fileno()
         numbers = list(map(int, that_ask_to_stop()))

@@ -1,0 +1,56 @@
+"""What ends the programs of children whose leader was killed: their group is all that is left of it."""
+
+import contextlib
+import subprocess
+
+#: Keeps the groups that it is told of, by "+ GROUP" and "- GROUP"; kills them when nobody can tell it more.
+_SCRIPT = """
+trap '' HUP INT TERM USR1 USR2 XCPU
+groups=' '
+while read -r sign group; do
+  case $sign in
+    +) groups="$groups$group " ;;
+    -) groups="${groups%% $group *} ${groups#* $group }" ;;
+  esac
+done
+for group in $groups; do kill -s KILL -- "-$group"; done
+"""
+
+
+class Reaper:
+    """A shell that outlives this process by a moment, however that ends."""
+
+    def __init__(self) -> None:
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", _SCRIPT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def add(self, group: int) -> None:
+        """Kill this group, too, if this process goes without `end`."""
+        self._tell(f"+ {group}\n")
+
+    def remove(self, group: int) -> None:
+        """Forget a group that has ended: its number may become somebody else's."""
+        self._tell(f"- {group}\n")
+
+    def close(self) -> None:
+        """Give up our end of its pipe, as each process must that is forked from this one."""
+        assert self._shell.stdin is not None
+        with contextlib.suppress(OSError):
+            self._shell.stdin.close()
+
+    def end(self) -> None:
+        """Nobody is left to be killed."""
+        self._shell.kill()
+        self._shell.wait()
+        self.close()
+
+    def _tell(self, line: str) -> None:
+        assert self._shell.stdin is not None
+        with contextlib.suppress(OSError):  # it was killed
+            self._shell.stdin.write(line.encode())
+            self._shell.stdin.flush()
