@@ -710,6 +710,7 @@ class _Rank:
     def _last_words(self, failure: Failure) -> None:
         """The evaluation in work has called C's exit: tell rank 0, and wait for what it says."""
         lease = self._lease
+        self._sentry.dismiss()
         lost = Lost(lease, self._where, failure.error, culprit=failure.index, kind="exit")
         self._wire.send(0, LOST, pickle.dumps(lost))
         end, backoff = time.monotonic() + _SILENCE, Backoff()
@@ -718,8 +719,8 @@ class _Rank:
         while self._status is None and time.monotonic() < end:
             self._take_orders()
             backoff.wait()
-        self._wire.send(0, BYE)
-        self._wire.flush(_GRACE)
+        if self._status is not None:  # a launcher that saw this process die would not let rank 0 speak
+            self._leave()
 
     def _leave(self) -> None:
         """Leave from beside an evaluation, with the run's status. Never returns."""

@@ -35,6 +35,10 @@ class Sentry:
             with self._turn:  # never to be had again, if the process leaves
                 self._is_at_work.clear()
 
+    def dismiss(self) -> None:
+        """Look no more; returns only if it is not leaving."""
+        self._turn.acquire()
+
     def _watch(self) -> None:
         seen = 0
         while self._is_at_work.wait():
