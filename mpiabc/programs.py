@@ -12,6 +12,9 @@ import time
 from typing import NamedTuple
 
 
+ours: set[int] = set()  # children that we have started: they have no part in an evaluation here
+
+
 class Programs:
     """Those of this process from now on."""
 
@@ -25,7 +28,7 @@ class Programs:
         What ends a program, such as a signal to the whole job, is not seen here.
         """
         global _ended
-        children = [child for child in _children() if not _is_tracker(child)]
+        children = [child for child in _children() if not _is_tracker(child) and child not in map(str, ours)]
         before, _ended = _ended, {child for child in children if _has_ended(child)}
         return self._waited_for() != self._before or not before.issuperset(children)
 

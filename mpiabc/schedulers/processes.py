@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc import guard, machine, threads
+from mpiabc import guard, machine, programs, threads
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
@@ -221,6 +221,7 @@ class ProcessesEngine:
         _await([child.death.fd for child in polite if child.death], _ENDING)
         for child in self._children:
             child.process.end()
+            programs.ours.discard(child.process.pid)
             child.close()
         self._reaper.end()
         self._start.close()
@@ -235,6 +236,7 @@ class ProcessesEngine:
         siblings = [child.connection for child in self._children]
         process, connection = self._start([*siblings, self._reaper], watch)
         self._reaper.add(process.pid)
+        programs.ours.add(process.pid)
         child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
         if child.death is not None:
@@ -252,6 +254,7 @@ class ProcessesEngine:
             self._selector.unregister(child.death.fd)
         ending = child.process.end()
         self._reaper.remove(child.process.pid)
+        programs.ours.discard(child.process.pid)
         culprit, (suspect, _) = child.watch.exited(), child.watch.read()
         child.close()
         self._children.remove(child)

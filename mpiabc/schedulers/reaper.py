@@ -3,6 +3,8 @@
 import contextlib
 import subprocess
 
+from mpiabc import programs
+
 #: Keeps the groups that it is told of, by "+ GROUP" and "- GROUP"; kills them when nobody can tell it more.
 _SCRIPT = """
 trap '' HUP INT TERM USR1 USR2 XCPU
@@ -28,6 +30,7 @@ class Reaper:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        programs.ours.add(self._shell.pid)
 
     def add(self, group: int) -> None:
         """Kill this group, too, if this process goes without `end`."""
@@ -47,6 +50,7 @@ class Reaper:
         """Nobody is left to be killed."""
         self._shell.kill()
         self._shell.wait()
+        programs.ours.discard(self._shell.pid)
         self.close()
 
     def _tell(self, line: str) -> None:
