@@ -11,7 +11,6 @@ import signal
 import time
 from typing import NamedTuple
 
-
 ours: set[int] = set()  # children that we have started: they have no part in an evaluation here
 
 
