@@ -97,6 +97,37 @@ def test_wrong_values_are_told(case, capsys):
     assert message in said(capsys, "jobscript", *shlex.split(arguments), status=1)
 
 
+PLACES = ["--name", "--memory", "--queue", "--bin", "--broker", "--output", "--walltime", "--ranks", "fit.py"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_value_becomes_a_command_of_the_script(place, tmp_path, capsys, monkeypatch):
+    """A line break would make one of it, in the directives' lines and in comments."""
+    monkeypatch.chdir(tmp_path)
+    for system in ("slurm", "pbs", "sge", "lsf"):
+        for text in ("x\ntouch marks", "2\r#PBS -q other"):
+            option = [f"{place}={text}", "fit.py"] if place.startswith("-") else [place, text]
+            told = said(capsys, "jobscript", system, *option, status=1 if place != "--name" else 0)
+            assert place == "--name" or repr(text)[1:-1] in told
+            assert "\ntouch" not in told.replace("\r", "\n")
+
+
+def test_folder_of_programs_is_a_path_and_runs_nothing(tmp_path, capsys):
+    folder = '$HOME/"a" `touch marks` $(touch marks) \\'
+    text = said(capsys, "jobscript", "slurm", "--bin", folder, "fit.py")
+    (line,) = [line for line in text.splitlines() if line.startswith("export PATH=")]
+    told = subprocess.run(
+        ["bash", "-c", f'{line}; echo "$PATH"'],
+        cwd=tmp_path,
+        env=environment(HOME="/home/ada"),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told.startswith('/home/ada/"a" `touch marks` $(touch marks) \\:')
+    assert not (tmp_path / "marks").exists()
+
+
 @pytest.mark.parametrize("system", ["slurm", "pbs", "sge", "lsf"])
 def test_script_that_is_written_knows_its_name_and_no_file_is_overwritten(
     system, tmp_path, capsys, monkeypatch
