@@ -55,8 +55,8 @@ def written(name: str, values: dict[str, str]) -> str:
     for option, value in values.items():
         if _BREAK.search(value):
             raise ProblemError(
-                f"{option}={value!r}: what follows a line break would be a command of the job script; give it "
-                "without line breaks and other control characters"
+                f"{option}={value!r}: what follows a line break would be a command of the job script; give "
+                "neither line breaks nor other control characters"
             )
     text = _switched_on(scripts()[name].read_text(), _DIRECTIVES[name.partition("-")[0]], values)
     known = EXAMPLE | {"file": f"{name}.sh"} | values

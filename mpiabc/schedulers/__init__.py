@@ -8,7 +8,7 @@ from typing import Any
 
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler
-from mpiabc.schedulers.dask import Dask
+from mpiabc.schedulers.dask import Dask, is_of_these_ranks
 from mpiabc.schedulers.futures import Futures
 from mpiabc.schedulers.maps import Map
 from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
@@ -76,7 +76,7 @@ def _named(name: str) -> Scheduler:
     name = name.strip()
     scheme = name.partition("://")[0]
     if name == "auto":
-        return _of_environment() or (MPI() if _is_mpi_job() else Processes())
+        return _of_environment() or _of_this_job()
     if name in _BY_NAME:
         return _BY_NAME[name]()
     if scheme in _BY_SCHEME:
@@ -98,6 +98,13 @@ def _of_environment() -> Scheduler | None:
         return resolve(told)
     except SchedulerError as error:
         raise SchedulerError(f"{VARIABLE}: {error}") from None
+
+
+def _of_this_job() -> Scheduler:
+    """The job's ranks, by way of Dask where dask_mpi has taken them for it, else this machine."""
+    if not _is_mpi_job():
+        return Processes()
+    return Dask() if is_of_these_ranks() else MPI()
 
 
 def _unknown(scheduler: Any) -> SchedulerError:
