@@ -188,7 +188,7 @@ class Call:
         try:
             left = {job for job, *_ in system.states()} & self.jobs.keys()
         except CommandError:
-            left = self.jobs.keys()
+            left = set(self.jobs)
         for job in left:
             with suppress(CommandError):  # it has ended
                 batch.command(system.cancel, system.whole(job, len(self.jobs[job])))

@@ -1,6 +1,7 @@
 """The wait for a call's results: what is seen in its folder, what the batch system says, and what follows."""
 
 import logging
+import math
 import time
 from collections import Counter
 
@@ -37,6 +38,7 @@ class Wait:
         self._call, self._returns, self._submits = call, returns, submits
         self._hopeless: dict[int, SchedulerError] = {}
         self._missing_since: dict[int, float] = {}
+        self._asked_why = -math.inf
         self._deleted: set[int] = set()  # tasks that were seen to be ended by somebody
         self._starts: Counter[int] = Counter()
         self._told: set[int] = set()  # items
@@ -50,12 +52,13 @@ class Wait:
                 continue
             asked = now
             try:
-                self._ask(now)
+                states = self._call.states()
             except CommandError:  # its server is busy, or starts anew: results may come in all the same
                 if now - answered > _SILENCE:
                     raise
-            else:
-                answered = now
+                continue
+            answered = now
+            self._judge(states, now)
         return self._hopeless
 
     def _is_open(self) -> bool:
@@ -68,17 +71,16 @@ class Wait:
             _log.warning("%s: %s", failed.address, failed.text.splitlines()[-1])
         return len(self._call.done() | self._hopeless.keys()) < self._call.n
 
-    def _ask(self, now: float) -> None:
-        """Ask the batch system about its tasks, and decide about those that it knows no more."""
+    def _judge(self, states: dict[int, str], now: float) -> None:
+        """Decide about the tasks of which the batch system knows no more, and which have left no result."""
         call = self._call
-        states = call.states()
         self._refuse_broken(states)
         self._deleted |= {task for task, state in states.items() if state == "deleted"}
-        done = call.done()
-        gone = set(range(1, call.n + 1)) - done - states.keys() - self._hopeless.keys()
+        gone = set(range(1, call.n + 1)) - call.done() - states.keys() - self._hopeless.keys()
         self._missing_since = {task: self._missing_since.get(task, now) for task in gone}
         late = {task for task, since in self._missing_since.items() if now - since > _LAG}
-        if late:
+        if late and now - self._asked_why > _LAG:
+            self._asked_why = now
             self._decide(late, now)
 
     def _refuse_broken(self, states: dict[int, str]) -> None:
