@@ -429,7 +429,7 @@ category     -l {category}
                     3,
                     "node1",
                     "37  : qmaster enforced h_rt, h_cpu, or h_vmem limit",
-                    "137 (Killed)",
+                    "140 (User defined signal 2)",
                     "5s",
                     "h_rt=99",
                 ),

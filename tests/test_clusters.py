@@ -171,7 +171,7 @@ def test_a_cancellation_of_jobs_is_taken_for_one(how, client, tmp_path, request)
 def test_a_time_limit_that_is_too_short_is_named(client, tmp_path):
     """On Grid Engine; Slurm's shortest is a minute, and its words are in tests/test_cluster_map.py."""
     told = r"items\[0\] to items\[1\], job .* was ended at its time limit \(failed 37 : .* of 00:00:02 on .*"
-    with pytest.raises(mpiabc.SchedulerError, match=told + r"give more walltime=.*it was at items\[1\]"):
+    with pytest.raises(mpiabc.SchedulerError, match=told + "give more walltime="):
         mpiabc.cluster.map(time.sleep, [0, 600], scheduler=client, chunk=2, walltime=2)
     (call,) = map(mpiabc.cluster.Call.read, tmp_path.glob("mpiabc-jobs/*"))
     assert len(call.jobs) == 1

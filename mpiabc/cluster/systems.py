@@ -166,7 +166,7 @@ def _sge_state(letters: str) -> str:
 
 
 _SGE_LIMIT = 37  # the `failed` of tasks that were ended at a limit
-_SGE_DELETED = 128 + signal.SIGUSR2  # the exit status of those that were warned of a `qdel`
+_SGE_WARNED = 128 + signal.SIGUSR2  # the exit status of those that were warned: of a `qdel`, if of no limit
 
 
 def _sge_endings(job: str, n: int) -> dict[int, Ending]:
@@ -193,11 +193,10 @@ def _sge_ending(record: dict[str, str]) -> Ending:
     told = f"failed {' '.join(failed)}, exit status {status[0]}, after {_clock(int(ran))}"
     told += f" of {_clock(int(limit[1]))}" if limit else ""
     told += f" on {record.get('hostname', '?')}"
-    if int(status[0]) == _SGE_DELETED or record.get("deleted_by", "NONE") != "NONE":
-        return Ending(Why.CANCELLED, told)
-    if int(failed[0]) != _SGE_LIMIT:
-        return Ending(Why.LOST, told)
-    return Ending(Why.TIME if limit is None or ran >= int(limit[1]) else Why.MEMORY, told)
+    if int(failed[0]) == _SGE_LIMIT:
+        return Ending(Why.TIME if limit is None or ran >= int(limit[1]) else Why.MEMORY, told)
+    is_deleted = int(status[0]) == _SGE_WARNED or record.get("deleted_by", "NONE") != "NONE"
+    return Ending(Why.CANCELLED if is_deleted else Why.LOST, told)
 
 
 # PBS: OpenPBS, PBS Professional, Torque.
