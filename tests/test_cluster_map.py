@@ -295,7 +295,7 @@ def test_a_time_limit_that_is_too_short_is_named_at_once(pbs, status, tmp_path, 
         return x
 
     told = r"task 2 of 2 \(items\[2\] to items\[3\], job 17\[2\] on .*\) was ended at its time limit "
-    told += rf"\(exit status {status} after 00:00:03 of 00:00:04\): give more walltime=.*it was at items\[2\]"
+    told += rf"\(exit status {status} after 00:00:03 of 00:00:04\): give more walltime=.*It was at items\[2\]"
     with pytest.raises(mpiabc.SchedulerError, match=told):
         cluster.map(f, range(4), scheduler="pbs", chunk=2, walltime=4)
     assert len(jobs("qsub")) == 1

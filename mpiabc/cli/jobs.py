@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from mpiabc.cli.words import say, table
 from mpiabc.cluster import FOLDER, Call, listed
 from mpiabc.errors import SchedulerError
 
+Answer = list[tuple[str, int, str]] | SchedulerError  # of a batch system
+
 _UNKNOWN = "?"
+_HEADS = ["map", "system", "job", "tasks", "done", "running", "waiting", "lost", "failed"]
+_WORDS = {"waits": "waiting", "error": "in error"}
 
 
 def add(commands: Any) -> None:
@@ -36,16 +41,12 @@ def _jobs(options: argparse.Namespace) -> int:
     if not found:
         say(f"no jobs in {options.folder}: a map that went well leaves nothing behind")
         return 0
-    states = {call.folder: _states(call, answers[call.scheduler]) for call in calls}
-    heads = ["map", "system", "job", "tasks", "done", "running", "waiting", "lost", "failed"]
-    rows = [
-        _row(call, states[folder])
-        if isinstance(call, Call)
-        else [folder.name] + [_UNKNOWN] * (len(heads) - 1)
-        for folder, call in found.items()
-    ]
-    say(table([heads, *rows]))
-    lines = [line for call in calls for line in _lines(call, states[call.folder], options.all)]
+    rows, lines = [_HEADS], []
+    for folder, call in found.items():
+        row, its = _view(folder, call, answers, options.all)
+        rows.append(row)
+        lines += its
+    say(table(rows))
     if lines:
         say("\n" + table([["job", "items", "state", "time", "host", "log"], *lines]))
     for error in (*found.values(), *answers.values()):
@@ -53,9 +54,16 @@ def _jobs(options: argparse.Namespace) -> int:
             say(f"\n{error}")
     if options.failures:
         for call in calls:
-            failures = map(call.failure, sorted(call.failed()))
-            say("".join(f"\n{call.folder.name}: {each.address}\n{each.text}\n" for each in failures))
+            say(_failures(call))
     return 0
+
+
+def _failures(call: Call) -> str:
+    """The tracebacks of its items, unless its map has just collected them."""
+    with suppress(SchedulerError, OSError):
+        failures = map(call.failure, sorted(call.failed()))
+        return "".join(f"\n{call.folder.name}: {each.address}\n{each.text}\n" for each in failures)
+    return ""
 
 
 def _read(folder: Path) -> Call | SchedulerError:
@@ -65,7 +73,7 @@ def _read(folder: Path) -> Call | SchedulerError:
         return error
 
 
-def _asked(system: str) -> list[tuple[str, int, str]] | SchedulerError:
+def _asked(system: str) -> Answer:
     """What a batch system says, asked once for all calls."""
     try:
         return listed(system)
@@ -73,10 +81,18 @@ def _asked(system: str) -> list[tuple[str, int, str]] | SchedulerError:
         return error
 
 
-_WORDS = {"waits": "waiting", "error": "in error"}
+def _view(
+    folder: Path, call: Call | SchedulerError, answers: dict[str, Answer], is_all: bool
+) -> tuple[list[str], list[list[str]]]:
+    """A map's row, and those of its jobs; question marks for one that is damaged, or goes meanwhile."""
+    if isinstance(call, Call):
+        with suppress(SchedulerError, OSError):
+            states = _states(call, answers[call.scheduler])
+            return _row(call, states), _lines(call, states, is_all)
+    return [folder.name] + [_UNKNOWN] * (len(_HEADS) - 1), []
 
 
-def _states(call: Call, answer: list[tuple[str, int, str]] | SchedulerError) -> list[str]:
+def _states(call: Call, answer: Answer) -> list[str]:
     """The state of each task in a word; lost: without a result, and unknown to the batch system."""
     done, known, other = call.done(), {}, _UNKNOWN
     if not isinstance(answer, SchedulerError):
@@ -98,7 +114,7 @@ def _lines(call: Call, states: list[str], is_all: bool) -> list[list[str]]:
     """The tasks of a map: what they compute, since when or for how long, where, and what they print."""
     failed = {call.task_of(item) for item in call.failed()}
     return [
-        _line(call, task, "failed" if task in failed else state)
+        _line(call, task, "failed" if task in failed and state != "running" else state)
         for task, state in enumerate(states, 1)
         if is_all or state not in ("done", "waiting") or task in failed
     ]
@@ -110,19 +126,12 @@ def _line(call: Call, task: int, state: str) -> list[str]:
     trace = call.trace(task)
     spent, host = "-", "-"
     if trace is not None:
-        files = [call.result(task), trace.path, *log]
-        end = time.time() if state == "running" else max(map(_changed, files))
-        spent, host = _clock(max(0.0, end - trace.began)), trace.host
+        host = trace.host
+        written = [path.stat().st_mtime for path in call.outputs(task) if path.exists()]
+        if ends := [time.time()] if state == "running" else written:
+            spent = _clock(max(0.0, max(ends) - trace.began))
     items = f"{first}-{rest[-1]}" if rest else str(first)
     return [call.job_of(task), items, state, spent, host, *(map(os.path.relpath, log) if log else "-")]
-
-
-def _changed(path: Path) -> float:
-    """When a file was changed last; never, if there is none."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _clock(seconds: float) -> str:

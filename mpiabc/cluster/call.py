@@ -33,7 +33,6 @@ _LAST_LINES = 10  # of what a task has printed, to tell
 class Trace:
     """What a task has written down of where it is."""
 
-    path: Path  # of the file that says it
     host: str
     began: float  # seconds since the epoch, by the clock of its host
     item: int | None  # the last that it has begun
@@ -142,15 +141,15 @@ class Call:
         self.jobs[job[0]] = tasks
         self._note()
 
-    def go_on(self, words: list[str], python: str, path: list[str]) -> int:
+    def go_on(self, words: list[str], python: str, places: list[str]) -> int:
         """Submit again what has failed, and what is neither there nor in work; how many tasks that is."""
         self.words, self.python = words, python
-        self._write_program(path)
+        self._write_program(places)
         at_work = {task for task, state in self.states().items() if state not in ("ends", "deleted")}
         failed = {self.task_of(item) for item in self.failed()} - at_work
         for task in failed:
-            for name in (f"{task}.out", *(f"{item}.failed" for item in self.items_of(task))):
-                (self.folder / name).unlink(missing_ok=True)
+            for path in self.outputs(task):
+                path.unlink(missing_ok=True)
         for broken in self.folder.glob("*.broken"):
             broken.unlink()
         missing = sorted(set(range(1, self.n + 1)) - self.done() - at_work)
@@ -211,6 +210,10 @@ class Call:
         """The file of what a task's items have come to, which is there when it is done."""
         return self.folder / f"{task}.out"
 
+    def outputs(self, task: int) -> list[Path]:
+        """The files that a task may have written of what its items have come to."""
+        return [self.result(task), *(self.folder / f"{item}.failed" for item in self.items_of(task))]
+
     def outcomes(self, task: int) -> list[Any]:
         """The results of a task's items; a Failed in place of one."""
         content = cloudpickle.loads(self.result(task).read_bytes())
@@ -226,7 +229,7 @@ class Call:
             with suppress(OSError, ValueError):
                 head, *begun = path.read_text().splitlines()
                 told = json.loads(head)
-                return Trace(path, told["host"], told["began"], int(begun[-1]) if begun else None)
+                return Trace(told["host"], told["began"], int(begun[-1]) if begun else None)
         return None
 
     def has_begun(self, task: int) -> bool:
@@ -269,9 +272,9 @@ class Call:
     def last_words(self, task: int) -> str:
         """What a task without a result was at, and the last that it has printed."""
         trace = self.trace(task)
-        at = "it has never begun" if trace is None else "it had begun no item"
+        at = "It has never begun" if trace is None else "It had begun no item"
         if trace is not None and trace.item is not None:
-            at = f"it was at items[{trace.item}]"
+            at = f"It was at items[{trace.item}]"
         logs = [log for log in [*self.logs(task), self.folder / "batch.log"] if log.exists()]
         lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
         said = "\n".join(lines[-_LAST_LINES:] or ["nothing"])

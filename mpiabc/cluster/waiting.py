@@ -88,7 +88,7 @@ class Wait:
         for task, state in states.items():
             if state == "error":
                 raise SchedulerError(
-                    f"the batch system cannot run {self._call.told(task)}; {self._call.last_words(task)}"
+                    f"the batch system cannot run {self._call.told(task)}. {self._call.last_words(task)}"
                 )
         if broken := next(self._call.folder.glob("*.broken"), None):
             told = self._call.told(int(broken.stem))
