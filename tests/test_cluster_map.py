@@ -386,10 +386,7 @@ def test_jobs_are_shown_with_their_time_host_and_log(pbs, tmp_path, capsys):
     assert "17[3]" in short
 
 
-ENDED = {  # what real ones have said
-    "slurm": (
-        "sacct",
-        """\
+SACCT = """\
 17_1|COMPLETED|00:00:07|01:00:00|node1
 17_2|TIMEOUT|00:01:12|00:01:00|node1
 17_3|CANCELLED by 1000|00:00:09|01:00:00|node2
@@ -397,75 +394,46 @@ ENDED = {  # what real ones have said
 17_5|NODE_FAIL|00:00:09|01:00:00|node3
 17_6|RUNNING|00:00:09|01:00:00|node3
 17_[7-8,10%2]|CANCELLED by 1000|00:00:00|01:00:00|None assigned
-""",
-        {1: "LOST", 2: "TIME", 3: "CANCELLED", 4: "MEMORY", 5: "LOST"}
-        | dict.fromkeys((7, 8, 10), "CANCELLED"),
+"""
+QACCT = """\
+==============================================================
+hostname     node1
+taskid       {}
+failed       {}
+exit_status  {}
+ru_wallclock 5s
+category     -l h_rt={}
+"""
+AT_LIMIT, KILLED = "37  : qmaster enforced h_rt, h_cpu, or h_vmem limit", "100 : assumedly after job"
+RECORDS = [
+    (1, "0    ", "3                   ", 300),
+    (2, AT_LIMIT, "137                  (Killed)", 4),
+    (3, AT_LIMIT, "140                  (User defined signal 2)", 99),
+    (4, KILLED, "140                  (User defined signal 2)", 99),
+    (5, KILLED, "140                  (User defined signal 2)", 99),
+    (5, KILLED, "137                  (Killed)", 99),  # it was run again
+]
+ENDED = {  # what real ones have said; what it means, and in which words it is told
+    "slurm": (
+        {"sacct": SACCT},
+        {1: "LOST", 2: "TIME", 3: "CANCELLED", 4: "MEMORY", 5: "LOST", 7: "CANCELLED"}
+        | {8: "CANCELLED", 10: "CANCELLED"},
         {2: "TIMEOUT after 00:01:12 of 00:01:00 on node1", 8: "CANCELLED by 1000 after 00:00:00 of 01:00:00"},
     ),
     "sge": (
-        "qacct",
-        "".join(
-            f"""\
-==============================================================
-qname        all.q
-hostname     {host}
-taskid       {task}
-failed       {failed}
-exit_status  {status}
-ru_wallclock {wall}
-category     -l {category}
-"""
-            for task, host, failed, status, wall, category in [
-                (1, "node1", "0    ", "3                   ", "0s", "h_rt=300"),
-                (
-                    2,
-                    "node1",
-                    "37  : qmaster enforced h_rt, h_cpu, or h_vmem limit",
-                    "137 (Killed)",
-                    "5s",
-                    "h_rt=4",
-                ),
-                (
-                    3,
-                    "node1",
-                    "37  : qmaster enforced h_rt, h_cpu, or h_vmem limit",
-                    "140 (User defined signal 2)",
-                    "5s",
-                    "h_rt=99",
-                ),
-                (
-                    4,
-                    "node2",
-                    "100 : assumedly after job",
-                    "140                  (User defined signal 2)",
-                    "6s",
-                    "",
-                ),
-                (5, "node2", "100 : assumedly after job", "137                  (Killed)", "6s", "h_rt=99"),
-                (
-                    5,
-                    "node2",
-                    "100 : assumedly after job",
-                    "140                  (User defined signal 2)",
-                    "6s",
-                    "",
-                ),
-            ]
-        ),
-        {1: "LOST", 2: "TIME", 3: "MEMORY", 4: "CANCELLED", 5: "CANCELLED"},
-        {
-            2: "failed 37 : qmaster enforced h_rt, h_cpu, or h_vmem limit, exit status 137, after 00:00:05 "
-            "of 00:00:04 on node1"
-        },
+        {"qacct": "".join(QACCT.format(*record) for record in RECORDS)},
+        {1: "LOST", 2: "TIME", 3: "MEMORY", 4: "CANCELLED", 5: "LOST"},
+        {4: "failed 100 : assumedly after job, exit status 140, after 00:00:05 of 00:01:39 on node1"},
     ),
 }
 
 
 @pytest.mark.parametrize("system", ENDED)
 def test_why_tasks_have_ended_is_asked_of_the_accounting(system, tmp_path, monkeypatch):
-    command, said, expected, texts = ENDED[system]
-    (tmp_path / command).write_text(f"#!/bin/sh\ncat <<'END'\n{said}END\n")
-    (tmp_path / command).chmod(0o755)
+    commands, expected, texts = ENDED[system]
+    for command, said in commands.items():
+        (tmp_path / command).write_text(f"#!/bin/sh\ncat <<'END'\n{said}END\n")
+        (tmp_path / command).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     endings = systems.SYSTEMS[system].endings("17", 10)
     assert {index: ending.why.name for index, ending in endings.items()} == expected
