@@ -290,6 +290,14 @@ def test_an_address_that_all_ranks_have_been_given_is_no_cluster_of_theirs(monke
     for address, expected in {None: "MPI", "tcp://10.0.0.1:8786": "MPI", "tcp://10.0.0.2:1": "Dask"}.items():
         with dask.config.set(scheduler_address=address):
             assert type(schedulers.resolve("auto")).__name__ == expected
+            for ranks in ("mpi", "mpi-static", schedulers.MPI()):
+                if expected == "MPI":
+                    assert schedulers.resolve(ranks).comm is None
+                    continue
+                with pytest.raises(
+                    mpiabc.SchedulerError, match="dask_mpi has made a Dask cluster of the ranks"
+                ):
+                    schedulers.resolve(ranks)
 
 
 @pytest.mark.parametrize(
