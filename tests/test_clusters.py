@@ -12,6 +12,8 @@ import pytest
 import mpiabc
 import mpiabc.cluster
 from mpiabc import cli
+from mpiabc.cluster import waiting
+from mpiabc.cluster.systems import SYSTEMS
 from tests import problems
 from tests.conftest import HANGS, ROOT, missing
 from tests.programs import killed
@@ -86,8 +88,8 @@ def client(request, monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mpiabc.cluster, "_ASK", 0.5)
-    monkeypatch.setattr(mpiabc.cluster, "_LAG", 2.0)
+    monkeypatch.setattr(waiting, "_ASK", 0.5)
+    monkeypatch.setattr(waiting, "_LAG", 2.0)
     return request.param
 
 
@@ -108,13 +110,13 @@ def test_map_gives_results_in_order_and_the_exceptions_of_items(client, tmp_path
         assert not (tmp_path / "mpiabc-jobs").exists()
         with pytest.raises(ZeroDivisionError, match="division by zero") as error:
             jobs.map(reciprocal, [1, 2, 0, 4])
-    assert "item 1 of task 2, on " in error.value.__notes__[0]
+    assert "items[2], on " in error.value.__notes__[0]
     assert "in reciprocal" in str(error.value.__cause__)
     assert (marks / "5").exists()
     assert cli.main(["jobs", "--failures"]) == 0
     (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("map-")][:1]
     assert row[1] == client
-    assert row[3:] == ["2", "2", "0", "0", "0", "1"]  # tasks, done, running, waiting, lost, failed
+    assert (row[3], row[8]) == ("2", "1")  # tasks, failed
 
 
 def test_jobs_are_seen_while_they_run_and_leave_the_queue_with_their_map(
@@ -129,15 +131,50 @@ def test_jobs_are_seen_while_they_run_and_leave_the_queue_with_their_map(
 
     def has_left():
         jobs = {job for path in tmp_path.glob("mpiabc-jobs/*") for job in mpiabc.cluster.Call.read(path).jobs}
-        return not jobs & {job for job, *_ in mpiabc.cluster._SYSTEMS[client].states()}
+        return not jobs & {job for job, *_ in SYSTEMS[client].states()}
 
-    monkeypatch.setattr(mpiabc.cluster, "_pause", look)
+    monkeypatch.setattr(waiting, "_pause", look)
     with pytest.raises(KeyboardInterrupt):
         mpiabc.cluster.map(lambda x: time.sleep(600), range(2), scheduler=client, walltime="20m")
     deadline = time.monotonic() + HANGS
     while not has_left() and time.monotonic() < deadline:
         time.sleep(0.3)
     assert has_left()
+
+
+@pytest.mark.parametrize("how", ["all", "one"])
+def test_a_cancellation_of_jobs_is_taken_for_one(how, client, tmp_path, request):
+    """Of tasks that run and of those that wait; nothing is submitted again."""
+    cluster = request.getfixturevalue(client)
+
+    def f(x):
+        (tmp_path / f"begun-{x}").touch()
+        time.sleep(600)
+
+    def look(_):
+        if any(tmp_path.glob("begun-*")) and (calls := [*tmp_path.glob("mpiabc-jobs/*")]):
+            (job,) = mpiabc.cluster.Call.read(calls[0]).jobs
+            begun = min(int(path.name.partition("-")[2]) for path in tmp_path.glob("begun-*"))
+            cluster.cancel(job if how == "all" else SYSTEMS[client].task.format(job, begun + 1))
+            monkey.setattr(waiting, "_pause", time.sleep)
+        time.sleep(0.3)
+
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setattr(waiting, "_pause", look)
+        with pytest.raises(mpiabc.SchedulerError, match=r"was cancelled \(.*\): nothing is submitted again"):
+            mpiabc.cluster.map(f, range(6), scheduler=client, walltime="20m")
+    (call,) = map(mpiabc.cluster.Call.read, tmp_path.glob("mpiabc-jobs/*"))
+    assert len(call.jobs) == 1
+
+
+@pytest.mark.parametrize("client", ["sge"], indirect=True)
+def test_a_time_limit_that_is_too_short_is_named(client, tmp_path):
+    """On Grid Engine; Slurm's shortest is a minute, and its words are in tests/test_cluster_map.py."""
+    told = r"items\[0\] to items\[1\], job .* was ended at its time limit \(failed 37 : .* of 00:00:02 on .*"
+    with pytest.raises(mpiabc.SchedulerError, match=told + "give more walltime="):
+        mpiabc.cluster.map(time.sleep, [0, 600], scheduler=client, chunk=2, walltime=2)
+    (call,) = map(mpiabc.cluster.Call.read, tmp_path.glob("mpiabc-jobs/*"))
+    assert len(call.jobs) == 1
 
 
 def test_only_the_batch_system_that_is_here_is_available(client):

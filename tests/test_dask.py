@@ -272,11 +272,32 @@ def dask_mpi(ranks, *arguments):
     return [str(c) for c in [folder / "mpirun", "-n", ranks, folder / "dask-mpi", *options, *arguments]]
 
 
+@pytest.mark.parametrize("scheduler", ["dask", "auto"])
 @pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
-def test_digest_is_that_of_serial_where_dask_mpi_was_initialized_in_the_script(mpi, expected):
-    job = mpi.run(4, "-m", "tests.programs.dask_inside")
+def test_digest_is_that_of_serial_where_dask_mpi_was_initialized_in_the_script(scheduler, mpi, expected):
+    job = mpi.run(4, "-m", "tests.programs.dask_inside", scheduler)
     assert job.returncode == 0, job.stdout
     assert told(job.stdout) == expected
+
+
+def test_an_address_that_all_ranks_have_been_given_is_no_cluster_of_theirs(monkeypatch):
+    """Each would lead a run of its own there, where MPI has one."""
+    import dask
+    import dask_mpi  # noqa: F401
+
+    monkeypatch.setenv("PMI_SIZE", "4")
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://10.0.0.1:8786")
+    for address, expected in {None: "MPI", "tcp://10.0.0.1:8786": "MPI", "tcp://10.0.0.2:1": "Dask"}.items():
+        with dask.config.set(scheduler_address=address):
+            assert type(schedulers.resolve("auto")).__name__ == expected
+            for ranks in ("mpi", "mpi-static", schedulers.MPI()):
+                if expected == "MPI":
+                    assert schedulers.resolve(ranks).comm is None
+                    continue
+                with pytest.raises(
+                    mpiabc.SchedulerError, match="dask_mpi has made a Dask cluster of the ranks"
+                ):
+                    schedulers.resolve(ranks)
 
 
 @pytest.mark.parametrize(

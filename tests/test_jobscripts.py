@@ -97,6 +97,37 @@ def test_wrong_values_are_told(case, capsys):
     assert message in said(capsys, "jobscript", *shlex.split(arguments), status=1)
 
 
+PLACES = ["--name", "--memory", "--queue", "--bin", "--broker", "--output", "--walltime", "--ranks", "fit.py"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_value_becomes_a_command_of_the_script(place, tmp_path, capsys, monkeypatch):
+    """A line break would make one of it, in the directives' lines and in comments."""
+    monkeypatch.chdir(tmp_path)
+    for system in ("slurm", "pbs", "sge", "lsf"):
+        for text in ("x\ntouch marks", "2\r#PBS -q other"):
+            option = [f"{place}={text}", "fit.py"] if place.startswith("-") else [place, text]
+            told = said(capsys, "jobscript", system, *option, status=1 if place != "--name" else 0)
+            assert place == "--name" or repr(text)[1:-1] in told
+            assert "\ntouch" not in told.replace("\r", "\n")
+
+
+def test_folder_of_programs_is_a_path_and_runs_nothing(tmp_path, capsys):
+    folder = '$HOME/"a" `touch marks` $(touch marks) \\'
+    text = said(capsys, "jobscript", "slurm", "--bin", folder, "fit.py")
+    (line,) = [line for line in text.splitlines() if line.startswith("export PATH=")]
+    told = subprocess.run(
+        ["bash", "-c", f'{line}; echo "$PATH"'],
+        cwd=tmp_path,
+        env=environment(HOME="/home/ada"),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told.startswith('/home/ada/"a" `touch marks` $(touch marks) \\:')
+    assert not (tmp_path / "marks").exists()
+
+
 @pytest.mark.parametrize("system", ["slurm", "pbs", "sge", "lsf"])
 def test_script_that_is_written_knows_its_name_and_no_file_is_overwritten(
     system, tmp_path, capsys, monkeypatch
@@ -135,12 +166,12 @@ def command(folder, name, text):
     path.chmod(0o755)
 
 
-def run(folder, script, **variables):
+def run(folder, script, cwd="/", **variables):
     """The script as the batch system runs it: in a session of its own, with its variables and commands."""
     path = f"{folder / 'commands'}:{os.environ['PATH']}"
     return subprocess.run(
         ["bash", script],
-        cwd="/",
+        cwd=cwd,
         env=environment(PATH=path, **variables),
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -208,4 +239,36 @@ def test_pbs_job_starts_a_dask_cluster_that_the_run_uses_and_leaves_nothing(expe
     assert job.returncode == 0, job.stdout
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
     assert [path.name for path in tmp_path.glob("simulated-by-*")] == ["simulated-by-dask-mpi"]
+    assert not list(tmp_path.glob("*.json"))
+
+
+DASK_MPI = {
+    "at its start": "exit 3",
+    "after its file": """
+while [ "$1" != --scheduler-file ]; do shift; done
+echo '{"address": "tcp://127.0.0.1:9"}' >"$2"
+sleep 2
+exit 3""",
+}
+
+
+@pytest.mark.parametrize("name", [*(n for n in jobscript.scripts() if n.endswith("-dask")), "espei-dask"])
+@pytest.mark.parametrize("when", DASK_MPI)
+def test_job_ends_with_its_dask_cluster(when, name, tmp_path, capsys):
+    """It would hold the allocation for the minutes that a run waits for a scheduler."""
+    command(tmp_path, "mpirun", 'shift 2; "$@"')
+    command(tmp_path, "dask-mpi", f"echo cannot import mpi4py; {DASK_MPI[when]}")
+    command(tmp_path, "python", f'exec {sys.executable} "$@"')
+    script = ROOT / "jobscripts" / "espei-dask.pbs"
+    if name != "espei-dask":
+        script = tmp_path / "plain.sh"
+        system, commands = name.partition("-")[0], tmp_path / "commands"
+        options = ["--kind", "dask", "--bin", commands, PLAIN]
+        script.write_text(said(capsys, "jobscript", system, *options))
+    (tmp_path / "nodes").write_text("a\n" * 4)
+    ours = {"PBS_JOBID": "17", "PBS_O_WORKDIR": str(tmp_path), "PBS_NODEFILE": str(tmp_path / "nodes")}
+    job = run(tmp_path, script, tmp_path, **ours, SLURM_JOB_ID="17", SLURM_NTASKS="4")
+    assert job.returncode == 1, job.stdout
+    assert "cannot import mpi4py\n" in job.stdout
+    assert "dask-mpi has ended, and this job with it: what it said is above\n" in job.stdout
     assert not list(tmp_path.glob("*.json"))

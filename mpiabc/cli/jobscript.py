@@ -20,6 +20,7 @@ _TEMPLATES = Path(__file__).with_name("jobscripts")
 _DIRECTIVES = {"slurm": "#SBATCH", "pbs": "#PBS", "sge": "#$", "lsf": "#BSUB"}
 _SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "sge": "qsub", "lsf": "bsub <"}
 _LEAVE = 120  # seconds before the end of its job in which a worker leaves, or SLURM's signal comes
+_BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 EXAMPLE = {
     "name": "fit",
     "ranks": "4",
@@ -47,7 +48,16 @@ def kinds(system: str) -> list[str]:
 
 
 def written(name: str, values: dict[str, str]) -> str:
-    """The script with these values; the lines of what is not given keep an example, and are off."""
+    """The script with these values; the lines of what is not given keep an example, and are off.
+
+    Raises ProblemError for values that fit no such job, or would be more than a part of their line.
+    """
+    for option, value in values.items():
+        if _BREAK.search(value):
+            raise ProblemError(
+                f"{option}={value!r}: what follows a line break would be a command of the job script; give "
+                "neither line breaks nor other control characters"
+            )
     text = _switched_on(scripts()[name].read_text(), _DIRECTIVES[name.partition("-")[0]], values)
     known = EXAMPLE | {"file": f"{name}.sh"} | values
     seconds = int(stopping.seconds(known["walltime"]) or 0)
@@ -114,7 +124,7 @@ def _jobscript(options: argparse.Namespace) -> int:
     """Print the script, or write it."""
     if options.script is None and options.kind != "workers":
         raise ProblemError("the file of the run is missing: give FILE.py, or FILE.yaml")
-    if not (options.ranks.isdecimal() and int(options.ranks) >= 1):
+    if not (options.ranks.isascii() and options.ranks.isdecimal() and int(options.ranks) >= 1):
         raise ProblemError(f"ranks={options.ranks!r}: give a whole number of at least 1")
     if options.walltime == "auto":
         raise ProblemError("walltime='auto' is for the run; its job needs a time such as 2h")
@@ -149,11 +159,16 @@ def _values(options: argparse.Namespace) -> dict[str, str]:
         "walltime": options.walltime,
         "memory": options.memory,
         "queue": options.queue,
-        "bin": options.bin or sysconfig.get_path("scripts"),
+        "bin": _in_double_quotes(options.bin or sysconfig.get_path("scripts")),
         "broker": shlex.quote(options.broker) if options.broker else None,
         "script": _command(options) if options.script else None,
     }
     return {name: value for name, value in values.items() if value}
+
+
+def _in_double_quotes(path: str) -> str:
+    """A path for a place between double quotes, where $HOME stands for a folder, and nothing is run."""
+    return re.sub(r'[\\"`]|\$(?=\()', r"\\\g<0>", path)
 
 
 def _command(options: argparse.Namespace) -> str:

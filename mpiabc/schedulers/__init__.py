@@ -8,7 +8,7 @@ from typing import Any
 
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler
-from mpiabc.schedulers.dask import Dask
+from mpiabc.schedulers.dask import Dask, is_of_these_ranks
 from mpiabc.schedulers.futures import Futures
 from mpiabc.schedulers.maps import Map
 from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
@@ -68,7 +68,7 @@ def resolve(scheduler: Any) -> Scheduler:
     if type(scheduler).__module__.startswith("distributed."):
         return Dask(scheduler)
     if all(hasattr(scheduler, name) for name in ("open", "leads", "serve")):
-        return scheduler
+        return _free(scheduler)
     raise _unknown(scheduler)
 
 
@@ -76,9 +76,9 @@ def _named(name: str) -> Scheduler:
     name = name.strip()
     scheme = name.partition("://")[0]
     if name == "auto":
-        return _of_environment() or (MPI() if _is_mpi_job() else Processes())
+        return _of_environment() or _of_this_job()
     if name in _BY_NAME:
-        return _BY_NAME[name]()
+        return _free(_BY_NAME[name]())
     if scheme in _BY_SCHEME:
         return _BY_SCHEME[scheme](name)
     if name.endswith(".json"):
@@ -98,6 +98,23 @@ def _of_environment() -> Scheduler | None:
         return resolve(told)
     except SchedulerError as error:
         raise SchedulerError(f"{VARIABLE}: {error}") from None
+
+
+def _of_this_job() -> Scheduler:
+    """The job's ranks, by way of Dask where dask_mpi has taken them for it, else this machine."""
+    if not _is_mpi_job():
+        return Processes()
+    return Dask() if is_of_these_ranks() else MPI()
+
+
+def _free(scheduler: Scheduler) -> Scheduler:
+    """The scheduler. Raises SchedulerError for ranks that serve a Dask cluster: they would never answer."""
+    if isinstance(scheduler, MPI) and scheduler.comm is None and is_of_these_ranks():
+        raise SchedulerError(
+            "dask_mpi has made a Dask cluster of the ranks of this job, which answer no run over MPI: give "
+            "scheduler='dask', or 'auto', which is that cluster here"
+        )
+    return scheduler
 
 
 def _unknown(scheduler: Any) -> SchedulerError:

@@ -94,6 +94,15 @@ class Dask(OneLeads):
             raise connection.stopped() from None
 
 
+def is_of_these_ranks() -> bool:
+    """Whether dask_mpi has made a cluster of this job's ranks: then they serve it, and no run over MPI."""
+    dask = sys.modules.get("dask")
+    if dask is None or "dask_mpi" not in sys.modules:
+        return False
+    named = dask.config.get("scheduler-address", None)
+    return named is not None and named != os.environ.get("DASK_SCHEDULER_ADDRESS")
+
+
 def _distributed() -> Any:
     try:
         import distributed

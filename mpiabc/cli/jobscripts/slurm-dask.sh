@@ -18,7 +18,16 @@ scheduler="$PWD/dask-$SLURM_JOB_ID.json"
 mpirun -n "$SLURM_NTASKS" dask-mpi --scheduler-file "$scheduler" --nthreads 1 --memory-limit 0 \
     --worker-class distributed.Worker &
 cluster=$!
-trap 'kill "$cluster" 2>/dev/null; wait "$cluster"; rm -f "$scheduler"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; wait; rm -f "$scheduler"' EXIT
 
 export MPIABC_SCHEDULER="$scheduler" MPIABC_WALLTIME=auto  # for a run that is given neither
-python -u @script@
+python -u @script@ &
+run=$!
+while kill -0 "$run" 2>/dev/null; do  # a run without a scheduler would wait for one for minutes
+    if ! kill -0 "$cluster" 2>/dev/null; then
+        echo "dask-mpi has ended, and this job with it: what it said is above" >&2
+        exit 1
+    fi
+    sleep 1
+done
+wait "$run"
