@@ -10,6 +10,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,12 +229,18 @@ class _Mapper:
             if is_asked_to_stop(error):
                 raise
             told = "".join(map(shortened, traceback.format_exception(error)))
-            try:
-                cloudpickle.loads(cloudpickle.dumps(error))
-            except Exception:
+            if not _can_travel(error):
                 error = RuntimeError(f"{type(error).__name__}: {text_of(error)}")
             return _Raised(error.with_traceback(None)), told
         return result, ""
+
+
+def _can_travel(error: BaseException) -> bool:
+    """Whether it may be raised elsewhere as it is; `sys.exit()` there would end who leads, with status 0."""
+    with suppress(Exception):
+        cloudpickle.loads(cloudpickle.dumps(error))
+        return isinstance(error, Exception)
+    return False
 
 
 def _unpickled(function: bytes) -> Any:
