@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mpiabc.driver import Ended, Event, Progressed
+from mpiabc.store.place import place_of
 
 _PERIOD = 1.0  # seconds between two states
 
@@ -50,8 +51,9 @@ class Live:
 
 
 def path_of(store: str | os.PathLike[str]) -> Path:
-    """The file's place."""
-    return Path(os.fspath(store) + ".live")
+    """The file's place: beside the run's file, by whatever name that is given."""
+    path = place_of(store)
+    return path.with_name(path.name + ".live")
 
 
 def read(store: str | os.PathLike[str]) -> Sign | None:
