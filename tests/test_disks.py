@@ -5,13 +5,18 @@ import logging
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
+import time
 import tracemalloc
 
 import numpy as np
 import pytest
 
 import mpiabc
+from mpiabc.store import live
 from tests import disks, problems
+from tests.conftest import HANGS, environment
 
 _RUN = """
 import sys
@@ -61,11 +66,35 @@ def test_a_run_that_was_killed_goes_on_where_there_are_no_locks(expected, tmp_pa
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, f"refused {errno.ENOLCK}\n")
     assert (tmp_path / "run.db-journal").exists()
     looked_at = disks.program("import mpiabc, sys; mpiabc.open(sys.argv[1])", nowhere, store)
-    assert "if no run is going on, run the same command again, which mends it" in looked_at.stdout
+    assert "if no run is going on, start it again, which mends it" in looked_at.stdout
     assert (tmp_path / "run.db-journal").exists()  # it might be of a run that is writing now
     again = disks.program(_RUN, nowhere, store)
     assert again.stdout.split() == expected
     assert problems.digests(mpiabc.open(store)) == expected
+
+
+def test_a_second_run_is_refused_where_there_are_no_locks(tmp_path):
+    """By the signs of life that the first one gives; a sign of one that was killed is no obstacle, above."""
+    store, nowhere = tmp_path / "run.db", disks.without_locks()
+    first = subprocess.Popen([sys.executable, "-m", "tests.programs.endless", store], env=nowhere)
+    try:
+        while live.read(store) is None:
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = disks.program(_RUN, nowhere, store)
+        assert "run.db is in use by another run: wait for it to end" in second.stdout
+    finally:
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(HANGS) == 75
+
+
+def test_a_second_name_of_a_file_knows_of_the_journal_beside_the_first(expected, tmp_path):
+    store, other = tmp_path / "run.db", tmp_path / "other.db"
+    disks.program(_KILLED_IN_COMMIT, environment(), store)
+    os.link(store, other)
+    assert (tmp_path / "run.db-journal").exists()
+    assert problems.digests(mpiabc.open(other)) == expected[:2]
+    assert problems.digests(problems.sampler().run(other, scheduler="serial")) == expected
 
 
 # What the system says.
@@ -100,8 +129,8 @@ list(sampling)
 def test_a_disk_that_cannot_be_written_is_told_as_the_system_says(number, expected, tmp_path):
     folder, flag = tmp_path / "disk", tmp_path / "flag"
     folder.mkdir()
-    environment = disks.with_fault(number, "w", flag, folder)
-    job = disks.program(_FAULT_LATER, environment, folder / "run.db", flag)
+    faulty = disks.with_fault(number, "w", flag, folder)
+    job = disks.program(_FAULT_LATER, faulty, folder / "run.db", flag)
     told = job.stdout.splitlines()[-1]
     assert job.returncode == 1
     if number == errno.ENOSPC:

@@ -60,7 +60,7 @@ def test_nothing_of_a_file_is_executed_without_trust(part, finished, tmp_path, c
     assert cli.main(["replay", str(finished), "2:3", *mine]) == 1
     assert capsys.readouterr().err == (
         f"mpiabc: this would execute the {part} that {finished} holds: give --trust if you trust whoever "
-        "made that file\n"
+        f"made that file{'; --problem FILE takes another one' if part == 'problem' else ''}\n"
     )
     with pytest.raises(mpiabc.StoreError, match="give trust=True if you trust whoever made that file"):
         mpiabc.open(finished).part(part)

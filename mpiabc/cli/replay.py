@@ -150,7 +150,8 @@ class _Parts:
         try:
             return self.history.part(name, trust=self.is_trusted)
         except StoreError as error:
-            raise StoreError(str(error).replace("trust=True", "--trust")) from error.__cause__
+            instead = "; --problem FILE takes another one" if name == "problem" else ""
+            raise StoreError(str(error).replace("trust=True", "--trust") + instead) from error.__cause__
 
 
 class _Evaluation:

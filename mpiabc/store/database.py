@@ -15,7 +15,8 @@ from mpiabc.population import Population
 from mpiabc.records import Failure, is_readable
 from mpiabc.store.files import DamagedError, Patience, connect_to_write, damaged, errors_told
 from mpiabc.store.history import History, damage
-from mpiabc.store.locks import Lock
+from mpiabc.store.live import goes_on
+from mpiabc.store.locks import Lock, in_use
 from mpiabc.store.parts import MOST_PART, portable
 from mpiabc.store.place import absolute, inode, journal_path, place_of, status
 from mpiabc.store.schema import (
@@ -59,8 +60,10 @@ class Store:
         if status(self.path.parent) is None:
             raise StoreError(f"the folder of {self.path} does not exist: make it first")
         self._lock, self._patience = Lock(self.path), Patience(self.path)
-        self._lock.take()
+        is_locked = self._lock.take()
         try:
+            if not is_locked and goes_on(self.path):
+                raise in_use(self.path)
             was_there = status(self.path) is not None
             with errors_told(self.path):
                 self._connect()
@@ -102,7 +105,7 @@ class Store:
             raise self._damage
         with errors_told(self.path):
             assert self._db is not None
-            (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+            (found,) = self._patience.execute(self._db, "PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise damaged(self.path, found.splitlines()[-1])
         return self.history().settings
@@ -202,7 +205,7 @@ class Store:
         with errors_told(self.path):
             assert self._db is not None
             query = "SELECT crc, records FROM journal WHERE generation = ?"
-            rows = self._db.execute(query, (generation,)).fetchall()
+            rows = self._patience.execute(self._db, query, generation).fetchall()
         return filter(is_readable, whole_buffers(rows))
 
     def finish(self, reason: str, failure: Failure | None = None) -> None:
@@ -296,9 +299,11 @@ class Store:
         if self._given != self.path:
             _log.warning("%s is a link: what is in %s is replaced", self._given, self.path)
         assert self._db is not None
-        self._db.close()
         with errors_told(self.path):
+            if self._damage is None:
+                self._patience.execute(self._db, "BEGIN EXCLUSIVE")  # nobody reads it, such as a backup
             journal_path(self.path).unlink(missing_ok=True)
             os.truncate(self.path, 0)
+            self._db.close()
             self._connect()
         self._is_new, self._history, self._unusable = True, None, None

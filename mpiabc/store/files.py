@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mpiabc.errors import StoreError
 from mpiabc.signals import heard
@@ -80,14 +81,13 @@ class Patience:
         self._path = path
         self._most = _LONG
 
-    def execute(self, db: sqlite3.Connection, statement: str) -> None:
-        """Execute what needs the file for itself; who is asked to stop waits no longer than it must."""
+    def execute(self, db: sqlite3.Connection, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Execute a statement that may have to wait; who is asked to stop waits no longer than it must."""
         began, is_told = time.monotonic(), False
         end = began + self._most
         while True:
             try:
-                db.execute(statement)
-                return
+                return db.execute(statement, values)
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
                 end = min(end, now + _SHORT) if heard() else end
@@ -114,7 +114,7 @@ def errors_told(path: Path) -> Iterator[None]:
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise _told(path, error) from error
     except OSError as error:
-        raise StoreError(f"{path}: the system says: {error.strerror}") from error
+        raise StoreError(f"{path}: the system says: {error.strerror or error}") from error
 
 
 def _told(path: Path, error: Exception) -> StoreError:
@@ -169,7 +169,7 @@ _ADVICE = {
     "SQLITE_FULL": "the disk is full; make room and run the same command again",
     "SQLITE_READONLY_DBMOVED": "it was deleted, moved or replaced while the run was going on",
     "SQLITE_READONLY_ROLLBACK": "it is being written, or was when its run was killed, which nobody can tell "
-    "apart on a file system without locks; if no run is going on, run the same command again, which mends it",
+    "apart on a file system without locks; if no run is going on, start it again, which mends it",
     "SQLITE_IOERR": "it cannot be read or written ({error}); see whether the disk, or "
     "your share of it, is full",
     "SQLITE_READONLY": "it cannot be written; check the permissions of the file and its folder",

@@ -44,9 +44,7 @@ class History:
         if status(self.path) is None:
             raise StoreError(f"there is no file {os.fsdecode(path)}")
         self._populations: WeakValueDictionary[int, Population] = WeakValueDictionary()
-        self._latest: Population | None = (
-            None  # is kept for who asks again; others as long as somebody has them
-        )
+        self._latest: Population | None = None  # kept for who asks again; others while somebody has them
         self.unusable: int | None = None  # the first generation that is left out, with all after it
         len(self)  # it can be read
 
@@ -89,9 +87,8 @@ class History:
             if "level" not in columns_of(db, "orders"):
                 return None  # a file of an older mpiabc
         for crc, told, arrays in self._read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
-            with suppress(
-                AttributeError, TypeError, ValueError, MemoryError
-            ):  # it may be of any kind and size
+            # It may be of any type, and say any size.
+            with suppress(AttributeError, TypeError, ValueError, MemoryError):
                 if crc == crc_of_order(told, arrays):
                     return told, unpacked_arrays(arrays)
         return None

@@ -56,6 +56,16 @@ def path_of(store: str | os.PathLike[str]) -> Path:
     return path.with_name(path.name + ".live")
 
 
+def goes_on(store: str | os.PathLike[str]) -> bool:
+    """Whether a run with this file gives another sign of life, if it has ever given one."""
+    before = read(store)
+    if before is None:
+        return False
+    time.sleep(2 * _PERIOD)
+    after = read(store)
+    return after is not None and after.at != before.at
+
+
 def read(store: str | os.PathLike[str]) -> Sign | None:
     """The last sign of life of the run in this file; None if there is none, or of another mpiabc."""
     with suppress(OSError, ValueError, TypeError, KeyError):

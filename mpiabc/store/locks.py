@@ -30,10 +30,10 @@ class Lock:
         self._name: int | None = None
         self._file: int | None = None
 
-    def take(self) -> None:
-        """Lock the file's name. Raises StoreError if another run has it."""
+    def take(self) -> bool:
+        """Lock the file's name; False if there are no locks here. Raises StoreError if another run has it."""
         if fcntl is None:
-            return
+            return False
         try:
             fd = os.open(lock_path(self._path), os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
@@ -41,12 +41,12 @@ class Lock:
                 f"cannot write beside {self._path} ({error.strerror}): make its folder "
                 "writable, or give another file name"
             ) from None
-        self._lock(fd, lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        is_locked = self._lock(fd, lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB))
         if os.fstat(fd).st_nlink == 0:  # the run before has just ended, and taken its lock with it
             os.close(fd)
-            self.take()
-        else:
-            self._name = fd
+            return self.take()
+        self._name = fd
+        return is_locked
 
     def take_file(self) -> None:
         """Lock the file itself too, where the system can: a link or a mount may give it a second name."""
@@ -70,19 +70,24 @@ class Lock:
             os.close(self._name)
         self._name = self._file = None
 
-    def _lock(self, fd: int, lock: Callable[[], object]) -> None:
-        """Lock a file, if there are locks here; it is closed if that is refused."""
+    def _lock(self, fd: int, lock: Callable[[], object]) -> bool:
+        """Lock a file; False if there are no locks here. It is closed if that is refused."""
         try:
             lock()
         except BlockingIOError:
             os.close(fd)
-            raise StoreError(
-                f"{self._path} is in use by another run: wait for it to end, or give another file name"
-            ) from None
+            raise in_use(self._path) from None
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(fd)
-                raise StoreError(f"{self._path} cannot be locked: {error.strerror}") from None
+            if error.errno in _NO_LOCKS:
+                return False
+            os.close(fd)
+            raise StoreError(f"{self._path} cannot be locked: {error.strerror}") from None
+        return True
+
+
+def in_use(path: Path) -> StoreError:
+    """That another run has the file."""
+    return StoreError(f"{path} is in use by another run: wait for it to end, or give another file name")
 
 
 def lock_path(path: Path) -> Path:

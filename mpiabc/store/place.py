@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,20 @@ def absolute(store: Any) -> Path:
         raise StoreError(f"the store is {store!r}: give the name of a file, such as 'run.db'") from None
     if not name or "\0" in name or _NO_FILE.match(name):
         raise StoreError(f"the store is {name!r}, which names no file: give a plain name, such as 'run.db'")
-    try:
+    with suppress(OSError):
         return Path(name).absolute()
-    except OSError as error:
-        raise StoreError(
-            f"{name} cannot be found from here: the current folder says {_said(error)}"
-        ) from None
+    return Path(name)  # the current folder is gone, which matters to who opens the file only
 
 
 def place_of(store: Any) -> Path:
     """The file that a name leads to, through a link: SQLite, and we, put more files beside it.
 
-    Raises StoreError where no run's file can be.
+    Of several names it is the one beside which SQLite's journal lies. Raises StoreError where no run's file
+    can be.
     """
     path = absolute(store)
+    if not path.is_absolute():
+        raise StoreError(f"{path} cannot be opened: the current folder is gone; give a path from the root")
     if os.path.islink(path):
         path = Path(os.path.realpath(path))
     found, length = status(path), len(os.fsencode(path))
@@ -46,7 +47,7 @@ def place_of(store: Any) -> Path:
     elif _has_long_name(path):
         why = "its name is too long for a journal beside it; give a shorter one"
     elif found is None or stat.S_ISREG(found.st_mode):
-        return path
+        return path if found is None or found.st_nlink == 1 else _beside_journal(path, found.st_ino)
     else:
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
         why = f"it is {what}; give the name of a file"
@@ -72,6 +73,15 @@ def inode(path: Path) -> tuple[int, int] | None:
 def journal_path(path: Path) -> Path:
     """Where SQLite keeps what a transaction that was not finished has changed."""
     return path.with_name(path.name + _JOURNAL)
+
+
+def _beside_journal(path: Path, number: int) -> Path:
+    """That name of a file, in its folder, which has a journal; this one if none has."""
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if entry.inode() == number and journal_path(Path(entry.path)).exists():
+                return Path(entry.path)
+    return path
 
 
 def _has_long_name(path: Path) -> bool:

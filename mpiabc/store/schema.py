@@ -84,7 +84,7 @@ def check_format(db: sqlite3.Connection, path: Path) -> None:
 
 
 _PLAIN = re.compile(
-    r'CREATE (TABLE|INDEX|UNIQUE INDEX) [\w\s"]+\(([\w\s,"]|PRIMARY KEY ?\([\w\s,"]+\))*\)', re.IGNORECASE
+    r'CREATE (TABLE|INDEX|UNIQUE INDEX) [\w\s"]+\((PRIMARY KEY ?\([\w\s,"]+\)|[\w\s,"])*+\)', re.IGNORECASE
 )
 
 
@@ -186,7 +186,7 @@ def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
 
 def content(row: Mapping[str, Any], names: tuple[str, ...]) -> Population | None:
     """The population of a row; None if it is not as it was written."""
-    with suppress(TypeError, ValueError):  # what is damaged may be of any type
+    with suppress(TypeError, ValueError, ArithmeticError):  # what is damaged may be of any type
         population = _population(row, names)
         if population.digest() == row["digest"] and row["crc"] in map(crc_of_row, _written(row)):
             return population
