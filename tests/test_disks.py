@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -226,8 +227,9 @@ def test_a_run_goes_on_from_its_last_population_and_needs_no_room_for_the_others
     assert peaks[1] - peaks[0] < 2 * history[-1].summaries.nbytes
 
 
-def test_a_population_that_somebody_has_is_not_loaded_twice(tmp_path):
+def test_a_population_that_somebody_has_is_not_loaded_twice_and_a_history_travels(tmp_path):
     history = problems.sampler().run(tmp_path / "run.db", scheduler="serial")
     first = history[0]
     assert history[-1] is history[2]
     assert history[0] is first
+    assert problems.digests(pickle.loads(pickle.dumps(history))) == problems.digests(history)

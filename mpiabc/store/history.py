@@ -48,6 +48,9 @@ class History:
         self.unusable: int | None = None  # the first generation that is left out, with all after it
         len(self)  # it can be read
 
+    def __reduce__(self) -> Any:
+        return History, (self.path,)  # it opens the file where it arrives
+
     def __repr__(self) -> str:
         return f"<History {str(self.path)!r}: {len(self)} generations of {self.problem_name}>"
 
