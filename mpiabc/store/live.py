@@ -16,6 +16,7 @@ from mpiabc.driver import Ended, Event, Progressed
 from mpiabc.store.place import place_of
 
 _PERIOD = 1.0  # seconds between two states
+_LATE = 5.0  # seconds after which there will be no other one
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ def path_of(store: str | os.PathLike[str]) -> Path:
 
 def goes_on(store: str | os.PathLike[str]) -> bool:
     """Whether a run with this file gives another sign of life, if it has ever given one."""
-    before = read(store)
-    if before is None:
-        return False
-    time.sleep(2 * _PERIOD)
-    after = read(store)
-    return after is not None and after.at != before.at
+    before, until = read(store), time.monotonic() + _LATE
+    while before is not None and time.monotonic() < until:
+        time.sleep(_PERIOD / 10)
+        if (after := read(store)) is not None and after.at != before.at:
+            return True
+    return False
 
 
 def read(store: str | os.PathLike[str]) -> Sign | None:
