@@ -144,17 +144,17 @@ def test_a_disk_that_cannot_be_written_is_told_as_the_system_says(number, expect
 # Held by others.
 
 
-@pytest.mark.parametrize("is_new", [True, False])
-def test_a_run_waits_for_a_backup_as_long_as_that_takes(is_new, expected, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("what", ["a run that goes on", "its next start", "one that begins anew"])
+def test_a_run_waits_for_a_backup_as_long_as_that_takes(what, expected, tmp_path, monkeypatch, caplog):
     """Who reads the file lets nobody write meanwhile; here, until the run has said that it waits."""
     monkeypatch.setattr("mpiabc.store.files._TRY", 0.01)
     monkeypatch.setattr("mpiabc.store.files._SHORT", 0.05)
     store = tmp_path / "run.db"
     sampling = problems.sampler().sample(store, scheduler="serial")
     next(sampling)
-    if is_new:
+    if what != "a run that goes on":
         sampling.close()
-        sampling = problems.sampler().sample(store, scheduler="serial")
+        sampling = problems.sampler().sample(store, scheduler="serial", overwrite="anew" in what)
     backup = sqlite3.connect(store, isolation_level=None)
     backup.execute("BEGIN")
     backup.execute("SELECT count(*) FROM population").fetchone()
