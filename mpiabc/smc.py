@@ -136,18 +136,19 @@ class ABCSMC:
         Interrupted (exit status 75, or MPIABC_RESUMABLE_STATUS) after a signal or the walltime.
         """
         options = {name: value for name, value in locals().items() if name not in ("self", "store")}
-        is_leading = False
-        for _ in self._sampled(store, **options):
+        file, is_leading = Store(store), False
+        for _ in self._sampled(file, **options):
             is_leading = True
-        return History(store) if is_leading else None
+        return History(file.path) if is_leading else None
 
     def sample(self, store: Path, **options: Any) -> Iterator[Population]:
         """As `run`, but yields each Population of this call as it is committed."""
-        return (population for population in self._sampled(store, **options) if population is not None)
+        events = self._sampled(Store(store), **options)
+        return (population for population in events if population is not None)
 
     def _sampled(
         self,
-        store: Path,
+        store: Store,
         *,
         scheduler: Any = "auto",
         progress: bool | None = None,
@@ -185,7 +186,7 @@ class ABCSMC:
                 raise ProblemError(
                     "the run has no end: give a stopping rule, such as generations=8 or epsilon=0.1"
                 )
-            with Store(store) as file:
+            with store as file:
                 settings = self._settled(file, place.is_static, overwrite, accept_changes)
                 limits = Limits(deadline, end, signals)
                 yield None

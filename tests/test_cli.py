@@ -254,7 +254,7 @@ def interrupted(*arguments):
 
 
 def replayed(capsys, done, t, index, *more, status=0):
-    command = ["replay", done / "fit.db", f"{t}:{index}", *more]
+    command = ["replay", done / "fit.db", f"{t}:{index}", "--trust", *more]
     return said(capsys, *command, status=status)
 
 
@@ -303,7 +303,7 @@ def test_replay_of_the_failure_that_ended_a_run_finds_it_again(fit, done, capsys
     message = said(capsys, "run", fit, *OPTIONS, "--scheduler", "serial", status=1)
     address = re.search(r"^mpiabc: evaluation (0:\d+) failed", message)[1]
     assert len(mpiabc.open("fit.db")) == 0
-    text = said(capsys, "replay", "fit.db", address, status=1)
+    text = said(capsys, "replay", "fit.db", address, "--trust", status=1)
     assert f"RuntimeError: the pump broke in {address}" in text
 
 
@@ -323,7 +323,7 @@ def test_replay_reaches_into_the_open_generation(fit, done, capsys, monkeypatch)
     """With the threshold and the kernel of the settings: the same as once it is committed."""
     said(capsys, "run", fit, *OPTIONS, "--scheduler", "serial", "--generations", 1)
     index = mpiabc.open(done / "fit.db")[1].ids[0]
-    text = said(capsys, "replay", "fit.db", f"1:{index}")
+    text = said(capsys, "replay", "fit.db", f"1:{index}", "--trust")
     whole = replayed(capsys, done, 1, index)
     for name in ("theta", "epsilon", "status", "distance", "y"):
         assert value(text, name).split()[0] == value(whole, name).split()[0]
@@ -346,7 +346,7 @@ def test_replay_of_a_vectorized_simulator_is_the_stored_row_too(kernel, tmp_path
     fit = write(tmp_path / "fit.py", VECTORIZED)
     said(capsys, "run", fit, *OPTIONS, "--kernel", kernel, "--scheduler", "serial")
     population = mpiabc.open("fit.db")[-1]
-    text = said(capsys, "replay", "fit.db", f"2:{population.ids[20]}")
+    text = said(capsys, "replay", "fit.db", f"2:{population.ids[20]}", "--trust")
     assert value(text, "stored") == "equal, bit for bit"
 
 
@@ -355,7 +355,7 @@ def test_replay_of_a_static_run_is_the_stored_row_too(fit, capsys):
     problem = load_problem(str(fit))
     sampler = mpiabc.ABCSMC(problem, 50, threshold=mpiabc.Listed([3, 1.5, 0.8]), seed=1)
     population = sampler.run("fit.db", scheduler=Simulated(2, random_time, is_static=True))[-1]
-    text = said(capsys, "replay", "fit.db", f"2:{population.ids.max()}")
+    text = said(capsys, "replay", "fit.db", f"2:{population.ids.max()}", "--trust")
     assert population.ids.max() >= 256
     assert value(text, "stored") == "equal, bit for bit"
 
@@ -440,7 +440,11 @@ BAD = {
     "show another file": ("show other.db", "it is not an mpiabc run"),
     "address": ("replay {done}/fit.db 3", "'3' is no evaluation: give T:I"),
     "generation to come": ("replay {done}/fit.db 4:0", "generation 4 has not begun"),
-    "no generation": ("replay {done}/fit.db 3:0", "there is no generation 3: Listed("),
+    "no trust": (
+        "replay {done}/fit.db 0:1",
+        "fit.db holds: give --trust if you trust whoever made that file",
+    ),
+    "no generation": ("replay {done}/fit.db 3:0 --trust", "there is no generation 3: Listed("),
     "another problem": (
         "replay {done}/fit.db 0:1 --problem twice.py",
         "is the run of another problem (prior: 'Prior(mu=Normal(mean=0, sd=2))' there, "

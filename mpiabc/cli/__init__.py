@@ -2,7 +2,7 @@
 
     mpiabc run influenza.py --population-size 1000 --generations 8
     mpiabc show influenza.db
-    mpiabc replay influenza.db 3:17
+    mpiabc replay influenza.db 3:17 --trust
 
 Exit status: 0 done, 1 an error, 2 a wrong command line, 75 stopped early and resumable (or what
 MPIABC_RESUMABLE_STATUS says, as SGE wants 99).

@@ -93,13 +93,14 @@ def _load_module(path: Path) -> ModuleType:
     Nothing is cached on disk: many ranks load the same file at once.
     """
     source = _read(path)
+    file = str(path.absolute())  # as Python has it of a script: a simulator may change the folder
     module = ModuleType(MODULE)
-    module.__file__ = str(path)
+    module.__file__ = file
     sys.modules[MODULE] = module
     sys.path.insert(0, str(path.parent.absolute()))
     cloudpickle.register_pickle_by_value(module)
     try:
-        exec(compile(source, str(path), "exec"), vars(module))
+        exec(compile(source, file, "exec"), vars(module))
     except (Error, Interrupted):
         raise
     except (Exception, SystemExit) as error:

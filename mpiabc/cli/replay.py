@@ -13,7 +13,7 @@ from mpiabc import guard
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
-from mpiabc.errors import ProblemError
+from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.order import Order
@@ -30,16 +30,21 @@ from mpiabc.structure import Structure
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     example = """\
-  mpiabc replay fit.db 3:17 --pdb
+  mpiabc replay fit.db 3:17 --trust --pdb
   mpiabc replay fit.db 3:17 --problem changed.py
 
-This executes the simulator that the file holds: replay only the files of people you trust."""
+With --trust this executes what RUN.db holds, whoever made it; without, only the problem that you give."""
     parser = add_command(commands, "replay", _replay, "compute one evaluation again, here", example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
     told = "evaluation I of generation T; of a run that recycles, I alone"
     parser.add_argument("address", metavar="T:I", help=told)
     parser.add_argument(
         "--problem", metavar="FILE[:problem]", help="a changed simulator instead of the run's own"
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="execute code that RUN.db holds: its simulator, a kernel of its own",
     )
     parser.add_argument("--pdb", action="store_true", help="open the debugger where the simulator fails")
 
@@ -48,8 +53,9 @@ def _replay(options: argparse.Namespace) -> int:
     """Compute one evaluation again and print it; status 1 if it fails."""
     history = History(options.store)
     t, index = _address(options.address, history)
-    problem = _problem(history, options.problem)
-    evaluation = _Evaluation(problem, _order(history, problem, t), index)
+    parts = _Parts(history, options.trust)
+    problem = parts.problem if options.problem is None else _given(history, options.problem)
+    evaluation = _Evaluation(problem, _order(history, problem, parts, t), index)
     stored = history[t] if t < len(history) else None
     say(evaluation.told(stored))
     if evaluation.failure is None:
@@ -67,6 +73,10 @@ def _address(text: str, history: History) -> tuple[int, int]:
     if match is None or not (match[1] or is_one_line):
         raise ProblemError(f"{text!r} is no evaluation: give T:I, generation and index, such as 3:17")
     index = int(match[2])
+    if not is_one_line and int(match[1]) > len(history):
+        raise ProblemError(
+            f"generation {match[1]} has not begun: {history.path} holds {len(history)} generations"
+        )
     if not is_one_line:
         return int(match[1]), index
     ends = [population.first + population.evaluations for population in history]
@@ -78,10 +88,8 @@ def _address(text: str, history: History) -> tuple[int, int]:
     return t, index
 
 
-def _problem(history: History, target: str | None) -> Problem:
-    """The problem of the run, or that of FILE[:problem], which may differ in its simulator only."""
-    if target is None:
-        return history.part("problem")
+def _given(history: History, target: str) -> Problem:
+    """The problem of FILE[:problem], which may differ from that of the run in its simulator only."""
     problem = load_problem(texts_of(target)["problem"])
     _check_same(problem, history)
     return problem
@@ -96,18 +104,15 @@ def _check_same(problem: Problem, history: History) -> None:
         raise ProblemError(f"{history.path} is the run of another problem ({told}): give --problem its file")
 
 
-def _order(history: History, problem: Problem, t: int) -> Order:
+def _order(history: History, problem: Problem, parts: "_Parts", t: int) -> Order:
     """Generation t as the run had it; t may be the one that is open.
 
     Under static scheduling too, id I is what it is by its address, whichever slot tried it.
     """
-    if t > len(history):
-        raise ProblemError(f"generation {t} has not begun: {history.path} holds {len(history)} generations")
     settings = history.settings
-    kernel, threshold = _OfFile(history, "kernel"), _OfFile(history, "threshold")
     size, key = settings["population_size"], stream_key(settings["seed"])
     step = step_of(problem.vectorized)
-    planner = Planner(problem.prior, kernel, threshold, key, size, False, settings.get("recycle"), step)
+    planner = Planner(problem.prior, parts, parts, key, size, False, settings.get("recycle"), step)
     past, found = Past(history[t - 1] if t else None), history.order(t)
     decided: Decided | None
     if found is not None:
@@ -122,19 +127,31 @@ def _order(history: History, problem: Problem, t: int) -> Order:
 
 
 @dataclass(frozen=True)
-class _OfFile:
-    """A kernel or a threshold, unpickled only if the file does not say what it has decided."""
+class _Parts:
+    """What a file holds as code: executed if the user trusts it, and nothing else says what came of it."""
 
     history: History
-    name: str
+    is_trusted: bool
+
+    @property
+    def problem(self) -> Problem:
+        """The run's own."""
+        return self._part("problem")
 
     def fit(self, population: Population) -> Any:
         """What the kernel gives."""
-        return self.history.part(self.name).fit(population)
+        return self._part("kernel").fit(population)
 
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """What the threshold gives."""
-        return self.history.part(self.name).epsilon(generation, previous)
+        return self._part("threshold").epsilon(generation, previous)
+
+    def _part(self, name: str) -> Any:
+        try:
+            return self.history.part(name, trust=self.is_trusted)
+        except StoreError as error:
+            instead = "; --problem FILE takes another one" if name == "problem" else ""
+            raise StoreError(str(error).replace("trust=True", "--trust") + instead) from error.__cause__
 
 
 class _Evaluation:

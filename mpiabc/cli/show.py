@@ -32,7 +32,7 @@ def _show(options: argparse.Namespace) -> int:
     say(pairs({"problem": history.problem_name, **settings}))
     say(f"\n{table(_generations(history))}\n")
     say(f"reason: {history.reason}" if history.reason else "not finished")
-    if sign := live.read(options.store):
+    if sign := live.read(history.path):
         say(_alive(sign))
     elif order := history.order(len(history)):
         say(f"generation {len(history)} is open: epsilon {epsilon_of(order[0]):.6g}")

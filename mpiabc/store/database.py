@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,12 @@ import numpy as np
 from mpiabc.errors import StoreError
 from mpiabc.population import Population
 from mpiabc.records import Failure, is_readable
-from mpiabc.store.files import DamagedError, connect, errors_told, inode, lock, lock_path
+from mpiabc.store.files import DamagedError, Patience, connect_to_write, damaged, errors_told
 from mpiabc.store.history import History, damage
+from mpiabc.store.live import goes_on
+from mpiabc.store.locks import Lock, in_use
 from mpiabc.store.parts import MOST_PART, portable
+from mpiabc.store.place import absolute, inode, journal_path, place_of, status
 from mpiabc.store.schema import (
     ARRAYS,
     NUMBERS,
@@ -43,9 +45,10 @@ class Store:
     """The file, open for writing. Use as a context manager."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        """The file is the one that the name means now, wherever this process is when it is opened."""
+        self.path = self._given = absolute(path)
         self._db: sqlite3.Connection | None = None
-        self._lock: int | None = None
+        self._lock, self._patience = Lock(self.path), Patience(self.path)
         self._is_new = self._is_discarded = False
         self._inode: tuple[int, int] | None = None
         self._damage: DamagedError | None = None
@@ -53,11 +56,15 @@ class Store:
         self._unusable: int | None = None  # generations from here on go with the first write
 
     def __enter__(self) -> "Store":
-        if not self.path.parent.is_dir():
+        self.path = place_of(self._given)
+        if status(self.path.parent) is None:
             raise StoreError(f"the folder of {self.path} does not exist: make it first")
-        self._lock = lock(self.path)
-        was_there = self.path.exists()
+        self._lock, self._patience = Lock(self.path), Patience(self.path)
+        is_locked = self._lock.take()
         try:
+            if not is_locked and goes_on(self.path):
+                raise in_use(self.path)
+            was_there = status(self.path) is not None
             with errors_told(self.path):
                 self._connect()
                 self._check_kind()
@@ -85,10 +92,7 @@ class Store:
         if self._is_discarded:
             with suppress(OSError):
                 os.unlink(self.path)
-        if self._lock is not None:
-            with suppress(OSError):
-                os.unlink(lock_path(self.path))
-            os.close(self._lock)
+        self._lock.release()
 
     def settings(self) -> dict[str, Any] | None:
         """What the run in the file was begun with; None if the file is new.
@@ -101,9 +105,9 @@ class Store:
             raise self._damage
         with errors_told(self.path):
             assert self._db is not None
-            (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+            (found,) = self._patience.execute(self._db, "PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
-            raise DamagedError(self.path, found.splitlines()[-1])
+            raise damaged(self.path, found.splitlines()[-1])
         return self.history().settings
 
     def renew(self, settings: dict[str, Any]) -> None:
@@ -201,7 +205,7 @@ class Store:
         with errors_told(self.path):
             assert self._db is not None
             query = "SELECT crc, records FROM journal WHERE generation = ?"
-            rows = self._db.execute(query, (generation,)).fetchall()
+            rows = self._patience.execute(self._db, query, generation).fetchall()
         return filter(is_readable, whole_buffers(rows))
 
     def finish(self, reason: str, failure: Failure | None = None) -> None:
@@ -237,7 +241,7 @@ class Store:
             yield self._db
             return
         self._check_place()
-        with errors_told(self.path), self._all_or_nothing(self._db):
+        with errors_told(self.path), self._all_or_nothing(self._db, self._patience):
             if self._unusable is not None:
                 drop(self._db, self._unusable, self._unusable)
             yield self._db
@@ -245,11 +249,11 @@ class Store:
 
     @staticmethod
     @contextmanager
-    def _all_or_nothing(db: sqlite3.Connection) -> Iterator[None]:
-        db.execute("BEGIN IMMEDIATE")
+    def _all_or_nothing(db: sqlite3.Connection, patience: Patience) -> Iterator[None]:
+        patience.execute(db, "BEGIN IMMEDIATE")
         try:
             yield
-            db.execute("COMMIT")
+            patience.execute(db, "COMMIT")
         except BaseException:
             if db.in_transaction:  # some errors have rolled it back already
                 db.execute("ROLLBACK")
@@ -266,9 +270,10 @@ class Store:
         return DamagedError(self.path, found, "start again from a copy of it, or with overwrite=True")
 
     def _connect(self) -> None:
-        self._db = connect(self.path, "mode=rwc")
-        self._db.execute("PRAGMA journal_mode = DELETE")
-        self._db.execute("BEGIN IMMEDIATE")  # finds out now whether the file can be written
+        self._db = connect_to_write(self.path)
+        self._lock.take_file()
+        self._patience.execute(self._db, "PRAGMA journal_mode = DELETE")
+        self._patience.execute(self._db, "BEGIN IMMEDIATE")  # finds out now whether the file can be written
         self._db.execute("ROLLBACK")
         self._inode = inode(self.path)
 
@@ -288,16 +293,17 @@ class Store:
             check_format(self._db, self.path)
 
     def _make_room(self) -> None:
-        """Leave nothing of what is in the file, which may be damaged."""
+        """Leave nothing of what is in the file, which may be damaged; all its names go on to be its names."""
         if self._is_new:
             return
+        if self._given != self.path:
+            _log.warning("%s is a link: what is in %s is replaced", self._given, self.path)
         assert self._db is not None
-        self._db.close()
-        try:
-            for path in (self.path.with_name(self.path.name + "-journal"), self.path):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot remove what is in {path}: {error.strerror}") from None
         with errors_told(self.path):
+            if self._damage is None:
+                self._patience.execute(self._db, "BEGIN EXCLUSIVE")  # nobody reads it, such as a backup
+            journal_path(self.path).unlink(missing_ok=True)
+            os.truncate(self.path, 0)
+            self._db.close()
             self._connect()
         self._is_new, self._history, self._unusable = True, None, None

@@ -1,20 +1,24 @@
 """Connections, with the system's file locks where they work, without where they do not, and their errors."""
 
-import errno
 import logging
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mpiabc.errors import StoreError
+from mpiabc.signals import heard
+from mpiabc.store import locks
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE = 10.0  # seconds to wait for another process's short transaction
+_TRY = 1.0  # seconds that SQLite waits at a time for who writes: signals are heard between
+_SHORT = 10.0  # seconds to wait for another process's transaction, if that is a short one
+_LONG = 1800.0  # seconds to wait for one that reads the whole file, as a backup does
 
 
 class DamagedError(StoreError):
@@ -28,19 +32,28 @@ class DamagedError(StoreError):
         self.found = found
 
 
-def connect(path: Path, options: str) -> sqlite3.Connection:
+def connect(path: Path, options: str, timeout: float = _SHORT) -> sqlite3.Connection:
     """A connection; `options` are those of an SQLite URI."""
-    if not _locks_work(path.absolute()):
-        options = f"{options}&nolock=1"
-    uri = f"{path.absolute().as_uri()}?{options}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_PATIENCE)
+    if not locks.work(path):
+        options = f"{options}&vfs=unix-none"  # `nolock=1` would still ask who has the lock of a journal
+    uri = f"{path.as_uri()}?{options}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
+
+
+def connect_to_write(path: Path) -> sqlite3.Connection:
+    """A connection for the one that writes, which is in short transactions only."""
+    return connect(path, "mode=rwc", _TRY)
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that can be read, for who does not write."""
+    """A connection that can be read, for who does not write.
+
+    It rolls back what a killed run had begun to write; without locks that cannot be told from what a run is
+    writing now, and only the next run does it.
+    """
     last: sqlite3.OperationalError | None = None
     for _ in attempts():
-        for mode in ("ro", "rw"):  # the second rolls back what a killed run had begun to write
+        for mode in ("ro", "rw") if locks.work(path) else ("ro",):
             db = connect(path, f"mode={mode}")
             try:
                 db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -54,36 +67,6 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     raise last
 
 
-@cache
-def _locks_work(path: Path) -> bool:
-    """Whether the file system has the locks that SQLite uses; asked of a file beside, if there is one."""
-    probe = lock_path(path) if lock_path(path).exists() else path
-    try:
-        import fcntl
-
-        fd = os.open(probe, os.O_RDONLY)
-    except (ImportError, OSError):
-        return True
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
-            _log.info("file locks do not work for %s: going on without them", path)
-            return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def inode(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another one of the same name; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def attempts(n: int = 5) -> Iterator[int]:
     """Tries, with longer and longer pauses between them."""
     for i in range(n):
@@ -91,56 +74,102 @@ def attempts(n: int = 5) -> Iterator[int]:
         time.sleep(0.02 * 2**i)
 
 
-def lock_path(path: Path) -> Path:
-    """Where the lock of a run's file lies: beside it."""
-    return path.with_name(path.name + ".lock")
+class Patience:
+    """How long a run waits for programs that hold its file; once that was in vain, no longer than it must."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._most = _LONG
 
-def lock(path: Path) -> int | None:
-    """A lock that dies with this process; None where the file system has none."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    try:
-        fd = os.open(lock_path(path), os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write beside {path} ({error.strerror}): make its folder "
-            "writable, or give another file name"
-        ) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(fd).st_nlink == 0:  # the run before has just ended, and taken its lock with it
-            os.close(fd)
-            return lock(path)
-    except BlockingIOError:
-        os.close(fd)
-        raise StoreError(
-            f"{path} is in use by another run: wait for it to end, or give another file name"
-        ) from None
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
+    def execute(self, db: sqlite3.Connection, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Execute a statement that may have to wait; who is asked to stop waits no longer than it must."""
+        began, is_told = time.monotonic(), False
+        end = began + self._most
+        while True:
+            try:
+                return db.execute(statement, values)
+            except sqlite3.OperationalError as error:
+                now = time.monotonic()
+                end = min(end, now + _SHORT) if heard() else end
+                if not _name_of(error).startswith("SQLITE_BUSY"):
+                    raise
+                if now >= end:
+                    self._most = _SHORT
+                    raise
+            if not is_told and now >= began + _SHORT:
+                is_told = True
+                _log.warning(
+                    "%s: another program, perhaps a backup, holds it locked: waiting for it, "
+                    "at most %.0f minutes",
+                    self._path,
+                    (end - began) / 60,
+                )
 
 
 @contextmanager
 def errors_told(path: Path) -> Iterator[None]:
-    """SQLite's errors as StoreError, with what to do."""
+    """SQLite's errors, and the system's, as StoreError, with what to do."""
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")  # without: text that cannot be decoded
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_ERROR")):
-            raise DamagedError(path, str(error)) from error
-        advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), "{error}")
-        raise StoreError(f"{path}: {advice.format(error=error)}") from error
+        raise _told(path, error) from error
+    except OSError as error:
+        raise StoreError(f"{path}: the system says: {error.strerror or error}") from error
 
 
+def _told(path: Path, error: Exception) -> StoreError:
+    name = _name_of(error)
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_TOOBIG")):
+        return damaged(path, str(error))
+    said = said_by_system(path, is_written=True) if name.startswith(_OF_SYSTEM) else ""
+    if said and name.startswith("SQLITE_IOERR"):
+        return StoreError(_unreadable(path, said))
+    advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), "{error}")
+    return StoreError(f"{path}: {advice.format(error=error)}" + (f" ({said})" if said else ""))
+
+
+def _name_of(error: Exception) -> str:
+    """SQLite's name of an error; that of damage for text that cannot be decoded."""
+    return getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
+
+
+def damaged(path: Path, found: str) -> StoreError:
+    """That a file is damaged; unless the system cannot read it, which SQLite's check takes for the same."""
+    said = said_by_system(path)
+    return StoreError(_unreadable(path, said)) if said else DamagedError(path, found)
+
+
+def _unreadable(path: Path, said: str) -> str:
+    return (
+        f"{path}: it cannot be read or written, the system says: {said}; when that is mended, run the same "
+        "command again"
+    )
+
+
+def said_by_system(path: Path, *, is_written: bool = False) -> str:
+    """What the system says to who reads the whole file, and writes beside it; empty if nothing is wrong.
+
+    SQLite does not tell. The locks that this process has on the file are lost by it.
+    """
+    try:
+        with path.open("rb") as file:
+            while file.read(1 << 20):
+                pass
+        if is_written:
+            with tempfile.TemporaryFile(dir=path.parent, buffering=0) as probe:
+                probe.write(bytes(4096))
+                os.fsync(probe.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+_OF_SYSTEM = ("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")
 _ADVICE = {
     "SQLITE_FULL": "the disk is full; make room and run the same command again",
     "SQLITE_READONLY_DBMOVED": "it was deleted, moved or replaced while the run was going on",
+    "SQLITE_READONLY_ROLLBACK": "it is being written, or was when its run was killed, which nobody can tell "
+    "apart on a file system without locks; if no run is going on, start it again, which mends it",
     "SQLITE_IOERR": "it cannot be read or written ({error}); see whether the disk, or "
     "your share of it, is full",
     "SQLITE_READONLY": "it cannot be written; check the permissions of the file and its folder",

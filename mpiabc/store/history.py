@@ -5,10 +5,12 @@ import json
 import logging
 import math
 import os
+from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -16,16 +18,17 @@ from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
 from mpiabc.population import Population
 from mpiabc.records import Failure, failures_in
-from mpiabc.store.files import DamagedError, attempts, connect_to_read, errors_told
+from mpiabc.store.files import DamagedError, attempts, damaged
 from mpiabc.store.parts import rebuilt
+from mpiabc.store.place import place_of, status
 from mpiabc.store.schema import (
     ARRAYS,
     NUMBERS,
-    check_format,
     columns_of,
     content,
     crc_of,
     crc_of_order,
+    reading,
     unpacked_arrays,
     whole_buffers,
 )
@@ -37,12 +40,16 @@ class History:
     """The committed populations of a run, read-only; safe while the run goes on."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise StoreError(f"there is no file {self.path}")
-        self._populations: dict[int, Population] = {}
+        self.path = place_of(path)
+        if status(self.path) is None:
+            raise StoreError(f"there is no file {os.fsdecode(path)}")
+        self._populations: WeakValueDictionary[int, Population] = WeakValueDictionary()
+        self._latest: Population | None = None  # kept for who asks again; others while somebody has them
         self.unusable: int | None = None  # the first generation that is left out, with all after it
         len(self)  # it can be read
+
+    def __reduce__(self) -> Any:
+        return History, (self.path,)  # it opens the file where it arrives
 
     def __repr__(self) -> str:
         return f"<History {str(self.path)!r}: {len(self)} generations of {self.problem_name}>"
@@ -68,20 +75,23 @@ class History:
         if not -n <= at < n:
             raise IndexError(f"generation {at} of {n} committed ones")
         generation = at % n
-        if generation not in self._populations:
-            self._populations[generation] = self._load(generation)
-        return self._populations[generation]
+        population = self._populations.get(generation)
+        if population is None:
+            population = self._populations[generation] = self._load(generation)
+        self._latest = population
+        return population
 
     def __iter__(self) -> Iterator[Population]:
         return (self[t] for t in range(len(self)))
 
     def order(self, level: int) -> tuple[str, list[np.ndarray]] | None:
         """What was decided for a level, as JSON and arrays; None if the file does not have it whole."""
-        with errors_told(self.path), closing(connect_to_read(self.path)) as db:
+        with reading(self.path) as db:
             if "level" not in columns_of(db, "orders"):
                 return None  # a file of an older mpiabc
         for crc, told, arrays in self._read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
-            with suppress(AttributeError, TypeError):  # what is damaged may be of any type
+            # It may be of any type, and say any size.
+            with suppress(AttributeError, TypeError, ValueError, MemoryError):
                 if crc == crc_of_order(told, arrays):
                     return told, unpacked_arrays(arrays)
         return None
@@ -97,7 +107,7 @@ class History:
     @property
     def notes(self) -> dict[str, str]:
         """What the user was told of the run, by topic."""
-        return json.loads(self._setting("notes", "{}"))
+        return self._json("notes", "{}")
 
     @property
     def warnings(self) -> list[str]:
@@ -112,7 +122,7 @@ class History:
     @property
     def settings(self) -> dict[str, Any]:
         """What the run was begun with."""
-        return json.loads(self._setting("settings") or "{}")
+        return self._json("settings")
 
     @property
     def observed(self) -> np.ndarray | None:
@@ -123,21 +133,26 @@ class History:
     @property
     def labels(self) -> list[str] | None:
         """A name for each number of a row of `summaries`; None in older files, and for very long rows."""
-        return json.loads(self._setting("labels", "null"))
+        return self._json("labels", "null")
 
     @property
     def bounds(self) -> list[list[float] | None] | None:
         """The ends of each parameter's support, None where they are not known."""
-        return json.loads(self._setting("bounds", "null"))
+        return self._json("bounds", "null")
 
-    def part(self, name: str) -> Any:
-        """The run's "problem", "kernel" or "threshold"; executes code that the file holds.
+    def part(self, name: str, *, trust: bool = False) -> Any:
+        """The run's "problem", "kernel" or "threshold"; executes code that the file holds, if you trust it.
 
-        Raises StoreError if the file does not hold it, or if it cannot be rebuilt here.
+        Raises StoreError if you do not, if the file does not hold it, or if it cannot be rebuilt here.
         """
         blob = self._setting(f"part {name}", None)
         if blob is None:
             raise StoreError(f"{self.path} does not hold its {name}, which could not be pickled")
+        if not trust:
+            raise StoreError(
+                f"this would execute the {name} that {self.path} holds: give trust=True if you trust whoever "
+                "made that file"
+            )
         return rebuilt(blob, name, self.path)
 
     @property
@@ -208,7 +223,7 @@ class History:
     def _rows(self, generation: int) -> Iterator[dict[str, Any]]:
         """The row of a generation, if it is there."""
         names = (*NUMBERS, *ARRAYS, "digest", "crc")
-        with errors_told(self.path), closing(connect_to_read(self.path)) as db:
+        with reading(self.path) as db:
             there = columns_of(db, "population")
         asked = (name if name in there else f"NULL AS {name}" for name in names)
         query = f"SELECT {', '.join(asked)} FROM population WHERE generation = ?"
@@ -226,21 +241,27 @@ class History:
                 return rows[0][0]
         raise DamagedError(self.path, f"its {key} {'is not what was written' if rows else 'is missing'}")
 
+    def _json(self, key: str, *default: str) -> Any:
+        try:
+            return json.loads(self._setting(key, *default))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DamagedError(self.path, f"its {key}: {type(error).__name__}") from None
+
     def _read(self, query: str, *values: Any) -> list[tuple]:
-        with errors_told(self.path), closing(connect_to_read(self.path)) as db:
-            check_format(db, self.path)
+        with reading(self.path) as db:
             return db.execute(query, values).fetchall()
 
 
 def damage(path: Path) -> str | None:
     """What SQLite's check of a whole file, or our own checksums, find damaged; None if nothing."""
     try:
-        with errors_told(path), closing(connect_to_read(path)) as db:
+        with reading(path) as db:
             (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
-            return found.splitlines()[-1]
+            raise damaged(path, found.splitlines()[-1])
         history = History(path)
-        _ = history.settings, history.reason, history.problem_name, list(history), history.failures
+        _ = history.settings, history.reason, history.problem_name, history.failures
+        deque(history, maxlen=0)  # each is read, none is kept
     except DamagedError as error:
         return error.found
     except StoreError:  # it cannot be read now, which is no damage

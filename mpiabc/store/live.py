@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mpiabc.driver import Ended, Event, Progressed
+from mpiabc.store.place import place_of
 
 _PERIOD = 1.0  # seconds between two states
+_LATE = 5.0  # seconds after which there will be no other one
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,19 @@ class Live:
 
 
 def path_of(store: str | os.PathLike[str]) -> Path:
-    """The file's place."""
-    return Path(os.fspath(store) + ".live")
+    """The file's place: beside the run's file, by whatever name that is given."""
+    path = place_of(store)
+    return path.with_name(path.name + ".live")
+
+
+def goes_on(store: str | os.PathLike[str]) -> bool:
+    """Whether a run with this file gives another sign of life, if it has ever given one."""
+    before, until = read(store), time.monotonic() + _LATE
+    while before is not None and time.monotonic() < until:
+        time.sleep(_PERIOD / 10)
+        if (after := read(store)) is not None and after.at != before.at:
+            return True
+    return False
 
 
 def read(store: str | os.PathLike[str]) -> Sign | None:

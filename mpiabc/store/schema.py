@@ -2,10 +2,11 @@
 
 import io
 import json
+import re
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from mpiabc.errors import StoreError
 from mpiabc.particles import Column, columns
 from mpiabc.population import Population
 from mpiabc.records import Failure
+from mpiabc.store.files import DamagedError, connect_to_read, errors_told
 
 FORMAT = 5
 _OLDER = (2, 3, 4)  # formats that are read, and written on in the new one
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
+_MOST_TOLD = 60  # characters of somebody's declaration
 
 NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever number was written
     "generation": int,
@@ -57,8 +60,16 @@ def is_ours(path: Path) -> bool:
         return file.read(72)[68:] == _APPLICATION.to_bytes(4, "big")
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to read from a file that is seen to be a run's."""
+    with errors_told(path), closing(connect_to_read(path)) as db:
+        check_format(db, path)
+        yield db
+
+
 def check_format(db: sqlite3.Connection, path: Path) -> None:
-    """Raise StoreError if the file is not one that this mpiabc reads."""
+    """Raise StoreError if the file is not one that this mpiabc reads, whoever has made it."""
     if path.stat().st_size == 0:
         raise StoreError(f"{path} is empty: no run has begun in it")
     (application,) = db.execute("PRAGMA application_id").fetchone()
@@ -69,6 +80,20 @@ def check_format(db: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"{path} has format {version}, this mpiabc reads {FORMAT}: use the one that wrote it"
         )
+    _check_declarations(db, path)
+
+
+_PLAIN = re.compile(
+    r'CREATE (TABLE|INDEX|UNIQUE INDEX) [\w\s"]+\((PRIMARY KEY ?\([\w\s,"]+\)|[\w\s,"])*+\)', re.IGNORECASE
+)
+
+
+def _check_declarations(db: sqlite3.Connection, path: Path) -> None:
+    """Raise DamagedError for what is no plain table: a view or an expression may compute for ever."""
+    for name, declared in db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"):
+        if not _PLAIN.fullmatch(str(declared)):
+            told = str(declared)[:_MOST_TOLD]
+            raise DamagedError(path, f"{str(name)[:_MOST_TOLD]!r} in it is no plain table: {told!r}")
 
 
 def modernise(db: sqlite3.Connection) -> None:
@@ -112,7 +137,7 @@ def unpacked_arrays(content: bytes) -> list[np.ndarray]:
     """The inverse of `packed_arrays`; nothing is unpickled."""
     buffer, arrays = io.BytesIO(content), []
     while buffer.tell() < len(content):
-        arrays.append(np.load(buffer, allow_pickle=False))
+        arrays.append(np.lib.format.read_array(buffer, allow_pickle=False))
     return arrays
 
 
@@ -161,7 +186,7 @@ def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
 
 def content(row: Mapping[str, Any], names: tuple[str, ...]) -> Population | None:
     """The population of a row; None if it is not as it was written."""
-    with suppress(TypeError, ValueError):  # what is damaged may be of any type
+    with suppress(TypeError, ValueError, ArithmeticError):  # what is damaged may be of any type
         population = _population(row, names)
         if population.digest() == row["digest"] and row["crc"] in map(crc_of_row, _written(row)):
             return population
