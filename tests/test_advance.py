@@ -406,7 +406,7 @@ def test_commit_behind_which_a_signal_strikes_is_taken_back(tmp_path, monkeypatc
         if is_outermost and problems.committed(path) == 2:
             signals._active[-1].seen, signals._active[-1].at = "SIGTERM", time.monotonic()
             monkeypatch.undo()
-            raise KeyboardInterrupt
+            raise signals.Stop
 
     monkeypatch.setattr(Store, "transaction", struck)
     with pytest.raises(mpiabc.Interrupted):
