@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mpiabc.schedulers.redis import wire
-from mpiabc.schedulers.redis.program import CLIENT
+from mpiabc.schedulers.redis.program import CLIENT, Program
 from tests import bridge, problems
 from tests.conftest import missing
 from tests.test_redis import FakeServer, Master, slow, slow_sampler
@@ -332,6 +332,13 @@ def its_user_may_less_than_before(scene):
     server.client.execute_command("ACL", "SETUSER", CLIENT, "-rpush")
     assert worker.says("cannot work for")
     return str(master.digests()), worker.said()
+
+
+@held
+def its_user_may_not_do_what_is_new(scene):
+    """Rights that were given for Redis 6.2 do for later ones."""
+    server = scene.server(Program("", (6, 2)).user(CLIENT, bridge.PASSWORD))
+    return scene.at_work(server, f"redis://{CLIENT}@127.0.0.1:{server.port}")[0].digests()
 
 
 @told("is Redis 5.0.14: it must be 6.0 or later")

@@ -357,6 +357,22 @@ def server(tmp_path):
     started.kill()
 
 
+@pytest.mark.parametrize("file", ["broker.json", None])
+def test_run_without_workers_says_how_to_start_one_of_its_broker(
+    file, started, tmp_path, monkeypatch, caplog
+):
+    """By its file, as a URL says neither password nor certificate."""
+    monkeypatch.setattr("mpiabc.schedulers.redis.master._ALONE", 0.0)
+    server, path = started(), tmp_path / "broker.json"
+    if file is None:
+        monkeypatch.setattr(wire, "default_file", lambda: path)
+    engine = mpiabc.schedulers.Redis(broker=file and path).open(problems.problem())
+    engine.poll(0.1)
+    engine.close(0)
+    words = f"mpiabc worker --broker {path}" if file else "mpiabc worker "
+    assert f"on any machine that reaches {server}: {words}" in caplog.text
+
+
 def test_line_of_a_run_is_one_line():
     told = dict.fromkeys(("process", "workers", "places", "hosts", "leases", "state"), 1)
     assert broker._line(told | {"name": EVIL, "host": EVIL}).isprintable()

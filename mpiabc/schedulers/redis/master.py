@@ -397,8 +397,9 @@ class RedisEngine:
         elif now - self._began > _ALONE and not self._is_alone_told:
             self._is_alone_told = True
             _log.warning(
-                "no worker is there; start some, on any machine that reaches the server: mpiabc worker %s",
+                "no worker is there; start some, on any machine that reaches %s: mpiabc worker %s",
                 self._server,
+                self._server.words,
             )
 
     # The server goes and comes.

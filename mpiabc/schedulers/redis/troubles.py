@@ -105,7 +105,8 @@ def _unreachable(error: Exception, server: str) -> str:
     if type(error).__name__ == "InvalidResponse":
         return f"what answers at {server} is no Redis server: check host and port"
     if _is_of_tls(text) or (is_tls and "Timeout" in text):
-        return f"no TLS connection to {server}: use redis:// if the server has no TLS, or check certificates"
+        certificates = "check certificates (that of a broker is in its file: --broker FILE)"
+        return f"no TLS connection to {server}: use redis:// if the server has no TLS, or {certificates}"
     if "closed" in text or "reset" in text.lower():
         return f"the server at {server} closed the connection: use rediss:// if it speaks TLS"
     start = "start one with `mpiabc broker start`"

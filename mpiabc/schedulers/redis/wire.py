@@ -116,10 +116,18 @@ class Server:
     password: str | None = field(default=None, repr=False)
     secret: bytes = field(default=_INSECURE, repr=False)
     certificate: str | None = field(default=None, repr=False)  # the only one that it may have, in PEM
+    file: Path | None = None  # in which all of this stands, of a broker
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+
+    @property
+    def words(self) -> str:
+        """What `mpiabc worker` is to be told of it."""
+        if self.file is None:
+            return str(self)
+        return "" if self.file == default_file() else f"--broker {self.file}"
 
     @property
     def seal(self) -> Seal:
@@ -237,9 +245,10 @@ def find_server(
     password = password if password is not None else os.environ.get("MPIABC_REDIS_PASSWORD")
     secret = secret.encode() if isinstance(secret, str) else secret or _secret_of_environment()
     if url is None:
-        known = read_broker(default_file() if file is None else Path(file))
+        path = default_file() if file is None else Path(file)
+        known = read_broker(path)
         own = secret or known["secret"].encode()
-        return Server(known["url"], known["password"], own, known.get("certificate"))
+        return Server(known["url"], known["password"], own, known.get("certificate"), path)
     url, inside = _without_password(url)
     if secret is None and not is_insecure:
         raise SchedulerError(
