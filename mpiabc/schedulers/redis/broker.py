@@ -57,6 +57,7 @@ def start(
             _write(path, server, process.pid)
         except BaseException:
             process.kill()
+            process.wait()
             raise
     process.returncode = 0  # it outlives us on purpose
     return server
