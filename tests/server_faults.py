@@ -329,7 +329,7 @@ def its_user_may_too_little(scene):
 def its_user_may_less_than_before(scene):
     server = scene.server(f"user {CLIENT} on #{_HASH} ~* &* +@all")
     master, worker = scene.at_work(server, f"redis://{CLIENT}@127.0.0.1:{server.port}")
-    server.client.execute_command("ACL", "SETUSER", CLIENT, "-rpush")
+    server.client.execute_command("ACL", "SETUSER", CLIENT, "-@write")
     assert worker.says("cannot work for")
     return str(master.digests()), worker.said()
 
