@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mpiabc.particles import Particles, none, packed_size, unpacked
+from mpiabc.text import shown_lines
 
 _GENERATIONS = 1 << 32
 
@@ -75,7 +76,7 @@ class Failure:
 
     def __str__(self) -> str:
         told = f"evaluation {self.address} failed on {self.where}, theta: {self.values}"
-        return f"{told}\n{self.traceback.rstrip() or self.error}"
+        return shown_lines(f"{told}\n{self.traceback.rstrip() or self.error}")
 
 
 @dataclass(frozen=True)

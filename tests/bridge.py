@@ -40,8 +40,8 @@ def free_port():
 class RedisServer:
     """A server of our own, with a password; `lines` go into its configuration."""
 
-    def __init__(self, folder, *lines, port=None):
-        self.folder, self.lines = folder, lines
+    def __init__(self, folder, *lines, port=None, **variables):
+        self.folder, self.lines, self.variables = folder, lines, variables
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.start()
@@ -54,7 +54,11 @@ class RedisServer:
     def _comes_up(self, program):
         lines = [f"port {self.port}", "bind 127.0.0.1", f'requirepass "{PASSWORD}"', 'save ""', *self.lines]
         self.process = subprocess.Popen(
-            [program, "-"], cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            [program, "-"],
+            cwd=self.folder,
+            env=os.environ | self.variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
         )
         self.process.stdin.write("\n".join(lines).encode())
         self.process.stdin.close()
@@ -124,6 +128,10 @@ class Worker:
             time.sleep(0.02)
         return True
 
+    def said(self):
+        """All that it has said by now."""
+        return "".join(self._lines)
+
     def send_signal(self, number, to_all=False):
         (os.killpg if to_all else os.kill)(self._process.pid, number)
 
@@ -146,10 +154,16 @@ class Worker:
 
 
 class Line:
-    """Passes connections on to a server, until it is cut: then nothing arrives, and nobody is told."""
+    """Passes connections on to a server, until it is cut: then nothing arrives, and nobody is told.
 
-    def __init__(self, port):
-        self._target = port
+    breaks: how many pieces are passed on, on average, before a connection ends in the middle of one.
+    pause: seconds for each piece, of up to 64 KB.
+    """
+
+    def __init__(self, port, breaks=None, pause=0.0):
+        self._target, self._breaks, self._pause = port, breaks, pause
+        self._random = random.Random(1)
+        self.broken = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}"
@@ -180,7 +194,11 @@ class Line:
                 content = b""
                 with suppress(OSError):
                     content = end.recv(65536)
-                    others[end].sendall(content)
+                    breaks = bool(content and self._breaks and not self._random.randrange(self._breaks))
+                    time.sleep(self._pause)
+                    others[end].sendall(content[: len(content) // 2] if breaks else content)
+                    self.broken += breaks
+                    content = b"" if breaks else content
                 if not content:
                     for each in (end, others.pop(end)):
                         others.pop(each, None)

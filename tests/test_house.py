@@ -12,7 +12,7 @@ from tests.conftest import ROOT, environment
 FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
-    | {"threads", "densities", "machine", "programs"},
+    | {"threads", "densities", "machine", "programs", "text"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},
@@ -91,8 +91,9 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
         # Commands of batch systems; children; a server.
         (
             "subprocess",
-            ["batch.py", "schedulers/processes.py", "schedulers/reaper.py", "schedulers/redis/broker.py"],
+            ["batch.py", "schedulers/processes.py", "schedulers/reaper.py", "schedulers/redis/program.py"],
         ),
+        ("cryptography", ["schedulers/redis/certificate.py"]),
     ],
 )
 def test_each_foreign_engine_has_its_place(library, homes):

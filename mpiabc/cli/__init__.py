@@ -16,8 +16,10 @@ import time
 from collections.abc import Sequence
 
 from mpiabc.cli import broker, jobs, jobscript, replay, run, show, worker
+from mpiabc.cli.words import Format
 from mpiabc.errors import Error, Interrupted
 from mpiabc.schedulers.mpi import end_job
+from mpiabc.text import shown_lines
 from mpiabc.version import __version__
 
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
@@ -27,18 +29,24 @@ _COMMANDS = (run, show, replay, worker, broker, jobs, jobscript)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, of `sys.argv` by default; returns its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(handlers=[_handler()])
     logging.getLogger("mpiabc").setLevel(logging.INFO)
     try:
         return options.command(options)
     except Error as error:
         if not _leads():
             time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
-        print(f"mpiabc: {error}", file=sys.stderr, flush=True)
+        print(f"mpiabc: {shown_lines(str(error))}", file=sys.stderr, flush=True)
         end_job()
         return 1
     except Interrupted as stopped:  # the run has said so
         return stopped.code
+
+
+def _handler() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(Format("%(message)s"))
+    return handler
 
 
 def _leads() -> bool:

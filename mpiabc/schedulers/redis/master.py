@@ -17,9 +17,10 @@ from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease, unpack
 from mpiabc.schedulers.base import Away, Doubted, Job, Lost, Recent, Report
 from mpiabc.schedulers.crew import Crew
-from mpiabc.schedulers.redis import wire
+from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
 from mpiabc.signals import DOUBT
+from mpiabc.text import shown
 from mpiabc.version import digit_difference, version_difference, versions
 
 _log = logging.getLogger(__name__)
@@ -49,24 +50,27 @@ class RedisEngine:
         self._name, self._is_static = name, is_static
         self._run = wire.new_name()
         try:
-            self._problem = _Part(cloudpickle.dumps(problem))
+            content = cloudpickle.dumps(problem)
         except Exception as error:
             raise SchedulerError(
                 f"the problem cannot be sent to workers: {type(error).__name__}: {error}; make what the "
                 "simulator uses picklable"
             ) from error
+        self._problem = _Part(content, "the problem")
         self._client = server.checked()
         self._reports = key(self._run, "reports")
         self._inbox = Inbox(self._client, self._reports)
         self._crew: Crew[str] = Crew()
         self._peers: dict[str, _Peer] = {}
         self._job = -1
-        self._order_of_work = _Part(b"")  # the job
+        self._order_of_work = _Part(b"", "no job yet")
         self._is_stopping = False
         self._cut = float("inf")
         self._orders: dict[str, list[bytes]] = defaultdict(list)
         self._renewal, self._liveness = Renewal(_RENEW), Renewal(wire.BEAT_PERIOD)
         self._offline_since: float | None = None
+        self._refusal: str | None = None  # what is wrong with it, if it is there
+        self._is_refused_for_good = False
         self._next_try = 0.0
         self._began, self._is_alone_told = time.monotonic(), False
         self._polled = time.monotonic()
@@ -74,6 +78,7 @@ class RedisEngine:
         self.refused = 0  # messages that were forged or altered
         self.repeated = 0  # and played again: by others, or by a worker that heard no answer
         with server.errors_told():
+            wire.members(self._client, wire.RUNS)  # what is none goes
             self._publish(("problem", "job"))
         self._keeper = _Keeper(server, self._run)
         self._keeper.start()
@@ -86,7 +91,7 @@ class RedisEngine:
     def begin(self, job: Job) -> None:
         """Send the job once; each worker is told to fetch it."""
         self._job, self._cut = job.number, float("inf")
-        self._order_of_work = _Part(cloudpickle.dumps(job))
+        self._order_of_work = _Part(cloudpickle.dumps(job), str(job))
         self._crew.begin(job.number)
         with self._breaks_noted():
             self._publish(("job",))
@@ -187,11 +192,12 @@ class RedisEngine:
 
     def _publish(self, parts: Iterable[str]) -> None:
         """Put what workers need on the server."""
-        contents = {"problem": self._problem.content, "job": self._order_of_work.content}
-        with self._client.pipeline(transaction=False) as pipe:
-            for part in parts:
-                name = key(self._run, part)
-                pipe.set(name, self._seal.sign(name, contents[part]), ex=wire.TTL)
+        known = {"problem": self._problem.content, "job": self._order_of_work.content}
+        contents = {key(self._run, part): known[part] for part in parts}
+        size = sum(map(len, contents.values()))
+        with self._server.carrying(self._client, size) as client, client.pipeline(transaction=False) as pipe:
+            for name, content in contents.items():
+                pipe.set(name, self._seal.sign(name, content), ex=wire.TTL)
             self._announce(pipe)
             pipe.execute()
 
@@ -202,11 +208,11 @@ class RedisEngine:
             for part in parts:
                 pipe.expire(key(self._run, part), wire.TTL)
             self._announce(pipe)
-            pipe.get(wire.STOPPED)
-            kept = pipe.execute()
+            pipe.mget(wire.STOPPED)
+            *kept, [stop] = pipe.execute()
         if lost := [part for part, is_there in zip(parts, kept, strict=False) if not is_there]:
             self._publish(lost)
-        stopped = self._seal.open(wire.STOPPED, kept[-1])
+        stopped = self._seal.open(wire.STOPPED, stop)
         if stopped == b"now":
             raise Interrupted("stopped by `mpiabc broker stop`")
         self._is_stopping = stopped is not None
@@ -237,7 +243,10 @@ class RedisEngine:
     # Hearing.
 
     def _hear(self, message: bytes) -> list[Report]:
-        """What a report says; nothing if it was not signed, or was heard before."""
+        """What a report says; nothing if it was not signed, or was heard before.
+
+        One before it may have been lost, with word that leases are in doubt: then they are.
+        """
         body = self._seal.open(self._reports, message)
         if body is None or len(body) < wire.REPORT.size:
             self._refuse()
@@ -248,10 +257,16 @@ class RedisEngine:
         if serial <= peer.last:
             self.repeated += 1
             return []
+        missed: list[Report] = [peer.recent.doubted()] if serial > peer.last + 1 else []
         peer.last, peer.ack, peer.heard = serial, ack, time.monotonic()
         if peer.is_suspect and worker in self._crew:
             peer.is_suspect = False
             self._crew.join(worker, peer.places)
+        return missed + self._heard(worker, kind, content)
+
+    def _heard(self, worker: str, kind: int, content: bytes) -> list[Report]:
+        """What a report of this kind says."""
+        peer = self._peers[worker]
         if kind == wire.HELLO:
             self._welcome(worker, json.loads(content))
         elif kind == wire.RECORDS:
@@ -267,7 +282,7 @@ class RedisEngine:
         elif kind == wire.DOUBT:
             return [Doubted(tuple(Lease(*lease) for lease in json.loads(content)))]
         elif kind == wire.BROKEN:
-            _log.warning("%s cannot work for this run: %s", peer.where, content.decode())
+            _log.warning("%s cannot work for this run: %s", peer.where, shown(content.decode()))
             return self._bury(worker)
         elif worker not in self._crew:
             self._order(worker, wire.AGAIN)
@@ -287,7 +302,7 @@ class RedisEngine:
     def _welcome(self, worker: str, told: dict[str, Any]) -> None:
         """A worker is there; refuse one that would compute something else."""
         peer = self._peers[worker]
-        peer.host = str(told["host"])
+        peer.host = shown(str(told["host"]))
         peer.where = f"worker {worker[:6]} (process {told['process']} on {peer.host})"
         difference = version_difference(told["versions"])
         if difference:
@@ -383,8 +398,9 @@ class RedisEngine:
         elif now - self._began > _ALONE and not self._is_alone_told:
             self._is_alone_told = True
             _log.warning(
-                "no worker is there; start some, on any machine that reaches the server: mpiabc worker %s",
+                "no worker is there; start some, on any machine that reaches %s: mpiabc worker %s",
                 self._server,
+                self._server.words,
             )
 
     # The server goes and comes.
@@ -395,13 +411,22 @@ class RedisEngine:
         try:
             yield
         except wire.connection_errors() as error:
-            if self._offline_since is None:
-                self._offline_since = time.monotonic()
-                _log.warning(
-                    "lost the Redis server at %s (%s); trying to reach it again",
-                    self._server,
-                    wire.reason(error),
-                )
+            self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        refusal = self._server.refusal(error)
+        self._is_refused_for_good = isinstance(error, wire.refusals()) and not troubles.may_pass(error)
+        if self._offline_since is None or (refusal and refusal != self._refusal):
+            lost = f"lost the Redis server at {self._server} ({troubles.reason(error)})"
+            _log.warning(
+                "%s; %s", refusal or lost, "giving up" if self._is_refused_for_good else "trying again"
+            )
+        self._refusal = refusal
+        if self._offline_since is None:
+            self._offline_since = time.monotonic()
+        if troubles.is_of_another_kind(error):
+            with suppress(*wire.connection_errors()):
+                self._client.delete(wire.RUNS, *(key(self._run, "to", worker) for worker in self._orders))
 
     def _wait_for_server(self, timeout: float) -> list[Report]:
         """Try now and then: others who share this process are hardly held up. What is out goes to them."""
@@ -409,7 +434,7 @@ class RedisEngine:
         began = time.monotonic()
         if began < self._next_try:
             time.sleep(max(0.0, min(timeout, self._next_try - began)))
-        elif self._is_back():
+        elif not self._is_refused_for_good and self._is_back():
             _log.warning("the Redis server at %s is back", self._server)
             self._offline_since = None
             self._hear_all_again()
@@ -419,25 +444,27 @@ class RedisEngine:
             self._next_try = now + max(_RECONNECT, 10 * (now - began))
         away = time.monotonic() - self._offline_since
         lost = [lost for worker in self._crew for lost in self._bury(worker)] if away > _OFFLINE else []
-        if not lost and away > max(_OFFLINE, self._patience):
-            raise Away(
-                f"the Redis server at {self._server} has been away for {self._patience:g} s: start it, and "
-                "run the same command again to go on"
-            )
+        if not lost and away > max(_OFFLINE, 0.0 if self._is_refused_for_good else self._patience):
+            gone = f"the Redis server at {self._server} has been away for {self._patience:g} s: start it"
+            raise Away(f"{self._refusal or gone}, and run the same command again to go on")
         return lost
 
     def _is_back(self) -> bool:
         try:
             self._publish(("problem", "job"))
-        except wire.connection_errors():
+        except wire.connection_errors() as error:
+            self._note(error)
             return False
         return True
 
 
 class _Part:
-    """Bytes that all workers fetch, and by which digest they know them."""
+    """Bytes that all workers fetch, and their digest. Raises SchedulerError for too many."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, what: str) -> None:
+        if len(content) > wire.LARGEST:
+            large = wire.too_large(len(content))
+            raise SchedulerError(f"{what} is {large}: let workers read large data from a file")
         self.content, self.digest = content, wire.sha256(content)
 
 

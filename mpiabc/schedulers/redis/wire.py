@@ -23,6 +23,7 @@ import hmac
 import json
 import os
 import secrets
+import ssl
 import stat
 import struct
 import time
@@ -34,6 +35,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.redis import troubles
 
 # Kinds of orders, master to worker, and of reports, worker to master.
 WELCOME, JOB, LEASE, CANCEL, STOP, REFUSED, AGAIN = range(1, 8)
@@ -53,9 +55,11 @@ ALIVE = 8  # seconds that an announcement stays: how long a master may be silent
 BEAT_PERIOD = 1.0  # seconds between two signs of life of a worker; longer with very many workers
 DEAD_AFTER = 6  # missed ones after which a worker is taken for dead
 BATCH = 1000  # messages that are taken off a list at once
+LARGEST = 512 * 2**20 - 1024  # bytes that a server takes in one piece, with what we put around them
 
 _OLDEST = (6, 0)  # version of the server
 _TIMEOUT = 5.0  # seconds that the server has to answer
+_SMALL = 2**20  # bytes that go there within that time, on any line that is of use
 _CONNECT = 2.0  # seconds to reach it
 _WAIT = 2  # seconds that it lets a list be waited for, before it says that there is nothing
 _INSECURE = b"insecure"
@@ -94,6 +98,11 @@ class Seal:
         return hmac.digest(self._secret, key.encode() + b"\0" + body, "sha256")
 
 
+def too_large(size: int) -> str:
+    """How large a piece is that no server takes."""
+    return f"{size / 2**20:.0f} MB, pickled, and a Redis server takes {LARGEST / 2**20:.0f} MB in one piece"
+
+
 def sha256(content: bytes) -> str:
     """The digest by which a problem or job is told to be the right one."""
     return hashlib.sha256(content).hexdigest()
@@ -106,28 +115,61 @@ class Server:
     url: str = field(repr=False)
     password: str | None = field(default=None, repr=False)
     secret: bytes = field(default=_INSECURE, repr=False)
+    certificate: str | None = field(default=None, repr=False)  # the only one that it may have, in PEM
+    file: Path | None = None  # in which all of this stands, of a broker
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
 
     @property
+    def words(self) -> str:
+        """What `mpiabc worker` is to be told of it."""
+        if self.file is None:
+            return str(self)
+        return "" if self.file == default_file() else f"--broker {self.file}"
+
+    @property
     def seal(self) -> Seal:
         """The seal of the secret."""
         return Seal(self.secret)
 
-    def connect(self, name: str = "mpiabc") -> Any:
+    def connect(self, name: str = "mpiabc", timeout: float | None = None) -> Any:
         """A client whose calls answer or raise within seconds. Raises SchedulerError without redis-py."""
         redis = _library()
         return redis.Redis.from_url(
             self.url,
             protocol=2,
             client_name=name,
-            socket_timeout=_TIMEOUT,
+            socket_timeout=_TIMEOUT if timeout is None else timeout,
             socket_connect_timeout=_CONNECT,
             retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
             **({} if self.password is None else {"password": self.password}),
+            **({} if self.certificate is None else self._pinned(self.certificate)),
         )
+
+    @contextmanager
+    def carrying(self, client: Any, size: int) -> Iterator[Any]:
+        """A client for so many bytes: this one, or another, which is patient, if they are many."""
+        if size <= _SMALL:
+            yield client
+        else:
+            with self.connect(timeout=_TIMEOUT * size / _SMALL) as patient:
+                yield patient
+
+    def _pinned(self, certificate: str) -> dict[str, Any]:
+        """Options of a client that talks to the owner of this certificate, and to nobody else.
+
+        No authority is asked, as any of them could vouch for others; so names and dates do not matter either.
+        """
+        wanted = ssl.PEM_cert_to_DER_cert(certificate)
+
+        def greet(connection: Any) -> None:
+            if connection._sock.getpeercert(binary_form=True) != wanted:
+                raise _library().exceptions.AuthenticationError("another certificate")
+            connection.on_connect()  # only here the password is sent
+
+        return {"redis_connect_func": greet, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
 
     def checked(self, name: str = "mpiabc") -> Any:
         """A client of a server that can be used. Raises SchedulerError, in one sentence, if it cannot."""
@@ -152,32 +194,20 @@ class Server:
     @contextmanager
     def errors_told(self) -> Iterator[None]:
         """Errors of the connection as SchedulerError, with what to do; no password is in them."""
-        redis = _library()
         try:
             yield
-        except redis.exceptions.InvalidResponse:
-            raise SchedulerError(f"what answers at {self} is no Redis server: check host and port") from None
-        except redis.exceptions.RedisError as error:
-            raise SchedulerError(f"{self._why(str(error))} (the client says: {error})") from None
+        except _library().exceptions.RedisError as error:
+            raise SchedulerError(self.trouble(error)) from None
         except (OSError, ValueError, TypeError) as error:
             raise SchedulerError(f"cannot use {self}: {error}") from None
 
-    def _why(self, error: str) -> str:
-        give = "give it in the URL, MPIABC_REDIS_PASSWORD, or a password file"
-        if "NOAUTH" in error or "Authentication required" in error:
-            return f"the Redis server at {self} wants a password: {give}"
-        if "WRONGPASS" in error or "password" in error:
-            return f"the Redis server at {self} does not accept the password: {give}"
-        is_mute = "Timeout" in error and self.url.startswith("rediss")
-        if "SSL" in error or "CERTIFICATE" in error.upper() or is_mute:
-            return (
-                f"no TLS connection to {self}: use redis:// if the server has no TLS, or check certificates"
-            )
-        if "closed" in error or "reset" in error.lower():
-            return f"the server at {self} closed the connection: use rediss:// if it speaks TLS"
-        return (
-            f"no Redis server answers at {self}: start one with `mpiabc broker start`, or check host and port"
-        )
+    def trouble(self, error: Exception) -> str:
+        """What is wrong with the server, in a sentence."""
+        return troubles.told(error, str(self))
+
+    def refusal(self, error: Exception) -> str | None:
+        """What is wrong with a server that has answered; None for a connection that broke."""
+        return troubles.refusal(error, str(self))
 
 
 def _library() -> Any:
@@ -193,11 +223,6 @@ def _library() -> Any:
 def refusals() -> tuple[type[Exception], ...]:
     """What a server answers that cannot do what it was told: it is full, or a key is of the wrong type."""
     return (_library().exceptions.ResponseError,)
-
-
-def reason(error: Exception) -> str:
-    """An error in words, without the content that was sent."""
-    return str(error).rpartition("caused error: ")[2].splitlines()[0][:200] if str(error) else repr(error)
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
@@ -220,8 +245,10 @@ def find_server(
     password = password if password is not None else os.environ.get("MPIABC_REDIS_PASSWORD")
     secret = secret.encode() if isinstance(secret, str) else secret or _secret_of_environment()
     if url is None:
-        known = read_broker(default_file() if file is None else Path(file))
-        return Server(known["url"], known["password"], secret or known["secret"].encode())
+        path = default_file() if file is None else Path(file)
+        known = read_broker(path)
+        own = secret or known["secret"].encode()
+        return Server(known["url"], known["password"], own, known.get("certificate"), path)
     url, inside = _without_password(url)
     if secret is None and not is_insecure:
         raise SchedulerError(
@@ -293,10 +320,11 @@ def read_broker(path: Path) -> dict[str, Any]:
 
 def _is_broker(known: Any) -> bool:
     keys = ("url", "password", "secret")
-    return isinstance(known, dict) and all(isinstance(known.get(key), str) for key in keys)
+    is_text = isinstance(known, dict) and all(isinstance(known.get(key), str) for key in keys)
+    return is_text and isinstance(known.get("certificate", ""), str)
 
 
-def is_broker_file(path: str) -> bool:
+def is_broker_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is one of `mpiabc broker start`; it may be anything, or not be there."""
     try:
         return _is_broker(json.loads(Path(path).read_text()))
@@ -353,10 +381,10 @@ class Inbox:
         try:
             answer = self._connection.read_response()
         except refusals() as error:
-            if self._takes_many and "unknown command" in str(error):
-                self._takes_many = False
-            elif "WRONGTYPE" in str(error):  # nobody's: it would stop everything
+            if troubles.is_of_another_kind(error):  # it would stop everything
                 self._client.delete(self._key)
+            elif self._takes_many and _is_unknown(error):
+                self._takes_many = False
             else:
                 raise
             return []
@@ -378,13 +406,25 @@ class Inbox:
         self._connection = None
 
 
+def _is_unknown(error: Exception) -> bool:
+    """Whether a command is none of the server's, or of those that its user may give."""
+    return "unknown command" in str(error) or isinstance(error, _library().exceptions.NoPermissionError)
+
+
 def members(client: Any, name: str) -> set[bytes]:
-    """The members of a set; something else under its name is nobody's, and goes."""
+    """The members of a set; something of another kind under its name goes."""
     try:
         return client.smembers(name)
-    except refusals():
+    except refusals() as error:
+        if not troubles.is_of_another_kind(error):
+            raise
         client.delete(name)
         return set()
+
+
+def read(client: Any, name: str) -> bytes | None:
+    """What is under a name; None also for something of another kind, where GET would be refused."""
+    return client.mget(name)[0]
 
 
 def wait_for_news(client: Any, seconds: float) -> None:

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from mpiabc.errors import Error, SchedulerError
-from mpiabc.records import Lease, pack
+from mpiabc.records import Lease, Records, pack
 from mpiabc.schedulers.base import Doubted, Lost, Recent, Report
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
-from mpiabc.schedulers.redis import wire
+from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
 from mpiabc.signals import GRACE, Signals
+from mpiabc.text import shown
 from mpiabc.version import version_difference, versions
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Announcement(NamedTuple):
     @property
     def name(self) -> str:
         """The run's name, and whose it is."""
-        return f"{self.told['name']} (of {self.told['host']})"
+        return shown(f"{self.told['name']} (of {self.told['host']})")
 
 
 class Seen(NamedTuple):
@@ -125,8 +126,9 @@ class Worker:
                 known, is_stopped = self._look(self._client)
                 if not known and not is_stopped:
                     wire.wait_for_news(self._client, _LOOK)
-            except wire.connection_errors():
+            except wire.connection_errors() as error:
                 self._disconnect()
+                self._take_refusal(error)
                 time.sleep(_PAUSES[0])
                 continue
             if is_stopped:
@@ -159,16 +161,27 @@ class Worker:
         ]
         if not known:
             self._tell_waiting(seen.foreign)
-        return known, self._server.seal.open(wire.STOPPED, client.get(wire.STOPPED)) is not None
+        return known, self._server.seal.open(wire.STOPPED, wire.read(client, wire.STOPPED)) is not None
 
-    def _tell_waiting(self, foreign: int) -> None:
-        """Say what is waited for, once, and what is there instead."""
-        name = f" named {self._wishes.run}" if self._wishes.run else ""
-        others = f"; {foreign} there with another secret than ours" if foreign else ""
-        told = f"waiting for a run{name} on {self._server}{others}"
+    def _take_refusal(self, error: Exception) -> None:
+        """Say what is wrong with a server that refuses. Raises SchedulerError where waiting does not help."""
+        if isinstance(error, wire.refusals()):
+            told = self._server.trouble(error)
+            if not troubles.may_pass(error):
+                raise SchedulerError(told) from None
+            self._tell(told)
+
+    def _tell(self, told: str) -> None:
+        """Say it, once."""
         if told != self._told:
             self._told = told
             _log.info(told)
+
+    def _tell_waiting(self, foreign: int) -> None:
+        """Say what is waited for, and what is there instead."""
+        name = f" named {self._wishes.run}" if self._wishes.run else ""
+        others = f"; {foreign} there with another secret than ours" if foreign else ""
+        self._tell(f"waiting for a run{name} on {self._server}{others}")
 
     def _serve(self, announcement: Announcement, signals: Signals) -> int:
         """Fork a session for the run; how it ended."""
@@ -217,7 +230,7 @@ def _connected(server: Server, signals: Signals, patience: float) -> Any:
             client.ping()
         except wire.connection_errors() as error:
             client.close()
-            if time.monotonic() + pause > end or not _may_pass(error):
+            if time.monotonic() + pause > end or not troubles.may_pass(error):
                 return server.checked(wire.WORKER)  # says why not
         else:
             server.version(client)
@@ -228,12 +241,6 @@ def _connected(server: Server, signals: Signals, patience: float) -> Any:
         time.sleep(pause)
         pause = min(2 * pause, _PAUSES[1])
     return None
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether waiting may help: a wrong password stays wrong."""
-    told = str(error)
-    return not any(word in told for word in ("password", "NOAUTH", "WRONGPASS", "Authentication", "SSL"))
 
 
 class Session:
@@ -260,6 +267,7 @@ class Session:
         self._is_doubted = False
         self._places = processes
         self._fd: int | None = None
+        self._told = ""  # of a server that refuses
 
     def run(self) -> int:
         """Work until the run is over, its master is gone, or we are to leave."""
@@ -284,8 +292,7 @@ class Session:
         try:
             self._exchange()
         except wire.refusals() as error:
-            _log.warning("the server at %s refuses: %s", self._server, wire.reason(error))
-            time.sleep(_PAUSES[1])
+            self._take_refusal(error)
         except wire.connection_errors() as error:
             self._reconnect(error, signals)
         except Exception as error:
@@ -294,6 +301,17 @@ class Session:
             self._doubt(signals)
         if signals.seen or time.monotonic() > self._end:
             self._leave(bool(signals.seen))
+
+    def _take_refusal(self, error: Exception) -> None:
+        """The server answers, and does not do what it was told: for now, or for good."""
+        told = self._server.trouble(error)
+        if not troubles.may_pass(error):
+            self._break_down(told)
+            return
+        if told != self._told:
+            self._told = told
+            _log.warning("%s; trying again", told)
+        time.sleep(_PAUSES[1])
 
     def _exchange(self) -> None:
         if self._beat.is_due():
@@ -369,7 +387,7 @@ class Session:
     def _fetch(self, part: str, digest: str) -> bytes | None:
         """What the master has put on the server for all workers; if it is not there any more, ask again."""
         name = key(self._run, part)
-        body = self._seal.open(name, self._client.get(name))
+        body = self._seal.open(name, wire.read(self._client, name))
         if body is None or wire.sha256(body) != digest:
             self._report(wire.MISSING, part.encode())
             return None
@@ -409,7 +427,8 @@ class Session:
     def _send(self) -> None:
         if not self._outbox:
             return
-        with self._client.pipeline(transaction=False) as pipe:
+        size = sum(map(len, self._outbox))
+        with self._server.carrying(self._client, size) as client, client.pipeline(transaction=False) as pipe:
             pipe.rpush(self._reports, *self._outbox)
             pipe.expire(self._reports, wire.TTL)
             pipe.execute()
@@ -439,8 +458,17 @@ class Session:
             elif isinstance(report, Doubted):
                 self._report(wire.DOUBT, json.dumps(report.leases).encode())
             else:
-                self._report(wire.RECORDS, pack(report))
-                self._recent.add(report.lease)
+                self._tell_records(report)
+
+    def _tell_records(self, records: Records) -> None:
+        content = pack(records)
+        if len(content) <= wire.LARGEST:
+            self._report(wire.RECORDS, content)
+            self._recent.add(records.lease)
+            return
+        why = f"what came of it is {wire.too_large(len(content))}: return less of it"
+        is_one = len(records) == 1
+        self._tell([Lost(records.lease, "", why, culprit=records.start if is_one else None)])
 
     def _sign_of_life(self) -> None:
         """Say that we live and what we hold; look whether the master does."""
@@ -494,7 +522,8 @@ class Session:
 
     def _reconnect(self, error: Exception, signals: Signals) -> None:
         """The server is away: the processes go on with what they have until it is back."""
-        _log.warning("lost the server at %s (%s); trying to reach it again", self._server, wire.reason(error))
+        why = troubles.reason(error)
+        _log.warning("lost the server at %s (%s); trying to reach it again", self._server, why)
         if self._engine:
             self._engine.wake_on(self._fd, None)
             self._fd = None
