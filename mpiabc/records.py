@@ -107,6 +107,13 @@ class Records:
         return self.stop - self.start
 
     @property
+    def simulations(self) -> int:
+        """Evaluations that were simulated: all but those outside of the prior's support."""
+        if self.tries is not None:
+            return int(self.tries[:, 1].sum())
+        return int(np.count_nonzero((self.status != Status.UNKNOWN) & (self.status != Status.OUTSIDE)))
+
+    @property
     def addresses(self) -> np.ndarray:
         """The address of each row, (m,)."""
         if not len(self.rows):
