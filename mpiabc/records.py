@@ -13,6 +13,8 @@ from mpiabc.particles import Particles, none, packed_size, unpacked
 
 _GENERATIONS = 1 << 32
 
+DEATH = "death"  # the topic of what is told of processes that died, which casts no doubt on a run
+
 
 def order_number(generation: int, attempt: int = 0) -> int:
     """What tells orders apart on leases and records: a generation that is taken back is ordered anew."""
