@@ -344,6 +344,20 @@ def test_it_does_not_reach_what_is_asked_of_parts_of_ours():
         assert mpiabc.Prior(a=stats.expon()).logpdf(np.array([[-1.0]])) == -np.inf
 
 
+def test_pythons_advice_against_forks_is_no_error_where_warnings_are(tmp_path, monkeypatch):
+    """From 3.12 on `os.fork` warns where a library has threads, of which most of NumPy's have some."""
+    fork = os.fork
+
+    def advised():
+        warnings.warn("use of fork() may lead to deadlocks in the child", DeprecationWarning, stacklevel=2)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", advised)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(problems.gaussian, tmp_path / "run.db", schedulers.Processes(1, start="fork"))
+
+
 # Rejections.
 
 

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -445,6 +446,13 @@ def _without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(_RANK_VARIABLES)}
 
 
+def fork() -> int:
+    """A fork. Python's advice against it, where a library has threads, is none of the user's errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 class _Forked:
     """Starts children by fork: they have the problem already, and the leader's limit of threads."""
 
@@ -456,7 +464,7 @@ class _Forked:
         ours, theirs = _pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        pid = fork()
         if pid:
             theirs.close()
             return _ForkedProcess(pid), ours

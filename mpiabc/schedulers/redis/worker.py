@@ -21,7 +21,7 @@ import cloudpickle
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, pack
 from mpiabc.schedulers.base import Doubted, Lost, Recent, Report
-from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
+from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent, fork
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
 from mpiabc.signals import GRACE, Signals
@@ -176,7 +176,7 @@ class Worker:
         self._told = ""
         sys.stdout.flush()
         sys.stderr.flush()
-        child = os.fork()
+        child = fork()
         if child:
             return self._wait_for(child, signals)
         how = GONE
