@@ -250,8 +250,9 @@ class Run:
         foremost = sorted(deaths, key=lambda death: (-death.times, death.index))[:_MOST_DEATHS]
         told = "; ".join(self._told_of(order, death) for death in foremost)
         more = f"; and {len(deaths) - len(foremost)} more" if len(deaths) > len(foremost) else ""
+        which = "evaluation" if len(deaths) == 1 else "one of the evaluations"
         note = (
-            f"the start before was killed, or its simulator crashed, in evaluation {told}{more}; "
+            f"the start before was killed, or its simulator crashed, in {which} {told}{more}; "
             "`mpiabc replay` makes one alone; where one crashes, "
             'scheduler="processes", or timeout= under MPI, goes on'
         )

@@ -1,6 +1,8 @@
 """`mpiabc show`: what a run's file holds."""
 
 import argparse
+import os
+import platform
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,7 @@ from mpiabc.records import DEATH, Failure
 from mpiabc.store import History, live
 
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
+_ABSENCE = 2.0  # seconds, where nobody is there who could give one; containers hide processes, though
 _NOT_SHOWN = ("names", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
 
@@ -73,7 +76,20 @@ def _whereabouts(store: str, is_alive: bool) -> Iterator[str]:
 
 def _is_fresh(sign: live.Sign) -> bool:
     """Whether the run goes on, as far as can be seen."""
-    return time.time() - sign.at < _SILENCE
+    return time.time() - sign.at < (_ABSENCE if _is_gone(sign) else _SILENCE)
+
+
+def _is_gone(sign: live.Sign) -> bool:
+    """Whether its leader was a process of this machine, which is not there any more."""
+    if sign.host != platform.node():
+        return False
+    try:
+        os.kill(sign.process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _as_text(value: Any) -> str:
