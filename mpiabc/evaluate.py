@@ -84,7 +84,7 @@ class Evaluator:
         self._observed.flags.writeable = False
         self._nothing = none(d=len(problem.prior.names), k=structure.size)
         self._states = States(problem, order)
-        self._theirs = partial(guard.errors_of, np.geterr() if order.errors is None else order.errors)
+        self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
         called: Any = None if measures_rows(self._distance) else self._distance
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)

@@ -16,7 +16,7 @@ import sys
 import threading
 from _random import Random as RandomWords
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, Protocol
 
@@ -232,15 +232,17 @@ def quiet(function: Any) -> Any:
 
 
 def errors_of(users: Mapping[str, Any], part: Any = None) -> AbstractContextManager[None]:
-    """What NumPy does about errors in a part of a run: what its user has set, unless the part is ours.
+    """What NumPy does about errors in a part that steady arithmetic asks: as users say, unless it is ours."""
+    is_ours = type(part).__module__.partition(".")[0] == "mpiabc"
+    return nullcontext() if is_ours else np.errstate(**users)
 
-    A function that is to be called, or a log to be written, is in the user's own process only.
-    """
-    if type(part).__module__.partition(".")[0] == "mpiabc":
-        return np.errstate(all="ignore")
-    if np.geterrcall() is None:
-        users = {name: "warn" if how in ("call", "log") else how for name, how in users.items()}
-    return np.errstate(**users)
+
+def errors_here(users: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What users have set, if they are told, where the function to be called, or the log, may not be."""
+    if users is None:
+        return np.geterr()
+    is_heard = np.geterrcall() is not None
+    return {name: "warn" if how in ("call", "log") and not is_heard else how for name, how in users.items()}
 
 
 # Evaluations that end the process.
