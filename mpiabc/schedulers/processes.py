@@ -269,6 +269,9 @@ class ProcessesEngine:
         self._selector.unregister(child.connection)
         if child.death is not None:
             self._selector.unregister(child.death.fd)
+        if child.has_mpi and child.death is not None and not child.leases:
+            child.connection.close()  # it ends by itself, and what it has begun of MPI with it
+            _await([child.death.fd], _ENDING)
         ending = child.process.end()
         self._reaper.remove(child.process.pid)
         programs.ours.discard(child.process.pid)
