@@ -52,11 +52,15 @@ class Void:
 
 @dataclass(frozen=True)
 class Tell:
-    """Tell the user, once a run; `is_anew`: what was told of the topic before was less bad."""
+    """Tell the user, once a run; `is_anew`: what was told of the topic before was less bad.
+
+    `is_always`: it is told whenever it is so.
+    """
 
     topic: str
     note: str
     is_anew: bool = False
+    is_always: bool = False
 
 
 @dataclass(frozen=True)

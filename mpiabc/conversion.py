@@ -113,7 +113,7 @@ def _from_dtype(array: np.ndarray) -> np.ndarray:
 
 
 def _from_wide(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         narrow = array.astype(np.float64)
     if (np.isinf(narrow) & np.isfinite(array)).any():
         raise RefusedError("a number is too large for a float64")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc import guard
 from mpiabc.records import Records, brought
 
 
@@ -31,10 +32,12 @@ class Densities:
 class _Rows:
     def __init__(self, order: Densities) -> None:
         self.order = order
+        self._floats = guard.FloatingPoint()
 
     def __call__(self, start: int, stop: int) -> Records:
         """Those of the rows [start, stop), as the payload of records without particles."""
         began = time.perf_counter()
-        found = self.order.proposal.log_others(self.order.rows[start:stop])
+        with self._floats.steady():
+            found = self.order.proposal.log_others(self.order.rows[start:stop])
         payload = np.asarray(found, np.float64).tobytes()
         return brought(self.order.number, start, stop, payload, began)

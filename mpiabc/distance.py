@@ -12,6 +12,7 @@ import numpy as np
 
 from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
+from mpiabc.guard import quiet
 from mpiabc.structure import Structure
 
 
@@ -52,6 +53,7 @@ class PNorm:
         if p is None or not p >= 1:
             raise ProblemError(f"PNorm(p={self.p!r}) is no norm: give p >= 1, or math.inf")
 
+    @quiet
     def __call__(self, simulated: Any, observed: Any) -> float:
         """The distance of two data of the same structure."""
         self.check(observed)

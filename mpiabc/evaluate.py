@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ class Evaluator:
         self._observed.flags.writeable = False
         self._nothing = none(d=len(problem.prior.names), k=structure.size)
         self._states = States(problem, order)
+        self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
         called: Any = None if measures_rows(self._distance) else self._distance
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
@@ -155,7 +157,9 @@ class Evaluator:
             outcome.fail(number * BLOCK + int(rows[0]), None, error, "proposal")
             return np.zeros(len(rows), np.uint8), self._nothing
         is_inside = block.inside[rows]
-        measured = self._measure(block, self.simulator(block, rows[is_inside], outcome), outcome)
+        with self._theirs():
+            simulated = self.simulator(block, rows[is_inside], outcome)
+        measured = self._measure(block, simulated, outcome)
         accepted = measured.take(self.order.acceptor.accept(measured, self.order.epsilon))
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
         status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
@@ -168,9 +172,12 @@ class Evaluator:
         if self._block is None or self._block.number != number:
             self._states.prepare_proposals(number)
             rng = self._proposals.at(self.order.level, number)
-            theta = _floats("sample of the proposal", self.order.proposal.sample(BLOCK, rng))
+            proposal, prior = self.order.proposal, self.problem.prior
+            with self._theirs(proposal):
+                theta = _floats("sample of the proposal", proposal.sample(BLOCK, rng))
             theta.flags.writeable = False
-            log_prior = _floats("logpdf of the prior", self.problem.prior.logpdf(theta))
+            with self._theirs(prior):
+                log_prior = _floats("logpdf of the prior", prior.logpdf(theta))
             _check_proposals(self.problem, self.order, theta, log_prior)
             self._block = Block(number, theta, log_prior)
         return self._block
@@ -179,7 +186,8 @@ class Evaluator:
         """The simulated rows with their distances and their log prior; nan is a failure, and no row."""
         rows, summaries, distances = simulated
         if distances is None:
-            rows, summaries, distances = self._measured(block, rows, summaries, outcome)
+            with self._theirs(self._distance):
+                rows, summaries, distances = self._measured(block, rows, summaries, outcome)
         is_nan = np.isnan(distances)
         if is_nan.any():
             for row in rows[is_nan].tolist():
@@ -235,8 +243,9 @@ class Evaluator:
         where = "where it has drawn" if is_own else "at a draw of a later generation, as recycling asks it"
         error: BaseException = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
         try:
-            for i, value in _log_density(proposal, rows.theta):
-                found[i] = value
+            with self._theirs(proposal):
+                for i, value in _log_density(proposal, rows.theta):
+                    found[i] = value
         except BaseException as raised:
             error = raised
         is_bad = ~(found < math.inf) | (is_own & (found == -math.inf))

@@ -8,14 +8,15 @@ evaluation. Nothing of this may reach another evaluation, our own arithmetic, or
 import atexit
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import random
 import sys
 import threading
 from _random import Random as RandomWords
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, Protocol
 
@@ -176,16 +177,19 @@ class FloatingPoint:
 
     @contextmanager
     def steady(self) -> Iterator[None]:
-        """Compute in the default environment, and leave the one that was there."""
-        if self.is_default():
-            yield
-            return
-        mine = self.take()
-        self.reset()
+        """Compute in the default environment, and leave the one that was there.
+
+        What NumPy does about overflows and the like (`np.seterr`) is for the user's functions alone, too.
+        """
+        mine = None if self.is_default() else self.take()
+        if mine is not None:
+            self.reset()
         try:
-            yield
+            with np.errstate(all="ignore"):
+                yield
         finally:
-            self.put(mine)
+            if mine is not None:
+                self.put(mine)
 
 
 def _load_fenv() -> Any:
@@ -211,6 +215,34 @@ def _controls(environment: bytes) -> bytes:
         return environment[:4]  # FPCR
     mxcsr = int.from_bytes(environment[28:32], "little") & ~0x3F
     return environment[:2] + mxcsr.to_bytes(4, "little")  # with the x87 control word
+
+
+# What NumPy does about floating-point errors.
+
+
+def quiet(function: Any) -> Any:
+    """`function`, which is ours, as it is without the user's `np.seterr`, whoever calls it."""
+
+    @functools.wraps(function)
+    def quietly(*args: Any, **kwargs: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*args, **kwargs)
+
+    return quietly
+
+
+def errors_of(users: Mapping[str, Any], part: Any = None) -> AbstractContextManager[None]:
+    """What NumPy does about errors in a part that steady arithmetic asks: as users say, unless it is ours."""
+    is_ours = type(part).__module__.partition(".")[0] == "mpiabc"
+    return nullcontext() if is_ours else np.errstate(**users)
+
+
+def errors_here(users: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What users have set, if they are told, where the function to be called, or the log, may not be."""
+    if users is None:
+        return np.geterr()
+    is_heard = np.geterrcall() is not None
+    return {name: "warn" if how in ("call", "log") and not is_heard else how for name, how in users.items()}
 
 
 # Evaluations that end the process.

@@ -13,6 +13,7 @@ import numpy as np
 
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
+from mpiabc.guard import quiet
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
 
@@ -65,6 +66,7 @@ class Gaussian:
     def __post_init__(self) -> None:
         _check_scale(self)
 
+    @quiet
     def fit(self, population: Population) -> "GaussianMixture":
         """The mixture of equal Gaussians around the particles."""
         theta, weights = population.theta, population.weights
@@ -98,6 +100,7 @@ class LocalGaussian:
             raise ProblemError(f"LocalGaussian(k={self.k!r}): give a whole number of at least 2 neighbours")
         object.__setattr__(self, "k", k)
 
+    @quiet
     def fit(self, population: Population) -> "LocalGaussianMixture":
         """The mixture of Gaussians, each with the covariance of its neighbourhood."""
         from scipy.spatial import cKDTree  # 25 MB that only this kernel needs

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.curve import Curve
+from mpiabc.guard import quiet
 
 _CHUNK = 15_000  # numbers in a block: 120 KB, from 128 KB on malloc asks the system
 _COLUMNS = 2_000  # most components in a block
@@ -41,14 +42,15 @@ class _Mixture:
         """Without what is made of it when it is needed: that does not travel."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @quiet
     def logpdf(self, theta: np.ndarray) -> np.ndarray:
         """Log density of theta (m, d), (m,)."""
         return self._log_sums(theta)
 
+    @quiet
     def log_others(self, rows: np.ndarray) -> np.ndarray:
         """Log density at the centres of an index (k,), without the component that stands there."""
-        with np.errstate(divide="ignore"):
-            return self._log_sums(self.centres[rows], rows) - np.log1p(-self.weights[rows])
+        return self._log_sums(self.centres[rows], rows) - np.log1p(-self.weights[rows])
 
     def _prepared(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the exponents of rows are computed of, and a part of them that all components share."""
@@ -81,11 +83,9 @@ class _Mixture:
                 self._fill(exponents, prepared[rows], columns)
                 if own is not None:
                     _leave_out(exponents, own[rows] - j)
-                with np.errstate(over="ignore", under="ignore"):
-                    np.exp(exponents, out=exponents)
-                    totals[rows] += np.add.reduce(exponents, axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out = np.log(totals)
+                np.exp(exponents, out=exponents)
+                totals[rows] += np.add.reduce(exponents, axis=1)
+        out = np.log(totals)
         for r in np.flatnonzero(~((totals > 1e-250) & (totals < np.inf))):
             out[r] = self._log_sum(prepared[r : r + 1], None if own is None else own[r : r + 1])
         return shared + out
@@ -107,8 +107,7 @@ class _Mixture:
 
     @cached_property
     def _log_weights(self) -> np.ndarray:
-        with np.errstate(divide="ignore"):
-            return np.log(self.weights)
+        return np.log(self.weights)
 
 
 def _leave_out(exponents: np.ndarray, columns: np.ndarray) -> None:
@@ -120,6 +119,7 @@ def _leave_out(exponents: np.ndarray, columns: np.ndarray) -> None:
 class GaussianMixture(_Mixture):
     """sum_j W_j N(theta; centre_j, L L^T), with one Cholesky factor L (d, d)."""
 
+    @quiet
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
         parents = self._parents(n, rng)
@@ -133,8 +133,7 @@ class GaussianMixture(_Mixture):
         out = self._log_norm + self._curve.log(self._whiten(theta)[:, 0])
         if own is not None:
             share = np.exp(self._log_weights[own] + self._log_norm - out)
-            with np.errstate(invalid="ignore"):
-                out += np.where(share < 0.999, np.log1p(-share), np.nan)
+            out += np.where(share < 0.999, np.log1p(-share), np.nan)
         rest = np.flatnonzero(np.isnan(out))
         if rest.size:
             out[rest] = super()._log_sums(theta[rest], None if own is None else own[rest])
@@ -174,6 +173,7 @@ class GaussianMixture(_Mixture):
 class LocalGaussianMixture(_Mixture):
     """sum_j W_j N(theta; centre_j, L_j L_j^T), with Cholesky factors L (N, d, d)."""
 
+    @quiet
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
         parents = self._parents(n, rng)

@@ -6,6 +6,7 @@ that is not ours is not kept: who has it fits it again.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -35,6 +36,7 @@ class Order:
     acceptor: Acceptor = field(default_factory=Within)
     first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
+    errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
 
     @property
     def number(self) -> int:

@@ -2,9 +2,12 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from mpiabc import guard, recycling
 from mpiabc.arguments import real
@@ -47,10 +50,11 @@ class Planner:
     is_static: bool
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
+    errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
-        with guard.at_work(Asking("the threshold")):
+        with self._asking("the threshold", self.threshold):
             epsilon = _epsilon(self.threshold, past.level, past.last)
         if epsilon is None or (self.weights and past.last and epsilon == past.last.epsilon):
             return None  # at the same threshold all particles would be recycled
@@ -59,7 +63,8 @@ class Planner:
     def decided(self, past: Past, epsilon: float) -> Decided:
         """The order after this past with this epsilon."""
         base = self._base(past.last, epsilon)
-        order = Level(past.level, self.key, epsilon, self._fitted(base), self.size, self.is_static)
+        proposal = self._fitted(base)
+        order = Level(past.level, self.key, epsilon, proposal, self.size, self.is_static, errors=self.errors)
         return Decided(self._in_line(order, past), base)
 
     def _base(self, last: Population | None, epsilon: float) -> Population | None:
@@ -70,8 +75,13 @@ class Planner:
         """The proposal of this population; the prior if there is none."""
         if base is None:
             return self.prior
-        with guard.at_work(Asking("the kernel")):
+        with self._asking("the kernel", self.kernel):
             return self.kernel.fit(base)
+
+    @contextmanager
+    def _asking(self, what: str, part: Any) -> Iterator[None]:
+        with guard.at_work(Asking(what)), guard.errors_of(self.errors, part):
+            yield
 
     def again(self, kept: tuple[str, Arrays], past: Past) -> Decided:
         """An order that was kept; a proposal that is not ours is fitted once more."""
@@ -79,7 +89,8 @@ class Planner:
         base = self._base(past.last, epsilon_of(text))
         parts = restored(text, arrays, base)
         proposal = parts.pop("proposal")
-        order = Level(key=self.key, proposal=self._fitted(base) if proposal is None else proposal, **parts)
+        proposal = self._fitted(base) if proposal is None else proposal
+        order = Level(key=self.key, proposal=proposal, errors=self.errors, **parts)
         return Decided(self._in_line(order, past), base)
 
     def after(self, past: Past, proposal: Any, population: Population) -> Past:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.guard import quiet
 from mpiabc.particles import Particles
 
 
@@ -43,11 +44,13 @@ class Named(np.ndarray):
     __str__ = __repr__
 
 
+@quiet
 def effective_sample_size(weights: np.ndarray) -> float:
     """Kish effective sample size, (sum w)^2 / sum w^2."""
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
+@quiet
 def weighted_quantile(values: np.ndarray, weights: np.ndarray, q: Any) -> np.ndarray:
     """The smallest value at which the weighted distribution function reaches `q`."""
     order = np.argsort(values, kind="stable")
@@ -82,7 +85,7 @@ class Population(Particles):
 
     def __post_init__(self) -> None:
         if self.log_weights is None:
-            with np.errstate(divide="ignore"):
+            with np.errstate(all="ignore"):
                 object.__setattr__(self, "log_weights", np.log(self.weights))
         if self.level is None:
             object.__setattr__(self, "level", np.full(len(self), self.generation))
@@ -118,10 +121,12 @@ class Population(Particles):
         """The column (N,) of one parameter."""
         return Named(self.theta, self.names)[name]
 
+    @quiet
     def mean(self) -> Named:
         """Weighted mean, (d,)."""
         return Named(self.weights @ self.theta, self.names)
 
+    @quiet
     def std(self) -> Named:
         """Weighted standard deviation, (d,)."""
         return Named(np.sqrt(self.weights @ np.square(self.theta - self.mean())), self.names)
@@ -133,6 +138,7 @@ class Population(Particles):
         columns = [weighted_quantile(column, self.weights, q) for column in self.theta.T]
         return Named(np.stack(columns, axis=-1), self.names)
 
+    @quiet
     def resample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` equally weighted draws from the particles, (n, d)."""
         return self.theta[rng.choice(len(self), size=n, p=self.weights)]

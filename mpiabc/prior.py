@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from mpiabc.errors import ProblemError
+from mpiabc.guard import quiet
 
 
 @runtime_checkable
@@ -155,6 +156,7 @@ class Prior:
         self._high = np.array([self.marginals[i].high for i in self._box])
         self._log_box = -sum(math.log(side) for side in self._high - self._low)
 
+    @quiet
     def bounds(self) -> list[tuple[float, float] | None]:
         """The ends of each parameter's support; None where its marginal has no `support()`."""
         return [_support(marginal) for marginal in self.marginals]
@@ -163,11 +165,13 @@ class Prior:
         parts = zip(self.names, self.marginals, strict=True)
         return f"Prior({', '.join(f'{name}={_told(marginal)}' for name, marginal in parts)})"
 
+    @quiet
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, d)."""
         columns = [m.rvs(size=n, random_state=rng) for m in self.marginals]
         return np.stack(columns, axis=1) if len(columns) > 1 else np.reshape(columns[0], (n, 1))
 
+    @quiet
     def logpdf(self, theta: np.ndarray) -> np.ndarray:
         """Log density of theta (n, d), (n,); -inf outside the support."""
         if len(self._box):

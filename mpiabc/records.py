@@ -14,6 +14,8 @@ from mpiabc.text import shown_lines
 
 _GENERATIONS = 1 << 32
 
+DEATH = "death"  # the topic of what is told of processes that died, which casts no doubt on a run
+
 
 def order_number(generation: int, attempt: int = 0) -> int:
     """What tells orders apart on leases and records: a generation that is taken back is ordered anew."""
@@ -106,6 +108,13 @@ class Records:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    @property
+    def simulations(self) -> int:
+        """Evaluations that were simulated: all but those outside of the prior's support."""
+        if self.tries is not None:
+            return int(self.tries[:, 1].sum())
+        return int(np.count_nonzero((self.status != Status.UNKNOWN) & (self.status != Status.OUTSIDE)))
 
     @property
     def addresses(self) -> np.ndarray:

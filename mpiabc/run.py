@@ -8,7 +8,7 @@ records lead to the same actions: to resume a run is to tell it what its journal
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,18 +26,30 @@ from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
 from mpiabc.population import Past, Population
 from mpiabc.problem import EvaluationId, Problem
-from mpiabc.records import Failure, Records, Status, failed, order_number
+from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
 from mpiabc.stopping import Stopping
+from mpiabc.streams import BLOCK
 
+_MOST_DEATHS = 8  # that are told in full
 _DENSITIES = 1 << 62  # in the number of a job that computes some
 
 
 @dataclass(frozen=True)
+class Death:
+    """The end of a process, of whatever, that was at an evaluation; `times`: so often that has been."""
+
+    index: int
+    where: str
+    times: int
+
+
+@dataclass(frozen=True)
 class Resumed:
-    """What a file has of the generation that is open: the order, and what is finished of it."""
+    """What a file has of the generation that is open: the order, what is finished of it, who died of it."""
 
     order: tuple[str, Arrays] | None = None
     records: Iterable[Records] = ()
+    deaths: Sequence[Death] = ()
 
 
 @contextmanager
@@ -141,7 +153,8 @@ class Run:
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
             if recycling.are_dear(order.proposal, base.theta, rows):
                 return [*told, *self._open_densities(level)]
-            with guard.at_work(Asking("the kernel")):
+            theirs = guard.errors_of(self._planner.errors, order.proposal)
+            with guard.at_work(Asking("the kernel")), theirs:
                 level.log_densities[:] = recycling.log_others(order.proposal, base.theta, rows)
         return [*told, *self._open(*level.known())]
 
@@ -151,8 +164,9 @@ class Run:
         """Open a level, with what is known of it already."""
         ledger, order = self._ledger(order, 0 if survivors is None else len(survivors))
         self._opened = Open(order, ledger, self._past, is_kept, base, survivors)
-        self._recover(ledger)
-        return [self._opened, *self._ended(self._opened)]
+        resumed, self._resumed = self._resumed or Resumed(), None
+        self._recover(ledger, resumed.records)
+        return [*self._looked_at_deaths(order, resumed.deaths), self._opened, *self._ended(self._opened)]
 
     def _open_densities(self, level: "_Level") -> list[Action]:
         """Let workers compute what the newest proposal says of the survivors; nothing of it is kept."""
@@ -191,10 +205,9 @@ class Run:
             return SlotLedger(order.number, size, **bounds), limited
         return Ledger(order.number, size, first=order.first, **bounds), order
 
-    def _recover(self, ledger: Ledger | SlotLedger) -> None:
+    def _recover(self, ledger: Ledger | SlotLedger, kept: Iterable[Records]) -> None:
         """Tell the ledger what an earlier call has kept of this generation."""
-        resumed, self._resumed = self._resumed, None
-        for records in map(_weighed, () if resumed is None else resumed.records):
+        for records in map(_weighed, kept):
             if isinstance(ledger, SlotLedger):  # a slot that gave up may have more tries now
                 records = records.only(records.status == Status.ACCEPTED)
             if self.on_error == "raise" or any(failure.ends_every_run for failure in records.failures):
@@ -226,6 +239,33 @@ class Run:
         with guard.at_work(Asking("the prior")):
             note = checks.of_prior(self._problem.prior, self._planner.key)
         return [Tell("prior", note)] if note else []
+
+    def _looked_at_deaths(self, order: Level, deaths: Sequence[Death]) -> list[Action]:
+        """Whose evaluations may have ended the process that made them; more than one where MPI ended all.
+
+        They are tried again: what has ended a process cannot be told from outside.
+        """
+        if not deaths:
+            return []
+        foremost = sorted(deaths, key=lambda death: (-death.times, death.index))[:_MOST_DEATHS]
+        told = "; ".join(self._told_of(order, death) for death in foremost)
+        more = f"; and {len(deaths) - len(foremost)} more" if len(deaths) > len(foremost) else ""
+        which = "evaluation" if len(deaths) == 1 else "one of the evaluations"
+        note = (
+            f"the start before was killed, or its simulator crashed, in {which} {told}{more}; "
+            "`mpiabc replay` makes one alone; where one crashes, "
+            'scheduler="processes", or timeout= under MPI, goes on'
+        )
+        return [Tell(DEATH, note, is_anew=True, is_always=True)]
+
+    def _told_of(self, order: Level, death: Death) -> str:
+        """One of them in words."""
+        first = f"{order.level}:{death.index}"
+        again = f" ({death.times} times)" if death.times > 1 else ""
+        if self._problem.vectorized:
+            return f"{first} to {order.level}:{death.index + BLOCK - 1}{again} on {death.where}"
+        theta = ", ".join(f"{k}={x!r}" for k, x in theta_of(self._problem, order, death.index).items())
+        return f"{first}{again} on {death.where}, theta: {theta}"
 
     def _looked_at_kernel(self, order: Level) -> list[Action]:
         if not order.level:

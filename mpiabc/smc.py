@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mpiabc import guard, recycling, sameness
+from mpiabc import guard, recycling, sameness, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
@@ -31,7 +31,7 @@ from mpiabc.problem import Problem, told
 from mpiabc.progress import Line, logged
 from mpiabc.progress import told as told_of
 from mpiabc.records import Failure
-from mpiabc.run import Resumed, Run, reproducible
+from mpiabc.run import Death, Resumed, Run, reproducible
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
@@ -208,11 +208,15 @@ class ABCSMC:
         planner = Planner(prior, self.kernel, self.threshold, key, size, is_static, self.weights, step)
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [Line(progress), logged(file.path), Live(file.path), *_published(engine)]
+        observers.append(lambda event: whereabouts.clear(file.path) if isinstance(event, Ended) else None)
         digests: dict[int, str] = {}
         with _ending_noted(file, observers, limits):
             with reproducible():
                 past = planner.past(history, history.order)
-            resumed = Resumed(history.order(past.level), writer.recovered(past.level))
+            kept = history.order(past.level)
+            deaths = _deaths(file, None if kept is None else past.level)
+            resumed = Resumed(kept, writer.recovered(past.level), deaths)
+            getattr(engine, "note_beside", lambda store: None)(os.path.abspath(file.path))
             run = Run(self.problem, planner, stopping, past, resumed)
             driver = Driver(engine, limits=limits, observers=observers)
             with guard.last_words_to(_last_words(writer, run, observers)):
@@ -262,6 +266,14 @@ def _published(engine: Engine) -> list[Observer]:
     if publish is None:
         return []
     return [lambda event: publish(told_of(event)) if isinstance(event, Progressed) else None]
+
+
+def _deaths(file: Store, level: int | None) -> list[Death]:
+    """What processes of the last run were at, in this generation, when they died."""
+    found = [at for at in whereabouts.left(file.path) if at.generation == level]
+    whereabouts.clear(file.path)
+    times = file.died([at.address for at in found]) if found else {}
+    return [Death(at.index, at.where, times[at.address]) for at in found]
 
 
 def _last_words(writer: Writer, run: Run, observers: list[Observer]) -> Callable[[Failure], None]:

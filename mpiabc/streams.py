@@ -6,6 +6,7 @@ doi:10.1145/2063384.2063405): moving to another address costs one state assignme
 """
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
@@ -40,11 +41,56 @@ def stride_of(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
+class Philox(np.random.Philox):
+    """NumPy's, of an address: what is made of it, by `spawn` or `jumped`, depends on the address alone.
+
+    Its name is that of NumPy's, which is looked at where a state is set.
+    """
+
+    _family: np.random.SeedSequence | None = None  # of the address that it stands at, once asked for
+
+    @property
+    def seed_seq(self) -> np.random.SeedSequence:
+        """Seeds of the address's own, which know how many children it has had."""
+        if self._family is None:
+            state = self.state["state"]
+            key, address = int.from_bytes(state["key"].tobytes()), state["counter"][1:]
+            self._family = np.random.SeedSequence(key, spawn_key=address.view(np.uint32).tolist())
+        return self._family
+
+    def spawn(self, n_children: int) -> list[np.random.Philox]:  # type: ignore[override]
+        """So many generators that are independent of each other, and of every address."""
+        return [np.random.Philox(seed) for seed in self.seed_seq.spawn(n_children)]
+
+    def jumped(self, jumps: int = 1) -> "Philox":
+        """One so far ahead that no address lies there: NumPy's own jump leads into the next generation."""
+        ahead = _restored(self.state, None)
+        ahead.advance(jumps << _JUMP)
+        return ahead
+
+    def __reduce__(self) -> tuple:
+        return _restored, (self.state, self._family)
+
+    def leave(self) -> None:
+        """Forget the children of the address that it stood at."""
+        self._family = None
+
+
+_JUMP = 3 * 64 + 32  # bits of the counter below its purpose, and what purposes may need
+
+
+def _restored(state: Any, family: np.random.SeedSequence | None) -> Philox:
+    """A generator as it was pickled, with the children that it has had."""
+    bits = Philox()
+    bits.state, bits._family = state, family
+    return bits
+
+
 class Stream:
     """One Philox generator that is moved from address to address."""
 
     def __init__(self, key: tuple[int, int], purpose: Purpose) -> None:
-        self._bits = np.random.Philox(key=np.array(key, np.uint64))
+        self._bits = Philox(key=np.array(key, np.uint64))
         self._rng = np.random.Generator(self._bits)
         # A fresh state has an empty buffer and no half-used word: nothing leaks between addresses.
         self._state = self._bits.state
@@ -61,4 +107,5 @@ class Stream:
         self._counter[1] = index
         self._counter[2] = generation
         self._bits.state = self._state
+        self._bits.leave()
         return self._rng

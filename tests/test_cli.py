@@ -191,6 +191,33 @@ def test_yaml_file_is_run_as_its_options(fit, done, tmp_path, capsys):
     assert value(other, "digest") != mpiabc.open("cluster.db")[-1].digest()
 
 
+def test_processes_are_renewed_from_the_command_line_and_yaml(fit, done, tmp_path, capsys, monkeypatch):
+    yaml_or_skip()
+    seen = []
+    opened = schedulers.Processes.open
+
+    def open_(self, problem):
+        seen.append((repr(self), self.renew))
+        return opened(self, problem)
+
+    monkeypatch.setattr(schedulers.Processes, "open", open_)
+    lines = "problem: fit.py\npopulation_size: 50\nthreshold: listed:3,1.5,0.8\nseed: 1\nrenew: 7"
+    write(tmp_path / "fit.yaml", f"{lines}\nscheduler: processes\noutput: yaml.db")
+    said(capsys, "run", "fit.yaml")
+    said(capsys, "run", fit, *OPTIONS, "--scheduler", "processes", "--renew", 20, "--store", "options.db")
+    assert seen == [("Processes()", 7), ("Processes()", 20)]
+    for name in ("yaml.db", "options.db"):
+        assert digests(mpiabc.open(name)) == digests(mpiabc.open(done / "fit.db"))
+    for scheduler in ("serial", "redis://localhost:1"):
+        options = ["run", fit, *OPTIONS, "--scheduler", scheduler, "--renew", 20]
+        assert "give --scheduler processes" in said(capsys, *options, "--store", "c.db", status=1)
+    options = ["run", fit, *OPTIONS, "--scheduler", "processes", "--renew", 0]
+    assert "--renew 0: give a whole number of at least 1" in said(
+        capsys, *options, "--store", "d.db", status=1
+    )
+    assert "--renew 0: give a whole" in said(capsys, "worker", "redis://localhost:1", "--renew", 0, status=1)
+
+
 def test_yaml_file_finds_its_problem_beside_it(fit, tmp_path, capsys, monkeypatch):
     yaml_or_skip()
     write(tmp_path / "fit.yaml", "problem: fit.py\npopulation_size: 10\nscheduler: serial\ngenerations: 1")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,6 +120,39 @@ def test_pool_brings_results_in_order_on_dask(dask_client):
     with mpiabc.Pool(dask_client) as pool:
         assert pool.map(lambda x: x / 2, range(300)) == [x / 2 for x in range(300)]
         assert pool.map(lambda x: x + 1, range(3)) == [1, 2, 3]
+
+
+def crowded(theta, rng):
+    """How many simulations of this process there are at once, if there may be several; waits for another."""
+    mates = sys.modules.setdefault("tests.mates", types.SimpleNamespace(n=0, most=0, lock=threading.Lock()))
+    with mates.lock:
+        mates.n += 1
+        mates.most = max(mates.most, mates.n)
+    end = time.monotonic() + (HANGS if theta["is_awaited"] > 0 else 0.01)
+    while mates.most < 2 and time.monotonic() < end:
+        time.sleep(0.001)
+    with mates.lock:
+        mates.n -= 1
+    return {"y": theta["is_awaited"] + rng.standard_normal(), "most": float(mates.most)}
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_worker_with_several_threads_simulates_once_at_a_time_unless_it_is_asked(threads, tmp_path, caplog):
+    import distributed
+
+    sign = 1 if threads else -1
+    prior = mpiabc.Prior(is_awaited=mpiabc.Uniform(min(sign, 2 * sign), max(sign, 2 * sign)))
+    problem = mpiabc.Problem(prior, crowded, {"y": float(sign), "most": 1.0}, distance=lambda x, y: 0.0)
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=3, dashboard_address=":0") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        history = mpiabc.ABCSMC(problem, 60, threshold=mpiabc.Constant(1), seed=1).run(
+            tmp_path / "run.db", generations=2, scheduler=schedulers.Dask(client, threads=threads)
+        )
+    assert (history[-1].summaries[:, 1].max() > 1) == threads
+    told = "3 threads in 1 processes, each of which simulates once at a time"
+    assert (told in caplog.text) == (not threads)
 
 
 @pytest.mark.parametrize("how", FAILURES)

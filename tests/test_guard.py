@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 import types
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import mpiabc
 from mpiabc import checks, guard, programs, schedulers
@@ -214,6 +217,145 @@ def test_processes_that_a_simulator_forks_end_as_they_like(tmp_path):
     assert problems.digests(history) == problems.digests(
         problems.sampler(20, (3,)).run(tmp_path / "quiet.db", scheduler="serial")
     )
+
+
+# What a script has set for its own functions: np.seterr, and its brother, the filter of warnings.
+
+SET = {"divide": "raise", "over": "warn", "under": "print", "invalid": "raise"}
+
+
+def setting(theta, rng):
+    """Whether it finds what the script has set."""
+    return {"y": theta["mu"] + rng.standard_normal(), "is_set": float(np.geterr() == SET)}
+
+
+@pytest.mark.parametrize("scheduler", ["serial", "forked", "spawned", "threads", "map"])
+def test_simulators_meet_the_errors_of_numpy_that_the_script_has_set_on_every_engine(scheduler, tmp_path):
+    place = {
+        "serial": lambda: "serial",
+        "forked": lambda: schedulers.Processes(2, start="fork"),
+        "spawned": lambda: schedulers.Processes(1, start="spawn"),
+        "threads": lambda: schedulers.Futures(ThreadPoolExecutor(2)),
+        "map": lambda: schedulers.Map(map),
+    }[scheduler]()
+    problem = mpiabc.Problem(
+        mpiabc.Prior(mu=mpiabc.Normal(0, 2)), setting, {"y": 1.0, "is_set": 1.0}, timeout=None
+    )
+    sampler = mpiabc.ABCSMC(problem, 20, threshold=mpiabc.Listed([3, 1.5]), seed=1)
+    with np.errstate(**SET):
+        history = sampler.run(tmp_path / "run.db", scheduler=place)
+        assert np.geterr() == SET
+    assert all(np.all(population.summaries[:, 1] == 1.0) for population in history)
+
+
+def test_each_function_of_the_users_meets_them(tmp_path):
+    seen = {}
+
+    def notes(function):
+        def noted(*arguments):
+            seen.setdefault(function.__qualname__, []).append(np.geterr())
+            return function(*arguments)
+
+        return noted
+
+    class Noting(Foreign):
+        sample, logpdf = notes(Foreign.sample), notes(Foreign.logpdf)
+
+    class Kernel:
+        @notes
+        def fit(self, population):
+            return Noting()
+
+    class Threshold:
+        @notes
+        def epsilon(self, t, previous):
+            return 3.0 - t
+
+    @notes
+    def simulate(theta, rng):
+        return theta["mu"] + rng.standard_normal()
+
+    @notes
+    def summarize(data):
+        return data
+
+    @notes
+    def distance(simulated, observed):
+        return abs(simulated - observed)
+
+    problem = mpiabc.Problem(Noting(), simulate, 1.0, summarize=summarize, distance=distance)
+    sampler = mpiabc.ABCSMC(problem, 20, kernel=Kernel(), threshold=Threshold(), seed=1)
+    quiet = problems.digests(sampler.run(tmp_path / "quiet.db", generations=2, scheduler="serial"))
+    seen.clear()
+    with np.errstate(**SET):
+        history = sampler.run(tmp_path / "run.db", generations=2, scheduler="serial")
+    assert problems.digests(history) == quiet
+    assert len(seen) == 7
+    for name, found in seen.items():
+        # Checks of ours, whose verdicts do not depend on it, ask quietly.
+        asked_by_checks = [how for how in found if how != SET] if name.startswith("Foreign") else []
+        assert asked_by_checks.count(dict.fromkeys(SET, "ignore")) == len(asked_by_checks) < len(found), name
+        assert found.count(SET) == len(found) - len(asked_by_checks)
+
+
+def two_ends(theta, rng):
+    """Far apart, so that kernels underflow between them; of a distance's squares, every second does."""
+    return np.array([abs(theta["a"]), 1e-200]) + rng.standard_normal(2) * [1, 1e-200]
+
+
+@pytest.mark.parametrize(
+    ("how", "scheduler"),
+    [
+        ("plain", "serial"),
+        ("local", schedulers.Processes(1)),
+        ("recycled", schedulers.Processes(1, start="spawn")),
+        ("levels", "serial"),
+        ("static", schedulers.Map(map)),
+    ],
+)
+def test_what_a_script_has_set_does_not_reach_what_is_ours(how, scheduler, tmp_path):
+    problem = mpiabc.Problem(mpiabc.Prior(a=stats.uniform(-1000, 2000)), two_ends, np.array([900.0, 0.0]))
+    settings = {
+        "local": {"kernel": mpiabc.LocalGaussian()},
+        "recycled": {"recycle": True},
+        "levels": {"recycle": True, "weights": "levels"},
+    }.get(how, {})
+    sampler = mpiabc.ABCSMC(problem, 500, threshold=mpiabc.Listed([300, 100]), seed=1, **settings)
+    quiet = sampler.run(tmp_path / "quiet.db", scheduler=scheduler)
+    with np.errstate(all="raise"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = sampler.run(tmp_path / "run.db", scheduler=scheduler)
+        assert problems.digests(history) == problems.digests(quiet)
+        told = history[-1].mean(), history[-1].std(), history[-1].ess, history[-1].quantile([0.1, 0.9])
+        assert all(np.all(np.isfinite(value)) for value in told)
+    assert (history.failures, history.warnings) == ([], quiet.warnings)
+
+
+def test_it_does_not_reach_what_is_asked_of_parts_of_ours():
+    theta = np.array([[0.0], [1e-200], [1e200]])
+    population = problems.population(theta, np.array([1.0, 1e-200, 1e-300]), np.zeros(3), theta)
+    with np.errstate(all="raise"):
+        assert population.ess == 1.0
+        population.mean(), population.std(), population.quantile(0.5)
+        population.resample(2, np.random.default_rng(1))
+        proposal = mpiabc.Gaussian().fit(population)
+        proposal.logpdf(proposal.sample(10, np.random.default_rng(1)))
+        assert mpiabc.PNorm()(np.full(2, 1e200), np.zeros(2)) == np.inf
+        assert mpiabc.Prior(a=stats.expon()).logpdf(np.array([[-1.0]])) == -np.inf
+
+
+def test_pythons_advice_against_forks_is_no_error_where_warnings_are(tmp_path, monkeypatch):
+    """From 3.12 on `os.fork` warns where a library has threads, of which most of NumPy's have some."""
+    fork = os.fork
+
+    def advised():
+        warnings.warn("use of fork() may lead to deadlocks in the child", DeprecationWarning, stacklevel=2)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", advised)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(problems.gaussian, tmp_path / "run.db", schedulers.Processes(1, start="fork"))
 
 
 # Rejections.

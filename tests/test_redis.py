@@ -16,7 +16,7 @@ import mpiabc
 from mpiabc import schedulers
 from mpiabc.schedulers.redis import wire
 from mpiabc.version import PROTOCOL
-from tests import bridge, problems
+from tests import bridge, problems, test_renew
 from tests.cluster import Simulated, random_time
 from tests.conftest import HANGS, environment, missing
 from tests.programs import digests as program
@@ -139,6 +139,17 @@ def chaos(server, folder, seed):
     for worker in workers:
         worker.kill()
     return master.digests(), kills
+
+
+def test_worker_renews_its_processes_after_so_many_simulations(server, quiet, tmp_path):
+    simulate = test_renew.told_to(tmp_path / "by")
+    with server.workers(1, "--renew", 20):
+        history = slow_sampler(simulate).run(tmp_path / "run.db", scheduler=server.scheduler())
+    assert problems.digests(history) == quiet
+    by = test_renew.simulated(tmp_path / "by")
+    done = [id for ids in by.values() for id in ids]
+    assert len(done) == len(set(done))
+    assert len(by) > 3
 
 
 @pytest.mark.parametrize("seed", [1, 2])

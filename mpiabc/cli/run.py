@@ -9,6 +9,8 @@ from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, as_options, read_settings
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.population import Population
+from mpiabc.schedulers import Processes, resolve
+from mpiabc.schedulers.base import count
 from mpiabc.smc import ABCSMC
 from mpiabc.store import History
 
@@ -53,6 +55,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ProblemError("the population size is missing: give --population-size N")
     sampler = {name: settings.pop(name) for name in OF_SAMPLER if name in settings}
     store = settings.pop("store", f"{split(options.file)[0].stem}.db")
+    if "renew" in settings:
+        settings["scheduler"] = _renewing(settings.get("scheduler", "auto"), settings.pop("renew"))
     try:
         history = ABCSMC(problem, **sampler).run(store, **settings)
     except (ProblemError, StoreError) as error:
@@ -61,6 +65,18 @@ def _run(options: argparse.Namespace) -> int:
     if history is not None:
         say(_outcome(history))
     return 0
+
+
+def _renewing(scheduler: str, renew: int) -> Processes:
+    """The scheduler of this name, which replaces its processes. Raises an Error if it cannot."""
+    place = resolve(scheduler)
+    if not isinstance(place, Processes):
+        raise ProblemError(
+            f"--renew {renew} with {place}, which simulates in processes that are not its own to replace: "
+            "give --scheduler processes, or, for Redis workers, mpiabc worker --renew"
+        )
+    place.renew = count(renew, f"--renew {renew}")
+    return place
 
 
 def _outcome(history: History) -> str:

@@ -1,17 +1,22 @@
 """`mpiabc show`: what a run's file holds."""
 
 import argparse
+import os
+import platform
 import time
+from collections.abc import Iterator
 from typing import Any
 
+from mpiabc import whereabouts
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.order import epsilon_of
 from mpiabc.progress import duration, told
-from mpiabc.records import Failure
+from mpiabc.records import DEATH, Failure
 from mpiabc.store import History, live
 
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
+_ABSENCE = 2.0  # seconds, where nobody is there who could give one; containers hide processes, though
 _NOT_SHOWN = ("names", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
 
@@ -36,6 +41,10 @@ def _show(options: argparse.Namespace) -> int:
         say(_alive(sign))
     elif order := history.order(len(history)):
         say(f"generation {len(history)} is open: epsilon {epsilon_of(order[0]):.6g}")
+    for line in _whereabouts(options.store, is_alive=sign is not None and _is_fresh(sign)):
+        say(line)
+    if DEATH in history.notes:
+        say(f"note: {history.notes[DEATH]}")
     for warning in history.warnings:
         say(f"warning: {warning}")
     failures = history.failures
@@ -48,12 +57,39 @@ def _alive(sign: live.Sign) -> str:
     """How far the run is, or was when it was last heard of."""
     silent = max(0.0, time.time() - sign.at)
     leader = f"process {sign.process} on {sign.host}"
-    if silent < _SILENCE:
+    if _is_fresh(sign):
         return f"it goes on: {told(sign.progressed)} ({leader})"
     return (
         f"no sign of life for {duration(silent)}: it was killed or suspended, or its leader is held up "
         f"({leader}); the last: {told(sign.progressed)}"
     )
+
+
+def _whereabouts(store: str, is_alive: bool) -> Iterator[str]:
+    """What processes are at, or were when they died."""
+    found = whereabouts.left(store)
+    for at in found[:_MOST_FAILURES]:
+        yield f"{'in work: ' if is_alive else 'killed, or crashed, in '}evaluation {at.address} on {at.where}"
+    if more := len(found[_MOST_FAILURES:]):
+        yield f"and {more} more"
+
+
+def _is_fresh(sign: live.Sign) -> bool:
+    """Whether the run goes on, as far as can be seen."""
+    return time.time() - sign.at < (_ABSENCE if _is_gone(sign) else _SILENCE)
+
+
+def _is_gone(sign: live.Sign) -> bool:
+    """Whether its leader was a process of this machine, which is not there any more."""
+    if sign.host != platform.node():
+        return False
+    try:
+        os.kill(sign.process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _as_text(value: Any) -> str:

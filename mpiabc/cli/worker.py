@@ -9,6 +9,7 @@ from typing import Any
 from mpiabc import machine, threads
 from mpiabc.cli.command import add_command
 from mpiabc.errors import ProblemError
+from mpiabc.schedulers.base import count
 from mpiabc.schedulers.redis.wire import Server, find_server, read_private
 from mpiabc.stopping import seconds
 
@@ -28,6 +29,9 @@ password. SIGTERM gives back what is in work, at once."""
     add_server(parser)
     parser.add_argument(
         "--processes", metavar="N", type=int, help="by default one for each core; 1 under mpirun"
+    )
+    parser.add_argument(
+        "--renew", metavar="K", type=int, help="replace a process after K simulations, if these lose memory"
     )
     parser.add_argument("--runtime", metavar="TIME", help="take no new work after 30s, 10m, 2h, 1d")
     parser.add_argument(
@@ -79,8 +83,11 @@ def _worker(options: argparse.Namespace) -> int:
         processes = 1 if is_rank else machine.cores()
     if processes < 1:
         raise ProblemError(f"--processes {processes}: give a whole number of at least 1")
+    if options.renew is not None:
+        count(options.renew, f"--renew {options.renew}")
     server = server_of(options)
-    wishes = Wishes(processes, _seconds(options.runtime), _seconds(options.wait), options.run, options.once)
+    times = _seconds(options.runtime), _seconds(options.wait)
+    wishes = Wishes(processes, *times, options.run, options.once, options.renew)
     limit = f", for {options.runtime}" if options.runtime else ""
     _log.info("worker on %s: %d processes for %s%s", platform.node(), processes, server, limit)
     threads.limit(1 if is_rank else machine.cores() // processes)  # before any fork: its sessions have it

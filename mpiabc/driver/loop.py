@@ -295,7 +295,7 @@ class Driver:
     # Observers.
 
     def _note(self, tell: Tell) -> None:
-        if self._keeper.tell(tell.topic, tell.note, is_anew=tell.is_anew):
+        if self._keeper.tell(tell.topic, tell.note, is_anew=tell.is_anew) or tell.is_always:
             self._tell(Noted(tell.note))
 
     def _tell(self, event: Event) -> None:

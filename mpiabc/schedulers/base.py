@@ -116,7 +116,9 @@ class Engine(Protocol):
     """Workers that are up: they take leases of one job after another.
 
     One whose messages are dear may name, as its `target`, the seconds of work that a lease should have;
-    one that notices late that a worker was asked to stop names, as `notices_within`, how late.
+    one that notices late that a worker was asked to stop names, as `notices_within`, how late. One whose
+    workers end the run with themselves may have `note_beside(store)`: called once, before `begin`, it has
+    them note what they evaluate (`whereabouts`), beside the file of the run.
 
     All methods return at once but `poll`, which waits for a report at most `timeout` seconds.
     """

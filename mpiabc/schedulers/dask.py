@@ -12,6 +12,7 @@ import os
 import pickle
 import queue
 import sys
+import threading
 import time
 import uuid
 import warnings
@@ -25,7 +26,7 @@ from mpiabc import machine
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Lost, OneLeads
-from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
+from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 from mpiabc.version import __version__
 
@@ -35,6 +36,10 @@ _log = logging.getLogger(__name__)
 #: is not there: also where it has come back, and has died again a moment ago. Nannies know better.
 KEPT = {"distributed.deploy.lost-worker-timeout": "30 days"}
 
+_ONE_BY_ONE = (
+    "Dask's workers have %d threads in %d processes, each of which simulates once at a time: start them with "
+    "one thread each or, if simulations may run beside each other, give schedulers.Dask(..., threads=True)"
+)
 _GLANCE = 1.0  # seconds between two questions how many workers there are
 _CONNECT = 5.0  # seconds for one attempt to connect, so that a scheduler file is read again meanwhile
 _MOST_AHEAD = 20  # tasks for each worker that a cluster which could grow gets to hold ready
@@ -50,7 +55,8 @@ class Dask(OneLeads):
     client: a `distributed.Client`, which stays open. Else the cluster is that of `address`, of a
     `scheduler_file`, of Dask's own configuration (dask-mpi's `initialize()` sets it), or a new one with
     all cores of this machine. wait: seconds for the file, the scheduler and the first worker, and for
-    another worker when the last one has gone.
+    another worker when the last one has gone. threads: whether a worker with several threads simulates in
+    all of them at once, which few simulators are written for; with a timeout, each has a process of its own.
     """
 
     def __init__(
@@ -60,11 +66,13 @@ class Dask(OneLeads):
         scheduler_file: str | os.PathLike[str] | None = None,
         address: str | None = None,
         wait: float = 300.0,
+        threads: bool = False,
     ) -> None:
         self.client = client
         self.scheduler_file = scheduler_file
         self.address = address
         self.wait = wait
+        self.threads = threads
 
     def __repr__(self) -> str:
         given = (self.client, self.scheduler_file, self.address)
@@ -83,7 +91,8 @@ class Dask(OneLeads):
         try:
             client = self.client or connection.client(self.scheduler_file, self.address)
             try:
-                return TasksEngine(problem, _Cluster(client, self.client is None, self.wait))
+                has_threads = self.threads or problem.timeout is not None
+                return TasksEngine(problem, _Cluster(client, self.client is None, self.wait, has_threads))
             except BaseException:
                 if self.client is None:
                     client.close(timeout=_CLOSE)
@@ -221,8 +230,9 @@ class _Cluster:
     target = 1.0
     notices_within = 3.0  # a worker that was asked to stop is missed at the next glance but one
 
-    def __init__(self, client: Any, is_ours: bool, wait: float) -> None:
+    def __init__(self, client: Any, is_ours: bool, wait: float, has_threads: bool) -> None:
         self._library = _distributed()
+        self._work = work if has_threads else _work_alone
         self._client = client
         self._is_ours = is_ours
         self._wait = wait
@@ -244,7 +254,7 @@ class _Cluster:
         self._words.put(pickle.loads(event[1]))
 
     def workers(self) -> int:
-        """Threads of all workers, as of a second ago."""
+        """How many simulate at once, as of a second ago."""
         return self._n
 
     def ahead(self, seconds: float) -> int:
@@ -263,7 +273,7 @@ class _Cluster:
         mpiabc would break down on a message that has to be understood before it is a task.
         """
         self._sent += 1
-        order = pickle.dumps(_Call(task, self._topic))
+        order = pickle.dumps(_Call(self._work, task, self._topic))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sending large graph")
             future = self._client.submit(
@@ -310,7 +320,10 @@ class _Cluster:
             threads_of = self._client.nthreads()
         except (OSError, *_CANCELLED) as error:
             raise self._gone() from error
-        self._n = sum(threads_of.values())
+        n = sum(threads_of.values())
+        self._n = n if self._work is work else len(threads_of)
+        if self._n < n and not self._workers:
+            _log.warning(_ONE_BY_ONE, n, self._n)
         self._vanished |= self._workers - set(threads_of)
         self._workers = set(threads_of)
 
@@ -370,11 +383,20 @@ class _Cluster:
 class _Call:
     """Unpickled, it is what `work` returns."""
 
-    def __init__(self, task: Task, topic: str) -> None:
-        self._task, self._topic = task, topic
+    def __init__(self, work: Callable[..., Answer], task: Task, topic: str) -> None:
+        self._work, self._task, self._topic = work, task, topic
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return work, (self._task, partial(_say, self._topic))
+        return self._work, (self._task, partial(_say, self._topic))
+
+
+_works = threading.Lock()  # one thread of a process, where few simulators may run twice at once
+
+
+def _work_alone(task: Task, last_words: Callable[[Lost], None]) -> Answer:
+    """`work`, when no other thread of this process is at it."""
+    with _works:
+        return work(task, last_words)
 
 
 def _say(topic: str, lost: Lost) -> None:

@@ -39,11 +39,13 @@ from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.together import Backoff, Together
 from mpiabc.signals import Signals, heard, relay
 from mpiabc.version import digit_difference, version_difference, versions
+from mpiabc.whereabouts import Note
 
 _log = logging.getLogger(__name__)
 
 # Tags. Orders go from rank 0 to the others, answers come back.
-HELLO, GENERATION, LEASE, CANCEL, STOP, LEAVE = range(1, 7)  # STOP after a good end, LEAVE after any other
+HELLO, GENERATION, LEASE, CANCEL, NOTE = range(1, 6)
+STOP, LEAVE = 6, 7  # STOP after a good end, LEAVE after any other
 READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE = range(11, 19)
 
 _LEASE = struct.Struct("<3q")
@@ -380,6 +382,11 @@ class Home:
         self._child = self._make_child() if self._has_timeout else None
         self._job: Job | None = None
 
+    def note_beside(self, store: str) -> None:
+        """Note, beside this file, what is evaluated in this process."""
+        if not self._has_timeout:
+            self._inline.note_beside(store)
+
     def begin(self, job: Job) -> None:
         """Start on a job."""
         self._job = job
@@ -440,6 +447,7 @@ class Home:
 
     def close(self, status: int) -> None:
         """End the child."""
+        self._inline.close(status)
         if self._child:
             self._child.close(status)
 
@@ -501,6 +509,11 @@ class Ranks:
     def workers(self) -> int:
         """The ranks that live."""
         return len(self._living)
+
+    def note_beside(self, store: str) -> None:
+        """Let the ranks note, beside this file, what they evaluate: one that dies ends the job."""
+        for rank in self._living:
+            self._wire.send(rank, NOTE, os.fsencode(os.path.abspath(store)))
 
     def begin(self, job: Job) -> None:
         """Send the job to all: one that is busy reads it when it is free."""
@@ -673,6 +686,7 @@ class _Rank:
         self._evaluator: Callable[[int, int], Records] | None = None
         self._number = -1  # of the job
         self._orders = parcels.Receiver()
+        self._note: Note | None = None
         self._cut = float("inf")
         self._status: int | None = None
         self._is_signalled = False
@@ -697,6 +711,8 @@ class _Rank:
                 self._pass_signal_on()
             if self._child:
                 self._child.close(self._status)
+            if self._note:
+                self._note.close()
             self._wire.send(0, BYE)
             self._wire.flush(_GRACE)
         return self._status
@@ -746,7 +762,8 @@ class _Rank:
             elif tag == GENERATION:
                 job = self._orders.job(content)
                 self._number = job.number
-                self._evaluator = job.evaluator(self._problem, self._where)
+                watch = self._note.watch(job.number) if self._note else None
+                self._evaluator = job.evaluator(self._problem, self._where, watch)
                 if self._child:
                     self._child.begin(job)
                 self._cut = float("inf")
@@ -757,6 +774,8 @@ class _Rank:
                 answer = {"where": self._where, "versions": versions(), "parts": parts}
                 answer["fingerprint"] = self._problem.fingerprint.to_json()
                 self._wire.send(0, READY, json.dumps(answer).encode())
+            elif tag == NOTE and not self._child:
+                self._note = Note(os.fsdecode(bytes(content)), self._where)
             elif tag in (STOP, LEAVE):
                 self._status = content[0]
         return is_any

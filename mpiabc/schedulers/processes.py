@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -49,10 +50,14 @@ _UNSAFE_TO_FORK = ("jax", "torch", "tensorflow")
 class Processes(OneLeads):
     """`n` processes of this machine; all its cores by default."""
 
-    def __init__(self, n: int | None = None, *, start: str | None = None) -> None:
-        """start: "fork", "spawn", or None for fork where that is safe."""
+    def __init__(self, n: int | None = None, *, start: str | None = None, renew: int | None = None) -> None:
+        """start: "fork", "spawn", or None for fork where that is safe.
+
+        renew: simulations after which a process makes room for a new one, for simulators that lose memory.
+        """
         self.n = n
         self.start = start
+        self.renew = renew
 
     def __repr__(self) -> str:
         return f"Processes({'' if self.n is None else self.n})"
@@ -62,7 +67,7 @@ class Processes(OneLeads):
         n = machine.cores() if self.n is None else count(self.n, f"Processes({self.n!r})")
         if self.start not in (None, "fork", "spawn"):
             raise SchedulerError(f'Processes(start={self.start!r}): give "fork", "spawn", or None')
-        return ProcessesEngine(problem, n, start=self.start)
+        return ProcessesEngine(problem, n, start=self.start, renew=self.renew)
 
 
 def fork_is_safe() -> bool:
@@ -86,7 +91,8 @@ class ProcessesEngine:
 
     A simulation that takes longer than the problem's timeout is ended with its child, whatever it does
     to the interpreter lock: each child notes in shared memory what it evaluates since when, which costs
-    less than a microsecond a simulation. `cores` are for all children together.
+    less than a microsecond a simulation. `cores` are for all children together. A child that has done `renew`
+    simulations is replaced when it holds no lease: it gets none any more.
     """
 
     def __init__(
@@ -97,7 +103,9 @@ class ProcessesEngine:
         start: str | None = None,
         where: str | None = None,
         cores: int | None = None,
+        renew: int | None = None,
     ) -> None:
+        self._renew = math.inf if renew is None else count(renew, f"renew={renew!r}")
         is_forked = fork_is_safe() if start is None else start == "fork"
         self.workers = n
         self._timeout = problem.timeout
@@ -161,13 +169,17 @@ class ProcessesEngine:
             if message[:1] in (b"R", b"S", b"B"):
                 lease = child.leases.pop(0)
             if message.startswith(b"R"):
-                reports.append(unpack(memoryview(message)[8:]))
+                records = unpack(memoryview(message)[8:])
+                reports.append(records)
                 child.recent.add(lease)
+                child.simulations += records.simulations
             elif message.startswith(b"S"):
                 reports.append(Lost(lease, self._name(child), "it was not wanted", is_returned=True))
             elif message.startswith(b"B"):
                 reports.append(Lost(lease, self._name(child), "a signal came meanwhile", is_returned=True))
                 reports.append(child.recent.doubted())
+            if self._is_due(child) and not child.leases:
+                self._bury(child)
         return reports + self._overdue()
 
     def _overdue(self) -> list[Lost]:
@@ -246,12 +258,20 @@ class ProcessesEngine:
     def _room(self, child: "_Child", depth: int) -> int:
         """Leases that a child can take: none while it is still busy with another job."""
         is_late = child.leases and child.job != self._job
-        return 0 if is_late or not child.is_ready else max(0, depth - len(child.leases))
+        is_closed = is_late or not child.is_ready or self._is_due(child)
+        return 0 if is_closed else max(0, depth - len(child.leases))
+
+    def _is_due(self, child: "_Child") -> bool:
+        """Whether it is to be replaced."""
+        return child.simulations >= self._renew
 
     def _bury(self, child: "_Child") -> list[Lost]:
         self._selector.unregister(child.connection)
         if child.death is not None:
             self._selector.unregister(child.death.fd)
+        if child.has_mpi and child.death is not None and not child.leases:
+            child.connection.close()  # it ends by itself, and what it has begun of MPI with it
+            _await([child.death.fd], _ENDING)
         ending = child.process.end()
         self._reaper.remove(child.process.pid)
         programs.ours.discard(child.process.pid)
@@ -282,6 +302,7 @@ class _Child:
         self.connection = connection
         self.leases: list[Lease] = []
         self.recent = Recent()
+        self.simulations = 0
         self.spent = 0.0  # seconds that its simulation has taken, as far as we were there to see
         self._since: tuple[int, float] = (-1, 0.0)
         self.job = -1
@@ -428,6 +449,13 @@ def _without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(_RANK_VARIABLES)}
 
 
+def fork() -> int:
+    """A fork. Python's advice against it, where a library has threads, is none of the user's errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 class _Forked:
     """Starts children by fork: they have the problem already, and the leader's limit of threads."""
 
@@ -439,7 +467,7 @@ class _Forked:
         ours, theirs = _pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        pid = fork()
         if pid:
             theirs.close()
             return _ForkedProcess(pid), ours

@@ -8,6 +8,7 @@ from mpiabc.records import Lease
 from mpiabc.schedulers.base import Job, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.streams import step_of
+from mpiabc.whereabouts import Note
 
 _SLICE = 0.01  # seconds of work between two looks at the rest of the world
 
@@ -37,11 +38,17 @@ class SerialEngine:
         self._leases: deque[Lease] = deque()
         self._step = step_of(problem.vectorized)
         self._cost = _SLICE  # seconds for one step of ids
+        self._note: Note | None = None
+
+    def note_beside(self, store: str) -> None:
+        """Note, beside this file, what is evaluated from now on."""
+        self._note = Note(store, self._where)
 
     def begin(self, job: Job) -> None:
         """Start on a job."""
         self._leases.clear()
-        self._evaluator = job.evaluator(self._problem, self._where)
+        watch = self._note.watch(job.number) if self._note else None
+        self._evaluator = job.evaluator(self._problem, self._where, watch)
 
     def capacity(self, prefetch: bool) -> int:
         """One lease at a time: there is nobody to keep waiting."""
@@ -79,3 +86,5 @@ class SerialEngine:
 
     def close(self, status: int) -> None:
         """Nothing to end."""
+        if self._note:
+            self._note.close()

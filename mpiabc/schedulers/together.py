@@ -105,6 +105,11 @@ class Together:
         for engine in self._engines:
             getattr(engine, "publish", lambda state: None)(state)
 
+    def note_beside(self, store: str) -> None:
+        """Tell those whose processes may die with what they evaluate."""
+        for engine in self._engines:
+            getattr(engine, "note_beside", lambda store: None)(store)
+
     def close(self, status: int) -> None:
         """Close all, whatever happens to one."""
         first: BaseException | None = None

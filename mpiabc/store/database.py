@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -199,6 +200,14 @@ class Store:
         with self.transaction() as db:
             put(db, "notes", json.dumps(notes | {topic: text}))
         return topic not in notes
+
+    def died(self, addresses: list[str]) -> dict[str, int]:
+        """Keep that processes died that were at these evaluations; how often that has been for each."""
+        deaths = Counter(self.history().deaths)
+        deaths.update(addresses)
+        with self.transaction() as db:
+            put(db, "deaths", json.dumps(deaths))
+        return {address: deaths[address] for address in addresses}
 
     def noted(self, generation: int) -> Iterator[bytes]:
         """The records kept of an open generation; damaged and old ones are left out, to be computed again."""

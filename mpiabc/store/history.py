@@ -17,7 +17,7 @@ import numpy as np
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
 from mpiabc.population import Population
-from mpiabc.records import Failure, failures_in
+from mpiabc.records import DEATH, Failure, failures_in
 from mpiabc.store.files import DamagedError, attempts, damaged
 from mpiabc.store.parts import rebuilt
 from mpiabc.store.place import place_of, status
@@ -112,7 +112,12 @@ class History:
     @property
     def warnings(self) -> list[str]:
         """What casts doubt on the run, such as a collapse, each told once."""
-        return list(self.notes.values())
+        return [note for topic, note in self.notes.items() if topic != DEATH]
+
+    @property
+    def deaths(self) -> dict[str, int]:
+        """How often a process died, of whatever, that was at these evaluations."""
+        return json.loads(self._setting("deaths", "{}"))
 
     @property
     def problem_name(self) -> str:

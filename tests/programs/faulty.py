@@ -12,6 +12,7 @@ import random
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -497,7 +498,21 @@ def collapse_of_the_effective_sample_size(_):
     return run(simulate, observed={"y": np.zeros(12)}, prior=prior, n=20, thresholds=(4, 3.3, 2.8))
 
 
-# What a library does to the process.
+# What the script, or a library, does to the process.
+
+
+@fault(held())
+def errors_of_NumPy_and_warnings_that_the_script_raises(is_faulty):
+    if is_faulty:
+        np.seterr(all="raise")
+        warnings.simplefilter("error")
+
+    def simulate(theta, rng):
+        return {"y": [theta["mu"] + rng.standard_normal(), 1e-200 * rng.random()]}  # too small to be squared
+
+    prior = mpiabc.Prior(mu=mpiabc.Uniform(-1000, 1000))
+    kernel = mpiabc.LocalGaussian()
+    return run(simulate, observed={"y": [1.0, 0.0]}, prior=prior, thresholds=(300, 100), kernel=kernel)
 
 
 @fault(told_at())

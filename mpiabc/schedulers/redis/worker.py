@@ -21,7 +21,7 @@ import cloudpickle
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack
 from mpiabc.schedulers.base import Doubted, Lost, Recent, Report
-from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
+from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent, fork
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
 from mpiabc.signals import GRACE, Signals
@@ -51,6 +51,7 @@ class Wishes:
     wait: float | None = None
     run: str | None = None
     once: bool = False
+    renew: int | None = None  # simulations after which a process is replaced
 
 
 class Announcement(NamedTuple):
@@ -188,13 +189,13 @@ class Worker:
         self._told = ""
         sys.stdout.flush()
         sys.stderr.flush()
-        child = os.fork()
+        child = fork()
         if child:
             return self._wait_for(child, signals)
         how = GONE
         try:
             die_with_parent()
-            how = Session(self._server, announcement, self._wishes.processes, self._end).run()
+            how = Session(self._server, announcement, self._wishes, self._end).run()
         except SchedulerError as error:
             _log.error("%s", error)
         except BaseException:
@@ -246,10 +247,10 @@ def _connected(server: Server, signals: Signals, patience: float) -> Any:
 class Session:
     """One worker's work for one run."""
 
-    def __init__(self, server: Server, announcement: Announcement, processes: int, end: float) -> None:
+    def __init__(self, server: Server, announcement: Announcement, wishes: Wishes, end: float) -> None:
         self._server, self._seal = server, server.seal
         self._run, self._announcement = announcement.run, announcement
-        self._processes, self._end = processes, end
+        self._processes, self._renew, self._end = wishes.processes, wishes.renew, end
         self._worker = wire.new_name()
         self._client = server.connect(wire.WORKER)
         self._reports = key(self._run, "reports")
@@ -265,7 +266,7 @@ class Session:
         self._how: int | None = None
         self._recent = Recent()
         self._is_doubted = False
-        self._places = processes
+        self._places = wishes.processes
         self._fd: int | None = None
         self._told = ""  # of a server that refuses
 
@@ -362,7 +363,8 @@ class Session:
         if body is None:
             return
         try:
-            self._engine = ProcessesEngine(cloudpickle.loads(body).arrived(), self._processes)
+            problem = cloudpickle.loads(body).arrived()
+            self._engine = ProcessesEngine(problem, self._processes, renew=self._renew)
         except Error as error:
             self._break_down(str(error))
             return
