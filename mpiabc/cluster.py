@@ -34,6 +34,7 @@ from mpiabc.arguments import whole
 from mpiabc.batch import CommandError
 from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.signals import DOUBT
+from mpiabc.voice import put
 
 _MOST_TASKS = 1000  # of an array: SLURM's usual limit
 _LOOK = 0.5  # seconds between two looks at the folder
@@ -498,7 +499,7 @@ def work(folder: str, label: str) -> None:
     here = Path(folder)
     round, index = label.split("-")
     task = json.loads((here / f"round-{round}.json").read_text())[int(index) - 1]
-    print(f"task {task} on {platform.node()}, process {os.getpid()}", flush=True)
+    put(f"task {task} on {platform.node()}, process {os.getpid()}\n", sys.stdout)
     try:
         f = cloudpickle.loads((here / "function").read_bytes())
         items = cloudpickle.loads((here / f"{task}.in").read_bytes())

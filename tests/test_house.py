@@ -12,7 +12,7 @@ from tests.conftest import ROOT, environment
 FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
-    | {"threads", "densities"},
+    | {"threads", "densities", "voice"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},

@@ -14,7 +14,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from mpiabc import voice
 from mpiabc.cli import broker, jobs, jobscript, replay, run, show, worker
 from mpiabc.errors import Error, Interrupted
 from mpiabc.schedulers.mpi import end_job
@@ -27,14 +29,14 @@ _COMMANDS = (run, show, replay, worker, broker, jobs, jobscript)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, of `sys.argv` by default; returns its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[voice.Handler()])
     logging.getLogger("mpiabc").setLevel(logging.INFO)
     try:
         return options.command(options)
     except Error as error:
         if not _leads():
             time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
-        print(f"mpiabc: {error}", file=sys.stderr, flush=True)
+        voice.put(f"mpiabc: {error}\n", sys.stderr)
         end_job()
         return 1
     except Interrupted as stopped:  # the run has said so
@@ -47,8 +49,15 @@ def _leads() -> bool:
     return next((int(rank) == 0 for rank in told if rank.isdigit()), True)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose help may find no reader."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        voice.put(message, file or sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mpiabc",
         description="Approximate Bayesian computation on every core you have.",
         epilog="example:\n  mpiabc run influenza.py --population-size 1000 --generations 8\n"

@@ -11,6 +11,7 @@ import math
 import mmap
 import os
 import platform
+import resource
 import selectors
 import signal
 import struct
@@ -28,16 +29,19 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc import guard, machine, threads
+from mpiabc import guard, machine, threads, voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, count
+from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, Said, count
+from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import leave_to_leader, that_ask_to_stop, were_left_since
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
 _RANK_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
 _SEEN = 0.5  # seconds between two polls that count as a simulation's time: in longer gaps we were suspended
+_DESCRIPTORS_OF_A_CHILD = 4  # pipe, pidfd, the file of its watch and that of its memory
+_DESCRIPTORS = 20  # for the store, and for what else comes
 _UNSAFE_TO_FORK = ("jax", "torch", "tensorflow")
 
 
@@ -100,7 +104,8 @@ class ProcessesEngine:
         self._polled = time.monotonic()
         self._parts: parcels.Parts = []
         self._births = 0
-        self._children = [self._new_child() for _ in range(n)]
+        self._children: list[_Child] = []
+        self._start_all(n)
 
     def begin(self, job: Job) -> None:
         """Start on a job; each child hears of it with its first lease."""
@@ -140,6 +145,9 @@ class ProcessesEngine:
                 message = child.connection.recv_bytes()
             except (EOFError, OSError):
                 reports += self._bury(child)
+                continue
+            if message.startswith(b"P"):
+                reports.append(Said(self._name(child), voice.Piece.unpack(message[1:])))
                 continue
             child.is_ready = True
             if message.startswith(b"E"):
@@ -187,6 +195,12 @@ class ProcessesEngine:
         """Second leases of busy children."""
         return [lease for child in self._children for lease in child.leases[1:]]
 
+    def waits_for(self) -> list[Awaited]:
+        """Children at work, each with its evaluation, and those that have not come up."""
+        return [
+            child.awaited(self._name(child)) for child in self._children if child.leases or not child.is_ready
+        ]
+
     def cancel(self, cut: float) -> None:
         """Children skip leases above the cut that they have not begun."""
         order = cloudpickle.dumps(("cancel", cut))
@@ -207,13 +221,31 @@ class ProcessesEngine:
         self._start.close()
         self._selector.close()
 
+    def _start_all(self, n: int) -> None:
+        """Start n children. Raises SchedulerError, and leaves none, if the system does not give so many."""
+        try:
+            _check_descriptors(n)
+            while len(self._children) < n:
+                self._children.append(self._new_child())
+        except OSError as error:
+            begun = len(self._children)
+            self.close(1)
+            raise SchedulerError(
+                f"worker process {begun + 1} of {n} cannot be started ({error.strerror}): take fewer, as in "
+                f"scheduler=Processes({max(1, begun // 2)}), or raise the limit (ulimit -u for processes, "
+                "-n for open files)"
+            ) from None
+        except SchedulerError:
+            self.close(1)
+            raise
+
     def _new_child(self) -> "_Child":
         """Start a child; the pipe ends of its siblings are not for it."""
         self._births += 1
         if self._births > 4 * self.workers + 20 and not self.is_ready():
             raise SchedulerError("worker processes die as soon as they start; see their messages above")
         watch = Watch()
-        siblings = [child.connection for child in getattr(self, "_children", [])]
+        siblings = [child.connection for child in self._children]
         process, connection = self._start(siblings, watch)
         child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
@@ -248,6 +280,21 @@ class ProcessesEngine:
         return self._where or f"process {child.process.pid} on {platform.node()}"
 
 
+def _check_descriptors(n: int) -> None:
+    """Raise SchedulerError if this process may not open as many files as n children need."""
+    try:
+        most, used = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/dev/fd"))
+    except OSError:
+        return
+    room = (most - used - _DESCRIPTORS) // _DESCRIPTORS_OF_A_CHILD
+    if most != resource.RLIM_INFINITY and n > room:
+        raise SchedulerError(
+            f"{n} worker processes need {n * _DESCRIPTORS_OF_A_CHILD} open files, and this process may have "
+            f"{most}, of which {used} are in use (ulimit -n): raise the limit, or take fewer, as in "
+            f"scheduler=Processes({max(1, room)})"
+        )
+
+
 class _Child:
     """A worker process as its leader sees it: leases[0] is in work, the others wait."""
 
@@ -258,6 +305,7 @@ class _Child:
         self.connection = connection
         self.leases: list[Lease] = []
         self.recent = Recent()
+        self.born = time.monotonic()
         self.spent = 0.0  # seconds that its simulation has taken, as far as we were there to see
         self._since: tuple[int, float] = (-1, 0.0)
         self.job = -1
@@ -273,6 +321,15 @@ class _Child:
         else:
             self.spent += seconds
         return noted[0] if noted[0] >= 0 and self.leases else None
+
+    def awaited(self, name: str) -> Awaited:
+        """What it is at, as somebody waits for it."""
+        (index, since), now = self.watch.read(), time.monotonic()
+        if not self.is_ready:
+            return Awaited(name, "its start", now - self.born)
+        if index < 0:
+            return Awaited(name, str(self.leases[0]))
+        return Awaited(name, str(Lease(self.leases[0].job, index, index + 1)), now - since)
 
     def close(self) -> None:
         """Close our ends."""
@@ -396,8 +453,7 @@ class _Forked:
 
     def __call__(self, siblings: list[Connection], watch: Watch) -> tuple[_ForkedProcess, Connection]:
         ours, theirs = _pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        voice.flush()
         pid = os.fork()
         if pid:
             theirs.close()
@@ -474,8 +530,16 @@ def _arrived(content: bytes) -> tuple[Any, str | None]:
 def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]) -> None:
     """Evaluate leases in order until the pipe closes."""
     _follow_parent()
+    with voice.heard_by(lambda piece: connection.send_bytes(b"P" + piece.pack())):
+        _serve_heard(connection, watch, get_problem)
+
+
+def _serve_heard(
+    connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]
+) -> None:
     try:
-        problem, where = get_problem()
+        with voice.listening():  # imports of its modules may say something
+            problem, where = get_problem()
     except EOFError:
         return
     except Error as error:
