@@ -246,7 +246,11 @@ class ProcessesEngine:
             raise SchedulerError("worker processes die as soon as they start; see their messages above")
         watch = Watch()
         siblings = [child.connection for child in self._children]
-        process, connection = self._start(siblings, watch)
+        try:
+            process, connection = self._start(siblings, watch)
+        except OSError:
+            watch.close()
+            raise
         child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
         if child.death is not None:

@@ -1,0 +1,47 @@
+"""A run in which nothing comes home for long, which it says after half a second: STORE SCHEDULER CASE.
+
+CASE: `collective`, in which rank 1 calls one; `absent`, in which rank 1 does not call run; else a file that
+evaluation 0:5 waits for.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import mpiabc
+from mpiabc.schedulers import silence
+from tests import jobs, problems
+
+RANK = jobs.rank_of(os.environ)
+
+
+def waiting_for(file):
+    def simulate(theta, rng, *, id):
+        while id == (0, 5) and not Path(file).exists():
+            time.sleep(0.01)
+        return problems.gaussian(theta, rng)
+
+    return simulate
+
+
+def collective(theta, rng):
+    if RANK == 1:
+        from mpi4py import MPI
+
+        MPI.COMM_WORLD.Barrier()
+    return problems.gaussian(theta, rng)
+
+
+def sampler(simulate=problems.gaussian):
+    problem = problems.problem(simulate, name="silent")
+    return mpiabc.ABCSMC(problem, 40, threshold=mpiabc.Listed([3, 1.5]), seed=1)
+
+
+if __name__ == "__main__":
+    silence.MINUTE = 0.5
+    store, scheduler, case = sys.argv[1:]
+    if case == "absent" and RANK == 1:
+        time.sleep(1e6)
+    simulate = {"collective": collective, "absent": problems.gaussian}.get(case) or waiting_for(case)
+    sampler(simulate).run(store, scheduler=scheduler)
