@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 _MOST_PIECES = 1000  # different ones that a worker sends home
-_LONGEST = 8192  # characters without an end of the line
+_LONGEST = 65536  # characters of one: the rest is no message
 
 _ENOUGH = (
     f"(more than {_MOST_PIECES} different lines: what is written here from now on goes to this worker's own "
@@ -70,6 +70,17 @@ def _let_go(stream: Any) -> None:
         stream.flush()
 
 
+def _settle() -> None:
+    """Drop what others' handlers have left on a stderr that takes nothing."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        _let_go(sys.stderr)
+    except ValueError:  # it is closed
+        pass
+
+
 def is_terminal(stream: Any) -> bool:
     """Whether somebody looks at it."""
     with suppress(ValueError, AttributeError):
@@ -107,18 +118,18 @@ def logging_to_stderr(is_wanted: bool) -> Iterator[None]:
     Any level or handler that the user has set is left as it is.
     """
     log = logging.getLogger("mpiabc")
-    if log.hasHandlers():
-        yield
-        return
     handler, level = Handler(), log.level
-    log.addHandler(handler)
-    if is_wanted and level == logging.NOTSET:
-        log.setLevel(logging.INFO)
+    if not log.hasHandlers():
+        log.addHandler(handler)
+        if is_wanted and level == logging.NOTSET:
+            log.setLevel(logging.INFO)
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
+        if handler in log.handlers:
+            log.removeHandler(handler)
+            log.setLevel(level)
+        _settle()
 
 
 # What users' functions write while they are at work.
@@ -155,7 +166,7 @@ class _Hearer:
         """Whether the piece is taken care of."""
         if piece in self._sent:
             return True
-        if len(self._sent) > _MOST_PIECES:
+        if len(self._sent) > _MOST_PIECES or len(piece.text) > _LONGEST:
             return False
         self._sent.add(piece)
         if len(self._sent) > _MOST_PIECES:

@@ -90,11 +90,11 @@ def expected(tmp_path_factory):
     return problems.digests(talking.sampler(problems.gaussian).run(store, scheduler="serial"))
 
 
-@pytest.mark.parametrize("scheduler", ["serial", "processes"])
+@pytest.mark.parametrize("options", ["serial live", "serial configured", "processes live"])
 @pytest.mark.parametrize("kind", STREAMS)
-def test_a_run_ends_well_whatever_becomes_of_its_streams(kind, scheduler, expected, tmp_path):
+def test_a_run_ends_well_whatever_becomes_of_its_streams(kind, options, expected, tmp_path):
     store = tmp_path / "run.db"
-    assert ended(kind, "tests.programs.talking", store, scheduler, "live") == 0
+    assert ended(kind, "tests.programs.talking", store, *options.split()) == 0
     assert problems.digests(mpiabc.open(store)) == expected
 
 

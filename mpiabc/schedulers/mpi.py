@@ -223,12 +223,13 @@ def _our_own(comm: Any) -> tuple[Any, int]:
 
 
 def _duplicate(comm: Any) -> Any:
-    """A communicator of our own; waits for the other ranks without burning a core."""
+    """A communicator of our own; waits for the other ranks without burning a core.
+
+    If it waits for long it says so: rank 0 first, and if that is missing others, but not all at once.
+    """
     duplicate, request = comm.Idup()
     backoff = Backoff()
-    silence = Silence(
-        time.monotonic(), times=2.0**comm.rank
-    )  # if rank 0 is missing others say it, not all at once
+    silence = Silence(time.monotonic(), times=2.0 ** min(comm.rank, 20))
     while not request.Test():
         backoff.wait()
         if silence.is_to_be_told(time.monotonic()):

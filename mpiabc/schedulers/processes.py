@@ -222,19 +222,11 @@ class ProcessesEngine:
         self._selector.close()
 
     def _start_all(self, n: int) -> None:
-        """Start n children. Raises SchedulerError, and leaves none, if the system does not give so many."""
+        """Start n children, or leave none. Raises SchedulerError."""
         try:
             _check_descriptors(n)
             while len(self._children) < n:
                 self._children.append(self._new_child())
-        except OSError as error:
-            begun = len(self._children)
-            self.close(1)
-            raise SchedulerError(
-                f"worker process {begun + 1} of {n} cannot be started ({error.strerror}): take fewer, as in "
-                f"scheduler=Processes({max(1, begun // 2)}), or raise the limit (ulimit -u for processes, "
-                "-n for open files)"
-            ) from None
         except SchedulerError:
             self.close(1)
             raise
@@ -244,13 +236,20 @@ class ProcessesEngine:
         self._births += 1
         if self._births > 4 * self.workers + 20 and not self.is_ready():
             raise SchedulerError("worker processes die as soon as they start; see their messages above")
-        watch = Watch()
         siblings = [child.connection for child in self._children]
         try:
-            process, connection = self._start(siblings, watch)
-        except OSError:
-            watch.close()
-            raise
+            with contextlib.ExitStack() as opened:
+                watch = Watch()
+                opened.callback(watch.close)
+                process, connection = self._start(siblings, watch)
+                opened.pop_all()
+        except OSError as error:
+            there = len(self._children)
+            raise SchedulerError(
+                f"worker process {there + 1} of {self.workers} cannot be started ({error.strerror}): take "
+                f"fewer, as in scheduler=Processes({max(1, there)}), or raise the limit (ulimit -u for "
+                "processes, -n for open files)"
+            ) from None
         child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
         if child.death is not None:

@@ -47,8 +47,8 @@ class Task(NamedTuple):
 
 
 #: "records" and their buffer, "missing" and hashes, "lost" and a Lost, or "broken" and why; then who says it,
-#: where that is, and what was written there.
-Answer = tuple[str, Any, str, str, list[voice.Piece]]
+#: and what was Said there.
+Answer = tuple[Any, ...]
 
 Done = Callable[[Answer | BaseException], None]
 
@@ -203,8 +203,8 @@ class TasksEngine:
         lease = self._out.pop(number).lease
         if isinstance(outcome, BaseException):
             return [self._place.loss(lease, outcome)]
-        kind, content, who, where, pieces = outcome
-        return [*(Said(where, piece) for piece in pieces), *self._answered(lease, kind, content, who)]
+        kind, content, who, *said = outcome
+        return [*said, *self._answered(lease, kind, content, who)]
 
     def _answered(self, lease: Lease, kind: str, content: Any, who: str) -> list[Report]:
         if kind == "records":
@@ -265,7 +265,8 @@ def work(task: Task, last_words: Callable[[Lost], None] | None = None) -> Answer
 
     pieces: list[voice.Piece] = []
     with guard.last_words_to(say), voice.heard_by(pieces.append):
-        return *_answer(task, where), _name_here(where), where, pieces
+        answer = *_answer(task, where), _name_here(where)
+    return *answer, *(Said(where, piece) for piece in pieces)
 
 
 def _answer(task: Task, where: str) -> tuple[str, Any]:
