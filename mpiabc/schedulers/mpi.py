@@ -234,8 +234,8 @@ def _duplicate(comm: Any) -> Any:
         backoff.wait()
         if silence.is_to_be_told(time.monotonic()):
             _log.warning(
-                "%s: waiting for %.0f s until all %d ranks have called run: where only some of them do, give "
-                "these a communicator of their own, MPI(comm=...); where one has failed, end the job",
+                "%s has waited %.0f s for all %d ranks to call run: where only some of them do, give these a "
+                "communicator of their own, MPI(comm=...); where one has failed, end the job",
                 _where(comm),
                 silence.seconds,
                 comm.size,

@@ -222,10 +222,12 @@ class TasksEngine:
         raise SchedulerError(content)
 
     def waits_for(self) -> list[Awaited]:
-        """What the place says, or the oldest tasks."""
-        oldest, now = list(self._out.values())[: self.workers], time.monotonic()
-        tasks = [Awaited("a worker", str(sent.lease), now - sent.since) for sent in oldest]
-        return getattr(self._place, "waits_for", list)() or tasks
+        """Whom the place names, or the oldest tasks."""
+        now = time.monotonic()
+        seconds = {str(sent.lease): now - sent.since for sent in self._out.values()}
+        tasks = [Awaited("a worker", at) for at in seconds][: self.workers]
+        named = getattr(self._place, "waits_for", list)() or tasks
+        return [one._replace(seconds=seconds.get(one.at, 0.0)) for one in named]
 
     def waiting(self) -> list[Lease]:
         """None: what waits does so in one queue for all, as far as known."""
