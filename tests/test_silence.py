@@ -154,7 +154,8 @@ def test_a_run_says_who_is_at_which_evaluation_since_when(engine, tmp_path):
             "collective",
             r"waiting for rank 1 of 2 on \S+ \(0:.*COMM_WORLD.*let it use COMM_SELF.*MPI\(comm=\.\.\.\)",
         ),
-        ("absent", r"rank 0 of 2 on \S+ has waited \d+ s for all 2 ranks to call run: .*MPI\(comm="),
+        ("absent", r"rank 0 of 2 on \S+ has waited \d+ s for all ranks to call run: .*MPI\(comm="),
+        ("unstarted", r"rank 0 of 2 on \S+ has waited \d+ s for all ranks to call run: "),
     ],
 )
 def test_ranks_that_wait_for_each_other_are_told(case, pattern, engine, tmp_path):

@@ -14,15 +14,17 @@ import os
 import pickle
 import platform
 import secrets
+import signal
 import struct
 import sys
 import time
 import traceback
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any
+from typing import Any, NoReturn
 
 from mpiabc import guard, machine, threads, voice
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
@@ -31,7 +33,7 @@ from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Report, Said
 from mpiabc.schedulers.crew import Crew
-from mpiabc.schedulers.processes import ProcessesEngine
+from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.silence import Awaited, Silence
 from mpiabc.schedulers.together import Backoff, Together
@@ -52,6 +54,8 @@ _SLOW = 0.005  # seconds a simulation: from here on rank 0 simulates in a child 
 _TOO_SLOW = 0.1  # and from here on not even until the child is up
 _SILENT = 0.05  # seconds without a report that tell rank 0 that simulations are slow
 _SILENCE = 10.0  # seconds after which a rank that failed takes rank 0 for stuck, and ends the job
+_GLANCE = 0.1  # seconds between two looks at the time while MPI starts
+_SPEAKERS = 4  # ranks that then say what they wait for: the last of them after eight minutes
 _GRACE = 2.0  # seconds that ranks have to answer before the job is aborted
 
 _NOT_HERE = "a rank that has not come to this run has not called run again, or is held up before it"
@@ -62,12 +66,19 @@ _COLLECTIVE = (
 
 #: What launchers say about the number of ranks they started.
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 
 def launched_size() -> int:
     """How many ranks the launcher says that it started; 1 without a launcher."""
     told = (os.environ.get(name, "") for name in _SIZE_VARIABLES)
     return max((int(number) for number in told if number.isdigit()), default=1)
+
+
+def _launched_rank() -> int:
+    """Which rank this is, as the launcher says; 0 without a launcher."""
+    told = (os.environ.get(name, "") for name in _RANK_VARIABLES)
+    return next((int(rank) for rank in told if rank.isdigit()), 0)
 
 
 def load_mpi() -> Any:
@@ -100,11 +111,64 @@ def _import_mpi() -> Any:
     if "OMPI_COMM_WORLD_SIZE" in os.environ and not is_open_mpi and launched_size() > 1:
         raise _wrong_launcher(library, launched_size())
     if not library.Is_initialized():
-        library.Init_thread()
+        with _waiting_told():
+            library.Init_thread()
         atexit.register(_finalize, library)
     if library.COMM_WORLD.size > 1:
         sys.excepthook = partial(_tell_and_abort, library, sys.excepthook)
     return library
+
+
+@contextlib.contextmanager
+def _waiting_told() -> Iterator[None]:
+    """While MPI starts, which holds up all ranks until the last one comes, let somebody say so.
+
+    That is a process: mpi4py holds the interpreter lock meanwhile, and there is no MPI yet that a fork breaks.
+    """
+    rank, size = _launched_rank(), launched_size()
+    if size == 1 or rank >= _SPEAKERS:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # threads: this child needs none of their locks but that of logs
+        child = os.fork()
+    if not child:
+        _tell_for_ever(_Missing(rank, size))
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _tell_for_ever(missing: "_Missing") -> NoReturn:
+    try:
+        die_with_parent()
+        while True:
+            time.sleep(_GLANCE)
+            missing.tell()
+    finally:
+        os._exit(0)
+
+
+class _Missing:
+    """Says that ranks are missing, if that lasts: rank 0, and if that is missing others, not all at once."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self._rank, self._size = rank, size
+        self._silence = Silence(time.monotonic(), times=2.0 ** min(rank, 20))
+
+    def tell(self) -> None:
+        """Say so, if it is time."""
+        if self._silence.is_to_be_told(time.monotonic()):
+            _log.warning(
+                "rank %d of %d on %s has waited %.0f s for all ranks to call run: where only some do, give "
+                "these a communicator of their own, MPI(comm=...); where one has failed, end the job",
+                self._rank,
+                self._size,
+                platform.node(),
+                self._silence.seconds,
+            )
 
 
 def _finalize(library: Any) -> None:
@@ -223,23 +287,12 @@ def _our_own(comm: Any) -> tuple[Any, int]:
 
 
 def _duplicate(comm: Any) -> Any:
-    """A communicator of our own; waits for the other ranks without burning a core.
-
-    If it waits for long it says so: rank 0 first, and if that is missing others, but not all at once.
-    """
+    """A communicator of our own; waits for the other ranks without burning a core."""
     duplicate, request = comm.Idup()
-    backoff = Backoff()
-    silence = Silence(time.monotonic(), times=2.0 ** min(comm.rank, 20))
+    backoff, missing = Backoff(), _Missing(comm.rank, comm.size)
     while not request.Test():
         backoff.wait()
-        if silence.is_to_be_told(time.monotonic()):
-            _log.warning(
-                "%s has waited %.0f s for all %d ranks to call run: where only some of them do, give these a "
-                "communicator of their own, MPI(comm=...); where one has failed, end the job",
-                _where(comm),
-                silence.seconds,
-                comm.size,
-            )
+        missing.tell()
     return duplicate
 
 

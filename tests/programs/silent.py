@@ -1,7 +1,7 @@
 """A run in which nothing comes home for long, which it says after half a second: STORE SCHEDULER CASE.
 
-CASE: `collective`, in which rank 1 calls one; `absent`, in which rank 1 does not call run; else a file that
-evaluation 0:5 waits for.
+CASE: `collective`, in which rank 1 calls one; `absent`, in which it does not call run; `unstarted`, in which
+it does not even start MPI; else a file that evaluation 0:5 waits for.
 """
 
 import os
@@ -41,7 +41,9 @@ def sampler(simulate=problems.gaussian):
 if __name__ == "__main__":
     silence.MINUTE = 0.5
     store, scheduler, case = sys.argv[1:]
-    if case == "absent" and RANK == 1:
-        time.sleep(1e6)
-    simulate = {"collective": collective, "absent": problems.gaussian}.get(case) or waiting_for(case)
-    sampler(simulate).run(store, scheduler=scheduler)
+    if case in ("absent", "unstarted"):
+        if case == "absent":
+            from mpi4py import MPI  # noqa: F401 (starts it)
+        if RANK == 1:
+            time.sleep(1e6)
+    sampler(collective if case == "collective" else waiting_for(case)).run(store, scheduler=scheduler)
