@@ -123,7 +123,7 @@ def _import_mpi() -> Any:
 def _waiting_told() -> Iterator[None]:
     """While MPI starts, which holds up all ranks until the last one comes, let somebody say so.
 
-    That is a process: mpi4py holds the interpreter lock meanwhile, and there is no MPI yet that a fork breaks.
+    That is a process: mpi4py holds the interpreter lock, and there is no MPI yet that a fork would break.
     """
     rank, size = _launched_rank(), launched_size()
     if size == 1 or rank >= _SPEAKERS:
