@@ -195,16 +195,15 @@ class _Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or pass on what has come to the end of a line."""
-        if _thread.hearer is None or not _thread.is_at_work:
-            self._write(text)
-            return len(text)
+        """Pass on what has come to the end of a line."""
+        if not _thread.is_at_work:
+            return self._stream.write(text)
         whole, end, begun = (_thread.begun[self._is_error] + text).rpartition("\n")
         if len(begun) > _LONGEST:
             whole, begun = whole + end + begun, ""
         _thread.begun[self._is_error] = begun
         if whole or end:
-            self.say(whole + end)
+            self._say(whole + end)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -213,27 +212,29 @@ class _Stream:
             self.write(line)
 
     def flush(self) -> None:
-        """Nothing is lost by a stream that takes nothing."""
-        with suppress(OSError, ValueError):
+        """Write what has been begun, such as a prompt, unless it is heard elsewhere."""
+        if not _thread.is_at_work:
             self._stream.flush()
+        elif _thread.hearer is None:
+            self._say(self._taken())
 
-    def say(self, text: str) -> None:
-        """Let it be heard."""
+    def end(self) -> None:
+        """What has been begun is a line."""
+        begun = self._taken()
+        if begun:
+            self._say(begun if _thread.hearer is None else f"{begun}\n")
+
+    def _taken(self) -> str:
+        begun, _thread.begun[self._is_error] = _thread.begun[self._is_error], ""
+        return begun
+
+    def _say(self, text: str) -> None:
         hearer, _thread.hearer = _thread.hearer, None  # what it writes itself is no user's function's
         try:
             if hearer is None or not hearer(Piece(text, self._is_error)):
-                self._write(text)
+                put(text, self._stream)
         finally:
             _thread.hearer = hearer
-
-    def end(self) -> None:
-        """Say what has not come to the end of a line."""
-        begun, _thread.begun[self._is_error] = _thread.begun[self._is_error], ""
-        if begun:
-            self.say(f"{begun}\n")
-
-    def _write(self, text: str) -> None:
-        put(text, self._stream)
 
 
 class _Streams:
@@ -318,6 +319,7 @@ def _fork() -> None:
     """What a user's function forks has what it writes for itself."""
     global _streams
     _thread.hearer = None
+    _thread.begun = {False: "", True: ""}
     _streams = _Streams()
 
 

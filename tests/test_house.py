@@ -10,9 +10,9 @@ import mpiabc
 from tests.conftest import ROOT, environment
 
 FLOORS = [
-    {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version"}
+    {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
-    | {"threads", "densities", "voice"},
+    | {"threads", "densities"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},
