@@ -6,7 +6,6 @@ evaluation. Nothing of this may reach another evaluation, our own arithmetic, or
 """
 
 import atexit
-import contextlib
 import ctypes
 import functools
 import os
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mpiabc import voice
 from mpiabc.records import Failure
 from mpiabc.streams import Purpose, Stream
 
@@ -257,7 +257,7 @@ class Work(Protocol):
 
 
 def _print(failure: Failure) -> None:
-    print(failure, file=sys.stderr, flush=True)
+    voice.put(f"{failure}\n", sys.stderr)
 
 
 class _Thread(threading.local):
@@ -308,7 +308,8 @@ def at_work(work: Work) -> Iterator[None]:
         _catching += 1
         os._exit = leave  # type: ignore[assignment]
     try:
-        yield
+        with voice.listening():
+            yield
     finally:
         _thread.work = before
         with _count:
@@ -363,13 +364,13 @@ class _Exit:
         # A thread that a simulator has started may call it too, as in a parallel region.
         work, hear = _works[-1] if _thread.work is None else (_thread.work, _thread.hear)
         try:
+            voice.speak_ourselves()
             failure = work.last_words(EXITED)
             _works.clear()
             if failure is None:
                 return
             hear(failure)
-            sys.stdout.flush()
+            voice.flush()
         except BaseException as error:
-            with contextlib.suppress(Exception):
-                print(f"{EXITED}; what it was at cannot be said: {error!r}", file=sys.stderr)
+            voice.put(f"{EXITED}; what it was at cannot be said: {error!r}\n", sys.stderr)
         _real_exit(1)

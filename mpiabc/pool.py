@@ -23,6 +23,7 @@ from mpiabc.driver import Driver, Pace
 from mpiabc.errors import ProblemError, SchedulerError, shortened, text_of
 from mpiabc.fingerprint import Fingerprint
 from mpiabc.ledger import SlotLedger
+from mpiabc.progress import logged, repeated
 from mpiabc.records import Failure, Records, brought
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.base import target
@@ -48,7 +49,7 @@ class Pool:
             place.serve(Anything())
             return None
         self._engine = place.open(Anything())
-        self._driver = Driver(self._engine)
+        self._driver = Driver(self._engine, observers=[repeated, logged("the pool")])
         return self
 
     def __exit__(self, kind: Any, *exception: Any) -> None:

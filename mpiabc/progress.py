@@ -1,4 +1,4 @@
-"""What a user sees while a run is going on: a live line on a terminal, a log line a generation."""
+"""What a user sees while a run is going on: a live line on a terminal, a log line a generation elsewhere."""
 
 import logging
 import os
@@ -6,9 +6,17 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from mpiabc.driver import Committed, Event, Noted, Progressed
+from mpiabc.driver import Committed, Event, Noted, Progressed, Said, Waited
+from mpiabc.voice import is_terminal, put
 
 _log = logging.getLogger(__name__)
+
+_MOST_NAMES = 8  # of whom is waited for
+
+
+def are_lines_wanted(is_live: bool | None) -> bool:
+    """Whether a line a generation is told: where nobody sees a live line, unless that is forbidden."""
+    return is_live is None and not is_terminal(sys.stderr)
 
 
 class Line:
@@ -16,16 +24,21 @@ class Line:
 
     def __init__(self, is_live: bool | None = None, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._is_live = self._stream.isatty() if is_live is None else is_live
+        self._is_live = is_terminal(self._stream) if is_live is None else is_live
         self._width = 0
 
     def __call__(self, event: Event) -> None:
         """Show how far the run is; leave the terminal clean for all else."""
         line = told(event) if isinstance(event, Progressed) else ""
         if self._is_live and (line or self._width):
-            self._stream.write(f"\r{line:<{self._width}}" + ("" if line else "\r"))
-            self._stream.flush()
+            self._is_live = put(f"\r{line:<{self._width}}" + ("" if line else "\r"), self._stream) is None
             self._width = len(line)
+
+
+def repeated(event: Event) -> None:
+    """Write what a user's function has written in a worker, where this process writes."""
+    if isinstance(event, Said):
+        put(f"{event.worker}: {event.piece.text}", sys.stderr if event.piece.is_error else sys.stdout)
 
 
 def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
@@ -34,6 +47,8 @@ def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
     def log(event: Event) -> None:
         if isinstance(event, Noted):
             _log.warning("%s: %s", path, event.note)
+        if isinstance(event, Waited):
+            _log.warning("%s: %s", path, _in_words(event))
         if isinstance(event, Committed):
             population = event.population
             _log.info(
@@ -51,6 +66,20 @@ def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
             )
 
     return log
+
+
+def _in_words(event: Waited) -> str:
+    """What is waited for, with names, on which evaluation, since when, and what that may come of."""
+    names = [_named(*one) for one in event.awaited]
+    others = [f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else []
+    whys = dict.fromkeys(f"; {one.why}" for one in event.awaited if one.why)
+    waits = f": waiting for {', '.join(names[:_MOST_NAMES] + others)}{''.join(whys)}" if names else ""
+    return f"nothing has come home for {duration(event.seconds)} {event.where}{waits}"
+
+
+def _named(who: str, at: str, seconds: float, why: str) -> str:
+    times = [at] * bool(at) + [f"for {duration(seconds)}"] * bool(seconds)
+    return f"{who} ({', '.join(times)})" if times else who
 
 
 def told(event: Progressed) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import checks, guard, recycling, threads
+from mpiabc import checks, guard, recycling, threads, voice
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
@@ -139,7 +139,7 @@ class Run:
         """The next order, and what there is to tell of it; or the end."""
         if self.reason is not None:
             return [Done(self.reason)]
-        with reproducible():
+        with reproducible(), voice.listening():
             decided, is_kept = self._decided()
             if decided is None:
                 return [Done("threshold")]

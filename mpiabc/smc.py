@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mpiabc import guard, recycling, sameness, whereabouts
+from mpiabc import guard, recycling, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
@@ -28,7 +28,7 @@ from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.planner import Planner
 from mpiabc.population import Population
 from mpiabc.problem import Problem, told
-from mpiabc.progress import Line, logged
+from mpiabc.progress import Line, are_lines_wanted, logged, repeated
 from mpiabc.progress import told as told_of
 from mpiabc.records import Failure
 from mpiabc.run import Death, Resumed, Run, reproducible
@@ -165,6 +165,7 @@ class ABCSMC:
                 place.serve(self.problem)
             return
         with (
+            voice.logging_to_stderr(are_lines_wanted(progress)),
             Signals() as signals,
             _changes_noted(self.problem),
             _opened(place, self.problem, signals) as engine,
@@ -207,8 +208,14 @@ class ABCSMC:
         step = step_of(self.problem.vectorized)
         planner = Planner(prior, self.kernel, self.threshold, key, size, is_static, self.weights, step)
         writer, history = Writer(file), file.history()
-        observers: list[Observer] = [Line(progress), logged(file.path), Live(file.path), *_published(engine)]
-        observers.append(lambda event: whereabouts.clear(file.path) if isinstance(event, Ended) else None)
+        observers: list[Observer] = [
+            Line(progress),
+            repeated,
+            logged(file.path),
+            Live(file.path),
+            lambda event: whereabouts.clear(file.path) if isinstance(event, Ended) else None,
+            *_published(engine),
+        ]
         digests: dict[int, str] = {}
         with _ending_noted(file, observers, limits):
             with reproducible():
@@ -285,9 +292,8 @@ def _last_words(writer: Writer, run: Run, observers: list[Observer]) -> Callable
         is_final = run.on_error == "raise"
         with suppress(StoreError):
             writer.last_words(failure, None if is_final else run.failed(failure))
-        print(f"mpiabc.errors.SimulatorError: {failure}", file=sys.stderr)
-        if not is_final:
-            print("run the same command again to go on without that evaluation", file=sys.stderr, flush=True)
+        more = "" if is_final else "run the same command again to go on without that evaluation\n"
+        voice.put(f"mpiabc.errors.SimulatorError: {failure}\n{more}", sys.stderr)
 
     return speak
 

@@ -10,7 +10,7 @@ import mpiabc
 from tests.conftest import ROOT, environment
 
 FLOORS = [
-    {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version"}
+    {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "whereabouts"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling"},

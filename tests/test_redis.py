@@ -69,7 +69,7 @@ def test_ranks_and_redis_workers_share_one_run(mpi, server, quiet, tmp_path):
         go.touch()
         output, _ = job.communicate(timeout=HANGS)
         assert job.returncode == 0, output
-        assert output.split("DONE")[1].split() == quiet
+        assert output.split("DONE")[1].splitlines()[0].split() == quiet
         assert all(worker.says("is over") for worker in workers)
 
 

@@ -14,7 +14,9 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from mpiabc import voice
 from mpiabc.cli import broker, jobs, jobscript, replay, run, show, worker
 from mpiabc.cli.words import Format
 from mpiabc.errors import Error, Interrupted
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Error as error:
         if not _leads():
             time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
-        print(f"mpiabc: {shown_lines(str(error))}", file=sys.stderr, flush=True)
+        voice.put(f"mpiabc: {shown_lines(str(error))}\n", sys.stderr)
         end_job()
         return 1
     except Interrupted as stopped:  # the run has said so
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _handler() -> logging.Handler:
-    handler = logging.StreamHandler()
+    handler = voice.Handler()
     handler.setFormatter(Format("%(message)s"))
     return handler
 
@@ -55,8 +57,15 @@ def _leads() -> bool:
     return next((int(rank) == 0 for rank in told if rank.isdigit()), True)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose help may find no reader."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        voice.put(message, file or sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mpiabc",
         description="Approximate Bayesian computation on every core you have.",
         epilog="example:\n  mpiabc run influenza.py --population-size 1000 --generations 8\n"

@@ -140,7 +140,7 @@ def _jobscript(options: argparse.Namespace) -> int:
 
 def _write(path: Path, text: str) -> None:
     try:
-        with open(path, "x") as file:
+        with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
     except FileExistsError:
         raise ProblemError(f"{path} is there already: delete it, or give another name") from None

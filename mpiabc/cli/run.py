@@ -1,18 +1,21 @@
 """`mpiabc run`: start a run, or continue it."""
 
 import argparse
+import logging
 from typing import Any
 
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, split, texts_of
 from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, as_options, read_settings
-from mpiabc.cli.words import pairs, say, table
+from mpiabc.cli.words import UnsaidError, pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.population import Population
 from mpiabc.schedulers import Processes, resolve
 from mpiabc.schedulers.base import count
 from mpiabc.smc import ABCSMC
 from mpiabc.store import History
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
@@ -63,7 +66,10 @@ def _run(options: argparse.Namespace) -> int:
         error.args = (as_options(str(error)),)
         raise
     if history is not None:
-        say(_outcome(history))
+        try:
+            say(_outcome(history))
+        except UnsaidError as error:  # no failure of the run
+            _log.warning("%s: the run is done, but %s", history.path, error)
     return 0
 
 

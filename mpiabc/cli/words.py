@@ -1,19 +1,29 @@
 """Text for people: tables, lines of names and values. The one place that prints, and steers no terminal."""
 
+import errno
 import logging
-import os
 import sys
 from collections.abc import Mapping
 
+from mpiabc.errors import Error
 from mpiabc.text import shown, shown_lines
+from mpiabc.voice import put
+
+_LEFT = (errno.EPIPE, errno.EIO)  # nobody reads any more: a pipe's end, or a terminal, has gone
 
 
 def say(text: str) -> None:
-    """Print; a reader that has left, as in `mpiabc show run.db | head`, is no error."""
-    try:
-        print(shown_lines(text), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Print; a reader that has left, as in `mpiabc show run.db | head`, is no error.
+
+    Raises UnsaidError where the output cannot be written for another reason.
+    """
+    error = put(f"{shown_lines(text)}\n", sys.stdout)
+    if error is not None and error.errno not in _LEFT:
+        raise UnsaidError(f"the standard output cannot be written ({error.strerror})")
+
+
+class UnsaidError(Error):
+    """What a command prints is lost."""
 
 
 def table(rows: list[list[str]]) -> str:

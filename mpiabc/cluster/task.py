@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import cloudpickle
 from mpiabc.errors import SchedulerError, shortened
 from mpiabc.programs import Programs
 from mpiabc.signals import DOUBT
+from mpiabc.voice import put
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def work(folder: str, label: str) -> None:
     here = Path(folder)
     round, index = label.split("-")
     task = json.loads((here / f"round-{round}.json").read_text())[int(index) - 1]
-    print(f"task {task} on {platform.node()}, process {os.getpid()}", flush=True)
+    put(f"task {task} on {platform.node()}, process {os.getpid()}\n", sys.stdout)
     with open(here / f"{label}.at", "w") as at:
         print(json.dumps({"host": platform.node(), "process": os.getpid(), "began": time.time()}), file=at)
         at.flush()

@@ -1,6 +1,6 @@
 """When what is sent, taken in, kept and cancelled: one loop for every job and every engine."""
 
-from mpiabc.driver.events import Committed, Ended, Event, Noted, Observer, Progressed
+from mpiabc.driver.events import Committed, Ended, Event, Noted, Observer, Progressed, Said, Waited
 from mpiabc.driver.limits import Limits
 from mpiabc.driver.loop import Driver, Keeper
 from mpiabc.driver.pace import Pace
@@ -16,4 +16,6 @@ __all__ = [
     "Observer",
     "Pace",
     "Progressed",
+    "Said",
+    "Waited",
 ]

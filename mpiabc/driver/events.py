@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpiabc.population import Population
+from mpiabc.schedulers.base import Said
+from mpiabc.schedulers.silence import Awaited
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,18 @@ class Noted:
 
 
 @dataclass(frozen=True)
+class Waited:
+    """Nothing has come home for long; told after a minute, then at growing intervals."""
+
+    seconds: float
+    where: str  # in the run
+    awaited: tuple[Awaited, ...]  # what the engine says of it
+
+
+@dataclass(frozen=True)
 class Ended:
     """The run has come to its end, or is left."""
 
 
-Event = Progressed | Committed | Noted | Ended
+Event = Progressed | Committed | Noted | Said | Waited | Ended
 Observer = Callable[[Event], None]

@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mpiabc.actions import Action, Advancing, Commit, Done, Keep, Open, Tell, Void
-from mpiabc.driver.events import Committed, Event, Noted, Observer
+from mpiabc.driver.events import Committed, Event, Noted, Observer, Waited
 from mpiabc.driver.failures import Failures
 from mpiabc.driver.limits import Limits
 from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
 from mpiabc.records import Lease, Records
-from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, notices_within, target
+from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, Said, awaited, notices_within, target
+from mpiabc.schedulers.silence import Silence
 from mpiabc.signals import DOUBT
+from mpiabc.voice import Piece
 
 _POLL = 0.05  # seconds between two looks at the clock and the signals
 _TELL = 0.2  # seconds between two events that tell how far the run is
+_MOST_PIECES = 100_000  # of what workers say, remembered so that each is told once
 _IN_DOUBT = 10.0  # seconds in which a commit may turn out to rest on leases that are in doubt
 
 
@@ -82,6 +85,8 @@ class Driver:
         self._done: Done | None = None
         self._exposed_at = -math.inf  # when records last came home that programs had a part in
         self._told_at = -math.inf  # when it was last told how far the run is
+        self._silence = Silence(clock())
+        self._heard: set[Piece] = set()  # what users' functions have written
 
     def run(self, job: Advancing, keeper: Keeper | None = None) -> Iterator[Commit | Done]:
         """Drive a job until it is done; yields each Commit when it is written, then Done.
@@ -90,6 +95,7 @@ class Driver:
         the job raises; what is finished is kept then.
         """
         self._job, self._keeper, self._done = job, keeper or Keeper(), None
+        self._silence.end(self._clock())
         self._open.clear()
         self._commits.clear()
         try:
@@ -107,6 +113,7 @@ class Driver:
                 if self._done is None:
                     self._keeper.tick()
                 self._tell_progress()
+                self._tell_silence()
             if self._limits.signals.seen:
                 self._heed()
         except BaseException as error:
@@ -200,6 +207,9 @@ class Driver:
 
     def _wind_up(self, report: Report) -> None:
         """Keep what comes home, although nothing is made of it in this call."""
+        if isinstance(report, Said):
+            self._hear(report)
+            return
         if isinstance(report, Doubted):
             for action in self._doubt(report):
                 if isinstance(action, Void):
@@ -224,6 +234,10 @@ class Driver:
 
     def _take(self, report: Report) -> list[Action]:
         """What the job makes of it."""
+        if isinstance(report, Said):
+            self._hear(report)
+            return []
+        self._silence.end(self._clock())
         if isinstance(report, Doubted):
             return self._doubt(report)
         records = self._known(report)
@@ -308,3 +322,16 @@ class Driver:
             self._told_at = now
             for opened in self._open.values():
                 self._tell(opened.progress(now, self._engine))
+
+    def _tell_silence(self) -> None:
+        """Say what is waited for, if nothing has come home for long."""
+        if self._silence.is_to_be_told(self._clock(), self.pace.longest):
+            where = " ".join(map(str, self._open.values()))
+            self._tell(Waited(self._silence.seconds, where, tuple(awaited(self._engine))))
+
+    def _hear(self, said: Said) -> None:
+        """Tell what a worker's functions have written, if none has written it before."""
+        if said.piece not in self._heard:
+            if len(self._heard) < _MOST_PIECES:
+                self._heard.add(said.piece)
+            self._tell(said)

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from mpiabc.arguments import whole
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease, Records
+from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT
+from mpiabc.voice import Piece
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,15 @@ class Doubted:
     leases: tuple[Lease, ...]
 
 
-Report = Records | Lost | Doubted
+@dataclass(frozen=True)
+class Said:
+    """What a user's function has written, in a worker."""
+
+    worker: str
+    piece: Piece
+
+
+Report = Records | Lost | Doubted | Said
 
 
 class Recent:
@@ -90,6 +100,11 @@ def target(engine: "Engine") -> float:
     return getattr(engine, "target", 0.05)
 
 
+def awaited(engine: "Engine") -> list[Awaited]:
+    """Whom a run waits for, as far as the engine can say: what its `waits_for` gives, if it has one."""
+    return getattr(engine, "waits_for", list)()
+
+
 class Job(Protocol):
     """What leases belong to: a level of a run, a map. It travels to workers by cloudpickle, once.
 
@@ -118,7 +133,8 @@ class Engine(Protocol):
     One whose messages are dear may name, as its `target`, the seconds of work that a lease should have;
     one that notices late that a worker was asked to stop names, as `notices_within`, how late. One whose
     workers end the run with themselves may have `note_beside(store)`: called once, before `begin`, it has
-    them note what they evaluate (`whereabouts`), beside the file of the run.
+    them note what they evaluate (`whereabouts`), beside the file of the run. One that knows its workers says
+    by `waits_for() -> list[Awaited]` who is at what, when nothing has come home for long.
 
     All methods return at once but `poll`, which waits for a report at most `timeout` seconds.
     """
@@ -141,7 +157,7 @@ class Engine(Protocol):
         ...
 
     def poll(self, timeout: float) -> list[Report]:
-        """What has come in: records, of any job, lost leases, and those that are in doubt now."""
+        """What has come in: records, of any job, lost leases, those in doubt now, and what was written."""
         ...
 
     def waiting(self) -> list[Lease]:

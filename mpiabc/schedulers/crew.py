@@ -1,11 +1,13 @@
 """Who holds which leases: the bookkeeping of engines whose workers are elsewhere."""
 
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from mpiabc.records import Lease
+from mpiabc.schedulers.silence import Awaited
 
 W = TypeVar("W")
 
@@ -16,6 +18,7 @@ class _Member:
 
     places: int
     leases: list[Lease] = field(default_factory=list)
+    since: float = 0.0  # when it was given work, or brought some
 
 
 class Crew(Generic[W]):
@@ -71,6 +74,8 @@ class Crew(Generic[W]):
         """The worker with the most room, which holds the lease from now on."""
         worker = next(iter(self._by_load[min(self._by_load)]))
         self._leave_tables(worker)
+        if not self._members[worker].leases:
+            self._members[worker].since = time.monotonic()
         self._members[worker].leases.append(lease)
         self._enter_tables(worker)
         return worker
@@ -82,6 +87,7 @@ class Crew(Generic[W]):
             return False
         self._leave_tables(worker)
         member.leases.remove(lease)
+        member.since = time.monotonic()
         self._enter_tables(worker)
         return True
 
@@ -99,6 +105,15 @@ class Crew(Generic[W]):
         """What the worker holds and cannot have begun: it waits behind other leases."""
         member = self._members[worker]
         return member.leases[member.places :]
+
+    def awaited(self, name: Callable[[W], str], why: str = "") -> list[Awaited]:
+        """Workers with leases, each by its name with the oldest, and since when nothing has come from it."""
+        now = time.monotonic()
+        return [
+            Awaited(name(worker), str(member.leases[0]), now - member.since, why)
+            for worker, member in self._members.items()
+            if member.leases
+        ]
 
     def waiting(self) -> list[Lease]:
         """What waits, of all workers."""

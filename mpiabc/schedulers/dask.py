@@ -26,6 +26,7 @@ from mpiabc import machine
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Lost, OneLeads
+from mpiabc.schedulers.silence import Awaited
 from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 from mpiabc.version import __version__
@@ -46,6 +47,10 @@ _MOST_AHEAD = 20  # tasks for each worker that a cluster which could grow gets t
 _PAUSE = 0.1  # seconds between two looks at a file, or at the signals
 _LAST_WORDS = 1.0  # seconds for a worker that ends to say so
 _CLOSE = 2.0  # seconds to take leave of a scheduler, which may not answer
+_PAUSED = (
+    "Dask gives a paused worker nothing until its memory is below the limit: start workers with a larger "
+    "--memory-limit, or 0 for none"
+)
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
@@ -279,7 +284,7 @@ class _Cluster:
             future = self._client.submit(
                 pickle.loads,
                 order,
-                key=f"mpiabc-{self._run}-{self._sent}",
+                key=f"mpiabc-{self._run}-{self._sent}-{task.lease}",
                 pure=False,
                 retries=0,
                 priority=-self._sent,  # the oldest first; without it, those of 0.1 s go by their names
@@ -326,6 +331,23 @@ class _Cluster:
             _log.warning(_ONE_BY_ONE, n, self._n)
         self._vanished |= self._workers - set(threads_of)
         self._workers = set(threads_of)
+
+    def waits_for(self) -> list[Awaited]:
+        """Workers with tasks of this run, and those that are paused."""
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            tasks = self._client.processing()
+        except (OSError, *_CANCELLED) as error:
+            raise self._gone() from error
+        mine = f"mpiabc-{self._run}-"
+        found = []
+        for address, told in workers.items():
+            at = [key.removeprefix(mine).split("-", 1)[1] for key in tasks.get(address, ()) if mine in key]
+            is_paused = told.get("status") == "paused"
+            if at or is_paused:
+                who = f"worker {address}{_paused(told) if is_paused else ''}"
+                found.append(Awaited(who, "".join(at[:1]), why=_PAUSED if is_paused else ""))
+        return found
 
     def last_words(self) -> list[Lost]:
         """What workers have sent that a simulator ended."""
@@ -378,6 +400,11 @@ class _Cluster:
         self._client.close(timeout=_CLOSE)
         if cluster is not None:
             cluster.close()
+
+
+def _paused(told: dict[str, Any]) -> str:
+    used, limit = told.get("metrics", {}).get("memory", 0), told.get("memory_limit") or 0
+    return f", which is paused with {used / 1e9:.2g} of {limit / 1e9:.2g} GB of memory"
 
 
 class _Call:

@@ -14,28 +14,31 @@ import os
 import pickle
 import platform
 import secrets
+import signal
 import socket
 import struct
 import sys
 import time
 import traceback
+import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any
+from typing import Any, NoReturn
 
-from mpiabc import guard, machine, threads
+from mpiabc import guard, machine, threads, voice
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
 from mpiabc.programs import Programs
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Doubted, Job, Lost, Report
+from mpiabc.schedulers.base import Doubted, Job, Lost, Report, Said
 from mpiabc.schedulers.crew import Crew
-from mpiabc.schedulers.processes import ProcessesEngine
+from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
 from mpiabc.schedulers.sentry import Sentry
 from mpiabc.schedulers.serial import SerialEngine
+from mpiabc.schedulers.silence import Awaited, Silence
 from mpiabc.schedulers.together import Backoff, Together
 from mpiabc.signals import Signals, heard, relay
 from mpiabc.version import digit_difference, version_difference, versions
@@ -46,7 +49,7 @@ _log = logging.getLogger(__name__)
 # Tags. Orders go from rank 0 to the others, answers come back.
 HELLO, GENERATION, LEASE, CANCEL, NOTE = range(1, 6)
 STOP, LEAVE = 6, 7  # STOP after a good end, LEAVE after any other
-READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE = range(11, 19)
+READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE, SAID = range(11, 20)
 
 _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
@@ -56,17 +59,32 @@ _SLOW = 0.005  # seconds a simulation: from here on rank 0 simulates in a child 
 _TOO_SLOW = 0.1  # and from here on not even until the child is up
 _SILENT = 0.05  # seconds without a report that tell rank 0 that simulations are slow
 _SILENCE = 10.0  # seconds after which a rank that failed takes rank 0 for stuck, and ends the job
+_GLANCE = 0.1  # seconds between two looks at the time while MPI starts
+_SPEAKERS = 4  # ranks that then say what they wait for: the last of them after eight minutes
 _GRACE = 2.0  # seconds that messages have to go out at the end
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
 
+_NOT_HERE = "a rank that has not come to this run has not called run again, or is held up before it"
+_COLLECTIVE = (
+    "a simulator that calls a collective of COMM_WORLD waits for ranks that do not: let it use COMM_SELF, or "
+    "give the run a communicator of its own, MPI(comm=...)"
+)
+
 #: What launchers say about the number of ranks they started.
 _SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 
 def launched_size() -> int:
     """How many ranks the launcher says that it started; 1 without a launcher."""
     told = (os.environ.get(name, "") for name in _SIZE_VARIABLES)
     return max((int(number) for number in told if number.isdigit()), default=1)
+
+
+def _launched_rank() -> int:
+    """Which rank this is, as the launcher says; 0 without a launcher."""
+    told = (os.environ.get(name, "") for name in _RANK_VARIABLES)
+    return next((int(rank) for rank in told if rank.isdigit()), 0)
 
 
 def load_mpi() -> Any:
@@ -99,11 +117,64 @@ def _import_mpi() -> Any:
     if "OMPI_COMM_WORLD_SIZE" in os.environ and not is_open_mpi and launched_size() > 1:
         raise _wrong_launcher(library, launched_size())
     if not library.Is_initialized():
-        library.Init_thread()
+        with _waiting_told():
+            library.Init_thread()
         atexit.register(_finalize, library)
     if library.COMM_WORLD.size > 1:
         sys.excepthook = partial(_tell_and_abort, library, sys.excepthook)
     return library
+
+
+@contextlib.contextmanager
+def _waiting_told() -> Iterator[None]:
+    """While MPI starts, which holds up all ranks until the last one comes, let somebody say so.
+
+    That is a process: mpi4py holds the interpreter lock, and there is no MPI yet that a fork would break.
+    """
+    rank, size = _launched_rank(), launched_size()
+    if size == 1 or rank >= _SPEAKERS:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # threads: this child needs none of their locks but that of logs
+        child = os.fork()
+    if not child:
+        _tell_for_ever(_Missing(rank, size))
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _tell_for_ever(missing: "_Missing") -> NoReturn:
+    try:
+        die_with_parent()
+        while True:
+            time.sleep(_GLANCE)
+            missing.tell()
+    finally:
+        os._exit(0)
+
+
+class _Missing:
+    """Says that ranks are missing, if that lasts: rank 0, and if that is missing others, not all at once."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self._rank, self._size = rank, size
+        self._silence = Silence(time.monotonic(), times=2.0 ** min(rank, 20))
+
+    def tell(self) -> None:
+        """Say so, if it is time."""
+        if self._silence.is_to_be_told(time.monotonic()):
+            _log.warning(
+                "rank %d of %d on %s has waited %.0f s for all ranks to call run: where only some do, give "
+                "these a communicator of their own, MPI(comm=...); where one has failed, end the job",
+                self._rank,
+                self._size,
+                platform.node(),
+                self._silence.seconds,
+            )
 
 
 def _finalize(library: Any) -> None:
@@ -155,7 +226,7 @@ def _tell_and_abort(library: Any, tell: Callable[..., None], *exception: Any) ->
     """What ends a rank of a job outside of a run would leave the others waiting: end them too."""
     tell(*exception)
     if not isinstance(exception[1], Error) and not library.Is_finalized():
-        sys.stderr.flush()
+        voice.flush()
         library.COMM_WORLD.Abort(1)
 
 
@@ -217,12 +288,29 @@ class MPI:
         library = load_mpi()
         if _left:
             raise SchedulerError("the other ranks have left after the last run's error: start the job again")
-        return library.COMM_WORLD if self.comm is None else self.comm
+        return library.COMM_WORLD if self.comm is None else _checked(library, self.comm)
 
 
 def MPIStatic(comm: Any = None) -> MPI:
     """Static scheduling over MPI: no simulation is wasted, the slowest slot is waited for."""
     return MPI(comm, is_static=True)
+
+
+def _checked(library: Any, comm: Any) -> Any:
+    """The communicator. Raises SchedulerError for one that no run can have."""
+    if not isinstance(comm, library.Comm):
+        raise SchedulerError(f"MPI(comm={comm!r}): give a communicator of mpi4py")
+    if comm == library.COMM_NULL:
+        raise SchedulerError(
+            "MPI(comm=COMM_NULL): this rank is in no communicator, as those that gave Split UNDEFINED: let "
+            "only the others call run, behind `if comm != MPI.COMM_NULL`"
+        )
+    if comm.Is_inter():
+        raise SchedulerError(
+            "MPI(comm=...): an intercommunicator has two groups, and a run one: give comm.Merge(), or a "
+            "communicator of one of them"
+        )
+    return comm
 
 
 @cache
@@ -244,9 +332,10 @@ def _our_own(comm: Any) -> tuple[Any, int]:
 def _duplicate(comm: Any) -> Any:
     """A communicator of our own; waits for the other ranks without burning a core."""
     duplicate, request = comm.Idup()
-    backoff = Backoff()
+    backoff, missing = Backoff(), _Missing(comm.rank, comm.size)
     while not request.Test():
         backoff.wait()
+        missing.tell()
     return duplicate
 
 
@@ -373,7 +462,7 @@ class Home:
     workers = 1
 
     def __init__(self, problem: Any, where: str, cores: int, ranks: "Ranks | None") -> None:
-        self._ranks = ranks
+        self._ranks, self._where = ranks, where
         self._since = math.inf
         self._inline = SerialEngine(problem, where)
         self._make_child = lambda: ProcessesEngine(problem, 1, start="spawn", where=where, cores=cores)
@@ -411,7 +500,10 @@ class Home:
 
     def poll(self, timeout: float) -> list[Report]:
         """Evaluate here, or hear from the child."""
-        reports = self._inline.poll(0)
+        pieces: list[voice.Piece] = []
+        with voice.heard_by(pieces.append if self._ranks else None):  # else as in any process
+            reports = self._inline.poll(0)
+        reports += [Said(self._where, piece) for piece in pieces]
         if self._child is None and self._may_have_child and (self._cost or 0.0) > _SLOW:
             self._start_child()
         return reports + self._heard(timeout) if self._child else reports
@@ -434,6 +526,10 @@ class Home:
     def waiting(self) -> list[Lease]:
         """The child's second lease."""
         return self._child.waiting() if self._child else []
+
+    def waits_for(self) -> list[Awaited]:
+        """The child."""
+        return self._child.waits_for() if self._child else []
 
     def cancel(self, cut: float) -> None:
         """Pass it on."""
@@ -555,6 +651,8 @@ class Ranks:
                 reports.append(pickle.loads(content))
             elif tag == DOUBTED:
                 reports.append(pickle.loads(content))
+            elif tag == SAID:
+                reports.append(Said(self._where[rank], voice.Piece.unpack(content)))
             elif tag == READY:
                 self._welcome(rank, _greeting(bytes(content)))
             elif tag == BYE:
@@ -580,6 +678,14 @@ class Ranks:
     def waiting(self) -> list[Lease]:
         """Second leases of busy ranks."""
         return self._crew.waiting()
+
+    def waits_for(self) -> list[Awaited]:
+        """Ranks with leases, and those that have not come to this run."""
+        missing = [rank for rank in sorted(self._living) if rank not in self._crew]
+        return [
+            *(Awaited(f"rank {rank} of {self._wire.comm.size}", why=_NOT_HERE) for rank in missing),
+            *self._crew.awaited(self._where.__getitem__, _COLLECTIVE),
+        ]
 
     def cancel(self, cut: float) -> None:
         """Ranks skip leases above the cut that they have not begun."""
@@ -657,9 +763,8 @@ def _greeting(content: bytes) -> dict[str, Any]:
 def _abort(comm: Any, status: int, message: str) -> None:
     """End the job: some rank is in a simulation that does not return. Never returns."""
     if message:
-        print(message, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+        voice.put(f"{message}\n", sys.stderr)
+    voice.flush()
     _programs().end()
     if 0 in _dead:  # all see it, and Abort was seen to end a job that has dead ranks with status 0
         os._exit(status)
@@ -695,7 +800,7 @@ class _Rank:
 
     def run(self) -> int:
         """Work until rank 0 says that the run is over; returns its status."""
-        with guard.last_words_to(self._last_words):
+        with guard.last_words_to(self._last_words), voice.heard_by(self._say):
             backoff = Backoff()
             while self._status is None:
                 if self._take_orders():
@@ -722,6 +827,9 @@ class _Rank:
         if self._signals.seen and self._wire.run and not self._is_signalled:
             self._is_signalled = True
             self._wire.send(0, SIGNALLED, _SECONDS.pack(time.monotonic() - self._signals.at))
+
+    def _say(self, piece: voice.Piece) -> None:
+        self._wire.send(0, SAID, piece.pack())
 
     def _last_words(self, failure: Failure) -> None:
         """The evaluation in work has called C's exit: tell rank 0, and wait for what it says."""
@@ -801,6 +909,8 @@ class _Rank:
                 self._wire.send(0, LOST, pickle.dumps(report))
             elif isinstance(report, Doubted):
                 self._wire.send(0, DOUBTED, pickle.dumps(report))
+            elif isinstance(report, Said):
+                self._say(report.piece)
             else:
                 self._send(report)
         return is_any

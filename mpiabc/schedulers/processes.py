@@ -11,6 +11,7 @@ import math
 import mmap
 import os
 import platform
+import resource
 import selectors
 import signal
 import struct
@@ -29,12 +30,13 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc import guard, machine, programs, threads
+from mpiabc import guard, machine, programs, threads, voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, count
+from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, Said, count
 from mpiabc.schedulers.reaper import Reaper
+from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import leave_to_leader, that_ask_to_stop, were_left_since
 
 #: Set by launchers of MPI; a child that inherited them would take itself for a rank.
@@ -44,6 +46,8 @@ _MPI_OF_ITS_OWN = {"OMPI_MCA_btl": "^sm"}
 _ENDING = 2.0  # seconds in which children that have begun an MPI may end it, lest it leaves shared memory
 _TRIES = 2  # starts of each child, while none comes up
 _SEEN = 0.5  # seconds between two polls that count as a simulation's time: in longer gaps we were suspended
+_DESCRIPTORS_OF_A_CHILD = 4  # pipe, pidfd, the file of its watch and that of its memory
+_DESCRIPTORS = 20  # for the store, and for what else comes
 _UNSAFE_TO_FORK = ("jax", "torch", "tensorflow")
 
 
@@ -120,8 +124,7 @@ class ProcessesEngine:
         self._births = 0  # since a child has come up
         self._reaper = Reaper()
         self._children: list[_Child] = []
-        for _ in range(n):
-            self._children.append(self._new_child())
+        self._start_all(n)
 
     def begin(self, job: Job) -> None:
         """Start on a job; each child hears of it with its first lease."""
@@ -161,6 +164,9 @@ class ProcessesEngine:
                 message = child.connection.recv_bytes()
             except (EOFError, OSError):
                 reports += self._bury(child)
+                continue
+            if message.startswith(b"P"):
+                reports.append(Said(self._name(child), voice.Piece.unpack(message[1:])))
                 continue
             child.is_ready, self._births = True, 0
             child.has_mpi |= message == b"M"
@@ -213,6 +219,12 @@ class ProcessesEngine:
         """Second leases of busy children."""
         return [lease for child in self._children for lease in child.leases[1:]]
 
+    def waits_for(self) -> list[Awaited]:
+        """Children at work, each with its evaluation, and those that have not come up."""
+        return [
+            child.awaited(self._name(child)) for child in self._children if child.leases or not child.is_ready
+        ]
+
     def cancel(self, cut: float) -> None:
         """Children skip leases above the cut that they have not begun."""
         order = cloudpickle.dumps(("cancel", cut))
@@ -239,14 +251,35 @@ class ProcessesEngine:
         self._start.close()
         self._selector.close()
 
+    def _start_all(self, n: int) -> None:
+        """Start n children, or leave none. Raises SchedulerError."""
+        try:
+            _check_descriptors(n)
+            while len(self._children) < n:
+                self._children.append(self._new_child())
+        except SchedulerError:
+            self.close(1)
+            raise
+
     def _new_child(self) -> "_Child":
         """Start a child; the pipe ends of its siblings are not for it."""
         self._births += 1
         if self._births > _TRIES * self.workers:
             raise SchedulerError("worker processes die as soon as they start; see their messages above")
-        watch = Watch()
         siblings = [child.connection for child in self._children]
-        process, connection = self._start([*siblings, self._reaper], watch)
+        try:
+            with contextlib.ExitStack() as opened:
+                watch = Watch()
+                opened.callback(watch.close)
+                process, connection = self._start([*siblings, self._reaper], watch)
+                opened.pop_all()
+        except OSError as error:
+            there = len(self._children)
+            raise SchedulerError(
+                f"worker process {there + 1} of {self.workers} cannot be started ({error.strerror}): take "
+                f"fewer, as in scheduler=Processes({max(1, there)}), or raise the limit (ulimit -u for "
+                "processes, -n for open files)"
+            ) from None
         self._reaper.add(process.pid)
         programs.ours.add(process.pid)
         child = _Child(process, connection, watch)
@@ -292,6 +325,21 @@ class ProcessesEngine:
         return self._where or f"process {child.process.pid} on {platform.node()}"
 
 
+def _check_descriptors(n: int) -> None:
+    """Raise SchedulerError if this process may not open as many files as n children need."""
+    try:
+        most, used = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/dev/fd"))
+    except OSError:
+        return
+    room = (most - used - _DESCRIPTORS) // _DESCRIPTORS_OF_A_CHILD
+    if most != resource.RLIM_INFINITY and n > room:
+        raise SchedulerError(
+            f"{n} worker processes need {n * _DESCRIPTORS_OF_A_CHILD} open files, and this process may have "
+            f"{most}, of which {used} are in use (ulimit -n): raise the limit, or take fewer, as in "
+            f"scheduler=Processes({max(1, room)})"
+        )
+
+
 class _Child:
     """A worker process as its leader sees it: leases[0] is in work, the others wait."""
 
@@ -303,6 +351,7 @@ class _Child:
         self.leases: list[Lease] = []
         self.recent = Recent()
         self.simulations = 0
+        self.born = time.monotonic()
         self.spent = 0.0  # seconds that its simulation has taken, as far as we were there to see
         self._since: tuple[int, float] = (-1, 0.0)
         self.job = -1
@@ -319,6 +368,15 @@ class _Child:
         else:
             self.spent += seconds
         return noted[0] if noted[0] >= 0 and self.leases else None
+
+    def awaited(self, name: str) -> Awaited:
+        """What it is at, as somebody waits for it."""
+        (index, since), now = self.watch.read(), time.monotonic()
+        if not self.is_ready:
+            return Awaited(name, "its start", now - self.born)
+        if index < 0:
+            return Awaited(name, str(self.leases[0]))
+        return Awaited(name, str(Lease(self.leases[0].job, index, index + 1)), now - since)
 
     def close(self) -> None:
         """Close our ends."""
@@ -465,8 +523,7 @@ class _Forked:
 
     def __call__(self, not_its: list[Any], watch: Watch) -> tuple[_ForkedProcess, Connection]:
         ours, theirs = _pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        voice.flush()
         pid = fork()
         if pid:
             theirs.close()
@@ -545,9 +602,17 @@ def _arrived(content: bytes) -> tuple[Any, str | None]:
 def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]) -> None:
     """Evaluate leases in order until the pipe closes."""
     _follow_parent()
+    with voice.heard_by(lambda piece: connection.send_bytes(b"P" + piece.pack())):
+        _serve_heard(connection, watch, get_problem)
+
+
+def _serve_heard(
+    connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]
+) -> None:
     is_forked_with_mpi = _has_mpi()
     try:
-        problem, where = get_problem()
+        with voice.listening():  # imports of its modules may say something
+            problem, where = get_problem()
     except EOFError:
         return
     except Error as error:

@@ -20,17 +20,19 @@ for group in $groups; do kill -s KILL -- "-$group"; done
 
 
 class Reaper:
-    """A shell that outlives this process by a moment, however that ends."""
+    """A shell that outlives this process by a moment, however that ends; none where it cannot be started."""
 
     def __init__(self) -> None:
-        self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", _SCRIPT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        programs.ours.add(self._shell.pid)
+        self._shell: subprocess.Popen | None = None
+        with contextlib.suppress(OSError):
+            self._shell = subprocess.Popen(
+                ["/bin/sh", "-c", _SCRIPT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            programs.ours.add(self._shell.pid)
 
     def add(self, group: int) -> None:
         """Kill this group, too, if this process goes without `end`."""
@@ -42,19 +44,20 @@ class Reaper:
 
     def close(self) -> None:
         """Give up our end of its pipe, as each process must that is forked from this one."""
-        assert self._shell.stdin is not None
-        with contextlib.suppress(OSError):
-            self._shell.stdin.close()
+        if self._shell is not None and self._shell.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._shell.stdin.close()
 
     def end(self) -> None:
         """Nobody is left to be killed."""
-        self._shell.kill()
-        self._shell.wait()
-        programs.ours.discard(self._shell.pid)
+        if self._shell is not None:
+            self._shell.kill()
+            self._shell.wait()
+            programs.ours.discard(self._shell.pid)
         self.close()
 
     def _tell(self, line: str) -> None:
-        assert self._shell.stdin is not None
-        with contextlib.suppress(OSError):  # it was killed
-            self._shell.stdin.write(line.encode())
-            self._shell.stdin.flush()
+        if self._shell is not None and self._shell.stdin is not None:
+            with contextlib.suppress(OSError):  # it was killed
+                self._shell.stdin.write(line.encode())
+                self._shell.stdin.flush()

@@ -23,12 +23,13 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
-from mpiabc import guard, threads
+from mpiabc import guard, threads, voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report
+from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
+from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT, leave_to_leader
 from mpiabc.version import version_difference, versions
 
@@ -45,8 +46,9 @@ class Task(NamedTuple):
     lease: Lease
 
 
-#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, or "broken" and why; then who says it.
-Answer = tuple[str, Any, str]
+#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, or "broken" and why; then who says it,
+#: and what was Said there.
+Answer = tuple[Any, ...]
 
 Done = Callable[[Answer | BaseException], None]
 
@@ -95,6 +97,14 @@ class Place(Protocol):
         ...
 
 
+class _Sent(NamedTuple):
+    """A task that is out."""
+
+    lease: Lease
+    take_back: Callable[[], bool]
+    since: float
+
+
 class TasksEngine:
     """An engine whose leases are tasks.
 
@@ -110,7 +120,7 @@ class TasksEngine:
         self._place = place
         self._arrived: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
         self._numbers = itertools.count()
-        self._out: dict[int, tuple[Lease, Callable[[], bool]]] = {}  # by number, the oldest first
+        self._out: dict[int, _Sent] = {}  # by number, the oldest first
         self._contents: dict[str, bytes] = {}
         self._unasked: dict[str, int] = {}  # copies of a content that tasks still bring along
         content = travelling(problem)
@@ -152,7 +162,8 @@ class TasksEngine:
         number = next(self._numbers)
         contents = {key: self._contents[key] for key in carried}
         task = Task(versions(), self._needs, contents, lease)
-        self._out[number] = lease, self._place.submit(task, partial(self._note, number))
+        take_back = self._place.submit(task, partial(self._note, number))
+        self._out[number] = _Sent(lease, take_back, time.monotonic())
 
     def _note(self, number: int, outcome: Answer | BaseException) -> None:
         self._arrived.put((number, outcome))
@@ -176,9 +187,9 @@ class TasksEngine:
 
     def _is_taken_back(self, lease: Lease) -> bool:
         """Take the task of this lease back, if it is still out."""
-        for number, (out, take_back) in list(self._out.items()):
-            if out == lease:
-                take_back()
+        for number, sent in list(self._out.items()):
+            if sent.lease == lease:
+                sent.take_back()
                 del self._out[number]
                 return True
         return False
@@ -189,10 +200,13 @@ class TasksEngine:
     def _take(self, number: int, outcome: Answer | BaseException) -> list[Report]:
         if number not in self._out:
             return []  # it was taken back
-        lease, _ = self._out.pop(number)
+        lease = self._out.pop(number).lease
         if isinstance(outcome, BaseException):
             return [self._place.loss(lease, outcome)]
-        kind, content, who = outcome
+        kind, content, who, *said = outcome
+        return [*said, *self._answered(lease, kind, content, who)]
+
+    def _answered(self, lease: Lease, kind: str, content: Any, who: str) -> list[Report]:
         if kind == "records":
             records = unpack(content)
             self._seconds = records.seconds
@@ -207,6 +221,14 @@ class TasksEngine:
             return []
         raise SchedulerError(content)
 
+    def waits_for(self) -> list[Awaited]:
+        """Whom the place names, or the oldest tasks."""
+        now = time.monotonic()
+        seconds = {str(sent.lease): now - sent.since for sent in self._out.values()}
+        tasks = [Awaited("a worker", at) for at in seconds][: self.workers]
+        named = getattr(self._place, "waits_for", list)() or tasks
+        return [one._replace(seconds=seconds.get(one.at, 0.0)) for one in named]
+
     def waiting(self) -> list[Lease]:
         """None: what waits does so in one queue for all, as far as known."""
         return []
@@ -214,7 +236,7 @@ class TasksEngine:
     def cancel(self, cut: float) -> None:
         """Take back what lies above the cut, but not what has probably begun: the oldest tasks."""
         for number in list(self._out)[self.workers :]:
-            lease, take_back = self._out[number]
+            lease, take_back, _ = self._out[number]
             if (lease.job != self._job or lease.start >= cut) and take_back():
                 del self._out[number]
 
@@ -224,8 +246,8 @@ class TasksEngine:
 
     def close(self, status: int) -> None:
         """Take all tasks back."""
-        for _, take_back in self._out.values():
-            take_back()
+        for sent in self._out.values():
+            sent.take_back()
         self._out.clear()
         self._place.close()
 
@@ -239,12 +261,14 @@ def work(task: Task, last_words: Callable[[Lost], None] | None = None) -> Answer
     _leave_signals_to_leader()
 
     def say(failure: Failure) -> None:
-        print(failure, file=sys.stderr, flush=True)
+        voice.put(f"{failure}\n", sys.stderr)
         if last_words:
             last_words(Lost(task.lease, failure.where, failure.error, culprit=failure.index, kind="exit"))
 
-    with guard.last_words_to(say):
-        return *_answer(task, where), _name_here(where)
+    pieces: list[voice.Piece] = []
+    with guard.last_words_to(say), voice.heard_by(pieces.append):
+        answer = *_answer(task, where), _name_here(where)
+    return *answer, *(Said(where, piece) for piece in pieces)
 
 
 def _answer(task: Task, where: str) -> tuple[str, Any]:
@@ -326,9 +350,10 @@ def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
         if missing:
             return missing
         problem, body, *aside = [_contents[name] for name in task.needs]
-    if not evaluation:
-        evaluation = _mine.evaluations[task.needs[0]] = _opened(pickle.loads(problem).arrived())
-    evaluation.begin(parcels.joined(body, *aside))
+    with voice.listening():  # imports of the problem's modules may say something
+        if not evaluation:
+            evaluation = _mine.evaluations[task.needs[0]] = _opened(pickle.loads(problem).arrived())
+        evaluation.begin(parcels.joined(body, *aside))
     evaluation.needs = task.needs
     return evaluation
 
@@ -393,7 +418,9 @@ class _InChild:
         self._engine.submit(lease)
         while True:
             for report in self._engine.poll(0.1):
-                if not isinstance(report, Doubted):  # who is signalled alone is missed by the place
+                if isinstance(report, Said):
+                    voice.pass_on(report.piece)
+                elif not isinstance(report, Doubted):  # who is signalled alone is missed by the place
                     return report
 
     def close(self) -> None:

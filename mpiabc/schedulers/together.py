@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Away, Engine, Job, Report, notices_within, target
+from mpiabc.schedulers.base import Away, Engine, Job, Report, awaited, notices_within, target
+from mpiabc.schedulers.silence import Awaited
 
 
 class Backoff:
@@ -90,6 +91,10 @@ class Together:
     def waiting(self) -> list[Lease]:
         """The waiting leases of all."""
         return [lease for engine in self._engines for lease in engine.waiting()]
+
+    def waits_for(self) -> list[Awaited]:
+        """What all say."""
+        return [one for engine in self._engines for one in awaited(engine)]
 
     def cancel(self, cut: float) -> None:
         """Tell all."""

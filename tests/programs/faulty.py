@@ -561,6 +561,20 @@ def flush_to_zero_left_behind(is_faulty):
     return _left_behind(is_faulty, _flush_to_zero)
 
 
+# Output.
+
+
+@fault(held(r"RuntimeWarning: careless"))
+def simulator_that_warns_and_prints_what_cannot_be_shown(is_faulty):
+    def simulate(theta, rng, *, id):
+        if is_faulty and id == (0, 17):
+            print("\ud800")
+            warnings.warn("careless", RuntimeWarning, stacklevel=1)
+        return simulated(theta, rng)
+
+    return run(simulate)
+
+
 # What happens to the job.
 
 

@@ -15,13 +15,15 @@ import cloudpickle
 
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease, unpack
-from mpiabc.schedulers.base import Away, Doubted, Job, Lost, Recent, Report
+from mpiabc.schedulers.base import Away, Doubted, Job, Lost, Recent, Report, Said
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
+from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT
 from mpiabc.text import shown
 from mpiabc.version import digit_difference, version_difference, versions
+from mpiabc.voice import Piece
 
 _log = logging.getLogger(__name__)
 
@@ -131,6 +133,18 @@ class RedisEngine:
     def waiting(self) -> list[Lease]:
         """Leases behind others; all of a worker that has gone silent, which has no place."""
         return self._crew.waiting()
+
+    def waits_for(self) -> list[Awaited]:
+        """Workers with leases, and those that have not loaded the problem."""
+        loading = [
+            Awaited(self._peers[worker].where, "loading the problem")
+            for worker in self._crew
+            if not self._peers[worker].places
+        ]
+        nobody = (
+            [] if len(self._crew) or self._offline_since else [Awaited("a worker", why=self._for_workers())]
+        )
+        return [*nobody, *loading, *self._crew.awaited(lambda worker: self._peers[worker].where)]
 
     def cancel(self, cut: float) -> None:
         """Workers skip leases above the cut that they have not begun."""
@@ -281,6 +295,8 @@ class RedisEngine:
             return [Lost(Lease(*lease), peer.where, *told)]
         elif kind == wire.DOUBT:
             return [Doubted(tuple(Lease(*lease) for lease in json.loads(content)))]
+        elif kind == wire.SAID:
+            return [Said(peer.where, Piece.unpack(content))]
         elif kind == wire.BROKEN:
             _log.warning("%s cannot work for this run: %s", peer.where, shown(content.decode()))
             return self._bury(worker)
@@ -397,11 +413,22 @@ class RedisEngine:
             self._began, self._is_alone_told = now, False
         elif now - self._began > _ALONE and not self._is_alone_told:
             self._is_alone_told = True
-            _log.warning(
-                "no worker is there; start some, on any machine that reaches %s: mpiabc worker %s",
-                self._server,
-                self._server.words,
+            _log.warning("no worker is there; %s", self._for_workers())
+
+    def _for_workers(self) -> str:
+        """What brings some."""
+        found = 0
+        with suppress(*wire.connection_errors()):  # a server may forbid it
+            found = sum(one.get("name") == wire.WORKER for one in self._client.client_list())
+        if not found:
+            return (
+                f"start some, on any machine that reaches {self._server}: mpiabc worker {self._server.words}"
             )
+        return (
+            f"those on {self._server} ({found} connections of workers) serve another run, wait for one of "
+            f"another name (mpiabc worker --run; this one is {self._name!r}), or have another secret: start "
+            "more"
+        )
 
     # The server goes and comes.
 

@@ -39,7 +39,7 @@ from mpiabc.schedulers.redis import troubles
 
 # Kinds of orders, master to worker, and of reports, worker to master.
 WELCOME, JOB, LEASE, CANCEL, STOP, REFUSED, AGAIN = range(1, 8)
-HELLO, RECORDS, LOST, BEAT, MISSING, BROKEN, DOUBT = range(11, 18)
+HELLO, RECORDS, LOST, BEAT, MISSING, BROKEN, DOUBT, SAID = range(11, 19)
 
 ORDER = struct.Struct("<BQ")  # kind, serial
 REPORT = struct.Struct("<B16sQQ")  # kind, worker, serial, serial of the last order it has read

@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import signal
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from mpiabc import voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack
-from mpiabc.schedulers.base import Doubted, Lost, Recent, Report
+from mpiabc.schedulers.base import Doubted, Lost, Recent, Report, Said
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent, fork
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
@@ -187,8 +187,7 @@ class Worker:
     def _serve(self, announcement: Announcement, signals: Signals) -> int:
         """Fork a session for the run; how it ended."""
         self._told = ""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        voice.flush()
         child = fork()
         if child:
             return self._wait_for(child, signals)
@@ -201,7 +200,7 @@ class Worker:
         except BaseException:
             _log.exception("the session broke down")
         finally:
-            sys.stderr.flush()
+            voice.flush()
             os._exit(how)
 
     def _wait_for(self, child: int, signals: Signals) -> int:
@@ -459,6 +458,8 @@ class Session:
                 self._report(wire.LOST, json.dumps(told).encode())
             elif isinstance(report, Doubted):
                 self._report(wire.DOUBT, json.dumps(report.leases).encode())
+            elif isinstance(report, Said):
+                self._report(wire.SAID, report.piece.pack())
             else:
                 self._tell_records(report)
 
