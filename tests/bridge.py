@@ -160,8 +160,10 @@ class Line:
     pause: seconds for each piece, of up to 64 KB.
     """
 
-    def __init__(self, port, breaks=None, pause=0.0):
-        self._target, self._breaks, self._pause = port, breaks, pause
+    breaks = None
+
+    def __init__(self, port, pause=0.0):
+        self._target, self._pause = port, pause
         self._random = random.Random(1)
         self.broken = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -194,7 +196,7 @@ class Line:
                 content = b""
                 with suppress(OSError):
                     content = end.recv(65536)
-                    breaks = bool(content and self._breaks and not self._random.randrange(self._breaks))
+                    breaks = bool(content and self.breaks and not self._random.randrange(self.breaks))
                     time.sleep(self._pause)
                     others[end].sendall(content[: len(content) // 2] if breaks else content)
                     self.broken += breaks

@@ -80,8 +80,8 @@ class RedisEngine:
         self.refused = 0  # messages that were forged or altered
         self.repeated = 0  # and played again: by others, or by a worker that heard no answer
         with server.errors_told():
-            wire.members(self._client, wire.RUNS)  # what is none goes
-            self._publish(("problem", "job"))
+            wire.tried(wire.members, self._client, wire.RUNS)  # what is none goes
+            wire.tried(self._publish, ("problem", "job"))
         self._keeper = _Keeper(server, self._run)
         self._keeper.start()
 

@@ -107,7 +107,7 @@ def _unreachable(error: Exception, server: str) -> str:
     if _is_of_tls(text) or (is_tls and "Timeout" in text):
         certificates = "check certificates (that of a broker is in its file: --broker FILE)"
         return f"no TLS connection to {server}: use redis:// if the server has no TLS, or {certificates}"
-    if "closed" in text or "reset" in text.lower():
+    if is_cut(error):
         return f"the server at {server} closed the connection: use rediss:// if it speaks TLS"
     start = "start one with `mpiabc broker start`"
     return f"no Redis server answers at {server}: {start}, or check host and port"
@@ -115,6 +115,12 @@ def _unreachable(error: Exception, server: str) -> str:
 
 def _is_of_tls(text: str) -> bool:
     return "SSL" in text or "CERTIFICATE" in text.upper()
+
+
+def is_cut(error: Exception) -> bool:
+    """Whether a connection that was there has ended."""
+    text = reason(error)
+    return "closed" in text or "reset" in text.lower() or "Broken pipe" in text
 
 
 def may_pass(error: Exception) -> bool:

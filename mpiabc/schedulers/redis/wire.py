@@ -62,6 +62,7 @@ _TIMEOUT = 5.0  # seconds that the server has to answer
 _SMALL = 2**20  # bytes that go there within that time, on any line that is of use
 _CONNECT = 2.0  # seconds to reach it
 _WAIT = 2  # seconds that it lets a list be waited for, before it says that there is nothing
+_TRIES = 5  # of a call whose connection is cut
 _INSECURE = b"insecure"
 
 
@@ -175,21 +176,20 @@ class Server:
         """A client of a server that can be used. Raises SchedulerError, in one sentence, if it cannot."""
         client = self.connect(name)
         try:
-            self.version(client)
+            with self.errors_told():
+                tried(self.check_version, client)
         except BaseException:
             client.close()
             raise
         return client
 
-    def version(self, client: Any) -> str:
-        """The server's version. Raises SchedulerError if it is too old."""
-        with self.errors_told():
-            version = str(client.info("server").get("redis_version", "0"))
+    def check_version(self, client: Any) -> None:
+        """Raises SchedulerError for a server that is too old."""
+        version = str(client.info("server").get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
             raise SchedulerError(
                 f"the server at {self} is Redis {version}: it must be {'.'.join(map(str, _OLDEST))} or later"
             )
-        return version
 
     @contextmanager
     def errors_told(self) -> Iterator[None]:
@@ -223,6 +223,17 @@ def _library() -> Any:
 def refusals() -> tuple[type[Exception], ...]:
     """What a server answers that cannot do what it was told: it is full, or a key is of the wrong type."""
     return (_library().exceptions.ResponseError,)
+
+
+def tried(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call gives; it is made again where its connection is cut."""
+    for _ in range(_TRIES - 1):
+        try:
+            return call(*arguments)
+        except connection_errors() as error:
+            if not troubles.is_cut(error):
+                raise
+    return call(*arguments)
 
 
 def connection_errors() -> tuple[type[Exception], ...]:

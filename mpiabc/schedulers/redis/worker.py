@@ -227,13 +227,12 @@ def _connected(server: Server, signals: Signals, patience: float) -> Any:
     while not signals.seen:
         client = server.connect(wire.WORKER)
         try:
-            client.ping()
+            server.check_version(client)
         except wire.connection_errors() as error:
             client.close()
             if time.monotonic() + pause > end or not troubles.may_pass(error):
                 return server.checked(wire.WORKER)  # says why not
         else:
-            server.version(client)
             return client
         if not is_told:
             is_told = True
