@@ -64,6 +64,7 @@ def outputs(notebook):
         output.get("text") or output.get("data", {}).get("text/plain", "")
         for cell in notebook.cells
         for output in cell.get("outputs", [])
+        if output.get("name") != "stderr"  # where runs say how far they are
     )
 
 
