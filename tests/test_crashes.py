@@ -11,8 +11,10 @@ import pytest
 import mpiabc
 from mpiabc import whereabouts
 from mpiabc.cli import main
-from mpiabc.evaluate import theta_of
+from mpiabc.evaluate import Level, theta_of
+from mpiabc.order import restored
 from mpiabc.records import order_number
+from mpiabc.streams import stream_key
 from tests import problems
 from tests.conftest import HANGS, ROOT, environment
 
@@ -48,8 +50,10 @@ def lines(text):
 @pytest.mark.parametrize("how", ["SIGSEGV", "SIGKILL", "SIGABRT"])
 def test_evaluation_that_kills_a_serial_run_is_named_with_theta_and_counted(how, quiet, tmp_path, capsys):
     mu = re.escape(repr(theta(quiet, 1, 37)["mu"]))
-    assert start(tmp_path, how) == (-signal.Signals[how], "")
-    assert main(["show", str(tmp_path / "run.db")]) == 0
+    status, text = start(tmp_path, how)
+    assert (status, lines(text)) == (-signal.Signals[how], [])
+    (tmp_path / "link").symlink_to("run.db")
+    assert main(["show", str(tmp_path / "link")]) == 0
     assert re.search(r"evaluation 1:37 on process \d+ on ", capsys.readouterr().out)
     status, text = start(tmp_path, how)
     assert status == -signal.Signals[how]
@@ -68,11 +72,10 @@ def test_evaluation_that_kills_a_serial_run_is_named_with_theta_and_counted(how,
 
 
 def theta(history, t, i):
-    """What was proposed, computed from the file's order."""
-    from mpiabc.cli.replay import _order
-
-    problem = history.part("problem")
-    return theta_of(problem, _order(history, problem, t), i)
+    """What was proposed, by the order of the file."""
+    text, arrays = history.order(t)
+    parts = restored(text, arrays, history[t - 1])
+    return theta_of(problems.problem(), Level(key=stream_key(1), **parts), i)
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV"])

@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mpiabc import whereabouts
@@ -41,7 +42,7 @@ def _show(options: argparse.Namespace) -> int:
         say(_alive(sign))
     elif order := history.order(len(history)):
         say(f"generation {len(history)} is open: epsilon {epsilon_of(order[0]):.6g}")
-    for line in _whereabouts(options.store, is_alive=sign is not None and _is_fresh(sign)):
+    for line in _whereabouts(history.path, is_alive=sign is not None and _is_fresh(sign)):
         say(line)
     if DEATH in history.notes:
         say(f"note: {history.notes[DEATH]}")
@@ -65,7 +66,7 @@ def _alive(sign: live.Sign) -> str:
     )
 
 
-def _whereabouts(store: str, is_alive: bool) -> Iterator[str]:
+def _whereabouts(store: Path, is_alive: bool) -> Iterator[str]:
     """What processes are at, or were when they died."""
     found = whereabouts.left(store)
     for at in found[:_MOST_FAILURES]:
