@@ -41,7 +41,9 @@ def run(file, calls=None, **rules):
         seen.append(id)
         return problems.gaussian(theta, rng)
 
-    return problems.sampler(n=20, name="gaussian", simulate=gaussian).run(file, scheduler="serial", **rules)
+    return problems.sampler(n=20, name="gaussian", simulate=gaussian).run(
+        file, scheduler="serial", progress=False, **rules
+    )
 
 
 def prepare(folder):

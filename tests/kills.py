@@ -144,7 +144,9 @@ def quiet(folder):
     kinds = ((False, False, "serial"), (True, False, static), (False, True, "serial"))
     return {
         (is_static, recycles): problems.digests(
-            small.sampler(recycle=recycles).run(folder / f"{is_static}{recycles}.db", scheduler=scheduler)
+            small.sampler(recycle=recycles).run(
+                folder / f"{is_static}{recycles}.db", scheduler=scheduler, progress=False
+            )
         )
         for is_static, recycles, scheduler in kinds
     }

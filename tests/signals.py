@@ -184,7 +184,9 @@ def cases(runs, seed, engines=jobs.ENGINES):
 def expected():
     """The digests of the uninterrupted run."""
     with tempfile.TemporaryDirectory() as folder:
-        return problems.digests(external.sampler().run(Path(folder) / "quiet.db", scheduler="serial"))
+        return problems.digests(
+            external.sampler().run(Path(folder) / "quiet.db", scheduler="serial", progress=False)
+        )
 
 
 def played(cases, at_once):

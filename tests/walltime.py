@@ -94,7 +94,7 @@ def in_flight(seconds, workers=2):
 
 
 def quiet(folder):
-    return problems.digests(sampler(0).run(folder / "quiet.db", scheduler="serial"))
+    return problems.digests(sampler(0).run(folder / "quiet.db", scheduler="serial", progress=False))
 
 
 def main():
