@@ -70,7 +70,7 @@ echo "$1" >>{folder}/qdel.log
 job=${{1%[]}}
 for pid in {folder}/"$job"/*.pid; do
     [ -e "${{pid%pid}}ended" ] || echo 271 >"${{pid%pid}}ended"
-    kill -TERM -- -$(cat "$pid")
+    kill -TERM -- -$(cat "$pid") 2>/dev/null || true  # it has ended
 done
 """
 KINDS = {
