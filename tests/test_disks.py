@@ -22,7 +22,7 @@ from tests.conftest import HANGS, environment
 _RUN = """
 import sys
 from tests import problems
-history = problems.sampler().run(sys.argv[1], scheduler="serial")
+history = problems.sampler().run(sys.argv[1], scheduler="serial", progress=False)
 print(*problems.digests(history))
 """
 
@@ -46,7 +46,7 @@ with open(sys.argv[1] + ".probe", "w") as probe:
         fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         print("refused", error.errno, flush=True)
-sampling = problems.sampler().sample(sys.argv[1], scheduler="serial")
+sampling = problems.sampler().sample(sys.argv[1], scheduler="serial", progress=False)
 next(sampling), next(sampling)
 real = Store.transaction
 @contextmanager
@@ -119,7 +119,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(number, expected, tmp_path):
 _FAULT_LATER = """
 import pathlib, sys
 from tests import problems
-sampling = problems.sampler().sample(sys.argv[1], scheduler="serial")
+sampling = problems.sampler().sample(sys.argv[1], scheduler="serial", progress=False)
 next(sampling)
 pathlib.Path(sys.argv[2]).touch()
 list(sampling)
