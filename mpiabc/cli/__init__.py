@@ -20,11 +20,10 @@ from mpiabc import voice
 from mpiabc.cli import broker, jobs, jobscript, replay, run, show, worker
 from mpiabc.cli.words import Format
 from mpiabc.errors import Error, Interrupted
-from mpiabc.schedulers.mpi import end_job
+from mpiabc.schedulers.mpi import end_job, launched_rank
 from mpiabc.text import shown_lines
 from mpiabc.version import __version__
 
-_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 _COMMANDS = (run, show, replay, worker, broker, jobs, jobscript)
 
 
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except Error as error:
-        if not _leads():
+        if launched_rank():
             time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
         voice.put(f"mpiabc: {shown_lines(str(error))}\n", sys.stderr)
         end_job()
@@ -49,12 +48,6 @@ def _handler() -> logging.Handler:
     handler = voice.Handler()
     handler.setFormatter(Format("%(message)s"))
     return handler
-
-
-def _leads() -> bool:
-    """Whether a launcher, if there is one, calls this rank 0; MPI itself may not be up yet."""
-    told = (os.environ.get(name, "") for name in _RANK_VARIABLES)
-    return next((int(rank) == 0 for rank in told if rank.isdigit()), True)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -81,7 +81,7 @@ def launched_size() -> int:
     return max((int(number) for number in told if number.isdigit()), default=1)
 
 
-def _launched_rank() -> int:
+def launched_rank() -> int:
     """Which rank this is, as the launcher says; 0 without a launcher."""
     told = (os.environ.get(name, "") for name in _RANK_VARIABLES)
     return next((int(rank) for rank in told if rank.isdigit()), 0)
@@ -131,7 +131,7 @@ def _waiting_told() -> Iterator[None]:
 
     That is a process: mpi4py holds the interpreter lock, and there is no MPI yet that a fork would break.
     """
-    rank, size = _launched_rank(), launched_size()
+    rank, size = launched_rank(), launched_size()
     if size == 1 or rank >= _SPEAKERS:
         yield
         return
@@ -196,9 +196,7 @@ def _programs() -> Programs:
 
 def _leave(library: Any, status: int) -> None:
     """End MPI and this process, whatever its main thread is at. Never returns."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    voice.flush()
     with _launcher_told():
         _finalize(library)
     guard.end_process(status)

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc import guard, machine, programs, threads, voice
+from mpiabc import guard, machine, threads, voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
@@ -245,7 +245,7 @@ class ProcessesEngine:
         _await([child.death.fd for child in polite if child.death], _ENDING)
         for child in self._children:
             child.process.end()
-            programs.ours.discard(child.process.pid)
+            self._reaper.remove(child.process.pid)
             child.close()
         self._reaper.end()
         self._start.close()
@@ -281,7 +281,6 @@ class ProcessesEngine:
                 "processes, -n for open files)"
             ) from None
         self._reaper.add(process.pid)
-        programs.ours.add(process.pid)
         child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
         if child.death is not None:
@@ -307,7 +306,6 @@ class ProcessesEngine:
             _await([child.death.fd], _ENDING)
         ending = child.process.end()
         self._reaper.remove(child.process.pid)
-        programs.ours.discard(child.process.pid)
         culprit, (suspect, _) = child.watch.exited(), child.watch.read()
         child.close()
         self._children.remove(child)

@@ -35,11 +35,13 @@ class Reaper:
             programs.ours.add(self._shell.pid)
 
     def add(self, group: int) -> None:
-        """Kill this group, too, if this process goes without `end`."""
+        """Kill this group, which a child of ours leads, if this process goes without `end`."""
+        programs.ours.add(group)
         self._tell(f"+ {group}\n")
 
     def remove(self, group: int) -> None:
         """Forget a group that has ended: its number may become somebody else's."""
+        programs.ours.discard(group)
         self._tell(f"- {group}\n")
 
     def close(self) -> None:
