@@ -54,7 +54,7 @@ class Planner:
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
-        with self._asking("the threshold", self.threshold):
+        with self.asking("the threshold", self.threshold):
             epsilon = _epsilon(self.threshold, past.level, past.last)
         if epsilon is None or (self.weights and past.last and epsilon == past.last.epsilon):
             return None  # at the same threshold all particles would be recycled
@@ -75,11 +75,12 @@ class Planner:
         """The proposal of this population; the prior if there is none."""
         if base is None:
             return self.prior
-        with self._asking("the kernel", self.kernel):
+        with self.asking("the kernel", self.kernel):
             return self.kernel.fit(base)
 
     @contextmanager
-    def _asking(self, what: str, part: Any) -> Iterator[None]:
+    def asking(self, what: str, part: Any) -> Iterator[None]:
+        """A part is asked: the user's settings hold, unless it is ours; an end of this process is named."""
         with guard.at_work(Asking(what)), guard.errors_of(self.errors, part):
             yield
 

@@ -153,8 +153,7 @@ class Run:
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
             if recycling.are_dear(order.proposal, base.theta, rows):
                 return [*told, *self._open_densities(level)]
-            theirs = guard.errors_of(self._planner.errors, order.proposal)
-            with guard.at_work(Asking("the kernel")), theirs:
+            with self._planner.asking("the kernel", order.proposal):
                 level.log_densities[:] = recycling.log_others(order.proposal, base.theta, rows)
         return [*told, *self._open(*level.known())]
 

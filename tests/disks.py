@@ -110,3 +110,33 @@ def program(text, environment, *arguments):
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+#: Says whether locks are refused; a program's beginning, whose first argument is the run's file.
+PROBE = """
+import fcntl, sys
+with open(sys.argv[1] + ".probe", "w") as probe:
+    try:
+        fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        print("refused", error.errno, flush=True)
+"""
+#: Killed within its third commit, with half of that in the file, and SQLite's journal beside.
+KILLED_IN_COMMIT = """
+import os, signal, sys
+from contextlib import contextmanager
+from mpiabc.store import Store
+from tests import problems
+sampling = problems.sampler().sample(sys.argv[1], scheduler="serial", progress=False)
+next(sampling), next(sampling)
+real = Store.transaction
+@contextmanager
+def killed(self):
+    with real(self) as db:
+        db.execute("PRAGMA cache_size = 1")  # so that pages go to the file before the commit
+        yield db
+        assert os.path.exists(sys.argv[1] + "-journal")
+        os.kill(os.getpid(), signal.SIGKILL)
+Store.transaction = killed
+next(sampling)
+"""

@@ -36,34 +36,11 @@ def expected(tmp_path_factory):
 
 # Without locks.
 
-_KILLED_IN_COMMIT = """
-import fcntl, os, signal, sys
-from contextlib import contextmanager
-from mpiabc.store import Store
-from tests import problems
-with open(sys.argv[1] + ".probe", "w") as probe:
-    try:
-        fcntl.lockf(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        print("refused", error.errno, flush=True)
-sampling = problems.sampler().sample(sys.argv[1], scheduler="serial", progress=False)
-next(sampling), next(sampling)
-real = Store.transaction
-@contextmanager
-def killed(self):
-    with real(self) as db:
-        db.execute("PRAGMA cache_size = 1")  # so that pages go to the file before the commit
-        yield db
-        os.kill(os.getpid(), signal.SIGKILL)
-Store.transaction = killed
-next(sampling)
-"""
-
 
 def test_a_run_that_was_killed_goes_on_where_there_are_no_locks(expected, tmp_path):
     """In its third commit, with half of that in the file, and SQLite's journal beside."""
     store, nowhere = tmp_path / "run.db", disks.without_locks()
-    killed = disks.program(_KILLED_IN_COMMIT, nowhere, store)
+    killed = disks.program(disks.PROBE + disks.KILLED_IN_COMMIT, nowhere, store)
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, f"refused {errno.ENOLCK}\n")
     assert (tmp_path / "run.db-journal").exists()
     looked_at = disks.program("import mpiabc, sys; mpiabc.open(sys.argv[1])", nowhere, store)
@@ -91,7 +68,7 @@ def test_a_second_run_is_refused_where_there_are_no_locks(tmp_path):
 
 def test_a_second_name_of_a_file_knows_of_the_journal_beside_the_first(expected, tmp_path):
     store, other = tmp_path / "run.db", tmp_path / "other.db"
-    disks.program(_KILLED_IN_COMMIT, environment(), store)
+    disks.program(disks.KILLED_IN_COMMIT, environment(), store)
     os.link(store, other)
     assert (tmp_path / "run.db-journal").exists()
     assert problems.digests(mpiabc.open(other)) == expected[:2]

@@ -2,11 +2,8 @@
 
 import math
 import os
-import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -20,8 +17,8 @@ from mpiabc import cli
 from mpiabc.signals import DOUBT
 from mpiabc.store import Store
 from mpiabc.store.schema import ARRAYS, NUMBERS, crc_of_row
-from tests import damage, problems
-from tests.conftest import HANGS, environment, missing
+from tests import damage, disks, problems
+from tests.conftest import HANGS, environment
 
 
 @pytest.fixture
@@ -146,25 +143,7 @@ def test_damaged_file_is_begun_anew_when_asked(finished):
 
 def test_commit_that_is_killed_leaves_the_generations_before_it(tmp_path):
     """The process is killed within its third commit, with the journal file on disk."""
-    program = f"""
-import os, signal, sqlite3
-from mpiabc.store import Store
-from tests import problems
-sampling = problems.sampler().sample({str(tmp_path / "run.db")!r}, scheduler="serial")
-next(sampling), next(sampling)
-real = Store.transaction
-from contextlib import contextmanager
-@contextmanager
-def killed(self):
-    with real(self) as db:
-        db.execute("PRAGMA cache_size = 1")  # so that pages go to the file before the commit
-        yield db
-        assert os.path.exists({str(tmp_path / "run.db-journal")!r})
-        os.kill(os.getpid(), signal.SIGKILL)
-Store.transaction = killed
-next(sampling)
-"""
-    job = subprocess.run([sys.executable, "-c", program], env=environment())
+    job = disks.program(disks.KILLED_IN_COMMIT, environment(), tmp_path / "run.db")
     assert job.returncode == -signal.SIGKILL
     expected = problems.digests(problems.sampler().run(tmp_path / "quiet.db", scheduler="serial"))
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected[:2]
@@ -173,59 +152,18 @@ next(sampling)
 
 def test_a_run_needs_no_file_locks(tmp_path):
     """A library in front of libc refuses every lock, as some network file systems do."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        missing("no C compiler for the library that refuses locks")
-    source = tmp_path / "nolock.c"
-    source.write_text(_NO_LOCKS)
-    library = tmp_path / "nolock.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     program = (
-        "import fcntl, mpiabc\nfrom tests import problems\n"
-        f"f = open({str(tmp_path / 'probe')!r}, 'w')\n"
-        "try: fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
-        "except OSError as error: print('REFUSED', error.errno)\n"
-        f"history = problems.sampler().run({str(tmp_path / 'run.db')!r}, scheduler='serial')\n"
+        "import mpiabc\nfrom tests import problems\n"
+        "history = problems.sampler().run(sys.argv[1], scheduler='serial', progress=False)\n"
         "print(*problems.digests(history))"
     )
-    job = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment(LD_PRELOAD=str(library)),
-        capture_output=True,
-        text=True,
-    )
-    assert job.returncode == 0, job.stderr
+    job = disks.program(disks.PROBE + program, disks.without_locks(), tmp_path / "run.db")
+    assert job.returncode == 0, job.stdout
     refused, digests = job.stdout.splitlines()
-    assert refused == "REFUSED 37"  # ENOLCK
+    assert refused == "refused 37"  # ENOLCK
     expected = problems.digests(problems.sampler().run(tmp_path / "quiet.db", scheduler="serial"))
     assert digests.split() == expected
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
-
-
-_NO_LOCKS = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
-#include <sys/stat.h>
-static int pass_on(const char *name, int fd, int command, void *argument) {
-    int (*real)(int, int, void *) = (int (*)(int, int, void *))dlsym(RTLD_NEXT, name);
-    struct stat what;
-    int is_lock = command == F_SETLK || command == F_SETLKW || command == F_GETLK;
-    if (is_lock && !fstat(fd, &what) && S_ISREG(what.st_mode)) { errno = ENOLCK; return -1; }
-    return real(fd, command, argument);
-}
-int fcntl(int fd, int command, ...) {
-    va_list list; va_start(list, command); void *argument = va_arg(list, void *); va_end(list);
-    return pass_on("fcntl", fd, command, argument);
-}
-int fcntl64(int fd, int command, ...) {
-    va_list list; va_start(list, command); void *argument = va_arg(list, void *); va_end(list);
-    return pass_on("fcntl64", fd, command, argument);
-}
-int flock(int fd, int operation) { errno = ENOLCK; return -1; }
-"""
 
 
 def test_a_large_generation_is_written_quickly(tmp_path):

@@ -10,7 +10,6 @@ MPIABC_RESUMABLE_STATUS says, as SGE wants 99).
 
 import argparse
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
