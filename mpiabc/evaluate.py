@@ -159,10 +159,12 @@ class Evaluator:
         is_inside = block.inside[rows]
         with self._theirs():
             simulated = self.simulator(block, rows[is_inside], outcome)
-        measured = self._measure(block, simulated, outcome)
-        accepted = measured.take(self.order.acceptor.accept(measured, self.order.epsilon))
+        measured, accepted = self._measure(block, simulated, outcome), self._nothing
+        is_accepted = self.order.acceptor.accept(measured, self.order.epsilon)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
-        status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
+        if is_accepted.any():
+            accepted = measured.take(is_accepted)
+            status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
         if outcome.failures:
             status[np.searchsorted(rows, outcome.failed(number))] = Status.FAILED
         return status, accepted
@@ -225,6 +227,8 @@ class Evaluator:
     def _weigh(self, outcome: Outcome) -> Particles:
         """The accepted rows with log prior - log proposal, and the densities of all levels if they count."""
         rows, order = outcome.rows(), self.order
+        if rows is None:
+            return self._nothing
         rows.theta.flags.writeable = False
         log_prior = log_proposal = rows.log_weights
         if order.level:

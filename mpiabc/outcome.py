@@ -7,7 +7,7 @@ import numpy as np
 
 from mpiabc.errors import ProblemError, shortened, text_of
 from mpiabc.order import Order
-from mpiabc.particles import Particles, joined, none
+from mpiabc.particles import Particles, joined
 from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
@@ -66,10 +66,10 @@ class Outcome:
         first = number * BLOCK
         return [f.index - first for f in self.failures if first <= f.index < first + BLOCK]
 
-    def rows(self) -> Particles:
-        """The accepted rows, in the order of their addresses."""
+    def rows(self) -> Particles | None:
+        """The accepted rows, in the order of their addresses, if there are any."""
         if not self._parts:
-            return none(d=len(self._problem.prior.names))
+            return None
         rows = joined(self._parts)
         return rows if self._tries is None else rows.take(np.argsort(np.concatenate(self._addresses)))
 

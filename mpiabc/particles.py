@@ -5,7 +5,7 @@ To add one, declare it, and let the act that it names fill it.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, NamedTuple, get_args, get_type_hints
 
@@ -61,7 +61,7 @@ class Particles:
 
     def weighed(self, log_weights: np.ndarray, log_densities: np.ndarray) -> "Particles":
         """The same rows with other weights."""
-        return replace(self, log_weights=log_weights, log_densities=log_densities)
+        return Particles(**self.columns() | {"log_weights": log_weights, "log_densities": log_densities})
 
     def pack(self) -> bytes:
         """The columns as one buffer."""

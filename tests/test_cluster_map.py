@@ -307,6 +307,7 @@ def test_an_item_that_fails_early_is_told_early_and_the_rest_is_kept(pbs, tmp_pa
 
     def f(x):
         if x == 0 and not (tmp_path / "mended").exists():
+            until(lambda: list(tmp_path.glob("mpiabc-jobs/*/1.out")))
             raise ValueError("no zero")
         if x == 3:
             (tmp_path / "counted").open("a").write("x")

@@ -55,6 +55,7 @@ _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
 _SECONDS = struct.Struct("<d")
 _FRAME = struct.Struct("<QQ")  # the run and a checksum, before each message: jobs of one node share memory
+_SLICE = 0.01  # seconds of work of rank 0 between two looks at what the others have sent
 _SLOW = 0.005  # seconds a simulation: from here on rank 0 simulates in a child process,
 _TOO_SLOW = 0.1  # and from here on not even until the child is up
 _SILENT = 0.05  # seconds without a report that tell rank 0 that simulations are slow
@@ -462,7 +463,7 @@ class Home:
     def __init__(self, problem: Any, where: str, cores: int, ranks: "Ranks | None") -> None:
         self._ranks, self._where = ranks, where
         self._since = math.inf
-        self._inline = SerialEngine(problem, where)
+        self._inline = SerialEngine(problem, where, _SLICE)
         self._make_child = lambda: ProcessesEngine(problem, 1, start="spawn", where=where, cores=cores)
         self._has_timeout = problem.timeout is not None
         self._may_have_child = True

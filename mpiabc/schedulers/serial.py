@@ -10,7 +10,7 @@ from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.streams import step_of
 from mpiabc.whereabouts import Note
 
-_SLICE = 0.01  # seconds of work between two looks at the rest of the world
+_SLICE = 0.05  # seconds of work between two looks at signals
 
 
 class Serial(OneLeads):
@@ -32,12 +32,12 @@ class SerialEngine:
 
     workers = 1
 
-    def __init__(self, problem: Any, where: str | None = None) -> None:
-        self._problem = problem
-        self._where = where
+    def __init__(self, problem: Any, where: str | None = None, slice: float = _SLICE) -> None:
+        """slice: seconds of work in a poll."""
+        self._problem, self._where, self._slice = problem, where, slice
         self._leases: deque[Lease] = deque()
         self._step = step_of(problem.vectorized)
-        self._cost = _SLICE  # seconds for one step of ids
+        self._cost = slice  # seconds for one step of ids
         self._note: Note | None = None
 
     def note_beside(self, store: str) -> None:
@@ -64,7 +64,7 @@ class SerialEngine:
             time.sleep(timeout)
             return []
         job, start, stop = self._leases.popleft()
-        middle = min(stop, start + self._step * max(1, int(_SLICE / self._cost)))
+        middle = min(stop, start + self._step * max(1, int(self._slice / self._cost)))
         if middle < stop:
             self._leases.appendleft(Lease(job, middle, stop))
         records = self._evaluator(start, middle)
