@@ -115,6 +115,18 @@ def test_import_is_light():
     assert not heavy & set(loaded)
 
 
+def test_scipy_says_its_version_without_being_imported():
+    """Nor are metadata of packages read, which takes as long: every rank says it when it starts."""
+    program = (
+        "import sys; from mpiabc.version import versions; told = versions()['SciPy']; print(*sys.modules); "
+    )
+    program += "import scipy; assert told == scipy.__version__, told"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"scipy", "importlib.metadata"} & set(loaded)
+
+
 def test_public_names_are_those_promised():
     promised = {
         "ABCSMC",
