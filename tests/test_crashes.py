@@ -144,10 +144,3 @@ def test_files_that_are_none_of_ours_are_not_read(tmp_path):
     for i, content in enumerate([b"", b"short", np.array([0, -1]).tobytes(), bytes(16) + b"\xff"]):
         (tmp_path / "run.db.at" / str(i)).write_bytes(content)
     assert whereabouts.left(tmp_path / "run.db") == []
-
-
-def test_note_of_an_evaluation_takes_less_than_a_microsecond(tmp_path):
-    import timeit
-
-    watch = whereabouts.Note(tmp_path / "run.db", None).watch(0)
-    assert min(timeit.repeat(lambda: watch(7), number=200, repeat=20)) / 200 < 1e-6

@@ -1169,17 +1169,6 @@ def test_bytecode_of_two_pythons_is_not_compared():
     assert code_differences(one, other) == ["python: cpython-311 there, cpython-312 here"]
 
 
-def test_a_typical_fingerprint_takes_about_a_millisecond():
-    parts = {"simulate": Model(k=3, a=np.arange(100.0)).run, "distance": make(2.0)}
-    parts |= {"prior": mpiabc.Prior(a=stats.norm(0, 2), b=stats.gamma(2)), "kernel": mpiabc.Gaussian()}
-    seconds = []
-    for _ in range(20):
-        started = time.perf_counter()
-        fingerprint(**parts)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.01  # ten times what it takes where nobody else works
-
-
 def test_values_of_a_module_are_those_of_the_script_that_it_was():
     """A run that `python fit.py` has begun may be continued by what imports it."""
     text = "class M:\n    k = 1\n    def __call__(self, x, rng): return 1\ndef g(x, y): return 1"

@@ -9,12 +9,16 @@ problem in turn with ours. All figures include opening and writing the store (fs
 import sys
 import tempfile
 import time
+import timeit
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 import mpiabc
+from mpiabc import guard, whereabouts
+from mpiabc.fingerprint import fingerprint
+from mpiabc.streams import stream_key
 from tests.benchmarks import toy
 
 N = 1000
@@ -72,8 +76,23 @@ def bare(simulate, vectorized, d):
     return (time.perf_counter() - began) / 2000 / n * 1e6
 
 
+def parts():
+    """Name, a call, and the aim in microseconds."""
+    random, problem = guard.GlobalRandom(stream_key(1)), next(samplers())[1].problem
+    yield "seeding the global generators", lambda: random.seed(1, 2), 20
+    with tempfile.TemporaryDirectory() as folder:
+        note = whereabouts.Note(Path(folder) / "run.db", None)
+        watch = note.watch(0)
+        yield "noting an evaluation", lambda: watch(7), 1
+        note.close()
+    yield "a fingerprint", lambda: fingerprint(simulate=problem.simulate, prior=problem.prior), 1000
+
+
 def main(python):
-    """Print the table."""
+    """Print the tables."""
+    for name, call, aim in parts():
+        best = min(timeit.repeat(call, number=200, repeat=20)) / 200 * 1e6
+        print(f"{name:<32}{best:10.2f} us, aim {aim}", flush=True)
     print(f"{'':<22}{'us per simulation':>18}{'in generations':>16}{'bare':>8}{'aim':>6}{'simulations':>13}")
     found = {}
     for name, sampler, options, simulate, aim in samplers():
