@@ -131,6 +131,19 @@ def test_damaged_file_gives_the_right_posterior_or_one_clear_sentence():
         assert counts[kind, outcome] > 0, counts
 
 
+def test_damage_in_the_text_of_a_table_is_told_in_a_line(finished):
+    """SQLite quotes the text, of several lines, and it may be anything."""
+    content = bytearray(finished.path.read_bytes())
+    at = content.index(b"CREATE TABLE population") + len(b"CREATE TABLE ")
+    for harm in (b"\xff", b"\x1b[31m\xff"):
+        content[at : at + len(harm)] = harm
+        finished.path.write_bytes(content)
+        with pytest.raises(mpiabc.StoreError, match="is damaged") as error:
+            list(mpiabc.open(finished.path))
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 400
+
+
 def test_damaged_file_is_begun_anew_when_asked(finished):
     content = finished.path.read_bytes()
     expected = problems.digests(finished)

@@ -13,11 +13,13 @@ from typing import Any
 from mpiabc.errors import StoreError
 from mpiabc.signals import heard
 from mpiabc.store import locks
+from mpiabc.text import shown_lines
 
 _log = logging.getLogger(__name__)
 
 _TRY = 1.0  # seconds that SQLite waits at a time for who writes: signals are heard between
 _SHORT = 10.0  # seconds to wait for another process's transaction, if that is a short one
+_MOST_TOLD = 200  # characters of what SQLite says
 _LONG = 1800.0  # seconds to wait for one that reads the whole file, as a backup does
 
 
@@ -28,8 +30,14 @@ class DamagedError(StoreError):
     """
 
     def __init__(self, path: Path, found: str, remedy: str = "read a copy of it, if there is one") -> None:
-        super().__init__(f"{path} is damaged ({found}): {remedy}")
+        super().__init__(f"{path} is damaged ({_in_a_line(found)}): {remedy}")
         self.found = found
+
+
+def _in_a_line(said: object) -> str:
+    """What SQLite says, in a sentence: it may quote the text of a table, or what has become of it."""
+    told = " ".join(shown_lines(str(said)).split())
+    return told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]} ..."
 
 
 def connect(path: Path, options: str, timeout: float = _SHORT) -> sqlite3.Connection:
@@ -125,7 +133,7 @@ def _told(path: Path, error: Exception) -> StoreError:
     if said and name.startswith("SQLITE_IOERR"):
         return StoreError(_unreadable(path, said))
     advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), "{error}")
-    return StoreError(f"{path}: {advice.format(error=error)}" + (f" ({said})" if said else ""))
+    return StoreError(f"{path}: {advice.format(error=_in_a_line(error))}" + (f" ({said})" if said else ""))
 
 
 def _name_of(error: Exception) -> str:
