@@ -144,6 +144,20 @@ def test_damage_in_the_text_of_a_table_is_told_in_a_line(finished):
         assert len(str(error.value)) < 400
 
 
+def test_a_table_without_one_of_its_columns_is_told_before_any_work(tmp_path):
+    """A comma that has become a space joins two columns: what is written into one of them fails late."""
+    path = tmp_path / "run.db"
+    problems.sampler().run(path, scheduler="serial", generations=1)
+    whole = path.read_bytes()
+    for before in (b"theta TEXT", b"key TEXT PRIMARY KEY", b"level INTEGER PRIMARY KEY", b"epsilon REAL"):
+        at = whole.index(before + b",") + len(before)
+        path.write_bytes(whole[:at] + b" " + whole[at + 1 :])
+        calls = []
+        with pytest.raises(mpiabc.StoreError, match=r"is damaged \("):
+            damage.run(path, calls)
+        assert not calls
+
+
 def test_damaged_file_is_begun_anew_when_asked(finished):
     content = finished.path.read_bytes()
     expected = problems.digests(finished)

@@ -31,6 +31,7 @@ from mpiabc.store.schema import (
     insert_failures,
     insert_journal,
     is_ours,
+    lacking,
     modernise,
     packed_arrays,
     put,
@@ -107,8 +108,9 @@ class Store:
         with errors_told(self.path):
             assert self._db is not None
             (found,) = self._patience.execute(self._db, "PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise damaged(self.path, found.splitlines()[-1])
+            is_lacking = lacking(self._db) if found == "ok" else found.splitlines()[-1]
+        if is_lacking:
+            raise damaged(self.path, is_lacking)
         return self.history().settings
 
     def renew(self, settings: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,24 @@ def modernise(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE population ADD COLUMN {name} {'BLOB' if name in ARRAYS else 'INTEGER'}")
     db.execute(_ORDERS)
     db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def lacking(db: sqlite3.Connection) -> str:
+    """What a file of today's format lacks of its tables, which older ones get; empty if nothing."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    for table, expected in _tables().items() if version == FORMAT else ():
+        if missing := sorted(expected - columns_of(db, table)):
+            return f"its table {table} has no {', '.join(missing)}"
+    return ""
+
+
+@cache
+def _tables() -> dict[str, set[str]]:
+    """The columns of all tables."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(SCHEMA)
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: columns_of(db, name) for name in names}
 
 
 def columns_of(db: sqlite3.Connection, table: str) -> set[str]:
