@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc import guard, machine, programs, threads, voice
+from mpiabc import guard, machine, threads, voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
@@ -152,8 +152,6 @@ class ProcessesEngine:
         """Records and lost leases; returns early when there are any."""
         reports: list[Report] = []
         events = self._selector.select(timeout)
-        if not self._reaper.is_up and (not events or all(len(child.leases) > 1 for child in self._children)):
-            self._reaper.add(child.process.pid for child in self._children)  # now nobody waits for us
         for child in {key.data.child for key, _ in events if isinstance(key.data, _Death)}:
             _kill_group(child.process.pid)  # its programs may hold the pipe open
             if not child.connection.poll():
@@ -246,7 +244,8 @@ class ProcessesEngine:
         polite = [child for child in self._children if child.has_mpi or not child.leases]
         _await([child.death.fd for child in polite if child.death], _ENDING)
         for child in self._children:
-            self._end(child)
+            child.process.end()
+            self._reaper.remove(child.process.pid)
             child.close()
         self._reaper.end()
         self._start.close()
@@ -281,7 +280,7 @@ class ProcessesEngine:
                 f"fewer, as in scheduler=Processes({max(1, there)}), or raise the limit (ulimit -u for "
                 "processes, -n for open files)"
             ) from None
-        programs.ours.add(process.pid)
+        self._reaper.add(process.pid)
         child = _Child(process, connection, watch)
         self._selector.register(connection, selectors.EVENT_READ, child)
         if child.death is not None:
@@ -305,13 +304,12 @@ class ProcessesEngine:
         if child.has_mpi and child.death is not None and not child.leases:
             child.connection.close()  # it ends by itself, and what it has begun of MPI with it
             _await([child.death.fd], _ENDING)
-        ending = self._end(child)
+        ending = child.process.end()
+        self._reaper.remove(child.process.pid)
         culprit, (suspect, _) = child.watch.exited(), child.watch.read()
         child.close()
         self._children.remove(child)
         self._children.append(self._new_child())
-        if self._reaper.is_up:
-            self._reaper.add([self._children[-1].process.pid])
         where = self._name(child)
         why = f"the process {ending}"
         lost = [Lost(lease, where, why, is_returned=True) for lease in child.leases]
@@ -320,13 +318,6 @@ class ProcessesEngine:
         elif lost:  # those behind it had not begun
             lost[0] = Lost(lost[0].lease, where, why, suspect=suspect if suspect >= 0 else None)
         return lost
-
-    def _end(self, child: "_Child") -> str:
-        """End it, and what it has started; how it has ended, in words."""
-        ending = child.process.end()
-        self._reaper.remove(child.process.pid)
-        programs.ours.discard(child.process.pid)
-        return ending
 
     def _name(self, child: "_Child") -> str:
         return self._where or f"process {child.process.pid} on {platform.node()}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import subprocess
-from collections.abc import Iterable
 
 from mpiabc import programs
 
@@ -25,17 +24,24 @@ class Reaper:
 
     def __init__(self) -> None:
         self._shell: subprocess.Popen | None = None
-        self.is_up = False  # or has been tried to start, which takes milliseconds
+        with contextlib.suppress(OSError):
+            self._shell = subprocess.Popen(
+                ["/bin/sh", "-c", _SCRIPT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            programs.ours.add(self._shell.pid)
 
-    def add(self, groups: Iterable[int]) -> None:
-        """Kill these groups, which children of ours lead, if this process goes without `end`."""
-        if not self.is_up:
-            self._start()
-        for group in groups:
-            self._tell(f"+ {group}\n")
+    def add(self, group: int) -> None:
+        """Kill this group, which a child of ours leads, if this process goes without `end`."""
+        programs.ours.add(group)
+        self._tell(f"+ {group}\n")
 
     def remove(self, group: int) -> None:
         """Forget a group that has ended: its number may become somebody else's."""
+        programs.ours.discard(group)
         self._tell(f"- {group}\n")
 
     def close(self) -> None:
@@ -51,18 +57,6 @@ class Reaper:
             self._shell.wait()
             programs.ours.discard(self._shell.pid)
         self.close()
-
-    def _start(self) -> None:
-        self.is_up = True
-        with contextlib.suppress(OSError):
-            self._shell = subprocess.Popen(
-                ["/bin/sh", "-c", _SCRIPT],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            programs.ours.add(self._shell.pid)
 
     def _tell(self, line: str) -> None:
         if self._shell is not None and self._shell.stdin is not None:
