@@ -108,9 +108,9 @@ class Store:
         with errors_told(self.path):
             assert self._db is not None
             (found,) = self._patience.execute(self._db, "PRAGMA integrity_check(1)").fetchone()
-            is_lacking = lacking(self._db) if found == "ok" else found.splitlines()[-1]
-        if is_lacking:
-            raise damaged(self.path, is_lacking)
+            harm = lacking(self._db) if found == "ok" else found.splitlines()[-1]
+        if harm:
+            raise damaged(self.path, harm)
         return self.history().settings
 
     def renew(self, settings: dict[str, Any]) -> None:

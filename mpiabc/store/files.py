@@ -19,8 +19,8 @@ _log = logging.getLogger(__name__)
 
 _TRY = 1.0  # seconds that SQLite waits at a time for who writes: signals are heard between
 _SHORT = 10.0  # seconds to wait for another process's transaction, if that is a short one
-_MOST_TOLD = 200  # characters of what SQLite says
 _LONG = 1800.0  # seconds to wait for one that reads the whole file, as a backup does
+_MOST_TOLD = 200  # characters of what SQLite says
 
 
 class DamagedError(StoreError):

@@ -99,8 +99,7 @@ def _check_declarations(db: sqlite3.Connection, path: Path) -> None:
 
 def modernise(db: sqlite3.Connection) -> None:
     """Give the file of an older mpiabc today's format; what it lacks stays unknown."""
-    lacking = (NUMBERS.keys() | ARRAYS.keys()) - columns_of(db, "population")
-    for name in lacking:
+    for name in (NUMBERS.keys() | ARRAYS.keys()) - columns_of(db, "population"):
         db.execute(f"ALTER TABLE population ADD COLUMN {name} {'BLOB' if name in ARRAYS else 'INTEGER'}")
     db.execute(_ORDERS)
     db.execute(f"PRAGMA user_version = {FORMAT}")
