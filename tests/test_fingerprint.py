@@ -30,7 +30,7 @@ from scipy import stats
 import mpiabc
 from mpiabc.cli.files import MODULE
 from mpiabc.fingerprint import Fingerprint, code_differences, differences, fingerprint, values
-from tests.conftest import environment
+from tests.conftest import environment, missing
 
 
 @pytest.fixture
@@ -958,7 +958,8 @@ def test_nothing_that_differs_from_process_to_process_is_told(part, place):
 
 
 def test_objects_of_installed_classes_are_told_by_what_they_hold():
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     frames = [pandas.DataFrame({"a": [1.0, x], "b": ["u", "v"]}, index=[3, 4]) for x in (2.0, 2.0, 3.0)]
     one, same, other = (fingerprint(simulate=Model(data=frame)) for frame in frames)
     assert one == same
@@ -1073,7 +1074,7 @@ def test_every_item_of_a_list_counts(size, i):
 def test_a_library_of_the_users_is_told_by_its_content(tmp_path):
     found = [path for path in Path("/proc/self/maps").read_text().split() if "/libm" in path] or [None]
     if found[0] is None:
-        pytest.skip("no library to copy")
+        missing("there is no library to copy")
     path = tmp_path / "libfast.so"
     shutil.copy(found[0], path)
     library = ctypes.CDLL(str(path))
@@ -1090,7 +1091,7 @@ def test_a_library_of_the_users_is_told_by_its_content(tmp_path):
 def test_a_compiled_module_of_the_users_is_a_library(tmp_path, monkeypatch, text):
     library = next(Path(sysconfig.get_path("stdlib"), "lib-dynload").glob("xxlimited.*.so"), None)
     if library is None:
-        pytest.skip("this Python has no example of a compiled module")
+        missing("this Python has no example of a compiled module")
     shutil.copy(library, tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     with imported(tmp_path, monkeypatch, {"model": f"{text}\n    return xxlimited.foo(1, 2)\n"}) as modules:
