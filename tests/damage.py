@@ -13,7 +13,6 @@ import io
 import logging
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -25,15 +24,15 @@ from unittest import mock
 import mpiabc
 from mpiabc import cli
 from mpiabc.store import files, history
-from tests import problems
+from tests import disks, problems
 from tests.conftest import environment
 
 PAGE = 4096  # bytes of SQLite's pages
 GENERATIONS = 2
 
 
-def run(file, calls=None, **rules):
-    """The run in the file, whose simulations are added to `calls`."""
+def sampler(calls=None):
+    """Its simulations are added to `calls`."""
 
     seen = [] if calls is None else calls
 
@@ -41,9 +40,12 @@ def run(file, calls=None, **rules):
         seen.append(id)
         return problems.gaussian(theta, rng)
 
-    return problems.sampler(n=20, name="gaussian", simulate=gaussian).run(
-        file, scheduler="serial", progress=False, **rules
-    )
+    return problems.sampler(n=20, name="gaussian", simulate=gaussian)
+
+
+def run(file, calls=None, **rules):
+    """The run in the file, whose simulations are added to `calls`."""
+    return sampler(calls).run(file, scheduler="serial", progress=False, **rules)
 
 
 def prepare(folder):
@@ -55,31 +57,11 @@ def prepare(folder):
     return file, problems.digests(quiet)
 
 
-_KILLED_IN_COMMIT = """
-import os, signal, sys
-from contextlib import contextmanager
-from pathlib import Path
-from mpiabc.store import Store
-from tests import damage
-real = Store.transaction
-@contextmanager
-def killed(self):
-    with real(self) as db:
-        db.execute("PRAGMA cache_size = 1")  # so that pages go to the file before the commit
-        yield db
-        (committed,) = db.execute("SELECT count(*) FROM population").fetchone()
-        if committed == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-Store.transaction = killed
-damage.run(Path(sys.argv[1]))
-"""
-
-
 def prepare_hot(folder):
     """The file of a run that was killed in its third commit, beside it SQLite's own journal."""
     file = folder / "hot.db"
-    command = [sys.executable, "-c", _KILLED_IN_COMMIT, file]
-    assert subprocess.run(command, env=environment()).returncode == -signal.SIGKILL
+    job = disks.program(disks.killed_in_commit("damage.sampler()"), environment(), file)
+    assert job.returncode == -signal.SIGKILL, job.stdout
     return file.read_bytes(), file.with_name("hot.db-journal").read_bytes()
 
 

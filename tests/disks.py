@@ -121,22 +121,28 @@ with open(sys.argv[1] + ".probe", "w") as probe:
     except OSError as error:
         print("refused", error.errno, flush=True)
 """
-#: Killed within its third commit, with half of that in the file, and SQLite's journal beside.
-KILLED_IN_COMMIT = """
+
+
+def killed_in_commit(sampler):
+    """A program that is killed within its third commit, half of it in the file, SQLite's journal beside.
+
+    `sampler`: an expression of `problems` and `damage`.
+    """
+    return f"""
 import os, signal, sys
 from contextlib import contextmanager
 from mpiabc.store import Store
-from tests import problems
-sampling = problems.sampler().sample(sys.argv[1], scheduler="serial", progress=False)
-next(sampling), next(sampling)
+from tests import damage, problems
 real = Store.transaction
 @contextmanager
 def killed(self):
     with real(self) as db:
         db.execute("PRAGMA cache_size = 1")  # so that pages go to the file before the commit
         yield db
-        assert os.path.exists(sys.argv[1] + "-journal")
-        os.kill(os.getpid(), signal.SIGKILL)
+        (committed,) = db.execute("SELECT count(*) FROM population").fetchone()
+        if committed == 3:
+            assert os.path.exists(sys.argv[1] + "-journal")
+            os.kill(os.getpid(), signal.SIGKILL)
 Store.transaction = killed
-next(sampling)
+{sampler}.run(sys.argv[1], scheduler="serial", progress=False)
 """

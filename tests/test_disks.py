@@ -40,7 +40,7 @@ def expected(tmp_path_factory):
 def test_a_run_that_was_killed_goes_on_where_there_are_no_locks(expected, tmp_path):
     """In its third commit, with half of that in the file, and SQLite's journal beside."""
     store, nowhere = tmp_path / "run.db", disks.without_locks()
-    killed = disks.program(disks.PROBE + disks.KILLED_IN_COMMIT, nowhere, store)
+    killed = disks.program(disks.PROBE + disks.killed_in_commit("problems.sampler()"), nowhere, store)
     assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, f"refused {errno.ENOLCK}\n")
     assert (tmp_path / "run.db-journal").exists()
     looked_at = disks.program("import mpiabc, sys; mpiabc.open(sys.argv[1])", nowhere, store)
@@ -68,7 +68,7 @@ def test_a_second_run_is_refused_where_there_are_no_locks(tmp_path):
 
 def test_a_second_name_of_a_file_knows_of_the_journal_beside_the_first(expected, tmp_path):
     store, other = tmp_path / "run.db", tmp_path / "other.db"
-    disks.program(disks.KILLED_IN_COMMIT, environment(), store)
+    disks.program(disks.killed_in_commit("problems.sampler()"), environment(), store)
     os.link(store, other)
     assert (tmp_path / "run.db-journal").exists()
     assert problems.digests(mpiabc.open(other)) == expected[:2]

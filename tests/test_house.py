@@ -117,10 +117,8 @@ def test_import_is_light():
 
 def test_scipy_says_its_version_without_being_imported():
     """Nor are metadata of packages read, which takes as long: every rank says it when it starts."""
-    program = (
-        "import sys; from mpiabc.version import versions; told = versions()['SciPy']; print(*sys.modules); "
-    )
-    program += "import scipy; assert told == scipy.__version__, told"
+    program = "import sys; from mpiabc.version import versions; told = versions()['SciPy']\n"
+    program += "print(*sys.modules); import scipy; assert told == scipy.__version__, told"
     loaded = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     ).stdout.split()

@@ -170,7 +170,7 @@ def test_damaged_file_is_begun_anew_when_asked(finished):
 
 def test_commit_that_is_killed_leaves_the_generations_before_it(tmp_path):
     """The process is killed within its third commit, with the journal file on disk."""
-    job = disks.program(disks.KILLED_IN_COMMIT, environment(), tmp_path / "run.db")
+    job = disks.program(disks.killed_in_commit("problems.sampler()"), environment(), tmp_path / "run.db")
     assert job.returncode == -signal.SIGKILL
     expected = problems.digests(problems.sampler().run(tmp_path / "quiet.db", scheduler="serial"))
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected[:2]
