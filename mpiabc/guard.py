@@ -97,9 +97,9 @@ def part_random() -> None:
     """
     own, part = random.Random(), ModuleType("random")
     vars(part).update({name: _drawn_from(own, value) for name, value in vars(random).items()})
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # in one step: other threads import meanwhile
         if name.partition(".")[0] in _BESIDE:
-            for key, value in list(vars(module).items()):
+            for key, value in vars(module).copy().items():
                 new = part if value is random else _drawn_from(own, value)
                 if new is not value:
                     setattr(module, key, new)

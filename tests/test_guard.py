@@ -1,6 +1,8 @@
 """What simulators do to their process reaches no other evaluation, and not our arithmetic."""
 
 import ctypes
+import gc
+import itertools
 import logging
 import os
 import platform
@@ -19,6 +21,7 @@ from scipy import stats
 
 import mpiabc
 from mpiabc import checks, guard, programs, schedulers
+from mpiabc.fingerprint import objects
 from mpiabc.streams import stream_key
 from tests import problems
 from tests.conftest import HANGS, environment
@@ -485,3 +488,27 @@ def test_libraries_that_draw_beside_evaluations_have_a_generator_of_their_own(mo
     assert beside.randint(3, 3) == beside.random.choice([3]) == 3
     assert random.getstate() == before
     assert beside.random.Random is beside.Random is random.Random
+
+
+@pytest.fixture
+def imports_at_every_collection(monkeypatch):
+    """A module appears whenever garbage is collected, as where another thread imports; it is collected at every step."""
+    names = (f"beside_{n}" for n in itertools.count())
+
+    def collected(phase, _):
+        if phase == "stop":
+            name = next(names)
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+
+    before = gc.get_threshold()
+    gc.callbacks.append(collected)
+    gc.set_threshold(1)
+    yield names
+    gc.set_threshold(*before)
+    gc.callbacks.remove(collected)
+
+
+def test_other_threads_may_import_while_modules_are_looked_at(imports_at_every_collection):
+    guard.part_random()
+    assert objects.holder(len) is None
+    assert next(imports_at_every_collection) != "beside_0"

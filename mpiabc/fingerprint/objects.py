@@ -195,9 +195,9 @@ def _options(value: Any) -> str:
 
 def holder(value: Any) -> str | None:
     """The user's compiled module that holds a function which does not say where it is from."""
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # in one step: other threads import meanwhile
         found = namespace(module) if isinstance(module, ModuleType) else {}
         is_candidate = is_compiled(found.get("__file__")) and is_users_module(module)
-        if is_candidate and any(item is value for item in found.values()):
+        if is_candidate and any(item is value for item in found.copy().values()):
             return name
     return None

@@ -341,7 +341,7 @@ class Walk(Texts):
     def _visit_class(self, cls: type) -> None:
         name = class_label(cls)
         members = {}
-        for key, value in list(vars(cls).items()):
+        for key, value in vars(cls).copy().items():
             inner = [] if key in _WITHOUT_CODE else objects.code_inside(value)
             if any(map(_leads_to_user, inner)):
                 members[key] = type(value).__name__
