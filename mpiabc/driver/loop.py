@@ -104,6 +104,7 @@ class Driver:
                 self._heed()
                 for opened in [] if self._done else self._open.values():
                     opened.feed(self._engine, self.pace)
+                self._tell_progress()
                 reports = self._engine.poll(_POLL)
                 if self._limits.signals.seen:
                     continue  # what came with it is dropped
@@ -112,7 +113,6 @@ class Driver:
                 self._raise_failures()
                 if self._done is None:
                     self._keeper.tick()
-                self._tell_progress()
                 self._tell_silence()
             if self._limits.signals.seen:
                 self._heed()
