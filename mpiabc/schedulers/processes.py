@@ -616,13 +616,13 @@ def _serve_heard(
     except EOFError:
         return
     except ProblemError as error:
-        connection.send_bytes(b"N" + str(error).encode())
+        _refuse(connection, b"N", str(error))
         return
     except Error as error:
-        connection.send_bytes(b"E" + str(error).encode())
+        _refuse(connection, b"E", str(error))
         return
     except BaseException:
-        connection.send_bytes(b"E" + traceback.format_exc().encode())
+        _refuse(connection, b"E", traceback.format_exc())
         return
     with contextlib.suppress(EOFError, OSError), guard.last_words_to(lambda failure: watch.exit()):
         connection.send_bytes(b"M" if _has_mpi() and not is_forked_with_mpi else b"H")
@@ -631,11 +631,20 @@ def _serve_heard(
         except (EOFError, OSError):
             raise
         except ProblemError as error:  # of a job that cannot be had here
-            connection.send_bytes(b"N" + str(error).encode())
+            _refuse(connection, b"N", str(error))
         except Exception:
-            connection.send_bytes(b"E" + traceback.format_exc().encode())
+            _refuse(connection, b"E", traceback.format_exc())
     if _has_mpi() and not is_forked_with_mpi:
         sys.modules["mpi4py.MPI"].Finalize()  # type: ignore[attr-defined]
+
+
+def _refuse(connection: Connection, kind: bytes, why: str) -> None:
+    """Say why no lease is taken here: "N" for a problem that cannot be had, else "E".
+
+    A leader that has heard it from another child may have closed the pipe.
+    """
+    with contextlib.suppress(OSError):
+        connection.send_bytes(kind + why.encode())
 
 
 def _work(connection: Connection, make_evaluator: Callable[[Job], Callable[[int, int], Records]]) -> None:

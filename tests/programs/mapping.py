@@ -1,7 +1,10 @@
-"""A run whose simulator reads a large file that is mapped; rank 0 measures the memory of all processes of it.
+"""Runs whose simulator reads a file that is mapped.
 
-FOLDER PROCESSES SCHEDULER [--timeout]: the folder holds data.npy. Prints MEGABYTES, the proportional set sizes
-of all processes together, when so many have read the file, and then the digests of the run.
+FOLDER memory PROCESSES [timeout]: rank 0 prints MEGABYTES, the proportional set sizes of all processes of the
+run together, when so many besides itself have read all of FOLDER/data.npy.
+FOLDER run [timeout]: prints DIGESTS, those of the populations.
+FOLDER changed [timeout]: the file changes on rank 1 between the making of the problem and the run.
+FOLDER other: rank 1 has another file than rank 0, of the same name.
 """
 
 import os
@@ -14,22 +17,48 @@ import numpy as np
 import mpiabc
 from tests import problems
 
-DATA = np.zeros(0)
+
+def sampler(data, **options):
+    """Of a simulator that adds a number of `data` to what it simulates."""
+
+    def reading(theta, rng):
+        y = problems.gaussian(theta, rng)["y"]
+        return {"y": y + data[rng.integers(len(data)), 0]}
+
+    problem = problems.problem(reading, name="reading", **options)
+    return mpiabc.ABCSMC(problem, 40, seed=1)
 
 
-def gaussian(theta, rng):
-    """Reads all pages of the file, once in each process."""
-    mark = FOLDER / f"{os.getpid()}.pid"
-    if not mark.exists():
-        DATA[::512].sum()
-        mark.touch()
-    time.sleep(0.01)
-    return problems.gaussian(theta, rng)
+def digests(data, store, scheduler, **options):
+    """Of a short run."""
+    history = sampler(data, **options).run(store, scheduler=scheduler, generations=3)
+    return None if history is None else problems.digests(history)
 
 
-def sampler(folder, timeout=None):
-    problem = problems.problem(gaussian, timeout=timeout, name="gaussian")
-    return mpiabc.ABCSMC(problem, 40, threshold=mpiabc.Constant(3), seed=1)
+def reader_of_all(data, folder):
+    """A simulator that reads all pages of the file, once in each process."""
+
+    def gaussian(theta, rng):
+        mark = folder / f"{os.getpid()}.reader"
+        if not mark.exists():
+            data.reshape(-1)[::512].sum()
+            mark.touch()
+        time.sleep(0.01)
+        return problems.gaussian(theta, rng)
+
+    return gaussian
+
+
+def measure(data, folder, processes, **options):
+    """Run until so many processes have read the file."""
+    (folder / f"{os.getpid()}.rank").touch()
+    problem = problems.problem(reader_of_all(data, folder), **options)
+    run = mpiabc.ABCSMC(problem, 40, threshold=mpiabc.Constant(3), seed=1)
+    for _ in run.sample(folder / "run.db", scheduler="mpi", generations=10_000):
+        readers = {int(mark.stem) for mark in folder.glob("*.reader")}
+        if len(readers - {os.getpid()}) >= processes:
+            print("MEGABYTES", megabytes(readers | {int(mark.stem) for mark in folder.glob("*.rank")}))
+            break
 
 
 def megabytes(processes):
@@ -42,13 +71,21 @@ def megabytes(processes):
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
+def main(folder, what, *words):
+    options = {"timeout": 60} if "timeout" in words else {}
+    rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0)))
+    file = folder / ("other" if what == "other" and rank == 1 else "") / "data.npy"
+    data = np.load(file, mmap_mode="r")
+    if what == "memory":
+        measure(data, folder, int(words[0]), **options)
+    elif what == "changed":
+        run = sampler(data, **options)
+        if rank == 1:
+            os.utime(file, ns=(0, 0))
+        run.run(folder / "run.db", scheduler="mpi", generations=3)
+    elif found := digests(data, folder / "run.db", "mpi", **options):
+        print("DIGESTS", *found)
+
+
 if __name__ == "__main__":
-    FOLDER = Path(sys.argv[1])
-    DATA = np.load(FOLDER / "data.npy", mmap_mode="r")
-    wanted, told = int(sys.argv[2]), False
-    run = sampler(FOLDER, 60 if "--timeout" in sys.argv else None)
-    for _ in run.sample(FOLDER / "run.db", scheduler=sys.argv[3], generations=60):
-        readers = {int(mark.stem) for mark in FOLDER.glob("*.pid")}
-        if len(readers - {os.getpid()}) >= wanted:
-            print("MEGABYTES", megabytes(readers | {os.getpid()}))
-            break
+    main(Path(sys.argv[1]), *sys.argv[2:])
