@@ -384,7 +384,21 @@ def test_a_replay_maps_the_file_again(file, data, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-# What it costs.
+# The example, and what it costs.
+
+
+@pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+def test_the_example_gives_one_digest_and_makes_its_file_once(mpi, tmp_path, monkeypatch):
+    """On ranks, all of which may be the first, and on processes."""
+    monkeypatch.setenv("NODE_DATA", str(tmp_path))
+    job = mpi.run(3, "examples/node_data.py", "mpi")
+    assert job.returncode == 0, job.stdout
+    assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["weather.npy"]
+    (tmp_path / "weather.db").unlink()
+    command = [sys.executable, "examples/node_data.py", "processes"]
+    alone = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    assert alone.stdout.startswith("effect 1.5")
+    assert alone.stdout.splitlines()[-1] in job.stdout
 
 
 @pytest.fixture(scope="module")
