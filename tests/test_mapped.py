@@ -291,17 +291,23 @@ def test_another_file_ends_a_run_in_executors(file, data, tmp_path):
         run.run(tmp_path / "run.db", scheduler=schedulers.Futures(executor), generations=2)
 
 
+def copied(file):
+    """Its copy for rank 1, with its time."""
+    (file.parent / "other").mkdir()
+    return shutil.copy2(file, file.parent / "other")
+
+
 def test_another_file_ends_a_run_on_ranks_with_children(mpi, file):
-    """Where the launcher's processes would else wait for one that cannot work."""
+    """Which would else be waited for: here only rank 1's child cannot work."""
+    copied(file)
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "changed", "timeout")
     assert job.returncode == 1, job.stdout
-    assert re.search(r"ProblemError: .*cannot work: .* finds at .*2097280 bytes of 1970", job.stdout)
+    told = r"ProblemError: rank 1 of 2 .* cannot work: process .* finds at .*2097280 bytes of 1970"
+    assert re.search(told, job.stdout), job.stdout
 
 
 def test_ranks_with_files_of_other_times_are_told_apart(mpi, file):
-    (file.parent / "other").mkdir()
-    shutil.copy(file, file.parent / "other")
-    os.utime(file.parent / "other" / "data.npy", ns=(1, 1))
+    os.utime(copied(file), ns=(1, 1))
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "other")
     assert job.returncode == 1, job.stdout
     assert re.search(
@@ -310,8 +316,7 @@ def test_ranks_with_files_of_other_times_are_told_apart(mpi, file):
 
 
 def test_ranks_may_have_copies_with_the_time_of_the_file(mpi, file, expected):
-    (file.parent / "other").mkdir()
-    shutil.copy2(file, file.parent / "other")
+    copied(file)
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "other")
     assert job.returncode == 0, job.stdout
     assert job.stdout.split("DIGESTS")[1].split()[: len(expected)] == expected

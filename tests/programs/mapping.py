@@ -3,8 +3,8 @@
 FOLDER memory PROCESSES [timeout]: rank 0 prints MEGABYTES, the proportional set sizes of all processes of the
 run together, when so many besides itself have read all of FOLDER/data.npy.
 FOLDER run [timeout]: prints DIGESTS, those of the populations.
-FOLDER changed [timeout]: the file changes on rank 1 between the making of the problem and the run.
-FOLDER other: rank 1 has another file than rank 0, of the same name.
+FOLDER other: rank 1 has FOLDER/other/data.npy in place of FOLDER/data.npy.
+FOLDER changed [timeout]: so it has, and that changes before its call of run.
 """
 
 import os
@@ -74,7 +74,8 @@ def megabytes(processes):
 def main(folder, what, *words):
     options = {"timeout": 60} if "timeout" in words else {}
     rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", 0)))
-    file = folder / ("other" if what == "other" and rank == 1 else "") / "data.npy"
+    is_other = rank == 1 and what in ("other", "changed")
+    file = folder / ("other" if is_other else "") / "data.npy"
     data = np.load(file, mmap_mode="r")
     if what == "memory":
         measure(data, folder, int(words[0]), **options)
