@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from mpiabc.cluster.sent import Work
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.problem import told
 from tests import bridge, problems
-from tests.conftest import ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, missing
 from tests.programs import mapping
 
 MEGABYTE = 1 << 20
@@ -457,22 +457,21 @@ def test_redis_carries_none_of_it(server, data, file, expected, tmp_path):
         assert after[way] - before[way] < file.stat().st_size / 10
 
 
-def test_a_redis_worker_that_does_not_see_the_file_says_so(server, data, file, tmp_path):
-    run = mapping.sampler(data)
-    gone(file)
-    with server.workers(1) as (worker,):
-        leader = multiprocessing.get_context("fork").Process(
-            target=run.run,
-            args=(tmp_path / "run.db",),
-            kwargs={"scheduler": server.scheduler(), "generations": 1},
-        )
-        leader.start()
-        try:
-            assert worker.says(f"finds at {file} nothing that can be read")
-        finally:
-            leader.kill()
-            leader.join()
-        assert "Traceback" not in worker.said()
+def test_a_redis_worker_that_does_not_see_the_file_says_so_on_both_sides(
+    server, data, file, expected, tmp_path, caplog
+):
+    """The run goes on with workers that see it."""
+    assert mapped.placed(data)
+    hidden = file.rename(tmp_path / "hidden.npy")
+    with ThreadPoolExecutor(1) as thread, server.workers(1, "--wait", "3s") as (worker,):
+        run = thread.submit(mapping.digests, data, tmp_path / "run.db", server.scheduler())
+        told = worker.ends()[1]
+        hidden.rename(file)
+        with server.workers(1):
+            assert run.result(HANGS) == expected
+    for text in (told, caplog.text):
+        assert f"finds at {file} nothing that can be read" in text
+    assert "Traceback" not in told
 
 
 def test_dask_carries_none_of_it(dask_client, data, file, expected, tmp_path, monkeypatch):
