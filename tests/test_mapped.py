@@ -18,6 +18,7 @@ from mpiabc import mapped, schedulers
 from mpiabc.cluster.sent import Work
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.problem import told
+from mpiabc.schedulers import parcels
 from tests import bridge, problems
 from tests.conftest import HANGS, ROOT, environment, missing
 from tests.programs import mapping
@@ -205,6 +206,13 @@ def test_nor_do_those_of_the_prior_and_of_observed_data(data):
     problem = mpiabc.Problem(prior, problems.gaussian, {"y": 1.0, "field": data})
     assert len(mapped.dumps(problem)) < A_PATH
     assert problem.observed["field"].base is data
+
+
+def test_nor_do_those_that_a_job_has(data):
+    """As a distance of one's own in the order of a level."""
+    parts = parcels.parts(Reader(data))
+    assert sum(len(part) for _, part in parts) < A_PATH
+    assert np.array_equal(parcels.joined(*(part for _, part in parts)).data, data)
 
 
 def resident(file):
