@@ -17,7 +17,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from mpiabc import guard
+from mpiabc import guard, mapped
 from mpiabc.actions import Action, Commit, Done, Open
 from mpiabc.driver import Driver, Pace
 from mpiabc.errors import ProblemError, SchedulerError, shortened, text_of
@@ -131,7 +131,7 @@ class _Map:
 def _sent(value: Any, what: str) -> np.ndarray:
     """A value as bytes, in an array: what is equal to that of the last map need not travel again."""
     try:
-        return np.frombuffer(cloudpickle.dumps(value), np.uint8)
+        return np.frombuffer(mapped.dumps(value), np.uint8)
     except Exception as error:
         raise ProblemError(
             f"the {what} of the map cannot be sent to another process: {type(error).__name__}: {error}"
@@ -205,8 +205,12 @@ class _Mapper:
     def __init__(self, batch: Batch) -> None:
         self.order = batch
         self._at = -1  # the item in work
-        self._items = cloudpickle.loads(batch.items.data)
-        self._function = _unpickled(batch.function.tobytes())
+        self._refusal: ProblemError | None = None
+        try:
+            self._items = cloudpickle.loads(batch.items.data)
+            self._function = _unpickled(batch.function.tobytes())
+        except ProblemError as error:  # files that they map are not here: who called map is to hear of it
+            self._refusal = error
 
     def __call__(self, start: int, stop: int) -> Records:
         """The results of the items [start, stop), as the payload of records without rows."""
@@ -224,6 +228,8 @@ class _Mapper:
         """The result of an item and "", or what it raised and the traceback; both can travel."""
         self._at = i
         try:
+            if self._refusal:
+                raise self._refusal
             result = self._function(*self._items[i])
             cloudpickle.dumps(result)
         except BaseException as error:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cloudpickle
+import numpy as np
 import pytest
 
 import mpiabc
@@ -121,6 +122,19 @@ def test_silence_of_the_batch_system_is_waited_out_but_not_for_ever(pbs, tmp_pat
     monkeypatch.setattr(waiting, "_SILENCE", 1.0)
     with pytest.raises(mpiabc.SchedulerError, match="`qstat -t` failed with status 1"):
         cluster.map(lambda x: time.sleep(4), [1, 2], scheduler="pbs")
+
+
+@pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
+def test_a_node_that_does_not_see_a_mapped_file_says_so(pbs, tmp_path):
+    """In a sentence: its numbers are not sent."""
+    file = tmp_path / "data.npy"
+    np.save(file, np.ones((512, 512)))
+    data = np.load(file, mmap_mode="r")
+    assert cluster.map(lambda i: data[i].sum(), [0, 1], scheduler="pbs") == [512, 512]
+    file.unlink()
+    with pytest.raises(mpiabc.SchedulerError, match=r"cannot begin:\n.* finds at .*nothing that") as told:
+        cluster.map(lambda i: data[i].mean(), [0, 1], scheduler="pbs")
+    assert "Traceback" not in str(told.value)
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import cloudpickle
 
+from mpiabc import mapped
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import fingerprint
 
@@ -41,7 +42,7 @@ class Work:
 def _part(first: int, items: Sequence[Any]) -> bytes:
     """A chunk as it is sent. Raises ProblemError that names the item which cannot be."""
     try:
-        return cloudpickle.dumps((first, items))
+        return mapped.dumps((first, items))
     except Exception:
         for index, item in enumerate(items, first):
             _dumped(item, f"items[{index}]")
@@ -50,7 +51,7 @@ def _part(first: int, items: Sequence[Any]) -> bytes:
 
 def _dumped(value: Any, what: str) -> bytes:
     try:
-        return cloudpickle.dumps(value)
+        return mapped.dumps(value)
     except Exception as error:
         raise ProblemError(
             f"{what} cannot be sent to another node: {type(error).__name__}: {error}"
@@ -66,7 +67,7 @@ def _code_without_place(code: CodeType) -> Any:
     return cloudpickle.Pickler.dispatch_table[CodeType](moved)
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(mapped.Pickler):
     dispatch_table = ChainMap({CodeType: _code_without_place}, cloudpickle.Pickler.dispatch_table)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import cloudpickle
 
-from mpiabc.errors import SchedulerError, shortened
+from mpiabc.errors import ProblemError, SchedulerError, shortened
 from mpiabc.programs import Programs
 from mpiabc.signals import DOUBT
 from mpiabc.voice import put
@@ -100,6 +100,9 @@ def work(folder: str, label: str) -> None:
         try:
             f = cloudpickle.loads((here / "function").read_bytes())
             first, items = cloudpickle.loads((here / f"{task}.in").read_bytes())
+        except ProblemError as error:  # a file that they map is not here
+            write(here / f"{task}.broken", str(error).encode())
+            raise
         except Exception:
             write(here / f"{task}.broken", traceback.format_exc().encode())
             raise

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc import mapped
 from mpiabc.fingerprint import objects
 from mpiabc.fingerprint.bytecode import digest
 from mpiabc.fingerprint.places import (
@@ -117,7 +118,8 @@ class Texts:
             text = self._compound(value, depth + 1)
         except Exception:  # whatever a foreign class does: its name is what is known of it
             text = class_in_values(type(value))
-        self._known[id(value)] = (shortened(value, text), not self.impure)
+        is_in_file = isinstance(value, np.ndarray) and mapped.placed(value) is not None
+        self._known[id(value)] = (text if is_in_file else shortened(value, text), not self.impure)
         self.impure = before
         return self._known[id(value)]
 
@@ -339,12 +341,21 @@ class Texts:
     # Arrays.
 
     def _array(self, array: np.ndarray, depth: int) -> str:
+        if place := mapped.placed(array):
+            return self._in_file(place)
         kind = "array" if type(array) in (np.ndarray, np.memmap) else class_in_values(type(array))
         numbers = self._numbers(array.view(np.ndarray), depth, _MAPPED if _is_mapped(array) else _SAMPLE)
         text = f"{kind} {array.dtype} {array.shape} {numbers}"
         if isinstance(array, np.ma.MaskedArray):
             return f"{text} mask {self._numbers(np.asarray(array.mask), depth)}"
         return text if kind == "array" else self._call(text, objects.attributes(array), depth)
+
+    def _in_file(self, place: mapped.Place) -> str:
+        """By the file's name, size and time, wherever it lies: nothing of it is read."""
+        is_temporary = place.file.path.startswith(self._temporary)
+        name = _TEMPORARY if is_temporary else os.path.basename(place.file.path)
+        kind = f"array {shortened(place.dtype, str(place.dtype))} {place.shape} by {place.strides}"
+        return f"{kind} at {place.offset} of {name}, {place.file}"
 
     def _numbers(self, array: np.ndarray, depth: int, sample: int = _SAMPLE) -> str:
         if array.nbytes > _WHOLE:

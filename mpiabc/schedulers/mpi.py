@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 # Tags. Orders go from rank 0 to the others, answers come back.
 HELLO, GENERATION, LEASE, CANCEL, NOTE = range(1, 6)
 STOP, LEAVE = 6, 7  # STOP after a good end, LEAVE after any other
-READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE, SAID = range(11, 20)
+READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE, SAID, REFUSED = range(11, 21)
 
 _LEASE = struct.Struct("<3q")
 _CUT = struct.Struct("<qd")
@@ -512,7 +512,7 @@ class Home:
         assert self._child is not None
         try:
             return self._child.poll(timeout)
-        except SchedulerError as error:
+        except (ProblemError, SchedulerError) as error:
             if self._has_timeout or self._child.is_ready():
                 raise
             _log.warning(
@@ -659,6 +659,8 @@ class Ranks:
             elif tag == BROKEN:
                 self._broken = bytes(content).decode()
                 break  # what came before it counts
+            elif tag == REFUSED:
+                raise ProblemError(bytes(content).decode())
             elif tag == SIGNALLED:
                 relay(f"a signal to rank {rank}", *_SECONDS.unpack(content))
         return reports + self._bury()
@@ -795,6 +797,8 @@ class _Rank:
         self._status: int | None = None
         self._is_signalled = False
         self._failure = ""  # not answered yet
+        self._refusal = b""  # why no lease is taken here, until rank 0 has heard it
+        self._is_refused = False
         self._give_up_at = math.inf
 
     def run(self) -> int:
@@ -802,17 +806,19 @@ class _Rank:
         with guard.last_words_to(self._last_words), voice.heard_by(self._say):
             backoff = Backoff()
             while self._status is None:
-                if self._take_orders():
-                    backoff.reset()
-                if self._status is None and (self._pass_on() if self._child else self._work()):
-                    backoff.reset()
-                else:
-                    backoff.wait()
+                with self._refusal_noted():
+                    if self._take_orders():
+                        backoff.reset()
+                    if self._status is None and (self._pass_on() if self._child else self._work()):
+                        backoff.reset()
+                    else:
+                        backoff.wait()
                 if self._failure and time.monotonic() > self._give_up_at:
                     _abort(self._wire.comm, 1, self._failure)
                 if 0 in self._wire.failed:
                     _abort(self._wire.comm, 1, f"{self._where}: rank 0 died; run the same command again")
                 self._pass_signal_on()
+                self._pass_refusal_on()
             if self._child:
                 self._child.close(self._status)
             if self._note:
@@ -826,6 +832,21 @@ class _Rank:
         if self._signals.seen and self._wire.run and not self._is_signalled:
             self._is_signalled = True
             self._wire.send(0, SIGNALLED, _SECONDS.pack(time.monotonic() - self._signals.at))
+
+    @contextlib.contextmanager
+    def _refusal_noted(self) -> Iterator[None]:
+        """Note that the problem, or its job, cannot be had here or in the child: it ends the run."""
+        try:
+            yield
+        except ProblemError as error:
+            self._is_refused = True
+            self._refusal = f"{self._where} cannot work: {error}".encode()
+
+    def _pass_refusal_on(self) -> None:
+        """Tell rank 0, once it has greeted."""
+        if self._refusal and self._wire.run:
+            self._wire.send(0, REFUSED, self._refusal)
+            self._refusal = b""
 
     def _say(self, piece: voice.Piece) -> None:
         self._wire.send(0, SAID, piece.pack())
@@ -896,6 +917,8 @@ class _Rank:
         """Give the child a lease, send what it brings; whether anything happened."""
         assert self._child is not None
         is_any = False
+        if self._is_refused:
+            return False
         if self._leases and self._child.capacity(False):
             is_any, lease = True, self._leases.popleft()
             if self._is_wanted(lease):
@@ -919,7 +942,7 @@ class _Rank:
 
         After a failure that may end the run, rank 0's answer is waited for.
         """
-        if self._failure or not self._leases:
+        if self._failure or self._is_refused or not self._leases:
             return False
         self._lease = lease = self._leases.popleft()
         if not self._is_wanted(lease):

@@ -4,7 +4,7 @@ import hashlib
 import pickle
 from typing import Any
 
-import cloudpickle
+from mpiabc import mapped
 
 _LARGE = 4096  # bytes from which a buffer travels for itself
 
@@ -22,7 +22,7 @@ def parts(job: Any) -> Parts:
             aside.append(bytes(buffer.raw()))
         return not is_large
 
-    body = cloudpickle.dumps(job, protocol=5, buffer_callback=put_aside)
+    body = mapped.dumps(job, protocol=5, buffer_callback=put_aside)
     return [(key(part), part) for part in (body, *aside)]
 
 

@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc import guard, machine, threads, voice
-from mpiabc.errors import Error, SchedulerError
+from mpiabc import guard, machine, mapped, threads, voice
+from mpiabc.errors import Error, ProblemError, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, Said, count
@@ -172,6 +172,8 @@ class ProcessesEngine:
             child.has_mpi |= message == b"M"
             if message.startswith(b"E"):
                 raise SchedulerError(f"process {child.process.pid} cannot work: {message[1:].decode()}")
+            if message.startswith(b"N"):
+                raise ProblemError(f"process {child.process.pid} cannot work: {message[1:].decode()}")
             if message[:1] in (b"R", b"S", b"B"):
                 lease = child.leases.pop(0)
             if message.startswith(b"R"):
@@ -571,7 +573,7 @@ class _Spawned:
 def travelling(problem: Any) -> bytes:
     """The problem as bytes. Raises SchedulerError if it cannot be sent to another process."""
     try:
-        return cloudpickle.dumps(problem)
+        return mapped.dumps(problem)
     except Exception as error:
         raise SchedulerError(
             f"the problem cannot be sent to another process: {type(error).__name__}: {error}; "
@@ -613,11 +615,14 @@ def _serve_heard(
             problem, where = get_problem()
     except EOFError:
         return
+    except ProblemError as error:
+        _refuse(connection, b"N", str(error))
+        return
     except Error as error:
-        connection.send_bytes(b"E" + str(error).encode())
+        _refuse(connection, b"E", str(error))
         return
     except BaseException:
-        connection.send_bytes(b"E" + traceback.format_exc().encode())
+        _refuse(connection, b"E", traceback.format_exc())
         return
     with contextlib.suppress(EOFError, OSError), guard.last_words_to(lambda failure: watch.exit()):
         connection.send_bytes(b"M" if _has_mpi() and not is_forked_with_mpi else b"H")
@@ -625,10 +630,21 @@ def _serve_heard(
             _work(connection, lambda job: job.evaluator(problem, where, watch))
         except (EOFError, OSError):
             raise
+        except ProblemError as error:  # of a job that cannot be had here
+            _refuse(connection, b"N", str(error))
         except Exception:
-            connection.send_bytes(b"E" + traceback.format_exc().encode())
+            _refuse(connection, b"E", traceback.format_exc())
     if _has_mpi() and not is_forked_with_mpi:
         sys.modules["mpi4py.MPI"].Finalize()  # type: ignore[attr-defined]
+
+
+def _refuse(connection: Connection, kind: bytes, why: str) -> None:
+    """Say why no lease is taken here: "N" for a problem that cannot be had, else "E".
+
+    A leader that has heard it from another child may have closed the pipe.
+    """
+    with contextlib.suppress(OSError):
+        connection.send_bytes(kind + why.encode())
 
 
 def _work(connection: Connection, make_evaluator: Callable[[Job], Callable[[int, int], Records]]) -> None:

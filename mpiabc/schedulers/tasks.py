@@ -24,7 +24,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 from mpiabc import guard, threads, voice
-from mpiabc.errors import Error, SchedulerError
+from mpiabc.errors import Error, ProblemError, SchedulerError
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said
@@ -46,8 +46,8 @@ class Task(NamedTuple):
     lease: Lease
 
 
-#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, or "broken" and why; then who says it,
-#: and what was Said there.
+#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, "refused" or "broken" and why; then
+#: who says it, and what was Said there.
 Answer = tuple[Any, ...]
 
 Done = Callable[[Answer | BaseException], None]
@@ -219,7 +219,7 @@ class TasksEngine:
             if lease.job == self._job:
                 self._send(lease, content)
             return []
-        raise SchedulerError(content)
+        raise (ProblemError if kind == "refused" else SchedulerError)(content)
 
     def waits_for(self) -> list[Awaited]:
         """Whom the place names, or the oldest tasks."""
@@ -280,7 +280,8 @@ def _answer(task: Task, where: str) -> tuple[str, Any]:
     except KeyboardInterrupt:  # meant for all processes of a terminal: the leader has heard it too
         return "lost", Lost(task.lease, where, "it was interrupted", is_returned=True)
     except Error as error:
-        return "broken", f"{where} cannot work: {error}"
+        kind = "refused" if isinstance(error, ProblemError) else "broken"
+        return kind, f"{where} cannot work: {error}"
     except Exception:
         return "broken", f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
 

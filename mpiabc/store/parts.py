@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
-from mpiabc.errors import StoreError
+from mpiabc import mapped
+from mpiabc.errors import ProblemError, StoreError
 
 MOST_PART = 100_000_000  # bytes of a pickled problem that are kept
 
@@ -25,7 +24,7 @@ def portable(part: object) -> bytes | None:
         buffers.append(bytes(buffer.raw()))
 
     try:
-        cloudpickle.Pickler(body, 5, put_aside).dump(part)
+        mapped.Pickler(body, 5, put_aside).dump(part)
         return pickle.dumps((sys.path, (body.getvalue(), buffers)))
     except Exception:
         return None
@@ -60,6 +59,8 @@ def rebuilt(blob: bytes, name: str, file: Path) -> Any:
     try:
         body, buffers = (inner, ()) if isinstance(inner, bytes) else inner  # the former: in older files
         return pickle.loads(body, buffers=buffers)
+    except ProblemError as error:
+        raise StoreError(f"the {name} in {file} cannot be rebuilt here: {error}") from error
     except Exception as error:
         raise StoreError(
             f"the {name} in {file} cannot be rebuilt here ({type(error).__name__}: {error}): use "

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import cloudpickle
-
+from mpiabc import mapped
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease, unpack
 from mpiabc.schedulers.base import Away, Doubted, Job, Lost, Recent, Report, Said
@@ -52,7 +51,7 @@ class RedisEngine:
         self._name, self._is_static = name, is_static
         self._run = wire.new_name()
         try:
-            content = cloudpickle.dumps(problem)
+            content = mapped.dumps(problem)
         except Exception as error:
             raise SchedulerError(
                 f"the problem cannot be sent to workers: {type(error).__name__}: {error}; make what the "
@@ -93,7 +92,7 @@ class RedisEngine:
     def begin(self, job: Job) -> None:
         """Send the job once; each worker is told to fetch it."""
         self._job, self._cut = job.number, float("inf")
-        self._order_of_work = _Part(cloudpickle.dumps(job), str(job))
+        self._order_of_work = _Part(mapped.dumps(job), str(job))
         self._crew.begin(job.number)
         with self._breaks_noted():
             self._publish(("job",))

@@ -4,7 +4,7 @@ Everything on the server lies under these keys, all of which expire:
 
     mpiabc:runs                    set of the runs that have a master (channel mpiabc:news: a new one)
     mpiabc:{run}:announcement      JSON, signed: name, versions, how far it is
-    mpiabc:{run}:problem           cloudpickle, signed; its SHA-256 comes with the welcome
+    mpiabc:{run}:problem           cloudpickle (`mapped`), signed; its SHA-256 comes with the welcome
     mpiabc:{run}:job               cloudpickle, signed; its SHA-256 comes with the order
     mpiabc:{run}:reports           list, workers to master: frames of `REPORT`
     mpiabc:{run}:to:{worker}       list, master to one worker: frames of `ORDER`
