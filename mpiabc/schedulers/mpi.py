@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any, NoReturn
 
-from mpiabc import guard, machine, threads, voice
+from mpiabc import guard, machine, team, threads, voice
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
 from mpiabc.programs import Programs
@@ -266,21 +266,21 @@ class MPI:
         """Greet the other ranks and take this rank's own core into service."""
         comm = self._communicator()
         try:
-            comm, cores = _our_own(comm)
+            comm, cores, who = _our_own(comm)
         except KeyboardInterrupt:  # the ranks that are missing can be told nothing
             stopped = Interrupted(f"stopped by {heard()} before all ranks had come")
             _abort(comm, stopped.code, str(stopped))
         if comm.size == 1:
-            return Together([Home(problem, _where(comm), cores, None)])
+            return Together([Home(problem, _where(comm), cores, None, who)])
         ranks = Ranks(comm, problem)
-        return Together([ranks, Home(problem, _where(comm), cores, ranks)])
+        return Together([ranks, Home(problem, _where(comm), cores, ranks, who)])
 
     def serve(self, problem: Any) -> None:
         """Work for rank 0. Raises Interrupted or SystemExit if the run ends so there."""
         with Signals() as signals:
             signals.settle()
-            comm, cores = _our_own(self._communicator())
-            status = _Rank(comm, problem, cores, signals).run()
+            comm, cores, who = _our_own(self._communicator())
+            status = _Rank(comm, problem, cores, signals, who).run()
         _finish(status)
 
     def _communicator(self) -> Any:
@@ -317,13 +317,13 @@ def _keyval() -> int:
     return load_mpi().Comm.Create_keyval()
 
 
-def _our_own(comm: Any) -> tuple[Any, int]:
-    """A duplicate of the communicator, and the cores of this rank; made once, kept with the original."""
+def _our_own(comm: Any) -> tuple[Any, int, team.Worker]:
+    """A duplicate of the communicator, this rank's cores, and who it is; made once and kept."""
     _programs()
     kept = comm.Get_attr(_keyval())
     if kept is None:
         duplicate = _duplicate(comm)
-        kept = duplicate, limit_threads(duplicate)
+        kept = duplicate, *_settled(duplicate)
         comm.Set_attr(_keyval(), kept)
     return kept
 
@@ -342,16 +342,17 @@ def _where(comm: Any) -> str:
     return f"rank {comm.rank} of {comm.size} on {platform.node()}"
 
 
-def limit_threads(comm: Any) -> int:
-    """Give each rank of a node its share of the cores that it may use; how many that is."""
+def _settled(comm: Any) -> tuple[int, team.Worker]:
+    """Give each rank of a node its share of the cores that it may use; how many that is, and who it is."""
     library = load_mpi()
     node = comm.Split_type(library.COMM_TYPE_SHARED)
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     sharing = node.allgather(mine).count(mine)
+    who = team.Worker(platform.node(), comm.rank, node.rank)
     node.Free()
     share = machine.cores(sharing)
     threads.limit(share)
-    return share
+    return share, who
 
 
 class _Wire:
@@ -460,11 +461,13 @@ class Home:
 
     workers = 1
 
-    def __init__(self, problem: Any, where: str, cores: int, ranks: "Ranks | None") -> None:
+    def __init__(self, problem: Any, where: str, cores: int, ranks: "Ranks | None", who: team.Worker) -> None:
         self._ranks, self._where = ranks, where
         self._since = math.inf
-        self._inline = SerialEngine(problem, where, _SLICE)
-        self._make_child = lambda: ProcessesEngine(problem, 1, start="spawn", where=where, cores=cores)
+        self._inline = SerialEngine(problem, where, _SLICE, who)
+        self._make_child = lambda: ProcessesEngine(
+            problem, 1, start="spawn", where=where, cores=cores, who=who
+        )
         self._has_timeout = problem.timeout is not None
         self._may_have_child = True
         self._child = self._make_child() if self._has_timeout else None
@@ -776,14 +779,14 @@ def _abort(comm: Any, status: int, message: str) -> None:
 class _Rank:
     """A rank that works for rank 0: takes orders in turn, evaluates leases, answers each."""
 
-    def __init__(self, comm: Any, problem: Any, cores: int, signals: Signals) -> None:
+    def __init__(self, comm: Any, problem: Any, cores: int, signals: Signals, who: team.Worker) -> None:
         self._wire = _Wire(comm)
-        self._problem, self._signals = problem, signals
+        self._problem, self._signals, self._who = problem, signals, who
         self._where = _where(comm)
         self._child = (
             None
             if problem.timeout is None
-            else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores)
+            else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores, who=who)
         )
         self._sentry = Sentry(lambda: self._wire.is_there(0, LEAVE), self._leave)
         self._leases: deque[Lease] = deque()
@@ -927,7 +930,7 @@ class _Rank:
             return True
         assert self._evaluator is not None
         try:
-            with self._sentry.evaluating(), self._signals.interrupting():
+            with team.being(self._who), self._sentry.evaluating(), self._signals.interrupting():
                 records = self._evaluator(lease.start, lease.stop)
         except KeyboardInterrupt:  # a signal, and the grace is over
             self._wire.send(0, SKIPPED)

@@ -1,9 +1,11 @@
 """Evaluation in this process, one lease at a time."""
 
+import platform
 import time
 from collections import deque
 from typing import Any
 
+from mpiabc import team
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Job, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
@@ -21,7 +23,9 @@ class Serial(OneLeads):
 
     def open(self, problem: Any) -> "SerialEngine | ProcessesEngine":
         """An engine that evaluates while it is polled; with a timeout, in a child that can be ended."""
-        return SerialEngine(problem) if problem.timeout is None else ProcessesEngine(problem, 1)
+        if problem.timeout is None:
+            return SerialEngine(problem)
+        return ProcessesEngine(problem, 1, who=team.Worker(platform.node()))
 
 
 class SerialEngine:
@@ -32,9 +36,15 @@ class SerialEngine:
 
     workers = 1
 
-    def __init__(self, problem: Any, where: str | None = None, slice: float = _SLICE) -> None:
-        """slice: seconds of work in a poll."""
-        self._problem, self._where, self._slice = problem, where, slice
+    def __init__(
+        self,
+        problem: Any,
+        where: str | None = None,
+        slice: float = _SLICE,
+        who: team.Worker | None = None,
+    ) -> None:
+        """slice: seconds of work in a poll; who: as which worker."""
+        self._problem, self._where, self._slice, self._who = problem, where, slice, who
         self._leases: deque[Lease] = deque()
         self._step = step_of(problem.vectorized)
         self._cost = slice  # seconds for one step of ids
@@ -67,7 +77,8 @@ class SerialEngine:
         middle = min(stop, start + self._step * max(1, int(self._slice / self._cost)))
         if middle < stop:
             self._leases.appendleft(Lease(job, middle, stop))
-        records = self._evaluator(start, middle)
+        with team.being(self._who):
+            records = self._evaluator(start, middle)
         self._cost = max(1e-9, self._step * records.seconds / len(records))
         return [records]
 
