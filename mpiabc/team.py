@@ -5,9 +5,12 @@ it too.
 """
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from mpiabc.errors import ProblemError
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,72 @@ def worker() -> Worker:
     return Worker(platform.node()) if _who is None else _who
 
 
+class Team(Protocol):
+    """Those that simulate together, as the one sees them that is at work here."""
+
+    is_exposed: bool  # whether programs had a part in what others of it have done for the lease in work
+
+    def simulating(self, number: int, at: int) -> AbstractContextManager[Any]:
+        """Simulate these addresses of an order together, with the communicator that this gives.
+
+        What others of the team raise comes out of it as `OfAnotherError`.
+        """
+        ...
+
+
+class Told(NamedTuple):
+    """What was raised on another rank of a team, in words."""
+
+    error: str
+    traceback: str
+    where: str
+    is_exposed: bool
+
+
+class OfAnotherError(Exception):
+    """A simulation has failed on another rank of the team than the one that leads it."""
+
+    def __init__(self, told: Told) -> None:
+        super().__init__(told.error)
+        self.told = told
+
+
+class Alone:
+    """A team of one, whose communicator is had when a simulator first asks for it."""
+
+    is_exposed = False
+
+    def __init__(self, communicator: Callable[[], Any]) -> None:
+        self._communicator = communicator
+
+    @contextmanager
+    def simulating(self, number: int, at: int) -> Iterator[Any]:
+        """With nobody else."""
+        yield self._communicator()
+
+
 _who: Worker | None = None
+_team: Team | None = None
+
+
+def here() -> Team:
+    """The team that is at work here. Raises ProblemError if nobody has said so."""
+    if _team is None:
+        raise ProblemError("the simulator takes comm, and is called outside of a run: call it yourself")
+    return _team
+
+
+def has_exposed() -> bool:
+    """Whether programs had a part in what the team's others have done for the lease in work."""
+    return _team is not None and _team.is_exposed
 
 
 @contextmanager
-def being(who: Worker | None) -> Iterator[None]:
-    """Evaluate as this worker; None is one without numbers."""
-    global _who
-    before, _who = _who, who
+def being(who: Worker | None, team: Team | None = None) -> Iterator[None]:
+    """Evaluate as this worker, None is one without numbers, and with this team."""
+    global _who, _team
+    before, (_who, _team) = (_who, _team), (who, team)
     try:
         yield
     finally:
-        _who = before
+        _who, _team = before

@@ -34,6 +34,7 @@ from mpiabc import guard, machine, team, threads, voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
+from mpiabc.schedulers.alone import ALONE
 from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, Said, count
 from mpiabc.schedulers.reaper import Reaper
 from mpiabc.schedulers.silence import Awaited
@@ -619,7 +620,7 @@ def _serve(
 ) -> None:
     """Evaluate leases in order until the pipe closes."""
     _follow_parent()
-    with team.being(who), voice.heard_by(lambda piece: connection.send_bytes(b"P" + piece.pack())):
+    with team.being(who, ALONE), voice.heard_by(lambda piece: connection.send_bytes(b"P" + piece.pack())):
         _serve_heard(connection, watch, get_problem)
 
 

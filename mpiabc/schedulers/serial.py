@@ -7,6 +7,7 @@ from typing import Any
 
 from mpiabc import team
 from mpiabc.records import Lease
+from mpiabc.schedulers.alone import ALONE
 from mpiabc.schedulers.base import Job, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.streams import step_of
@@ -16,7 +17,9 @@ _SLICE = 0.05  # seconds of work between two looks at signals
 
 
 class Serial(OneLeads):
-    """This process alone."""
+    """This process alone; a simulator that takes `comm` has COMM_SELF."""
+
+    team = 1
 
     def __repr__(self) -> str:
         return "Serial()"
@@ -43,7 +46,7 @@ class SerialEngine:
         slice: float = _SLICE,
         who: team.Worker | None = None,
     ) -> None:
-        """slice: seconds of work in a poll; who: as which worker."""
+        """slice: seconds of work in a poll; who: as which worker, alone."""
         self._problem, self._where, self._slice, self._who = problem, where, slice, who
         self._leases: deque[Lease] = deque()
         self._step = step_of(problem.vectorized)
@@ -77,7 +80,7 @@ class SerialEngine:
         middle = min(stop, start + self._step * max(1, int(self._slice / self._cost)))
         if middle < stop:
             self._leases.appendleft(Lease(job, middle, stop))
-        with team.being(self._who):
+        with team.being(self._who, ALONE):
             records = self._evaluator(start, middle)
         self._cost = max(1e-9, self._step * records.seconds / len(records))
         return [records]
