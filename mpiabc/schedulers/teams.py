@@ -165,7 +165,7 @@ class Lead:
             if is_asked_to_stop(error):
                 raise
             raised, self._failed_at = error, min(self._failed_at, time.monotonic())
-            self._own = Told(f"{type(error).__name__}: {error}", traceback.format_exc(), self._where, False)
+            self._own = Told(f"{type(error).__name__}: {error}", _users_part(error), self._where, False)
         self._gather()
         self._at = -1
         self._is_soiled = bool(self._told) or raised is not None
@@ -253,6 +253,14 @@ class Lead:
         why = f"{told.error}; other ranks of its team are not back {seconds:.0f} s later, which ends the job"
         why = f"{why}\n{told.traceback}".rstrip()
         return Lost(self._lease, told.where, why, culprit=self._at, kind="exception")
+
+
+def _users_part(error: BaseException) -> str:
+    """The traceback, from the first function on that is not ours."""
+    inner = error.__traceback__
+    while inner and inner.tb_frame.f_globals.get("__name__", "").split(".")[0] == "mpiabc":
+        inner = inner.tb_next
+    return "".join(traceback.TracebackException(type(error), error, inner).format())
 
 
 # The others.
