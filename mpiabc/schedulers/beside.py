@@ -14,7 +14,7 @@ from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers.base import Job, Lost, Report, Said
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.silence import Awaited
-from mpiabc.schedulers.teams import GO_ON, Lead
+from mpiabc.schedulers.teams import GO_ON, Lead, last_words
 from mpiabc.streams import step_of
 from mpiabc.whereabouts import Note
 
@@ -52,6 +52,7 @@ class Beside:
         self._is_over = False  # nothing more is wanted
         self._may_go_on = True
         self._note: Note | None = None
+        self._broken: SchedulerError | None = None  # after which the team cannot go on
 
     @property
     def workers(self) -> int:
@@ -81,12 +82,15 @@ class Beside:
 
     def poll(self, timeout: float) -> list[Report]:
         """What the thread has done since the last look; waits for nothing."""
+        if self._broken:
+            raise self._broken
         self._lead.look()
         reports: list[Report] = []
         for _ in range(self._reports.qsize()):
             report = self._reports.get()
             if isinstance(report, SchedulerError):
-                raise report
+                self._broken = report
+                break  # what came before it counts
             if isinstance(report, Lease):
                 self._crew.take(0, report)
             else:
@@ -145,7 +149,7 @@ class Beside:
         """The team will not come back from this evaluation."""
         self._reports.put(lost)
         if self._problem.on_error != "raise":
-            self._reports.put(SchedulerError(f"{lost.why}\n{GO_ON}"))
+            self._reports.put(SchedulerError(last_words(lost)))
 
     def _last_words(self, failure: Failure) -> None:
         """The simulator has called C's exit: nothing here can go on."""

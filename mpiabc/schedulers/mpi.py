@@ -903,7 +903,7 @@ class _Rank:
         """The team will not come back from this evaluation: rank 0 is to end the job."""
         self._wire.send(0, LOST, pickle.dumps(lost))
         if self._problem.on_error != "raise":
-            self._wire.send(0, BROKEN, f"{lost.why}\n{teams.GO_ON}".encode())
+            self._wire.send(0, BROKEN, teams.last_words(lost).encode())
 
     def _pass_signal_on(self) -> None:
         """Tell rank 0, once, of a signal, and how long ago it came: what was sent since then is doubtful."""

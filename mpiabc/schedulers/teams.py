@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mpiabc.programs import Programs
-from mpiabc.records import Lease
+from mpiabc.records import Lease, generation_of
 from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.together import Backoff
 from mpiabc.schedulers.wire import BEGIN, BEGIN_BODY, END, FAILED, WENT, Wire
@@ -27,6 +27,12 @@ _TIMES = 3.0  # as long as the longest simulation so far took, if that is more
 _GLANCE = 0.1  # seconds between two looks beside a simulation
 
 GO_ON = "run the same command again to go on without it"
+
+
+def last_words(lost: Lost) -> str:
+    """What ends a job whose policy would have it go on, from an evaluation that was given up."""
+    address = f"{generation_of(lost.lease.job)}:{lost.culprit}"
+    return f"evaluation {address} failed on {lost.worker}\n{lost.why}\n{GO_ON}"
 
 
 @dataclass(frozen=True)
