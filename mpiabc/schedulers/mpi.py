@@ -287,8 +287,9 @@ class MPI:
 
     def leads(self) -> bool:
         """Whether this is rank 0. Raises SchedulerError for teams that these ranks cannot make up."""
+        size = 1 if self.team is None else count(self.team, f"MPI(team={self.team!r})")
         comm = self._communicator()
-        if self.team is not None and count(self.team, f"MPI(team={self.team!r})") > comm.size:
+        if size > comm.size:
             raise SchedulerError(
                 f"MPI(team={self.team}) on {comm.size} rank{'s' * (comm.size > 1)}: start at least as many "
                 "ranks as make up a team, or take a smaller one"

@@ -1,4 +1,4 @@
-"""A run of teams of two ranks that takes a while: STORE WALLTIME PAUSE DYING.
+"""A run of teams that takes a while: STORE WALLTIME PAUSE DYING TEAM.
 
 WALLTIME: or - for none. PAUSE: seconds of a simulation. DYING: ranks that kill themselves, one after another,
 in the midst of a simulation whose collective call comes then, as in 3,1; or - for none.
@@ -11,7 +11,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import mpiabc
 from mpiabc import schedulers, store
 from mpiabc.schedulers.mpi import launched_rank
 from mpiabc.store import writer
@@ -40,6 +39,6 @@ if __name__ == "__main__":
     writer.Journal = partial(store.Journal, period=0.1)
     sampler = problems.sampler(n=60, simulate=simulate)
     walltime = None if sys.argv[2] == "-" else sys.argv[2]
-    history = sampler.run(STORE, scheduler=schedulers.MPI(team=2), walltime=walltime)
+    history = sampler.run(STORE, scheduler=schedulers.MPI(team=int(sys.argv[5])), walltime=walltime)
     if history is not None:
         print("DONE", *problems.digests(history), flush=True)
