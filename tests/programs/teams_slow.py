@@ -32,7 +32,8 @@ def die_in_turn():
 def simulate(theta, rng, *, comm):
     time.sleep(PAUSE)
     die_in_turn()
-    return {"y": theta["mu"] + rng.standard_normal() + comm.allreduce(1) - comm.size}
+    assert comm.allreduce(1) == comm.size
+    return problems.gaussian(theta, rng)
 
 
 if __name__ == "__main__":
