@@ -11,6 +11,7 @@ from mpiabc.problem import REJECT, Problem
 from mpiabc.smc import ABCSMC
 from mpiabc.store import History
 from mpiabc.store import History as open  # noqa: N813
+from mpiabc.team import worker
 from mpiabc.threshold import Constant, Listed, Quantile
 from mpiabc.version import __version__
 
@@ -42,4 +43,5 @@ __all__ = [
     "cluster",
     "open",
     "schedulers",
+    "worker",
 ]

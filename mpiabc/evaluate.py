@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import guard, programs
+from mpiabc import guard, programs, team
 from mpiabc.distance import measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.order import Order
-from mpiabc.outcome import NanDistanceError, Outcome
+from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
 from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
@@ -97,7 +97,7 @@ class Evaluator:
         try:
             with guard.at_work(self), self._states.steady():
                 outcome = self._outcome(start, stop)
-                outcome.is_exposed |= watched.were_run()
+                outcome.is_exposed |= watched.were_run() or team.has_exposed()
                 return outcome.records(self._weigh(outcome), began)
         except KeyboardInterrupt:  # a stop, in the middle of it
             watched.end()
@@ -106,6 +106,25 @@ class Evaluator:
             self.simulator.at = -1
             if self.watch:
                 self.watch(-1)
+
+    def take_part(self, at: int) -> team.Told | None:
+        """Simulate this id, or the block that begins with it, beside the first rank of a team.
+
+        Returns what was raised, if anything was; what was simulated is that one's to return.
+        """
+        try:
+            with guard.at_work(self), self._states.steady(), self._states.watched():
+                block = self.propose(at // BLOCK)
+                self.simulator.at = at
+                with self._theirs():
+                    self.simulator.take_part(block, at - block.first)
+        except BaseException as error:
+            if is_asked_to_stop(error):
+                raise
+            return told(error, self.where)
+        finally:
+            self.simulator.at = -1
+        return None
 
     def last_words(self, how: str) -> Failure | None:
         """The failure of the evaluation in work, if one is."""

@@ -13,6 +13,7 @@ from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, step_of
 from mpiabc.structure import StructureMismatchError
+from mpiabc.team import OfAnotherError, Told
 
 
 class NanDistanceError(ValueError):
@@ -54,11 +55,10 @@ class Outcome:
             raise error
         values = {} if theta is None else dict(zip(self._problem.prior.names, theta.tolist(), strict=True))
         kind = kind or _KINDS.get(type(error), "exception")
-        failure = Failure(
-            self._order.level, index, values, _in_words(error), _remote_traceback(error), self._where, kind
-        )
+        words, remote, where, is_exposed = told(error, self._where)
+        failure = Failure(self._order.level, index, values, words, remote, where, kind)
         self.failures.append(failure)
-        self.is_exposed |= _is_of_the_outside(error)
+        self.is_exposed |= is_exposed
         self.is_ended |= self._problem.on_error == "raise" or failure.ends_every_run
 
     def failed(self, number: int) -> list[int]:
@@ -96,6 +96,13 @@ class Outcome:
         step = step_of(self._problem.vectorized)
         first = min(failure.index for failure in self.failures) // step * step
         return np.arange(self.start, self.stop) < first
+
+
+def told(error: BaseException, where: str) -> Told:
+    """What was raised here, or on another rank of the team, as a failure tells it."""
+    if isinstance(error, OfAnotherError):
+        return error.told
+    return Told(_in_words(error), _remote_traceback(error), where, _is_of_the_outside(error))
 
 
 def _is_of_the_outside(error: BaseException | None) -> bool:

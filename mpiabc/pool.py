@@ -25,7 +25,7 @@ from mpiabc.fingerprint import Fingerprint
 from mpiabc.ledger import SlotLedger
 from mpiabc.progress import logged, repeated
 from mpiabc.records import Failure, Records, brought
-from mpiabc.schedulers import Engine, resolve
+from mpiabc.schedulers import MPI, Engine, resolve
 from mpiabc.schedulers.base import target
 from mpiabc.signals import is_asked_to_stop
 
@@ -45,6 +45,8 @@ class Pool:
 
     def __enter__(self) -> "Pool | None":
         place = resolve(self.scheduler)
+        if isinstance(place, MPI) and place.team is not None:
+            raise SchedulerError(f"{place} for a Pool: a map has no simulations for teams, leave team out")
         if not place.leads():
             place.serve(Anything())
             return None

@@ -19,7 +19,7 @@ from mpiabc.protection import protected
 from mpiabc.structure import Data, Structure
 
 #: Keyword-only parameters that a simulator may declare, each passed by name.
-EXTRAS = ("epsilon", "id")
+EXTRAS = ("epsilon", "id", "comm")
 
 
 _MOST_LABELS = 100_000  # of numbers, beyond which they would be larger than these
@@ -59,7 +59,8 @@ class Problem:
     to floats, `rng` is the numpy Generator of this evaluation alone. Written simulate(theta), it finds
     NumPy's and Python's global generators seeded for the evaluation. Keyword-only parameters that it
     declares are passed by name: `epsilon`, the threshold in force (None rejects too, then), and `id`, the
-    evaluation's address. With `vectorized=True`, `theta[name]` is an array (n,) and every returned
+    evaluation's address, and `comm`, the communicator of the ranks that simulate this together, see
+    `schedulers.MPI(team=)`. With `vectorized=True`, `theta[name]` is an array (n,) and every returned
     array has n as its first axis; `summarize` then gets whole blocks too, `distance` single rows.
 
     observed, of which a copy is kept, has the structure of what `simulate`, or `summarize` after it, returns.
@@ -167,13 +168,11 @@ def signature(simulate: Callable[..., Data]) -> Signature:
     named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     required = [p.name for p in positional[2:] if p.default is p.empty]
     required += [p.name for p in named if p.default is p.empty and p.name not in EXTRAS]
-    if "comm" in (p.name for p in named):
-        raise ProblemError("the simulator asks for comm=: teams of ranks are not supported yet")
     if required or not (positional or takes_any):
         found = f"{getattr(simulate, '__name__', simulate)}{inspect.signature(simulate)}"
         raise ProblemError(
             f"the simulator is {found}, expected simulate(theta, rng) or simulate(theta), with keyword-only "
-            "epsilon or id where wanted"
+            "epsilon, id or comm where wanted"
         )
     return Signature(takes_rng, tuple(p.name for p in named if p.name in EXTRAS))
 

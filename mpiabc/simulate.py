@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from mpiabc import guard
+from mpiabc import guard, team
 from mpiabc.order import Order
 from mpiabc.outcome import Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature
@@ -71,7 +71,9 @@ class States:
     def __init__(self, problem: Problem, order: Order) -> None:
         self._problem, self._level = problem, order.level
         self._random, self._floats = guard.GlobalRandom(order.key), guard.FloatingPoint()
-        if not signature(problem.simulate).takes_rng or self._random.has_half_a_pair():
+        takes_rng, extras = signature(problem.simulate)
+        is_of_team = "comm" in extras  # whose ranks would have to notice the same
+        if not takes_rng or is_of_team or self._random.has_half_a_pair():
             _seeded.add(problem)
 
     def steady(self) -> AbstractContextManager[None]:
@@ -111,6 +113,10 @@ class States:
         """The same for the proposals of a block, which a prior may draw from global generators."""
         if self._problem in _seeded:
             self._random.seed(self._level, block + _PROPOSAL_SEEDS)
+
+    def reset_floats(self) -> None:
+        """Begin in the default floating-point environment, whatever a simulation has left."""
+        self._floats.reset()
 
     def look_at_floats(self, outcome: Outcome) -> None:
         """Let no rounding mode of a simulator's reach what follows."""
@@ -168,6 +174,19 @@ class Simulator:
 
     def data_of(self, block: Block, rows: Any) -> Any:
         """Simulated and summarised data of one row, or, vectorised, of several; None if rejected."""
+        data = self._data(block, rows)
+        if data is None or data is REJECT:
+            self._check_rejection(data)
+            return None
+        return data if self._problem.summarize is None else self._problem.summarize(data)
+
+    def take_part(self, block: Block, row: int) -> None:
+        """Simulate this row, or, vectorised, its block, for a team whose first rank has the result."""
+        self._states.reset_floats()
+        self._data(block, np.flatnonzero(block.inside) if self._problem.vectorized else row)
+
+    def _data(self, block: Block, rows: Any) -> Any:
+        """What the simulator returns."""
         at: int
         if self._problem.vectorized:
             values, self.ids, at = block.theta[rows].T.copy(), block.first + rows, block.number
@@ -177,11 +196,7 @@ class Simulator:
         if prepare := self._states.preparation():
             prepare(at)
         theta = dict(zip(self._problem.prior.names, values, strict=True))
-        data = self._call(theta, self._stream.at(self._order.level, at))
-        if data is None or data is REJECT:
-            self._check_rejection(data)
-            return None
-        return data if self._problem.summarize is None else self._problem.summarize(data)
+        return self._call(theta, self._stream.at(self._order.level, at))
 
     def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One simulation for each of the rows, each from the stream of its own id."""
@@ -309,9 +324,13 @@ def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..
     if not extras:
         return simulate if takes_rng else lambda theta, rng: simulate(theta)
 
-    def call(theta: dict, rng: np.random.Generator) -> object:
+    def call(theta: dict, rng: np.random.Generator, comm: Any = None) -> object:
         index = simulator.ids if problem.vectorized else simulator.at
-        known = {"epsilon": order.epsilon, "id": EvaluationId(order.level, index)}
+        known = {"epsilon": order.epsilon, "id": EvaluationId(order.level, index), "comm": comm}
         return simulate(theta, *([rng] if takes_rng else []), **{name: known[name] for name in extras})
 
-    return call
+    def call_together(theta: dict, rng: np.random.Generator) -> object:
+        with team.here().simulating(order.number, simulator.at) as comm:
+            return call(theta, rng, comm)
+
+    return call_together if "comm" in extras else call

@@ -27,12 +27,13 @@ from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
 from mpiabc.planner import Planner
 from mpiabc.population import Population
-from mpiabc.problem import Problem, told
+from mpiabc.problem import Problem, signature, told
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
 from mpiabc.progress import told as told_of
 from mpiabc.records import Failure
 from mpiabc.run import Death, Resumed, Run, reproducible
 from mpiabc.schedulers import Engine, resolve
+from mpiabc.schedulers.alone import communicator
 from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
@@ -160,6 +161,7 @@ class ABCSMC:
         """Yields None once in the process that leads, then the populations; nothing elsewhere."""
         began = time.monotonic()
         place = resolve(scheduler)
+        _check_team(self.problem, place)
         if not place.leads():
             with _changes_noted(self.problem):
                 place.serve(self.problem)
@@ -375,6 +377,23 @@ def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Ite
 def _first_line(error: BaseException) -> str:
     told = (text_of(error).splitlines() or [""])[0]
     return told if isinstance(error, Error) else f"{type(error).__name__}: {told}"
+
+
+def _check_team(problem: Problem, place: Any) -> None:
+    """Raise ProblemError for a simulator that takes `comm` where there is none, or the reverse."""
+    takes_comm, size = "comm" in signature(problem.simulate).extras, getattr(place, "team", None)
+    if takes_comm and size is None:
+        raise ProblemError(
+            f"the simulator takes comm, and {place} has no teams of ranks that simulate together: give "
+            'schedulers.MPI(team=4) under mpirun, or scheduler="serial", where comm is COMM_SELF'
+        )
+    if takes_comm and size == 1:
+        communicator()
+    if size is not None and size != 1 and not takes_comm:
+        raise ProblemError(
+            f"{place}, and the simulator takes no comm, by which the ranks of a team work together: write "
+            "simulate(theta, rng, *, comm), or leave team out"
+        )
 
 
 def _check_size(problem: Problem, n: int) -> None:

@@ -239,10 +239,10 @@ def test_a_system_that_gives_no_more_processes_is_a_sentence_and_leaves_none(how
     kind = {"fork": processes._Forked, "spawn": processes._Spawned}[how]
     start, started = kind.__call__, []
 
-    def limited(self, siblings, watch):
+    def limited(self, siblings, watch, who):
         if len(started) == 2:
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        process, connection = start(self, siblings, watch)
+        process, connection = start(self, siblings, watch, who)
         started.append(process.pid)
         return process, connection
 

@@ -22,9 +22,11 @@ from mpiabc.population import Past, Population
 from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
+from mpiabc.schedulers.alone import ALONE
 from mpiabc.store import History
 from mpiabc.streams import BLOCK, step_of, stream_key
 from mpiabc.structure import Structure
+from mpiabc.team import being
 
 
 def add(commands: Any) -> None:
@@ -166,7 +168,8 @@ class _Evaluation:
         self._evaluator = Evaluator(self.problem, order, "this process")
         self._evaluator.order = replace(order, epsilon=math.inf)
         self._block = self._evaluator.propose(index // BLOCK)  # not in the seconds below
-        self.records: Records = self._evaluator(index, index + 1)
+        with being(None, ALONE):
+            self.records: Records = self._evaluator(index, index + 1)
 
     @property
     def failure(self) -> Failure | None:
@@ -231,7 +234,7 @@ class _Evaluation:
     def debug(self) -> None:
         """Simulate and measure once more, with the debugger where that raises."""
         try:
-            with guard.at_work(self._evaluator):
+            with guard.at_work(self._evaluator), being(None, ALONE):
                 self._simulate()
         except (Exception, SystemExit) as error:
             pdb.post_mortem(users_part(error) or error.__traceback__)

@@ -10,7 +10,7 @@ from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, as_options, read_settings
 from mpiabc.cli.words import UnsaidError, pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.population import Population
-from mpiabc.schedulers import Processes, resolve
+from mpiabc.schedulers import MPI, Processes, resolve
 from mpiabc.schedulers.base import count
 from mpiabc.smc import ABCSMC
 from mpiabc.store import History
@@ -60,6 +60,8 @@ def _run(options: argparse.Namespace) -> int:
     store = settings.pop("store", f"{split(options.file)[0].stem}.db")
     if "renew" in settings:
         settings["scheduler"] = _renewing(settings.get("scheduler", "auto"), settings.pop("renew"))
+    if "team" in settings:
+        settings["scheduler"] = _teamed(settings.get("scheduler", "auto"), settings.pop("team"))
     try:
         history = ABCSMC(problem, **sampler).run(store, **settings)
     except (ProblemError, StoreError) as error:
@@ -82,6 +84,15 @@ def _renewing(scheduler: str, renew: int) -> Processes:
             "give --scheduler processes, or, for Redis workers, mpiabc worker --renew"
         )
     place.renew = count(renew, f"--renew {renew}")
+    return place
+
+
+def _teamed(scheduler: Any, size: int) -> MPI:
+    """The scheduler of this name with teams of ranks. Raises an Error if it has no ranks."""
+    place = resolve(scheduler)
+    if not isinstance(place, MPI):
+        raise ProblemError(f"--team {size} with {place}: only ranks make up teams, give --scheduler mpi")
+    place.team = count(size, f"--team {size}")
     return place
 
 

@@ -87,6 +87,7 @@ SETTINGS = {
         "mpi-static, redis, redis://..., dask, tcp://..., the file.json of a broker or of Dask; several with "
         "commas",
     ),
+    "team": _Setting(_whole, "K", "ranks that simulate together, for simulators that take comm, over MPI"),
     "renew": _Setting(_whole, "K", "replace a process after K simulations, for simulators that lose memory"),
     "store": _Setting(_text, "RUN.db", "the run's file, by default FILE with the ending .db, in this folder"),
     "overwrite": _Setting(_switch, "", "begin anew if the store holds a run"),

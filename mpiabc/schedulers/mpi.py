@@ -16,45 +16,61 @@ import platform
 import secrets
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
 import warnings
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NoReturn
 
-from mpiabc import guard, machine, threads, voice
+from mpiabc import guard, machine, team, threads, voice
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
 from mpiabc.programs import Programs
 from mpiabc.records import Failure, Lease, Records, pack, unpack
-from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Doubted, Job, Lost, Report, Said
+from mpiabc.schedulers import parcels, teams
+from mpiabc.schedulers.alone import ALONE
+from mpiabc.schedulers.base import Doubted, Job, Lost, Report, Said, count
+from mpiabc.schedulers.beside import Beside
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
 from mpiabc.schedulers.sentry import Sentry
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.silence import Awaited, Silence
 from mpiabc.schedulers.together import Backoff, Together
+from mpiabc.schedulers.wire import (
+    BROKEN,
+    BYE,
+    CANCEL,
+    CUT_BODY,
+    DOUBTED,
+    GENERATION,
+    HELLO,
+    LEASE,
+    LEASE_BODY,
+    LEAVE,
+    LOST,
+    NOTE,
+    READY,
+    RECORDS,
+    REFUSED,
+    SAID,
+    SECONDS_BODY,
+    SIGNALLED,
+    SKIPPED,
+    STOP,
+    Wire,
+    dead,
+)
 from mpiabc.signals import Signals, heard, relay
 from mpiabc.version import digit_difference, version_difference, versions
 from mpiabc.whereabouts import Note
 
 _log = logging.getLogger(__name__)
 
-# Tags. Orders go from rank 0 to the others, answers come back.
-HELLO, GENERATION, LEASE, CANCEL, NOTE = range(1, 6)
-STOP, LEAVE = 6, 7  # STOP after a good end, LEAVE after any other
-READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE, SAID, REFUSED = range(11, 21)
-
-_LEASE = struct.Struct("<3q")
-_CUT = struct.Struct("<qd")
-_SECONDS = struct.Struct("<d")
-_FRAME = struct.Struct("<QQ")  # the run and a checksum, before each message: jobs of one node share memory
 _SLICE = 0.01  # seconds of work of rank 0 between two looks at what the others have sent
 _SLOW = 0.005  # seconds a simulation: from here on rank 0 simulates in a child process,
 _TOO_SLOW = 0.1  # and from here on not even until the child is up
@@ -64,6 +80,8 @@ _GLANCE = 0.1  # seconds between two looks at the time while MPI starts
 _SPEAKERS = 4  # ranks that then say what they wait for: the last of them after eight minutes
 _GRACE = 2.0  # seconds that messages have to go out at the end
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
+_SPEAKING = 3.0  # seconds that rank 0 has to say what ended a job, which launchers then end with any rank
+_IDLE = 0.05  # seconds at most between two looks of a rank that is in no team
 
 _NOT_HERE = "a rank that has not come to this run has not called run again, or is held up before it"
 _COLLECTIVE = (
@@ -185,8 +203,14 @@ def _finalize(library: Any) -> None:
     programs that hold a rank's output open.
     """
     _programs().end()
-    if not _dead and not library.Is_finalized():
-        library.Finalize()
+    if not dead and not library.Is_finalized():
+        _end_torn() if _torn else library.Finalize()
+
+
+def _end_torn() -> None:
+    """End without MPI's own end, which waits for ranks that sit in a team's calls; rank 0 speaks first."""
+    with _launcher_told():
+        time.sleep(0.0 if 0 in _torn else _SPEAKING)
 
 
 @cache
@@ -248,40 +272,70 @@ def _wrong_launcher(library: Any, launched: int) -> SchedulerError:
 class MPI:
     """The ranks of a communicator (COMM_WORLD by default), rank 0 of which leads.
 
-    is_static: `size` slots are dealt out, and each tries until it has its acceptance.
+    is_static: `size` slots are dealt out, and each tries until it has its acceptance. team: so many ranks
+    simulate together, `simulate(theta, rng, *, comm)`, with the same theta and the same state of rng; what
+    the first of them returns counts. Ranks that fill no team idle.
     """
 
-    def __init__(self, comm: Any = None, *, is_static: bool = False) -> None:
+    def __init__(self, comm: Any = None, *, team: int | None = None, is_static: bool = False) -> None:
         self.comm = comm
+        self.team = team
         self.is_static = is_static
 
     def __repr__(self) -> str:
-        return "MPIStatic()" if self.is_static else "MPI()"
+        told = "" if self.team is None else f"team={self.team}"
+        return f"MPIStatic({told})" if self.is_static else f"MPI({told})"
 
     def leads(self) -> bool:
-        """Whether this is rank 0."""
-        return self._communicator().rank == 0
+        """Whether this is rank 0. Raises SchedulerError for teams that these ranks cannot make up."""
+        size = 1 if self.team is None else count(self.team, f"MPI(team={self.team!r})")
+        comm = self._communicator()
+        if size > comm.size:
+            raise SchedulerError(
+                f"MPI(team={self.team}) on {comm.size} rank{'s' * (comm.size > 1)}: start at least as many "
+                "ranks as make up a team, or take a smaller one"
+            )
+        return comm.rank == 0
 
     def open(self, problem: Any) -> Together:
         """Greet the other ranks and take this rank's own core into service."""
         comm = self._communicator()
         try:
-            comm, cores = _our_own(comm)
+            comm, cores, who = _our_own(comm)
         except KeyboardInterrupt:  # the ranks that are missing can be told nothing
             stopped = Interrupted(f"stopped by {heard()} before all ranks had come")
             _abort(comm, stopped.code, str(stopped))
         if comm.size == 1:
-            return Together([Home(problem, _where(comm), cores, None)])
+            return Together([Home(problem, _where(comm), cores, None, self._known(who))])
+        if self._has_teams():
+            return _opened_teams(problem, comm, who, self._group(comm))
         ranks = Ranks(comm, problem)
-        return Together([ranks, Home(problem, _where(comm), cores, ranks)])
+        return Together([ranks, Home(problem, _where(comm), cores, ranks, self._known(who))])
 
     def serve(self, problem: Any) -> None:
         """Work for rank 0. Raises Interrupted or SystemExit if the run ends so there."""
         with Signals() as signals:
             signals.settle()
-            comm, cores = _our_own(self._communicator())
-            status = _Rank(comm, problem, cores, signals).run()
+            comm, cores, who = _our_own(self._communicator())
+            group = self._group(comm) if self._has_teams() else None
+            status = _Rank(comm, problem, cores, signals, self._known(who), group).run()
         _finish(status)
+
+    def _has_teams(self) -> bool:
+        """Whether several ranks simulate together."""
+        return self.team is not None and self.team > 1
+
+    def _known(self, who: team.Worker) -> team.Worker:
+        """As whom a rank evaluates that is a team of its own, or of none."""
+        return replace(who, team=who.rank) if self.team == 1 else who
+
+    def _group(self, comm: Any) -> teams.Group:
+        """The teams of a communicator of ours, as this rank sees them; made once for each size."""
+        kept: dict[int | None, teams.Group] = comm.Get_attr(_keyval()) or {}
+        if self.team not in kept:
+            kept[self.team] = teams.made(load_mpi(), _duplicate(comm), self.team or 1)
+            comm.Set_attr(_keyval(), kept)
+        return kept[self.team]
 
     def _communicator(self) -> Any:
         library = load_mpi()
@@ -290,9 +344,9 @@ class MPI:
         return library.COMM_WORLD if self.comm is None else _checked(library, self.comm)
 
 
-def MPIStatic(comm: Any = None) -> MPI:
+def MPIStatic(comm: Any = None, *, team: int | None = None) -> MPI:
     """Static scheduling over MPI: no simulation is wasted, the slowest slot is waited for."""
-    return MPI(comm, is_static=True)
+    return MPI(comm, team=team, is_static=True)
 
 
 def _checked(library: Any, comm: Any) -> Any:
@@ -317,13 +371,13 @@ def _keyval() -> int:
     return load_mpi().Comm.Create_keyval()
 
 
-def _our_own(comm: Any) -> tuple[Any, int]:
-    """A duplicate of the communicator, and the cores of this rank; made once, kept with the original."""
+def _our_own(comm: Any) -> tuple[Any, int, team.Worker]:
+    """A duplicate of the communicator, this rank's cores, and who it is; made once and kept."""
     _programs()
     kept = comm.Get_attr(_keyval())
     if kept is None:
         duplicate = _duplicate(comm)
-        kept = duplicate, limit_threads(duplicate)
+        kept = duplicate, *_settled(duplicate)
         comm.Set_attr(_keyval(), kept)
     return kept
 
@@ -342,108 +396,39 @@ def _where(comm: Any) -> str:
     return f"rank {comm.rank} of {comm.size} on {platform.node()}"
 
 
-def limit_threads(comm: Any) -> int:
-    """Give each rank of a node its share of the cores that it may use; how many that is."""
+def _settled(comm: Any) -> tuple[int, team.Worker]:
+    """Give each rank of a node its share of the cores that it may use; how many that is, and who it is."""
     library = load_mpi()
     node = comm.Split_type(library.COMM_TYPE_SHARED)
     mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     sharing = node.allgather(mine).count(mine)
+    who = team.Worker(platform.node(), comm.rank, node.rank)
     node.Free()
     share = machine.cores(sharing)
     threads.limit(share)
-    return share
+    return share, who
 
 
-class _Wire:
-    """Messages of bytes over a communicator, none of which waits for the other side."""
+def _opened_teams(problem: Any, comm: Any, who: team.Worker, group: teams.Group) -> Together:
+    """Greet the other ranks, and lead this rank's team beside them, if it is in one."""
+    library, where = load_mpi(), _where(comm)
+    ranks = Ranks(comm, problem, group.plan)
+    for told in teams.told(group.plan, is_threaded=teams.is_threaded(library)):
+        _log.warning(told)
+    if group.number is None:
+        return Together([ranks])
 
-    def __init__(self, comm: Any) -> None:
-        self.comm = comm
-        self._library = load_mpi()
-        self._status = self._library.Status()
-        self._sent: list[Any] = []  # requests with their buffers, until these are out
-        self.run = 0  # rank 0 draws a number, which the others learn with its HELLO
-        self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)
+    def make_lead(give_up: Callable[[Lost], None]) -> teams.Lead:
+        lead = teams.Lead(group, library, where, problem.timeout, give_up)
+        lead.wire.run = ranks.number
+        return lead
 
-    def send(self, rank: int, tag: int, content: bytes = b"") -> None:
-        """Start sending; what is sent to a dead rank is lost with it."""
-        content = _FRAME.pack(self.run, zlib.crc32(content)) + content
-        self._sent = [entry for entry in self._sent if not self._is_sent(entry[0])]
-        with self._failures_noted():
-            request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
-            self._sent.append((request, content))
-
-    def receive(self) -> tuple[int, int, memoryview] | None:
-        """The next message of this run as (rank, tag, content), if one is there.
-
-        Raises SchedulerError for one that is not what was sent.
-        """
-        while message := self._receive():
-            rank, tag, framed = message
-            run, crc = _FRAME.unpack_from(framed)
-            content = memoryview(framed)[_FRAME.size :]
-            if zlib.crc32(content) != crc:
-                raise SchedulerError(f"a message of rank {rank} arrived damaged: run the same command again")
-            if tag == HELLO:
-                self.run = run
-            if run == self.run:
-                return rank, tag, content
-        return None
-
-    def _receive(self) -> tuple[int, int, bytearray] | None:
-        status = self._status
-        with self._failures_noted():
-            # The first probe may only move the message in; both MPIs were seen to answer at the second.
-            if self._probe() or self._probe():
-                rank, tag = status.source, status.tag
-                content = bytearray(status.Get_count(self._library.BYTE))
-                self.comm.Recv([content, self._library.BYTE], source=rank, tag=tag)
-                return rank, tag, content
-        return None
-
-    def is_there(self, rank: int, tag: int) -> bool:
-        """Whether such a message has come, which may be of an earlier run."""
-        with self._failures_noted():
-            return self.comm.Iprobe(source=rank, tag=tag)
-        return False
-
-    def _probe(self) -> bool:
-        anyone, anything = self._library.ANY_SOURCE, self._library.ANY_TAG
-        return self.comm.Iprobe(source=anyone, tag=anything, status=self._status)
-
-    def flush(self, seconds: float) -> None:
-        """Wait until all is sent, at most so long."""
-        end, backoff = time.monotonic() + seconds, Backoff()
-        while time.monotonic() < end and not all(self._is_sent(request) for request, _ in self._sent):
-            backoff.wait()
-        _unsent.extend(entry for entry in self._sent if not self._is_sent(entry[0]))
-
-    def _is_sent(self, request: Any) -> bool:
-        with self._failures_noted():
-            return request.Test()
-        return True  # to a dead rank: as good as sent
-
-    @contextlib.contextmanager
-    def _failures_noted(self) -> Iterator[None]:
-        """Note dead ranks instead of raising; an MPI without fault tolerance ends the job itself."""
-        try:
-            yield
-        except self._library.Exception as error:
-            if error.error_class not in self._about_failures():
-                raise
-            self.comm.Ack_failed()
-            dead = self.comm.Get_failed()
-            self.failed |= set(dead.Translate_ranks(range(dead.size), self.comm.group))
-            _dead.update(self.failed)
-
-    def _about_failures(self) -> set[int]:
-        names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING")
-        return {getattr(self._library, name) for name in names if hasattr(self._library, name)}
+    who = replace(who, team=group.number)
+    return Together([ranks, Beside(problem, where, who, make_lead, partial(_abort, comm, 1))])
 
 
-_dead: set[int] = set()  # ranks of any communicator that died
+_torn: set[int] = set()  # this rank, after a run with teams that ended in an error
 _left: set[int] = set()  # not empty after a run that ended in an error: the other ranks are gone
-_unsent: list[Any] = []  # buffers that MPI may still read, for a rank that is busy when the run ends
 
 
 # Rank 0.
@@ -460,11 +445,13 @@ class Home:
 
     workers = 1
 
-    def __init__(self, problem: Any, where: str, cores: int, ranks: "Ranks | None") -> None:
+    def __init__(self, problem: Any, where: str, cores: int, ranks: "Ranks | None", who: team.Worker) -> None:
         self._ranks, self._where = ranks, where
         self._since = math.inf
-        self._inline = SerialEngine(problem, where, _SLICE)
-        self._make_child = lambda: ProcessesEngine(problem, 1, start="spawn", where=where, cores=cores)
+        self._inline = SerialEngine(problem, where, _SLICE, who)
+        self._make_child = lambda: ProcessesEngine(
+            problem, 1, start="spawn", where=where, cores=cores, who=who
+        )
         self._has_timeout = problem.timeout is not None
         self._may_have_child = True
         self._child = self._make_child() if self._has_timeout else None
@@ -578,9 +565,12 @@ def _cost(records: Records) -> float:
 class Ranks:
     """The other ranks, as rank 0 sees them."""
 
-    def __init__(self, comm: Any, problem: Any) -> None:
-        self._wire = _Wire(comm)
-        self._wire.run = secrets.randbits(64)
+    def __init__(self, comm: Any, problem: Any, plan: teams.Plan | None = None) -> None:
+        self._wire = Wire(comm, load_mpi())
+        self._wire.run = self.number = secrets.randbits(64)
+        self._plan = teams.planned(range(comm.size), 1) if plan is None else plan
+        self._teams = self._plan.numbers()  # of the ranks that simulate
+        self._lost: set[int] = set()  # teams that have lost a rank
         self._parts, self._fingerprint = problem.parts(), problem.fingerprint
         self._living = set(range(1, comm.size))
         self._crew: Crew[int] = Crew()  # those that have answered
@@ -602,8 +592,9 @@ class Ranks:
 
     @property
     def workers(self) -> int:
-        """The ranks that live."""
-        return len(self._living)
+        """The others that have leases, and the ranks of their teams, as far as these live."""
+        leading = {ranks[0] for number, ranks in enumerate(self._plan.teams) if number not in self._lost}
+        return len(leading & self._living)
 
     def note_beside(self, store: str) -> None:
         """Let the ranks note, beside this file, what they evaluate: one that dies ends the job."""
@@ -624,7 +615,7 @@ class Ranks:
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the rank with the fewest."""
-        self._wire.send(self._crew.give(lease), LEASE, _LEASE.pack(*lease))
+        self._wire.send(self._crew.give(lease), LEASE, LEASE_BODY.pack(*lease))
 
     def poll(self, timeout: float) -> list[Report]:
         """All that has arrived."""
@@ -633,8 +624,10 @@ class Ranks:
         reports: list[Report] = []
         while message := self._wire.receive():
             rank, tag, content = message
-            if rank not in self._living or (rank not in self._crew and tag not in (READY, SIGNALLED, BYE)):
+            if rank not in self._living or (rank not in self._where and tag not in (READY, SIGNALLED, BYE)):
                 continue  # of a rank that is dead, or of an earlier run
+            if tag in (RECORDS, SKIPPED) and rank not in self._crew:
+                continue  # its team has lost another rank
             if tag == RECORDS:
                 self._crew.answered(rank)
                 records = unpack(content)
@@ -646,7 +639,8 @@ class Ranks:
                 lease = self._crew.answered(rank)
                 reports.append(Lost(lease, self._where[rank], "it was not wanted", is_returned=True))
             elif tag == LOST:
-                self._crew.answered(rank)
+                if rank in self._crew:  # else another one of its team has the lease
+                    self._crew.answered(rank)
                 reports.append(pickle.loads(content))
             elif tag == DOUBTED:
                 reports.append(pickle.loads(content))
@@ -662,7 +656,7 @@ class Ranks:
             elif tag == REFUSED:
                 raise ProblemError(bytes(content).decode())
             elif tag == SIGNALLED:
-                relay(f"a signal to rank {rank}", *_SECONDS.unpack(content))
+                relay(f"a signal to rank {rank}", *SECONDS_BODY.unpack(content))
         return reports + self._bury()
 
     def _bury(self) -> list[Lost]:
@@ -672,9 +666,20 @@ class Ranks:
             where = self._where.get(rank, f"rank {rank}")
             _log.warning("%s died; its evaluations go out again", where)
             self._living.discard(rank)
-            leases = self._crew.leave(rank) if rank in self._crew else []
-            lost += [Lost(lease, where, "the rank died") for lease in leases]
+            self._where.pop(rank, None)
+            lost += [Lost(lease, where, "the rank died") for lease in self._disbanded(rank)]
+        if self._plan.has_larger and len(self._lost) == len(self._plan.teams):
+            raise SchedulerError("ranks of every team have died: run the same command again")
         return lost
+
+    def _disbanded(self, rank: int) -> list[Lease]:
+        """The leases of the team of a rank that has died."""
+        number = self._teams.get(rank)
+        if number is None or number in self._lost:
+            return []
+        self._lost.add(number)
+        first = self._plan.teams[number][0]
+        return self._crew.leave(first) if first in self._crew else []
 
     def waiting(self) -> list[Lease]:
         """Second leases of busy ranks."""
@@ -682,7 +687,7 @@ class Ranks:
 
     def waits_for(self) -> list[Awaited]:
         """Ranks with leases, and those that have not come to this run."""
-        missing = [rank for rank in sorted(self._living) if rank not in self._crew]
+        missing = [rank for rank in sorted(self._living) if rank not in self._where]
         return [
             *(Awaited(f"rank {rank} of {self._wire.comm.size}", why=_NOT_HERE) for rank in missing),
             *self._crew.awaited(self._where.__getitem__, _COLLECTIVE),
@@ -690,7 +695,7 @@ class Ranks:
 
     def cancel(self, cut: float) -> None:
         """Ranks skip leases above the cut that they have not begun."""
-        order = _CUT.pack(self._job, cut)
+        order = CUT_BODY.pack(self._job, cut)
         for rank in self._crew:
             if self._crew.ahead(rank) or rank in self._unanswered or cut > self._cut:
                 self._wire.send(rank, CANCEL, order)
@@ -711,6 +716,8 @@ class Ranks:
             self._wire.flush(_GRACE)
             return
         _left.add(self._wire.comm.size)
+        if self._plan.has_larger:
+            _torn.add(0)
         end, backoff = time.monotonic() + _LEAVING, Backoff()
         while not self._ended >= self._living and time.monotonic() < end:
             with contextlib.suppress(ProblemError, SchedulerError):
@@ -740,7 +747,9 @@ class Ranks:
                 "(there is that rank); all ranks run the same script with the same modules"
             )
         self._where[rank] = where
-        self._crew.join(rank, 1)
+        number = self._teams.get(rank)
+        if number is not None and number not in self._lost and self._plan.teams[number][0] == rank:
+            self._crew.join(rank, 1)
 
 
 def _as_rank_0(theirs: Fingerprint, mine: Fingerprint, rank: int) -> Fingerprint:
@@ -767,7 +776,7 @@ def _abort(comm: Any, status: int, message: str) -> None:
         voice.put(f"{message}\n", sys.stderr)
     voice.flush()
     _programs().end()
-    if 0 in _dead:  # all see it, and Abort was seen to end a job that has dead ranks with status 0
+    if 0 in dead:  # all see it, and Abort was seen to end a job that has dead ranks with status 0
         os._exit(status)
     comm.Abort(status)
 
@@ -778,16 +787,30 @@ def _abort(comm: Any, status: int, message: str) -> None:
 class _Rank:
     """A rank that works for rank 0: takes orders in turn, evaluates leases, answers each."""
 
-    def __init__(self, comm: Any, problem: Any, cores: int, signals: Signals) -> None:
-        self._wire = _Wire(comm)
-        self._problem, self._signals = problem, signals
+    def __init__(
+        self,
+        comm: Any,
+        problem: Any,
+        cores: int,
+        signals: Signals,
+        who: team.Worker,
+        group: teams.Group | None = None,
+    ) -> None:
+        self._wire = Wire(comm, load_mpi())
+        self._problem, self._signals, self._who = problem, signals, who
         self._where = _where(comm)
         self._child = (
             None
-            if problem.timeout is None
-            else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores)
+            if problem.timeout is None or group is not None
+            else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores, who=who)
         )
-        self._sentry = Sentry(lambda: self._wire.is_there(0, LEAVE), self._leave)
+        self._lead: teams.Lead | None = None
+        self._follower: teams.Follower | None = None
+        if group is not None:
+            self._join(group)
+        side = self._lead or self._follower
+        look = None if side is None else side.look
+        self._sentry = Sentry(lambda: self._wire.is_there(0, LEAVE), self._leave, look)
         self._leases: deque[Lease] = deque()
         self._evaluator: Callable[[int, int], Records] | None = None
         self._number = -1  # of the job
@@ -797,56 +820,126 @@ class _Rank:
         self._status: int | None = None
         self._is_signalled = False
         self._failure = ""  # not answered yet
-        self._refusal = b""  # why no lease is taken here, until rank 0 has heard it
+        self._refusal: tuple[int, bytes] | None = (
+            None  # why no lease is taken here, until rank 0 has heard it
+        )
         self._is_refused = False
         self._give_up_at = math.inf
 
     def run(self) -> int:
         """Work until rank 0 says that the run is over; returns its status."""
         with guard.last_words_to(self._last_words), voice.heard_by(self._say):
-            backoff = Backoff()
-            while self._status is None:
-                with self._refusal_noted():
-                    if self._take_orders():
-                        backoff.reset()
-                    if self._status is None and (self._pass_on() if self._child else self._work()):
-                        backoff.reset()
-                    else:
-                        backoff.wait()
+            backoff = Backoff(longest=_IDLE) if self._is_idle() else Backoff()
+            while not self._is_over():
+                if self._turn():
+                    backoff.reset()
+                else:
+                    backoff.wait()
                 if self._failure and time.monotonic() > self._give_up_at:
                     _abort(self._wire.comm, 1, self._failure)
                 if 0 in self._wire.failed:
                     _abort(self._wire.comm, 1, f"{self._where}: rank 0 died; run the same command again")
                 self._pass_signal_on()
                 self._pass_refusal_on()
+            assert self._status is not None
             if self._child:
                 self._child.close(self._status)
+            if self._lead and self._status == 0:
+                self._lead.end()
+                self._lead.wire.flush(_GRACE)
+            if self._status:
+                self._tear()
             if self._note:
                 self._note.close()
             self._wire.send(0, BYE)
             self._wire.flush(_GRACE)
         return self._status
 
+    def _join(self, group: teams.Group) -> None:
+        """Be the first rank of a team, another one, or in none."""
+        library = load_mpi()
+        if group.leads:
+            self._lead = teams.Lead(group, library, self._where, self._problem.timeout, self._give_up)
+        else:
+            self._follower = teams.Follower(group, library)
+        self._who = replace(self._who, team=group.number)
+
+    def _tear(self) -> None:
+        """The run ends in an error: ranks of teams may sit in calls from which they never come back."""
+        if self._lead or self._follower:
+            _torn.add(self._wire.comm.rank)
+
+    def _is_idle(self) -> bool:
+        return self._follower is not None and self._follower.wire is None
+
+    def _is_over(self) -> bool:
+        """Whether the run is, here: a team goes on until its first rank has done what it was at."""
+        if self._status is None:
+            return False
+        return self._status > 0 or self._follower is None or self._follower.is_free
+
+    def _turn(self) -> bool:
+        """Take orders, and do what is next; whether there was anything."""
+        with self._refusal_noted():
+            is_any = self._take_orders()
+            return (not self._is_over() and self._step()) or is_any
+        return True
+
+    def _step(self) -> bool:
+        """Do what is to be done next; whether there was anything."""
+        if self._follower:
+            return self._follow(self._follower)
+        return self._pass_on() if self._child else self._work()
+
+    def _follow(self, follower: teams.Follower) -> bool:
+        """Take part in what the team's first rank has begun."""
+        begun = follower.next()
+        if begun is None:
+            return False
+        self._lease = begun.lease
+        try:
+            with self._evaluating(follower):
+                follower.take_part(begun)
+        except KeyboardInterrupt:  # a signal, or a rank of the team is dead
+            _log.debug("%s has left evaluation %s", self._where, begun.lease)
+        except Exception:
+            told = f"{self._where} failed in evaluation {begun.lease}:\n{traceback.format_exc()}"
+            self._wire.send(0, BROKEN, told.encode())
+        return True
+
+    @contextlib.contextmanager
+    def _evaluating(self, side: team.Team) -> Iterator[None]:
+        """Evaluate, with this team, as one who can still be asked to stop, or to leave."""
+        with team.being(self._who, side), self._sentry.evaluating(), self._signals.interrupting():
+            yield
+
+    def _give_up(self, lost: Lost) -> None:
+        """The team will not come back from this evaluation: rank 0 is to end the job."""
+        self._wire.send(0, LOST, pickle.dumps(lost))
+        if self._problem.on_error != "raise":
+            self._wire.send(0, BROKEN, teams.last_words(lost).encode())
+
     def _pass_signal_on(self) -> None:
         """Tell rank 0, once, of a signal, and how long ago it came: what was sent since then is doubtful."""
         if self._signals.seen and self._wire.run and not self._is_signalled:
             self._is_signalled = True
-            self._wire.send(0, SIGNALLED, _SECONDS.pack(time.monotonic() - self._signals.at))
+            self._wire.send(0, SIGNALLED, SECONDS_BODY.pack(time.monotonic() - self._signals.at))
 
     @contextlib.contextmanager
     def _refusal_noted(self) -> Iterator[None]:
         """Note that the problem, or its job, cannot be had here or in the child: it ends the run."""
         try:
             yield
-        except ProblemError as error:
+        except (ProblemError, SchedulerError) as error:
+            tag = REFUSED if isinstance(error, ProblemError) else BROKEN
             self._is_refused = True
-            self._refusal = f"{self._where} cannot work: {error}".encode()
+            self._refusal = tag, f"{self._where} cannot work: {error}".encode()
 
     def _pass_refusal_on(self) -> None:
         """Tell rank 0, once it has greeted."""
         if self._refusal and self._wire.run:
-            self._wire.send(0, REFUSED, self._refusal)
-            self._refusal = b""
+            self._wire.send(0, *self._refusal)
+            self._refusal = None
 
     def _say(self, piece: voice.Piece) -> None:
         self._wire.send(0, SAID, piece.pack())
@@ -872,6 +965,7 @@ class _Rank:
             self._take_orders()
         self._wire.send(0, BYE)
         self._wire.flush(_GRACE)
+        self._tear()
         _leave(load_mpi(), self._status)
 
     def _take_orders(self) -> bool:
@@ -886,23 +980,28 @@ class _Rank:
             if tag in (CANCEL, GENERATION, STOP, LEAVE):
                 self._failure = ""
             if tag == LEASE:
-                self._leases.append(Lease(*_LEASE.unpack(content)))
+                self._leases.append(Lease(*LEASE_BODY.unpack(content)))
             elif tag == GENERATION:
                 job = self._orders.job(content)
                 self._number = job.number
                 watch = self._note.watch(job.number) if self._note else None
                 self._evaluator = job.evaluator(self._problem, self._where, watch)
+                if self._follower:
+                    self._follower.keep(job.number, self._evaluator)
                 if self._child:
                     self._child.begin(job)
                 self._cut = float("inf")
             elif tag == CANCEL:
-                self._cut = _CUT.unpack(content)[1]
+                self._cut = CUT_BODY.unpack(content)[1]
             elif tag == HELLO:
                 parts = {name: str(part) for name, part in self._problem.parts().items()}
                 answer = {"where": self._where, "versions": versions(), "parts": parts}
                 answer["fingerprint"] = self._problem.fingerprint.to_json()
                 self._wire.send(0, READY, json.dumps(answer).encode())
-            elif tag == NOTE and not self._child:
+                for side in (self._lead, self._follower):
+                    if side and side.wire:
+                        side.wire.run = self._wire.run
+            elif tag == NOTE and not self._child and not self._follower:
                 self._note = Note(os.fsdecode(bytes(content)), self._where)
             elif tag in (STOP, LEAVE):
                 self._status = content[0]
@@ -911,7 +1010,8 @@ class _Rank:
     def _is_wanted(self, lease: Lease) -> bool:
         assert self._evaluator is not None  # its job comes before a lease
         is_current = lease.job == self._number
-        return is_current and lease.start < self._cut and not self._signals.seen
+        is_disbanded = self._lead is not None and self._lead.is_disbanded
+        return is_current and lease.start < self._cut and not self._signals.seen and not is_disbanded
 
     def _pass_on(self) -> bool:
         """Give the child a lease, send what it brings; whether anything happened."""
@@ -949,8 +1049,10 @@ class _Rank:
             self._wire.send(0, SKIPPED)
             return True
         assert self._evaluator is not None
+        if self._lead:
+            self._lead.take(lease)
         try:
-            with self._sentry.evaluating(), self._signals.interrupting():
+            with self._evaluating(self._lead or ALONE):
                 records = self._evaluator(lease.start, lease.stop)
         except KeyboardInterrupt:  # a signal, and the grace is over
             self._wire.send(0, SKIPPED)

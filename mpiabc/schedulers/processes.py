@@ -30,10 +30,11 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc import guard, machine, mapped, threads, voice
+from mpiabc import guard, machine, mapped, team, threads, voice
 from mpiabc.errors import Error, ProblemError, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
+from mpiabc.schedulers.alone import ALONE
 from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, Said, count
 from mpiabc.schedulers.reaper import Reaper
 from mpiabc.schedulers.silence import Awaited
@@ -108,12 +109,14 @@ class ProcessesEngine:
         where: str | None = None,
         cores: int | None = None,
         renew: int | None = None,
+        who: team.Worker | None = None,
     ) -> None:
+        """who: as which worker the children evaluate; by default each has its number as local rank."""
         self._renew = math.inf if renew is None else count(renew, f"renew={renew!r}")
         is_forked = fork_is_safe() if start is None else start == "fork"
         self.workers = n
         self._timeout = problem.timeout
-        self._where = where
+        self._where, self._who = where, who
         share = max(1, (machine.cores() if cores is None else cores) // n)
         self._start = (_Forked if is_forked else _Spawned)(problem, where, share)
         self._selector = selectors.DefaultSelector()
@@ -269,11 +272,13 @@ class ProcessesEngine:
         if self._births > _TRIES * self.workers:
             raise SchedulerError("worker processes die as soon as they start; see their messages above")
         siblings = [child.connection for child in self._children]
+        number = min(set(range(self.workers)) - {child.number for child in self._children})
+        who = self._who or team.Worker(platform.node(), local_rank=number)
         try:
             with contextlib.ExitStack() as opened:
                 watch = Watch()
                 opened.callback(watch.close)
-                process, connection = self._start([*siblings, self._reaper], watch)
+                process, connection = self._start([*siblings, self._reaper], watch, who)
                 opened.pop_all()
         except OSError as error:
             there = len(self._children)
@@ -283,7 +288,7 @@ class ProcessesEngine:
                 "processes, -n for open files)"
             ) from None
         self._reaper.add(process.pid)
-        child = _Child(process, connection, watch)
+        child = _Child(process, connection, watch, number)
         self._selector.register(connection, selectors.EVENT_READ, child)
         if child.death is not None:
             self._selector.register(child.death.fd, selectors.EVENT_READ, child.death)
@@ -343,8 +348,9 @@ def _check_descriptors(n: int) -> None:
 class _Child:
     """A worker process as its leader sees it: leases[0] is in work, the others wait."""
 
-    def __init__(self, process: "_Process", connection: Connection, watch: "Watch") -> None:
+    def __init__(self, process: "_Process", connection: Connection, watch: "Watch", number: int) -> None:
         self.watch = watch
+        self.number = number  # of those that it was started with
         self.process = process
         self.death = _Death.awaited(self)
         self.connection = connection
@@ -521,7 +527,9 @@ class _Forked:
         self._problem, self._where = problem, where
         self.close = threads.limit(cores)
 
-    def __call__(self, not_its: list[Any], watch: Watch) -> tuple[_ForkedProcess, Connection]:
+    def __call__(
+        self, not_its: list[Any], watch: Watch, who: team.Worker
+    ) -> tuple[_ForkedProcess, Connection]:
         ours, theirs = _pipe()
         voice.flush()
         pid = fork()
@@ -534,7 +542,7 @@ class _Forked:
             os.environ.update(_MPI_OF_ITS_OWN)
             for end in [ours, *not_its]:
                 end.close()
-            _serve(theirs, watch, lambda: (self._problem, self._where))
+            _serve(theirs, watch, who, lambda: (self._problem, self._where))
         finally:
             os._exit(0)
 
@@ -547,7 +555,9 @@ class _Spawned:
         own = _without_launcher(os.environ) | _MPI_OF_ITS_OWN
         self._environment = own | threads.environment(cores)
 
-    def __call__(self, not_its: list[Any], watch: Watch) -> tuple[_SpawnedProcess, Connection]:
+    def __call__(
+        self, not_its: list[Any], watch: Watch, who: team.Worker
+    ) -> tuple[_SpawnedProcess, Connection]:
         ours, theirs = _pipe()
         fds = theirs.fileno(), watch.file.fileno()
         numbers = list(map(int, that_ask_to_stop()))
@@ -563,6 +573,7 @@ class _Spawned:
             env=self._environment,
         )
         theirs.close()
+        ours.send_bytes(cloudpickle.dumps(who))
         ours.send_bytes(self._problem)
         return _SpawnedProcess(popen), ours
 
@@ -589,9 +600,13 @@ def _pipe() -> tuple[Connection, Connection]:
 
 
 def main(fd: int, watch_fd: int) -> None:
-    """A spawned child: problem first, then orders until the leader closes the pipe."""
+    """A spawned child: who it is and the problem, then orders until the leader closes the pipe."""
     connection = Connection(fd)
-    _serve(connection, Watch(watch_fd), lambda: _arrived(connection.recv_bytes()))
+    try:
+        who = cloudpickle.loads(connection.recv_bytes())
+    except EOFError:
+        return
+    _serve(connection, Watch(watch_fd), who, lambda: _arrived(connection.recv_bytes()))
 
 
 def _arrived(content: bytes) -> tuple[Any, str | None]:
@@ -599,10 +614,15 @@ def _arrived(content: bytes) -> tuple[Any, str | None]:
     return problem.arrived(), where
 
 
-def _serve(connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]) -> None:
+def _serve(
+    connection: Connection,
+    watch: Watch,
+    who: team.Worker,
+    get_problem: Callable[[], tuple[Any, str | None]],
+) -> None:
     """Evaluate leases in order until the pipe closes."""
     _follow_parent()
-    with voice.heard_by(lambda piece: connection.send_bytes(b"P" + piece.pack())):
+    with team.being(who, ALONE), voice.heard_by(lambda piece: connection.send_bytes(b"P" + piece.pack())):
         _serve_heard(connection, watch, get_problem)
 
 

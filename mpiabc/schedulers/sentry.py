@@ -16,8 +16,14 @@ class Sentry:
     keep it from looking.
     """
 
-    def __init__(self, is_ordered: Callable[[], bool], leave: Callable[[], None]) -> None:
-        self._is_ordered, self._leave = is_ordered, leave
+    def __init__(
+        self,
+        is_ordered: Callable[[], bool],
+        leave: Callable[[], None],
+        look: Callable[[], None] | None = None,
+    ) -> None:
+        """look: what else is to be seen to meanwhile."""
+        self._is_ordered, self._leave, self._look = is_ordered, leave, look
         self._is_at_work = threading.Event()
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -47,3 +53,5 @@ class Sentry:
                 seen = seen + 1 if self._is_at_work.is_set() and self._is_ordered() else 0
                 if seen > _LOOKS:
                     self._leave()
+                if self._look and self._is_at_work.is_set():
+                    self._look()

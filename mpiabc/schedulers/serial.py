@@ -1,10 +1,13 @@
 """Evaluation in this process, one lease at a time."""
 
+import platform
 import time
 from collections import deque
 from typing import Any
 
+from mpiabc import team
 from mpiabc.records import Lease
+from mpiabc.schedulers.alone import ALONE
 from mpiabc.schedulers.base import Job, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.streams import step_of
@@ -14,14 +17,18 @@ _SLICE = 0.05  # seconds of work between two looks at signals
 
 
 class Serial(OneLeads):
-    """This process alone."""
+    """This process alone; a simulator that takes `comm` has COMM_SELF."""
+
+    team = 1
 
     def __repr__(self) -> str:
         return "Serial()"
 
     def open(self, problem: Any) -> "SerialEngine | ProcessesEngine":
         """An engine that evaluates while it is polled; with a timeout, in a child that can be ended."""
-        return SerialEngine(problem) if problem.timeout is None else ProcessesEngine(problem, 1)
+        if problem.timeout is None:
+            return SerialEngine(problem)
+        return ProcessesEngine(problem, 1, who=team.Worker(platform.node()))
 
 
 class SerialEngine:
@@ -32,9 +39,15 @@ class SerialEngine:
 
     workers = 1
 
-    def __init__(self, problem: Any, where: str | None = None, slice: float = _SLICE) -> None:
-        """slice: seconds of work in a poll."""
-        self._problem, self._where, self._slice = problem, where, slice
+    def __init__(
+        self,
+        problem: Any,
+        where: str | None = None,
+        slice: float = _SLICE,
+        who: team.Worker | None = None,
+    ) -> None:
+        """slice: seconds of work in a poll; who: as which worker, alone."""
+        self._problem, self._where, self._slice, self._who = problem, where, slice, who
         self._leases: deque[Lease] = deque()
         self._step = step_of(problem.vectorized)
         self._cost = slice  # seconds for one step of ids
@@ -67,7 +80,8 @@ class SerialEngine:
         middle = min(stop, start + self._step * max(1, int(self._slice / self._cost)))
         if middle < stop:
             self._leases.appendleft(Lease(job, middle, stop))
-        records = self._evaluator(start, middle)
+        with team.being(self._who, ALONE):
+            records = self._evaluator(start, middle)
         self._cost = max(1e-9, self._step * records.seconds / len(records))
         return [records]
 

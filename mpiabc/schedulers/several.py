@@ -20,6 +20,8 @@ class Several:
         if len(kinds) > 1:
             raise SchedulerError(f"{self._schedulers} mix static and dynamic scheduling: choose one of them")
         self.is_static = kinds.pop()
+        if any(getattr(scheduler, "team", None) not in (None, 1) for scheduler in self._schedulers):
+            raise SchedulerError(f"{self._schedulers}: teams work without other workers, take MPI alone")
 
     def __repr__(self) -> str:
         return f"Several({self._schedulers})"

@@ -23,7 +23,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
-from mpiabc import guard, threads, voice
+from mpiabc import guard, team, threads, voice
 from mpiabc.errors import Error, ProblemError, SchedulerError
 from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
@@ -412,7 +412,7 @@ class _InChild:
 
     def _report(self, lease: Lease) -> Records | Lost:
         if self._engine is None:
-            self._engine = ProcessesEngine(self._problem, 1, start="spawn", cores=1)
+            self._engine = ProcessesEngine(self._problem, 1, start="spawn", cores=1, who=team.worker())
             self._engine.begin(self._job)
         while not self._engine.capacity(False):
             self._engine.poll(1.0)

@@ -1,0 +1,120 @@
+"""Messages between the ranks of a run: what they are, and the wire that carries them."""
+
+import contextlib
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.together import Backoff
+
+# Tags. Orders go from rank 0 to the others, answers come back.
+HELLO, GENERATION, LEASE, CANCEL, NOTE = range(1, 6)
+STOP, LEAVE = 6, 7  # STOP after a good end, LEAVE after any other
+READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE, SAID, REFUSED = range(11, 21)
+# Of a team: its first rank begins a simulation, or is at the end, the others say how it went.
+BEGIN, END = 8, 9
+WENT, FAILED = 30, 31
+
+LEASE_BODY = struct.Struct("<3q")
+CUT_BODY = struct.Struct("<qd")
+SECONDS_BODY = struct.Struct("<d")
+BEGIN_BODY = struct.Struct("<4q?")  # a lease, the first address in work, whether with a new communicator
+_FRAME = struct.Struct("<QQ")  # the run and a checksum, before each message: jobs of one node share memory
+
+
+class Wire:
+    """Messages of bytes over a communicator, none of which waits for the other side."""
+
+    def __init__(self, comm: Any, library: Any, names: Sequence[int] | None = None) -> None:
+        """names: what the run calls the ranks of `comm`, if something else."""
+        self.comm = comm
+        self._library = library
+        self._names = range(comm.size) if names is None else names
+        self._status = library.Status()
+        self._lock = threading.Lock()  # one thread sends while another may be told to
+        self._sent: list[Any] = []  # requests with their buffers, until these are out
+        self.run = 0  # rank 0 draws a number, which the others learn with its HELLO
+        self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)
+
+    def send(self, rank: int, tag: int, content: bytes = b"") -> None:
+        """Start sending; what is sent to a dead rank is lost with it."""
+        content = _FRAME.pack(self.run, zlib.crc32(content)) + content
+        with self._lock, self._failures_noted():
+            self._sent = [entry for entry in self._sent if not self._is_sent(entry[0])]
+            request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
+            self._sent.append((request, content))
+
+    def receive(self) -> tuple[int, int, memoryview] | None:
+        """The next message of this run as (rank, tag, content), if one is there.
+
+        Raises SchedulerError for one that is not what was sent.
+        """
+        while message := self._receive():
+            rank, tag, framed = message
+            run, crc = _FRAME.unpack_from(framed)
+            content = memoryview(framed)[_FRAME.size :]
+            if zlib.crc32(content) != crc:
+                raise SchedulerError(f"a message of rank {rank} arrived damaged: run the same command again")
+            if tag == HELLO:
+                self.run = run
+            if run == self.run:
+                return rank, tag, content
+        return None
+
+    def _receive(self) -> tuple[int, int, bytearray] | None:
+        status = self._status
+        with self._failures_noted():
+            # The first probe may only move the message in; both MPIs were seen to answer at the second.
+            if self._probe() or self._probe():
+                rank, tag = status.source, status.tag
+                content = bytearray(status.Get_count(self._library.BYTE))
+                self.comm.Recv([content, self._library.BYTE], source=rank, tag=tag)
+                return rank, tag, content
+        return None
+
+    def is_there(self, rank: int, tag: int) -> bool:
+        """Whether such a message has come, which may be of an earlier run."""
+        with self._failures_noted():
+            return self.comm.Iprobe(source=rank, tag=tag)
+        return False
+
+    def _probe(self) -> bool:
+        anyone, anything = self._library.ANY_SOURCE, self._library.ANY_TAG
+        return self.comm.Iprobe(source=anyone, tag=anything, status=self._status)
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all is sent, at most so long."""
+        end, backoff = time.monotonic() + seconds, Backoff()
+        while time.monotonic() < end and not all(self._is_sent(request) for request, _ in self._sent):
+            backoff.wait()
+        unsent.extend(entry for entry in self._sent if not self._is_sent(entry[0]))
+
+    def _is_sent(self, request: Any) -> bool:
+        with self._failures_noted():
+            return request.Test()
+        return True  # to a dead rank: as good as sent
+
+    @contextlib.contextmanager
+    def _failures_noted(self) -> Iterator[None]:
+        """Note dead ranks instead of raising; an MPI without fault tolerance ends the job itself."""
+        try:
+            yield
+        except self._library.Exception as error:
+            if error.error_class not in self._about_failures():
+                raise
+            self.comm.Ack_failed()
+            failed = self.comm.Get_failed()
+            self.failed |= set(failed.Translate_ranks(range(failed.size), self.comm.group))
+            dead.update(self._names[rank] for rank in self.failed)
+
+    def _about_failures(self) -> set[int]:
+        names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING")
+        return {getattr(self._library, name) for name in names if hasattr(self._library, name)}
+
+
+dead: set[int] = set()  # ranks of any communicator that died
+unsent: list[Any] = []  # buffers that MPI may still read, for a rank that is busy when the run ends
