@@ -311,7 +311,7 @@ class SlotLedger(_Addresses):
 
     def address_of(self, failure: Failure) -> int:
         """The slot that tried the id."""
-        return failure.index % stride_of(self.size)
+        return failure.index % stride_of(self.size, self.step)
 
     @property
     def cut(self) -> float:

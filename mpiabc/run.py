@@ -28,7 +28,6 @@ from mpiabc.population import Past, Population
 from mpiabc.problem import EvaluationId, Problem
 from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
 from mpiabc.stopping import Stopping
-from mpiabc.streams import BLOCK
 
 _MOST_DEATHS = 8  # that are told in full
 _DENSITIES = 1 << 62  # in the number of a job that computes some
@@ -262,7 +261,8 @@ class Run:
         first = f"{order.level}:{death.index}"
         again = f" ({death.times} times)" if death.times > 1 else ""
         if self._problem.vectorized:
-            return f"{first} to {order.level}:{death.index + BLOCK - 1}{again} on {death.where}"
+            last = death.index + self._problem.step - 1
+            return f"{first} to {order.level}:{last}{again} on {death.where}"
         theta = ", ".join(f"{k}={x!r}" for k, x in theta_of(self._problem, order, death.index).items())
         return f"{first}{again} on {death.where}, theta: {theta}"
 

@@ -7,7 +7,6 @@ from typing import Any
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Job, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
-from mpiabc.streams import step_of
 from mpiabc.whereabouts import Note
 
 _SLICE = 0.05  # seconds of work between two looks at signals
@@ -36,7 +35,7 @@ class SerialEngine:
         """slice: seconds of work in a poll."""
         self._problem, self._where, self._slice = problem, where, slice
         self._leases: deque[Lease] = deque()
-        self._step = step_of(problem.vectorized)
+        self._step = problem.step
         self._cost = slice  # seconds for one step of ids
         self._note: Note | None = None
 
