@@ -195,7 +195,10 @@ class Evaluator:
     def _drawn(self, proposal: Any, number: int) -> np.ndarray:
         """Draws for a block; for a batch, those of the blocks that it consists of, one after another."""
         n = self._length // BLOCK
-        parts = [self._block_drawn(proposal, block) for block in range(number * n, (number + 1) * n)]
+        blocks = range(number * n, (number + 1) * n)
+        if n > 1 and hasattr(proposal, "sample_each"):
+            return proposal.sample_each(BLOCK, (self._proposals.at(self.order.level, i) for i in blocks))
+        parts = [self._block_drawn(proposal, block) for block in blocks]
         return parts[0] if n == 1 else np.concatenate(parts)
 
     def _block_drawn(self, proposal: Any, block: int) -> np.ndarray:
@@ -221,7 +224,8 @@ class Evaluator:
                 outcome.fail(block.first + row, block.theta[row], error)
             rows, summaries, distances = rows[~is_nan], summaries[~is_nan], distances[~is_nan]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
-        return Particles(ids, block.theta[rows], distances, block.log_prior[rows], summaries, level)
+        theta = block.theta.take(rows, axis=0)
+        return Particles(ids, theta, distances, block.log_prior[rows], summaries, level)
 
     def _measured(self, block: Block, rows: np.ndarray, summaries: np.ndarray, outcome: Outcome) -> Any:
         """Rows, summaries and distances, without those whose distance raises.

@@ -16,6 +16,8 @@ from mpiabc.particles import Particles, joined
 from mpiabc.records import Failure, Lease, Records, Status
 from mpiabc.streams import stride_of
 
+_MANY = 64  # rows from which on they are sorted into a heap together
+
 
 class _Addresses:
     """What both ledgers do: hand addresses out, take them back, note what became known."""
@@ -264,6 +266,10 @@ class Ledger(_Addresses):
         self._take_first(records)
 
     def _take_first(self, records: Records) -> None:
+        if len(records.rows) > _MANY:  # negated and in order, they are a heap
+            ids = np.append(records.rows.ids, -np.array(self._lowest, np.int64))
+            self._lowest = np.sort(-ids)[max(0, len(ids) - self.size) :].tolist()
+            return
         for id in records.rows.ids.tolist():
             if len(self._lowest) < self.size:
                 heapq.heappush(self._lowest, -id)

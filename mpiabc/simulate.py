@@ -174,7 +174,8 @@ class Simulator:
         """Simulated and summarised data of one row, or, vectorised, of several; None if rejected."""
         at: int
         if self._problem.vectorized:
-            values, self.ids, at = block.theta[rows].T.copy(), block.first + rows, block.number
+            values, at = block.theta.take(rows, axis=0).T.copy(), block.number
+            self.ids = block.first + rows
         else:
             values, self.at = block.theta[rows].tolist(), block.first + rows
             at = self.at
@@ -257,7 +258,8 @@ class Simulator:
             return self._simulated([], [], [])
         if self.is_first:
             self._check_own_randomness(block, called, summaries, outcome)
-        wanted = summaries[rows if len(called) == len(block.theta) else np.searchsorted(called, rows)]
+        at = rows if len(called) == len(block.theta) else np.searchsorted(called, rows)
+        wanted = summaries.take(at, axis=0)
         if self._distance is None:
             return Simulated(rows, wanted, None)
         return self._each_measured(block, rows, wanted, outcome)
