@@ -141,6 +141,10 @@ class _Addresses:
         """How many these are."""
         return len(self._failures)
 
+    def failed_ids(self) -> int:
+        """How many ids have failed, where one failure may be that of many."""
+        return int(np.count_nonzero(self._status() == Status.FAILED)) if self._failures else 0
+
     @property
     def in_flight(self) -> int:
         """Addresses handed out and neither known nor given back."""
