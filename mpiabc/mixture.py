@@ -74,7 +74,7 @@ class _Mixture:
         return self._placed(np.concatenate(numbers), np.concatenate(z))
 
     def _drawn(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """What `n` draws are made of: numbers in [0, 1) that choose their particles, and normal ones (n, d)."""
+        """What `n` draws are made of: numbers in [0, 1), which choose particles, and normal ones (n, d)."""
         return rng.random(n), rng.standard_normal((n, self.centres.shape[1]))
 
     def _placed(self, numbers: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""Simulations per second in large batches, and what a simulation takes outside of its simulator.
+
+    python -m tests.benchmarks.batches [SIR | OUTSIDE]
+
+One process, serial, store and fsync included; runs of five generations, the last of which accepts one in
+some hundred. The SIR model has 100 steps, in NumPy and, where it is installed, in JAX, on whatever device it
+finds; N = 1000. Outside is processor time of the thread that leads, in microseconds for each row of a call,
+beside a simulator that does nearly nothing.
+"""
+
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import mpiabc
+from examples import gpu_simulator as sir
+
+logging.getLogger("mpiabc").setLevel(logging.ERROR)  # the largest batches waste more than half here
+BATCHES = (256, 4096, 65_536)
+QUANTILE = 0.25
+GENERATIONS = 5
+
+
+class Counted:
+    """A simulator, with the rows that it has made, and the wall and processor seconds that it took."""
+
+    def __init__(self, simulate):
+        self.simulate, self.rows, self.wall, self.processor = simulate, 0, 0.0, 0.0
+
+    def __call__(self, theta, rng):
+        """Simulate, until the numbers are here."""
+        wall, processor = time.perf_counter(), time.thread_time()
+        data = np.asarray(self.simulate(theta, rng))
+        self.wall += time.perf_counter() - wall
+        self.processor += time.thread_time() - processor
+        self.rows += len(data)
+        return data
+
+
+def measure(simulate, prior, observed, n, batch):
+    """What a run of this simulator took: the counted one, wall and processor seconds, the last rate."""
+    counted = Counted(simulate)
+    problem = mpiabc.Problem(prior, counted, observed, vectorized=True, batch=batch)
+    sampler = mpiabc.ABCSMC(problem, n, threshold=mpiabc.Quantile(QUANTILE), seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        wall, processor = time.perf_counter(), time.thread_time()
+        history = sampler.run(Path(folder) / "run.db", generations=GENERATIONS, scheduler="serial")
+        seconds = time.perf_counter() - wall, time.thread_time() - processor
+        return counted, *seconds, history[-1].acceptance_rate
+
+
+def with_numpy(theta, rng):
+    """The SIR model in NumPy."""
+    return np.sqrt(sir.with_numpy(theta["beta"], theta["gamma"], rng))
+
+
+def with_jax(theta, rng):
+    """The SIR model in JAX."""
+    return np.sqrt(sir.simulate(theta, rng))
+
+
+def epidemics():
+    """The table of the SIR model."""
+    print(f"{'SIR, 100 steps':<18}{'batch':>8}{'simulator':>14}{'run':>12}{'outside':>12}")
+    simulators = {"NumPy": with_numpy} | ({"JAX": with_jax} if sir.jax_here() else {})
+    for name, simulate in simulators.items():
+        for batch in BATCHES:
+            simulate({"beta": np.full(batch, 0.5), "gamma": np.full(batch, 0.2)}, np.random.default_rng(1))
+            parts = simulate, sir.problem.prior, sir.problem.observed
+            counted, wall, processor, _ = measure(*parts, 1000, batch)
+            rates = counted.rows / counted.wall, counted.rows / wall
+            outside = (processor - counted.processor) / counted.rows * 1e6
+            print(f"{name:<18}{batch:8}{rates[0]:12,.0f}/s{rates[1]:10,.0f}/s{outside:9.2f} us", flush=True)
+
+
+def stacked(theta, rng):
+    """What is returned as soon as possible: the parameters and some noise that is there already."""
+    return np.stack(list(theta.values()), axis=1) + NOISE[: len(theta["x0"]), : len(theta)]
+
+
+NOISE = 0.3 * np.random.default_rng(1).standard_normal((max(BATCHES), 3))
+
+
+def outside():
+    """The table of what is left: microseconds a row."""
+    print(f"{'outside':<10}{'N':>8}{'processor':>12}{'wall':>12}{'rows':>12}{'last rate':>12}")
+    for d in (1, 2, 3):
+        prior = mpiabc.Prior(**{f"x{i}": mpiabc.Uniform(-3, 3) for i in range(d)})
+        for n in (1000, 10_000):
+            measure(stacked, prior, np.zeros(d), 100, 4096)  # what the first run in a process loads
+            counted, wall, processor, rate = measure(stacked, prior, np.zeros(d), n, max(BATCHES))
+            inner = [(processor - counted.processor), (wall - counted.wall)]
+            cells = "".join(f"{seconds / counted.rows * 1e6:9.2f} us" for seconds in inner)
+            print(f"d = {d:<6}{n:8}{cells}{counted.rows:12,}{rate:12.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    for name, table in {"SIR": epidemics, "OUTSIDE": outside}.items():
+        if name in sys.argv[1:] or len(sys.argv) == 1:
+            table()
