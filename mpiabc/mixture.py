@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc import threads
 from mpiabc.curve import Curve
 from mpiabc.guard import quiet
 
 _CHUNK = 15_000  # numbers in a block: 120 KB, from 128 KB on malloc asks the system
 _COLUMNS = 2_000  # most components in a block
+_PAIRS = 5_000_000  # of rows and components, some 40 ms, that are worth a thread
 _GUIDED = 4096  # draws from which on a table of where to begin is worth making
 _CURVE = 500  # components from which on a curve costs less than their sum
 
@@ -107,9 +109,23 @@ class _Mixture:
         """
         n, m = len(self.centres), len(theta)
         prepared, shared = self._prepared(theta)
+        totals = np.zeros(m)
+
+        def add(rows: slice) -> None:
+            self._add(totals[rows], prepared[rows], None if own is None else own[rows])
+
+        threads.each(add, m, n * m // _PAIRS)
+        out = np.log(totals)
+        for r in np.flatnonzero(~((totals > 1e-250) & (totals < np.inf))):
+            out[r] = self._log_sum(prepared[r : r + 1], None if own is None else own[r : r + 1])
+        return shared + out
+
+    def _add(self, totals: np.ndarray, prepared: np.ndarray, own: np.ndarray | None) -> None:
+        """Add all components to the totals of these rows."""
+        n, m = len(self.centres), len(totals)
         width = -(-n // -(-n // _COLUMNS))
         height = max(1, _CHUNK // width)
-        block, totals = np.empty((min(height, m), width)), np.zeros(m)
+        block = np.empty((min(height, m), width))
         for i in range(0, m, height):
             rows = slice(i, min(m, i + height))
             for j in range(0, n, width):
@@ -120,10 +136,6 @@ class _Mixture:
                     _leave_out(exponents, own[rows] - j)
                 np.exp(exponents, out=exponents)
                 totals[rows] += np.add.reduce(exponents, axis=1)
-        out = np.log(totals)
-        for r in np.flatnonzero(~((totals > 1e-250) & (totals < np.inf))):
-            out[r] = self._log_sum(prepared[r : r + 1], None if own is None else own[r : r + 1])
-        return shared + out
 
     def _log_sum(self, prepared: np.ndarray, own: np.ndarray | None) -> float:
         """The same for one row, with care."""

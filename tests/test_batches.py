@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mpiabc
-from mpiabc import cli, waste
+from mpiabc import cli, mixture, threads, waste
 from mpiabc.evaluate import Evaluator, Level, evaluate
 from mpiabc.records import Status
 from mpiabc.schedulers import Map
@@ -325,3 +325,16 @@ def test_waste_of_slots_counts_the_rounds_of_each_part():
     use = waste.static_use(7, ids, 1024)
     assert use.tries.tolist() == [1, 2, 1, 4]
     assert use.simulated(1024) == 4 * 1024
+
+
+@pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), mpiabc.LocalGaussian()])
+def test_densities_do_not_depend_on_how_many_threads_share_them(kernel, monkeypatch):
+    proposal, rows = kernel.fit(population(700, 3)), np.arange(0, 700, 2)
+    theta = proposal.sample(1001, np.random.default_rng(1))
+    theta[17] = 1e6  # where the sum needs care
+    one = proposal.logpdf(theta), proposal.log_others(rows)
+    monkeypatch.setattr(mixture, "_PAIRS", 1)
+    for count in (2, 3, 7):
+        monkeypatch.setattr(threads, "share", lambda count=count: count)
+        np.testing.assert_array_equal(proposal.logpdf(theta), one[0])
+        np.testing.assert_array_equal(proposal.log_others(rows), one[1])
