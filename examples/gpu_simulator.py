@@ -98,9 +98,9 @@ problem = mpiabc.Problem(
 )
 
 
-def main(scheduler):
+def main(scheduler="serial", store="gpu_simulator.db"):
     abc = mpiabc.ABCSMC(problem, population_size=2000, threshold=mpiabc.Quantile(0.3), seed=1)
-    history = abc.run("gpu_simulator.db", generations=6, scheduler=scheduler, overwrite=True)
+    history = abc.run(store, generations=6, scheduler=scheduler, overwrite=True)
     if history is None:  # a rank that has served, and is done
         return
     mean, std = history[-1].mean(), history[-1].std()
@@ -109,4 +109,4 @@ def main(scheduler):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "serial")
+    main(*sys.argv[1:])

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -252,6 +254,32 @@ def test_a_call_that_raises_is_one_failure_of_its_batch(tmp_path):
     assert found[0] == found[1]
 
 
+def failing_once(how):
+    """The toy simulator, one of whose calls comes to nothing."""
+
+    def simulate(theta, rng, *, id):
+        if id.generation == 1 and id.index[0] < BATCH:
+            how()
+        return problems.gaussian_vectorized(theta, rng)
+
+    return simulate
+
+
+def broken_pump():
+    raise RuntimeError("the pump broke")
+
+
+def test_a_call_that_takes_too_long_is_one_failure_of_its_batch(tmp_path):
+    late = sampler(failing_once(partial(time.sleep, 600)), timeout=2.0, on_error="reject")
+    raised = sampler(failing_once(broken_pump), on_error="reject")
+    histories = [
+        one.run(tmp_path / f"{i}.db", scheduler="serial", generations=2)
+        for i, one in enumerate((late, raised))
+    ]
+    assert problems.digests(histories[0]) == problems.digests(histories[1])
+    assert [population.failures for population in histories[0]] == [0, 1]
+
+
 def test_rows_that_are_nan_fail_alone():
     def simulate(theta, rng):
         return {"y": np.where(np.arange(BATCH) % 100 == 7, np.nan, theta["mu"])}
@@ -325,6 +353,23 @@ def test_waste_of_slots_counts_the_rounds_of_each_part():
     use = waste.static_use(7, ids, 1024)
     assert use.tries.tolist() == [1, 2, 1, 4]
     assert use.simulated(1024) == 4 * 1024
+
+
+@pytest.fixture(scope="module")
+def said_alone(tmp_path_factory):
+    """What the example says in one process."""
+    store = tmp_path_factory.mktemp("example") / "run.db"
+    command = [sys.executable, "examples/gpu_simulator.py", "serial", store]
+    return subprocess.run(
+        command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_example_says_the_same_on_ranks(mpi, said_alone, tmp_path):
+    job = mpi.run(2, "examples/gpu_simulator.py", "mpi", tmp_path / "run.db")
+    assert job.returncode == 0, job.stdout
+    assert said_alone.startswith("beta: 0.6")
+    assert all(line in job.stdout.splitlines() for line in said_alone.splitlines())
 
 
 @pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), mpiabc.LocalGaussian()])
