@@ -160,12 +160,14 @@ class _Addresses:
             self._statuses = grown
         return self._statuses[begin:end]
 
-    def _gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The unknown parts of [start, stop), as ranges in whole steps."""
+    def _gaps(self, start: int, stop: int, end: float = math.inf) -> Iterator[tuple[int, int]]:
+        """The unknown parts of [start, stop) that begin below `end`, as ranges in whole steps."""
         unknown = np.flatnonzero(self._status(start, stop) == Status.UNKNOWN) + start
         if unknown.size:
             breaks = np.flatnonzero(np.diff(unknown) > 1) + 1
             for run in np.split(unknown, breaks):
+                if run[0] >= end:  # which may lie in a batch that is known up to there
+                    return
                 first = int(run[0]) // self.step * self.step
                 yield first, min(-(-(int(run[-1]) + 1) // self.step) * self.step, stop)
 
@@ -180,7 +182,7 @@ class _Addresses:
         """A lease of returned addresses below `end`, if there are any."""
         while self._returned:
             start, stop = heapq.heappop(self._returned)
-            gaps = [gap for gap in self._gaps(start, stop) if gap[0] < end]
+            gaps = list(self._gaps(start, stop, end))
             if gaps:
                 start, stop = gaps[0]
                 cut = min(stop, start + self._whole(n))

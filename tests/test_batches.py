@@ -14,6 +14,7 @@ import pytest
 import mpiabc
 from mpiabc import cli, mixture, threads, waste
 from mpiabc.evaluate import Evaluator, Level, evaluate
+from mpiabc.ledger import Ledger
 from mpiabc.records import Status
 from mpiabc.schedulers import Map
 from mpiabc.streams import BLOCK, stream_key
@@ -139,6 +140,19 @@ def test_of_the_acceptances_of_a_lease_those_come_home_that_may_count():
     end = int(cut.rows.ids[-1]) + 1
     np.testing.assert_array_equal(cut.status[:end], whole.status[:end])
     assert not cut.status[end:].any()
+
+
+def test_ids_above_a_complete_population_are_not_handed_out_again():
+    """Although the batch that they are in begins below its end."""
+    problem, ledger = sampler().problem, Ledger(1, 50, step=BATCH)
+    low, high = ledger.lease(BATCH), ledger.lease(BATCH)
+    ledger.tell(evaluate(problem, order(problem, size=50), high.start, high.stop))
+    assert high.start < ledger.cut < high.stop
+    ledger.give_back(high.start, high.stop)
+    assert ledger.lease(BATCH) is None
+    ledger.recover()
+    assert ledger.lease(BATCH) == low
+    assert ledger.lease(BATCH) is None
 
 
 @pytest.fixture(scope="module")
