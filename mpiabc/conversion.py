@@ -172,12 +172,17 @@ def _from_columns(frame: Any) -> np.ndarray:
 
 
 def _from_interface(value: Any) -> np.ndarray:
-    """What an object says it is as an array; by DLPack where it refuses, also from another device."""
+    """What an object says it is as an array; by DLPack where it refuses, also from another device.
+
+    Last by what libraries for GPUs have instead: PyTorch's `detach` and `cpu`, CuPy's `get`.
+    """
     ways: list[Callable[[Any], np.ndarray]] = []
     if hasattr(value, "__array__") or not hasattr(value, "__dlpack__"):
         ways.append(np.asarray)
     if hasattr(value, "__dlpack__"):
         ways += [np.from_dlpack, partial(np.from_dlpack, device="cpu")]
+    ways += [_from_torch] if hasattr(value, "detach") else []
+    ways += [_from_cupy] if hasattr(value, "get") else []
     reason = ""
     for way in ways:
         try:
@@ -188,6 +193,24 @@ def _from_interface(value: Any) -> np.ndarray:
             if array.dtype != object or array.shape or array.item() is not value:
                 return _from_dtype(array)
     raise RefusedError(f"{type(value).__name__} gives no NumPy array ({reason}): make one of it")
+
+
+def _from_torch(tensor: Any) -> np.ndarray:
+    """A tensor that has a gradient, lies on a GPU, or has floats of a width that NumPy does not know."""
+    here = tensor.detach().cpu()
+    try:
+        return np.asarray(here)
+    except TypeError:
+        if not here.is_floating_point():
+            raise
+        return np.asarray(here.double())
+
+
+def _from_cupy(array: Any) -> np.ndarray:
+    found = array.get()
+    if not isinstance(found, np.ndarray):
+        raise TypeError(f"get() gives a {type(found).__name__}")
+    return found
 
 
 def _from_sequence(value: Any) -> np.ndarray:

@@ -30,7 +30,7 @@ from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.simulate import Block, Simulated, Simulator, States
-from mpiabc.streams import BLOCK, Purpose, Stream
+from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
 from mpiabc.structure import Structure
 
 
@@ -45,8 +45,8 @@ def evaluate(problem: Problem, order: Order, start: int, stop: int) -> Records:
 
 def theta_of(problem: Problem, order: Order, id: int) -> dict[str, float]:
     """The proposal of an evaluation; of the first one of a slot, if static."""
-    theta = Evaluator(problem, order).propose(id // BLOCK).theta[id % BLOCK]
-    return dict(zip(problem.prior.names, theta.tolist(), strict=True))
+    block = Evaluator(problem, order).block_with(id)
+    return dict(zip(problem.prior.names, block.theta[id - block.first].tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,7 @@ class Evaluator:
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
+        self._length = block_of(problem.step)  # ids in a block
 
     def __call__(self, start: int, stop: int) -> Records:
         """The records of the ids, or slots, [start, stop)."""
@@ -114,7 +115,7 @@ class Evaluator:
         """
         try:
             with guard.at_work(self), self._states.steady(), self._states.watched():
-                block = self.propose(at // BLOCK)
+                block = self.block_with(at)
                 self.simulator.at = at
                 with self._theirs():
                     self.simulator.take_part(block, at - block.first)
@@ -131,8 +132,8 @@ class Evaluator:
         at, theta = self.simulator.at, {}
         if at < 0:
             return None
-        if self._block and self._block.number == at // BLOCK:  # else its proposals were being drawn
-            row, names = self._block.theta[at % BLOCK], self.problem.prior.names
+        if self._block and self._block.has(at):  # else its proposals were being drawn
+            row, names = self._block.theta[at - self._block.first], self.problem.prior.names
             theta = dict(zip(names, row.tolist(), strict=True))
         return Failure(self.order.level, at, theta, how, "", self.where, "exit")
 
@@ -151,29 +152,34 @@ class Evaluator:
             self._block = None
 
     def _ids(self, outcome: Outcome) -> None:
-        for block, ids in _by_block(outcome.start, outcome.stop):
-            outcome.add(ids, *self._evaluate(block, ids - block * BLOCK, outcome))
+        most = math.inf if self.problem.batch is None else self.order.size
+        for block, ids in _by_block(outcome.start, outcome.stop, self._length):
+            outcome.add(ids, *self._evaluate(block, ids - block * self._length, outcome))
+            if outcome.accepted >= most:
+                outcome.end_with(self.order.size)
+                return
             if outcome.is_ended:
                 return
 
     def _slots(self, outcome: Outcome) -> None:
         """Rounds over the slots of each block; a slot leaves when one of its ids is accepted."""
-        blocks = self.order.stride // BLOCK
-        for part, slots in _by_block(outcome.start, outcome.stop):
+        n = self._length
+        blocks = stride_of(self.order.size, self.problem.step) // n
+        for part, slots in _by_block(outcome.start, outcome.stop, n):
             tries = 0
             while slots.size and tries != self.order.most_tries and not outcome.is_ended:
-                status, accepted = self._evaluate(tries * blocks + part, slots - part * BLOCK, outcome)
+                status, accepted = self._evaluate(tries * blocks + part, slots - part * n, outcome)
                 outcome.add(slots, status, accepted)
                 slots = slots[status != Status.ACCEPTED]
                 tries += 1
 
     def _evaluate(self, number: int, rows: np.ndarray, outcome: Outcome) -> tuple[np.ndarray, Particles]:
         """The status of these rows of a block, and the accepted ones, not yet weighed."""
-        self.simulator.at = number * BLOCK + int(rows[0])
+        self.simulator.at = at = number * self._length + int(rows[0])
         try:
             block = self.propose(number)
         except BaseException as error:
-            outcome.fail(number * BLOCK + int(rows[0]), None, error, "proposal")
+            outcome.fail(at, None, error, "proposal")
             return np.zeros(len(rows), np.uint8), self._nothing
         is_inside = block.inside[rows]
         with self._theirs():
@@ -185,23 +191,44 @@ class Evaluator:
             accepted = measured.take(is_accepted)
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
         if outcome.failures:
-            status[np.searchsorted(rows, outcome.failed(number))] = Status.FAILED
+            status[np.searchsorted(rows, outcome.failed(block.first, self._length))] = Status.FAILED
         return status, accepted
 
+    def block_with(self, id: int) -> Block:
+        """The proposals of the block, or batch, that an id is in."""
+        return self.propose(id // self._length)
+
     def propose(self, number: int) -> Block:
-        """Proposals of a whole aligned block of ids; the last one is kept for the next lease."""
+        """Proposals of a whole aligned block, or batch, of ids; the last one is kept for the next lease."""
         if self._block is None or self._block.number != number:
-            self._states.prepare_proposals(number)
-            rng = self._proposals.at(self.order.level, number)
             proposal, prior = self.order.proposal, self.problem.prior
             with self._theirs(proposal):
-                theta = _floats("sample of the proposal", proposal.sample(BLOCK, rng))
+                theta = self._drawn(proposal, number)
             theta.flags.writeable = False
             with self._theirs(prior):
                 log_prior = _floats("logpdf of the prior", prior.logpdf(theta))
-            _check_proposals(self.problem, self.order, theta, log_prior)
+            _check_densities(self.order, theta, log_prior)
             self._block = Block(number, theta, log_prior)
         return self._block
+
+    def _drawn(self, proposal: Any, number: int) -> np.ndarray:
+        """Draws for a block; for a batch, those of the blocks that it consists of, one after another."""
+        n = self._length // BLOCK
+        blocks = range(number * n, (number + 1) * n)
+        if n > 1 and hasattr(proposal, "sample_each"):
+            return proposal.sample_each(BLOCK, (self._proposals.at(self.order.level, i) for i in blocks))
+        parts = [self._block_drawn(proposal, block) for block in blocks]
+        return parts[0] if n == 1 else np.concatenate(parts)
+
+    def _block_drawn(self, proposal: Any, block: int) -> np.ndarray:
+        self._states.prepare_proposals(block)
+        theta = proposal.sample(BLOCK, self._proposals.at(self.order.level, block))
+        theta, expected = _floats("sample of the proposal", theta), (BLOCK, len(self.problem.prior.names))
+        if theta.shape != expected:
+            raise ProblemError(
+                f"sample({BLOCK}, rng) of the proposal gave shape {theta.shape}, expected {expected}"
+            )
+        return theta
 
     def _measure(self, block: Block, simulated: Simulated, outcome: Outcome) -> Particles:
         """The simulated rows with their distances and their log prior; nan is a failure, and no row."""
@@ -216,7 +243,8 @@ class Evaluator:
                 outcome.fail(block.first + row, block.theta[row], error)
             rows, summaries, distances = rows[~is_nan], summaries[~is_nan], distances[~is_nan]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
-        return Particles(ids, block.theta[rows], distances, block.log_prior[rows], summaries, level)
+        theta = block.theta.take(rows, axis=0)
+        return Particles(ids, theta, distances, block.log_prior[rows], summaries, level)
 
     def _measured(self, block: Block, rows: np.ndarray, summaries: np.ndarray, outcome: Outcome) -> Any:
         """Rows, summaries and distances, without those whose distance raises.
@@ -297,15 +325,10 @@ def _floats(what: str, values: Any) -> np.ndarray:
     return np.array(array, np.float64, order="C")
 
 
-def _check_proposals(problem: Problem, order: Order, theta: np.ndarray, log_prior: np.ndarray) -> None:
-    """Raise ProblemError for a prior or kernel that would never give a usable proposal."""
-    expected = (BLOCK, len(problem.prior.names))
-    if theta.shape != expected:
-        raise ProblemError(
-            f"sample({BLOCK}, rng) of the proposal gave shape {theta.shape}, expected {expected}"
-        )
-    if log_prior.shape != (BLOCK,):
-        raise ProblemError(f"logpdf of the prior gave shape {log_prior.shape}, expected ({BLOCK},)")
+def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray) -> None:
+    """Raise ProblemError for a prior that would never give a usable proposal."""
+    if log_prior.shape != (len(theta),):
+        raise ProblemError(f"logpdf of the prior gave shape {log_prior.shape}, expected ({len(theta)},)")
     is_bad = np.isnan(log_prior) | (log_prior == np.inf)
     if is_bad.any():
         raise ProblemError(
@@ -315,10 +338,10 @@ def _check_proposals(problem: Problem, order: Order, theta: np.ndarray, log_prio
         raise ProblemError("all draws of the prior lie outside its own support: sample and logpdf disagree")
 
 
-def _by_block(start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The addresses [start, stop) in the parts that lie in one block each."""
-    for block in range(start // BLOCK, -(-stop // BLOCK)):
-        yield block, np.arange(max(start, block * BLOCK), min(stop, (block + 1) * BLOCK))
+def _by_block(start: int, stop: int, n: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The addresses [start, stop) in the parts that lie in one block of n each."""
+    for block in range(start // n, -(-stop // n)):
+        yield block, np.arange(max(start, block * n), min(stop, (block + 1) * n))
 
 
 def _log_density(proposal: Any, theta: np.ndarray) -> Iterator[tuple[Any, Any]]:

@@ -16,6 +16,8 @@ from mpiabc.particles import Particles, joined
 from mpiabc.records import Failure, Lease, Records, Status
 from mpiabc.streams import stride_of
 
+_MANY = 64  # rows from which on they are sorted into a heap together
+
 
 class _Addresses:
     """What both ledgers do: hand addresses out, take them back, note what became known."""
@@ -139,6 +141,10 @@ class _Addresses:
         """How many these are."""
         return len(self._failures)
 
+    def failed_ids(self) -> int:
+        """How many ids have failed, where one failure may be that of many."""
+        return int(np.count_nonzero(self._status() == Status.FAILED)) if self._failures else 0
+
     @property
     def in_flight(self) -> int:
         """Addresses handed out and neither known nor given back."""
@@ -154,12 +160,14 @@ class _Addresses:
             self._statuses = grown
         return self._statuses[begin:end]
 
-    def _gaps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The unknown parts of [start, stop), as ranges in whole steps."""
+    def _gaps(self, start: int, stop: int, end: float = math.inf) -> Iterator[tuple[int, int]]:
+        """The unknown parts of [start, stop) that begin below `end`, as ranges in whole steps."""
         unknown = np.flatnonzero(self._status(start, stop) == Status.UNKNOWN) + start
         if unknown.size:
             breaks = np.flatnonzero(np.diff(unknown) > 1) + 1
             for run in np.split(unknown, breaks):
+                if run[0] >= end:  # which may lie in a batch that is known up to there
+                    return
                 first = int(run[0]) // self.step * self.step
                 yield first, min(-(-(int(run[-1]) + 1) // self.step) * self.step, stop)
 
@@ -174,7 +182,7 @@ class _Addresses:
         """A lease of returned addresses below `end`, if there are any."""
         while self._returned:
             start, stop = heapq.heappop(self._returned)
-            gaps = [gap for gap in self._gaps(start, stop) if gap[0] < end]
+            gaps = list(self._gaps(start, stop, end))
             if gaps:
                 start, stop = gaps[0]
                 cut = min(stop, start + self._whole(n))
@@ -264,6 +272,10 @@ class Ledger(_Addresses):
         self._take_first(records)
 
     def _take_first(self, records: Records) -> None:
+        if len(records.rows) > _MANY:  # negated and in order, they are a heap
+            ids = np.append(records.rows.ids, -np.array(self._lowest, np.int64))
+            self._lowest = np.sort(-ids)[max(0, len(ids) - self.size) :].tolist()
+            return
         for id in records.rows.ids.tolist():
             if len(self._lowest) < self.size:
                 heapq.heappush(self._lowest, -id)
@@ -311,7 +323,7 @@ class SlotLedger(_Addresses):
 
     def address_of(self, failure: Failure) -> int:
         """The slot that tried the id."""
-        return failure.index % stride_of(self.size)
+        return failure.index % stride_of(self.size, self.step)
 
     @property
     def cut(self) -> float:

@@ -8,17 +8,21 @@ In one dimension the kernels overlap so much that their sum is a smooth curve, w
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from mpiabc import threads
 from mpiabc.curve import Curve
 from mpiabc.guard import quiet
 
 _CHUNK = 15_000  # numbers in a block: 120 KB, from 128 KB on malloc asks the system
 _COLUMNS = 2_000  # most components in a block
+_PAIRS = 5_000_000  # of rows and components, some 40 ms, that are worth a thread
+_GUIDED = 4096  # draws from which on a table of where to begin is worth making
 _CURVE = 500  # components from which on a curve costs less than their sum
 
 
@@ -60,9 +64,42 @@ class _Mixture:
         """The exponents of rows and components, but for what is shared."""
         raise NotImplementedError
 
-    def _parents(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices of particles, drawn with their weights."""
-        return np.searchsorted(self._cumulative, rng.random(n) * self._cumulative[-1], side="right")
+    @quiet
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` draws, (n, d)."""
+        return self._placed(*self._drawn(n, rng))
+
+    @quiet
+    def sample_each(self, n: int, rngs: Iterable[np.random.Generator]) -> np.ndarray:
+        """`n` draws from each of these generators, (len(rngs) * n, d): what `sample` gives, joined."""
+        numbers, z = zip(*(self._drawn(n, rng) for rng in rngs), strict=True)
+        return self._placed(np.concatenate(numbers), np.concatenate(z))
+
+    def _drawn(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """What `n` draws are made of: numbers in [0, 1), which choose particles, and normal ones (n, d)."""
+        return rng.random(n), rng.standard_normal((n, self.centres.shape[1]))
+
+    def _placed(self, numbers: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """The draws that are made of these."""
+        raise NotImplementedError
+
+    def _parents(self, numbers: np.ndarray) -> np.ndarray:
+        """Indices of particles, chosen by numbers in [0, 1) with their weights."""
+        places = numbers * self._cumulative[-1]
+        if len(places) < _GUIDED:
+            return np.searchsorted(self._cumulative, places, side="right")
+        return self._guided(numbers, places)
+
+    def _guided(self, numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """The same by a table of where to begin (Chen and Asau, 1974), which is quicker for many."""
+        cumulative, guide = self._cumulative, self._guide
+        found = guide.take((numbers * (len(guide) - 1)).astype(np.intp))
+        rest = np.flatnonzero(cumulative.take(found) <= places)
+        while rest.size:
+            found[rest] += 1
+            rest = rest[cumulative.take(found[rest], mode="clip") <= places[rest]]
+            rest = rest[found[rest] < len(cumulative)]
+        return found
 
     def _log_sums(self, theta: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Log of the sum over all components, for each row; `own`: one component that a row leaves out.
@@ -72,9 +109,23 @@ class _Mixture:
         """
         n, m = len(self.centres), len(theta)
         prepared, shared = self._prepared(theta)
+        totals = np.zeros(m)
+
+        def add(rows: slice) -> None:
+            self._add(totals[rows], prepared[rows], None if own is None else own[rows])
+
+        threads.each(add, m, n * m // _PAIRS)
+        out = np.log(totals)
+        for r in np.flatnonzero(~((totals > 1e-250) & (totals < np.inf))):
+            out[r] = self._log_sum(prepared[r : r + 1], None if own is None else own[r : r + 1])
+        return shared + out
+
+    def _add(self, totals: np.ndarray, prepared: np.ndarray, own: np.ndarray | None) -> None:
+        """Add all components to the totals of these rows."""
+        n, m = len(self.centres), len(totals)
         width = -(-n // -(-n // _COLUMNS))
         height = max(1, _CHUNK // width)
-        block, totals = np.empty((min(height, m), width)), np.zeros(m)
+        block = np.empty((min(height, m), width))
         for i in range(0, m, height):
             rows = slice(i, min(m, i + height))
             for j in range(0, n, width):
@@ -85,10 +136,6 @@ class _Mixture:
                     _leave_out(exponents, own[rows] - j)
                 np.exp(exponents, out=exponents)
                 totals[rows] += np.add.reduce(exponents, axis=1)
-        out = np.log(totals)
-        for r in np.flatnonzero(~((totals > 1e-250) & (totals < np.inf))):
-            out[r] = self._log_sum(prepared[r : r + 1], None if own is None else own[r : r + 1])
-        return shared + out
 
     def _log_sum(self, prepared: np.ndarray, own: np.ndarray | None) -> float:
         """The same for one row, with care."""
@@ -100,6 +147,13 @@ class _Mixture:
         if highest == -np.inf:
             return -math.inf
         return float(highest + np.log(np.exp(exponents - highest).sum()))
+
+    @cached_property
+    def _guide(self) -> np.ndarray:
+        """For each of the equal parts of [0, 1) the first particle that a number in it may choose."""
+        parts = 4 * len(self.centres)
+        starts = np.arange(parts + 1) / parts * (1 - 1e-12) * self._cumulative[-1]
+        return np.searchsorted(self._cumulative, starts, side="right")
 
     @cached_property
     def _cumulative(self) -> np.ndarray:
@@ -119,12 +173,8 @@ def _leave_out(exponents: np.ndarray, columns: np.ndarray) -> None:
 class GaussianMixture(_Mixture):
     """sum_j W_j N(theta; centre_j, L L^T), with one Cholesky factor L (d, d)."""
 
-    @quiet
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` draws, (n, d)."""
-        parents = self._parents(n, rng)
-        z = rng.standard_normal((n, self.centres.shape[1]))
-        return self.centres[parents] + np.einsum("nk,dk->nd", z, self.cholesky)
+    def _placed(self, numbers: np.ndarray, z: np.ndarray) -> np.ndarray:
+        return self.centres.take(self._parents(numbers), axis=0) + np.einsum("nk,dk->nd", z, self.cholesky)
 
     def _log_sums(self, theta: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """By the curve, if there is one, where it is sure."""
@@ -173,11 +223,8 @@ class GaussianMixture(_Mixture):
 class LocalGaussianMixture(_Mixture):
     """sum_j W_j N(theta; centre_j, L_j L_j^T), with Cholesky factors L (N, d, d)."""
 
-    @quiet
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` draws, (n, d)."""
-        parents = self._parents(n, rng)
-        z = rng.standard_normal((n, self.centres.shape[1]))
+    def _placed(self, numbers: np.ndarray, z: np.ndarray) -> np.ndarray:
+        parents = self._parents(numbers)
         return self.centres[parents] + np.einsum("nk,ndk->nd", z, self.cholesky[parents])
 
     def _prepared(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,6 @@ from mpiabc.kernel import Proposal
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
 from mpiabc.records import order_number
-from mpiabc.streams import stride_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +41,6 @@ class Order:
     def number(self) -> int:
         """What leases and records know the order by."""
         return order_number(self.level, self.attempt)
-
-    @property
-    def stride(self) -> int:
-        """Distance between the ids that one slot tries."""
-        return stride_of(self.size)
 
 
 class ForeignError(Exception):

@@ -11,7 +11,6 @@ from mpiabc.particles import Particles, joined
 from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
-from mpiabc.streams import BLOCK, step_of
 from mpiabc.structure import StructureMismatchError
 from mpiabc.team import OfAnotherError, Told
 
@@ -37,6 +36,7 @@ class Outcome:
         self._tries = np.zeros((stop - start, 2), np.int64) if order.is_static else None
         self._parts: list[Particles] = []
         self._addresses: list[np.ndarray] = []
+        self._failed: dict[int, list[int]] = {}  # by the first id of a batch: its rows, with one failure
 
     def add(self, addresses: np.ndarray, status: np.ndarray, accepted: Particles) -> None:
         """Take what became of some addresses, and the rows of the accepted ones."""
@@ -61,10 +61,30 @@ class Outcome:
         self.is_exposed |= is_exposed
         self.is_ended |= self._problem.on_error == "raise" or failure.ends_every_run
 
-    def failed(self, number: int) -> list[int]:
-        """The rows of a block that have failed."""
-        first = number * BLOCK
-        return [f.index - first for f in self.failures if first <= f.index < first + BLOCK]
+    def end_with(self, size: int) -> None:
+        """Leave out what lies above the acceptance of this number: a population is complete without it."""
+        if self.accepted < size:
+            return
+        rows = joined(self._parts).take(np.arange(size))
+        end = int(rows.ids[-1]) + 1
+        self._parts, self._status[end - self.start :] = [rows], Status.UNKNOWN
+        self.failures = [failure for failure in self.failures if failure.index < end]
+        self.is_ended &= bool(self.failures)
+
+    @property
+    def accepted(self) -> int:
+        """How many rows were accepted."""
+        return sum(map(len, self._parts))
+
+    def fail_together(self, first: int, rows: np.ndarray, theta: np.ndarray, error: BaseException) -> None:
+        """Note that these rows of a batch have failed together, as the first one's failure."""
+        self.fail(first + int(rows[0]), theta[rows[0]], error)
+        self._failed[first] = rows.tolist()
+
+    def failed(self, first: int, n: int) -> list[int]:
+        """The rows that have failed of the block of n that begins at this id."""
+        alone = [f.index - first for f in self.failures if first <= f.index < first + n]
+        return sorted({*alone, *self._failed.get(first, ())})
 
     def rows(self) -> Particles | None:
         """The accepted rows, in the order of their addresses, if there are any."""
@@ -93,7 +113,7 @@ class Outcome:
         """Which addresses lie below the failure that ends the run; under static scheduling, none."""
         if self._tries is not None:
             return np.zeros(self.stop - self.start, bool)
-        step = step_of(self._problem.vectorized)
+        step = self._problem.step
         first = min(failure.index for failure in self.failures) // step * step
         return np.arange(self.start, self.stop) < first
 

@@ -152,7 +152,7 @@ class Anything:
     """What a scheduler is opened for, in place of a problem: the function comes with each map."""
 
     timeout: None = None
-    vectorized: bool = False
+    step: int = 1
     on_error: str = "raise"
 
     fingerprint = Fingerprint({}, {})

@@ -16,6 +16,7 @@ from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.prior import JointPrior, Prior
 from mpiabc.protection import protected
+from mpiabc.streams import BLOCK
 from mpiabc.structure import Data, Structure
 
 #: Keyword-only parameters that a simulator may declare, each passed by name.
@@ -58,10 +59,13 @@ class Problem:
     simulate(theta, rng) returns a float, an array, or a dict of them, or `mpiabc.REJECT`; `theta` maps names
     to floats, `rng` is the numpy Generator of this evaluation alone. Written simulate(theta), it finds
     NumPy's and Python's global generators seeded for the evaluation. Keyword-only parameters that it
-    declares are passed by name: `epsilon`, the threshold in force (None rejects too, then), and `id`, the
+    declares are passed by name: `epsilon`, the threshold in force (None rejects too, then), `id`, the
     evaluation's address, and `comm`, the communicator of the ranks that simulate this together, see
     `schedulers.MPI(team=)`. With `vectorized=True`, `theta[name]` is an array (n,) and every returned
-    array has n as its first axis; `summarize` then gets whole blocks too, `distance` single rows.
+    array has n as its first axis; `summarize` then gets whole blocks too, `distance` single rows. n is at
+    most 256; with `batch`, a multiple of 256, every call has exactly so many rows, so that what is compiled
+    for a shape is compiled once: rows outside of the prior's support repeat the first one inside, and what
+    comes back for them is dropped. A call that raises is then one failure, that of its batch.
 
     observed, of which a copy is kept, has the structure of what `simulate`, or `summarize` after it, returns.
     `distance` is a callable (simulated, observed) -> float, or has `rows`, see `RowDistance`. on_error:
@@ -77,6 +81,7 @@ class Problem:
     summarize: Callable[[Data], Data] | None = None
     distance: Callable[[Data, Data], float] | RowDistance | None = None
     vectorized: bool = False
+    batch: int | None = None
     on_error: str | int = "raise"
     timeout: float | None = None
     name: str | None = None
@@ -91,6 +96,7 @@ class Problem:
         summarize: Callable[[Data], Data] | None = None,
         distance: Callable[[Data, Data], float] | RowDistance | None = None,
         vectorized: bool = False,
+        batch: int | None = None,
         on_error: str | int = "raise",
         timeout: float | None = None,
         name: str | None = None,
@@ -124,6 +130,13 @@ class Problem:
             )
         return self
 
+    @property
+    def step(self) -> int:
+        """Ids that one call evaluates: leases are multiples of it."""
+        if self.batch is not None:
+            return self.batch
+        return BLOCK if self.vectorized else 1
+
     def plain(self) -> dict[str, Any]:
         """What a file says of it as plain data: the observed row, its labels, bounds of the parameters."""
         structure = Structure(self.observed)
@@ -144,7 +157,7 @@ class Problem:
             "simulator": told(self.simulate),
             "summary": told(self.summarize),
             "distance": told(self.distance),
-            "vectorized": str(self.vectorized),
+            "vectorized": f"{self.vectorized}{'' if self.batch is None else f', batch={self.batch}'}",
         }
 
 
@@ -197,6 +210,7 @@ def _check(problem: Problem) -> None:
     check = getattr(problem.distance, "check", None)
     if callable(check):
         check(problem.observed)
+    _check_batch(problem)
     on_error = problem.on_error
     if not (isinstance(on_error, str) and on_error in ("raise", "reject")):
         count = whole(on_error)
@@ -208,6 +222,20 @@ def _check(problem: Problem) -> None:
         if timeout is None or not timeout > 0:
             raise ProblemError(f"timeout={problem.timeout!r}: give seconds > 0, or None")
         object.__setattr__(problem, "timeout", timeout)
+
+
+def _check_batch(problem: Problem) -> None:
+    if problem.batch is None:
+        return
+    if not problem.vectorized:
+        raise ProblemError(
+            f"batch={problem.batch!r} is for simulators of many rows a call: give vectorized=True too, or "
+            "leave batch out"
+        )
+    batch = whole(problem.batch)
+    if batch is None or batch < 1 or batch % BLOCK:
+        raise ProblemError(f"batch={problem.batch!r}: give a multiple of {BLOCK}, such as {64 * BLOCK}")
+    object.__setattr__(problem, "batch", batch)
 
 
 def told(part: Any, seen: tuple[int, ...] = ()) -> str:

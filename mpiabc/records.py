@@ -3,7 +3,7 @@
 import json
 import struct
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -213,5 +213,5 @@ def _more(records: Records) -> bytes:
     """Failures, notes and exposure as JSON; nothing where there are none."""
     if not (records.failures or records.notes or records.is_exposed):
         return b""
-    told = {"failures": [asdict(failure) for failure in records.failures]}
+    told = {"failures": [vars(failure) for failure in records.failures]}
     return json.dumps(told | {"notes": records.notes, "exposed": records.is_exposed}).encode()

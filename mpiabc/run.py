@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import checks, guard, recycling, threads, voice
+from mpiabc import checks, guard, recycling, threads, voice, waste
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
@@ -28,7 +28,7 @@ from mpiabc.population import Past, Population
 from mpiabc.problem import EvaluationId, Problem
 from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
 from mpiabc.stopping import Stopping
-from mpiabc.streams import BLOCK
+from mpiabc.streams import stride_of
 
 _MOST_DEATHS = 8  # that are told in full
 _DENSITIES = 1 << 62  # in the number of a job that computes some
@@ -95,6 +95,7 @@ class Run:
         self._attempt = 0  # how often a generation was taken back
         self._told: set[str] = set()  # what was looked at in this call
         self._worst = math.inf  # effective sample size, of those that are told
+        self._uses: dict[int, waste.Use] = {}  # of the generations that this call has completed
         self._floats = guard.FloatingPoint()
 
     def advance(self, records: Iterable[Records] = ()) -> list[Action]:
@@ -138,11 +139,11 @@ class Run:
     def _next(self) -> list[Action]:
         """The next order, and what there is to tell of it; or the end."""
         if self.reason is not None:
-            return [Done(self.reason)]
+            return [*self._looked_at_batch(), Done(self.reason)]
         with reproducible(), voice.listening():
             decided, is_kept = self._decided()
             if decided is None:
-                return [Done("threshold")]
+                return [*self._looked_at_batch(), Done("threshold")]
             order, base = replace(decided.order, attempt=self._attempt), decided.base
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
             if base is None or self._planner.weights is None:
@@ -226,6 +227,7 @@ class Run:
             population = _population(self._problem, opened, self._planner.weights)
         past = self._planner.after(self._past, opened.order.proposal, population)
         self._opened, self._past = None, past
+        self._uses[opened.order.level] = _use(population, opened)
         commit = Commit(population, ledger.failures_below_cut(), opened)
         return [commit, *self._looked_at_weights(population)]
 
@@ -262,7 +264,8 @@ class Run:
         first = f"{order.level}:{death.index}"
         again = f" ({death.times} times)" if death.times > 1 else ""
         if self._problem.vectorized:
-            return f"{first} to {order.level}:{death.index + BLOCK - 1}{again} on {death.where}"
+            last = death.index + self._problem.step - 1
+            return f"{first} to {order.level}:{last}{again} on {death.where}"
         theta = ", ".join(f"{k}={x!r}" for k, x in theta_of(self._problem, order, death.index).items())
         return f"{first}{again} on {death.where}, theta: {theta}"
 
@@ -285,6 +288,12 @@ class Run:
             if note:
                 told.append(Tell("proposal", note))
         return told
+
+    def _looked_at_batch(self) -> list[Action]:
+        """Whether batches were too large; said at the end, as this batch is that of the whole run."""
+        batch = self._problem.batch
+        note = None if batch is None else waste.note(batch, list(self._uses.values()))
+        return [Tell("batch", note)] if note else []
 
     def _looked_at_weights(self, population: Population) -> list[Action]:
         d, ess = len(population.names), population.ess
@@ -327,6 +336,14 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         **rows.columns(),
     )
+
+
+def _use(population: Population, opened: Open) -> waste.Use:
+    """How many simulations a generation needed, and of which addresses."""
+    ledger = opened.ledger
+    if isinstance(ledger, Ledger):
+        return waste.Use(population.simulations, population.evaluations)
+    return waste.static_use(population.simulations, population.ids, stride_of(ledger.size, ledger.step))
 
 
 def _weightless(

@@ -19,7 +19,7 @@ from mpiabc.outcome import Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature
 from mpiabc.protection import protected
 from mpiabc.signals import is_asked_to_stop
-from mpiabc.streams import BLOCK, Purpose, Stream
+from mpiabc.streams import Purpose, Stream
 from mpiabc.structure import Structure, StructureMismatchError, number
 
 _PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
@@ -40,20 +40,24 @@ _FLOATS = (
 
 
 class Block(NamedTuple):
-    """An aligned block of proposals: theta (BLOCK, d) and log prior density (BLOCK,)."""
+    """An aligned block, or batch, of n proposals: theta (n, d) and log prior density (n,)."""
 
-    number: int
+    number: int  # its first id is this number times n
     theta: np.ndarray
     log_prior: np.ndarray
 
     @property
     def first(self) -> int:
         """The id of its first row."""
-        return self.number * BLOCK
+        return self.number * len(self.theta)
+
+    def has(self, id: int) -> bool:
+        """Whether the id is one of its."""
+        return self.first <= id < self.first + len(self.theta)
 
     @property
     def inside(self) -> np.ndarray:
-        """Which rows lie in the prior's support, (BLOCK,)."""
+        """Which rows lie in the prior's support, (n,)."""
         return self.log_prior > -np.inf
 
 
@@ -183,13 +187,14 @@ class Simulator:
     def take_part(self, block: Block, row: int) -> None:
         """Simulate this row, or, vectorised, its block, for a team whose first rank has the result."""
         self._states.reset_floats()
-        self._data(block, np.flatnonzero(block.inside) if self._problem.vectorized else row)
+        self._data(block, self.rows_of_call(block) if self._problem.vectorized else row)
 
     def _data(self, block: Block, rows: Any) -> Any:
         """What the simulator returns."""
         at: int
         if self._problem.vectorized:
-            values, self.ids, at = block.theta[rows].T.copy(), block.first + rows, block.number
+            values, at = block.theta.take(rows, axis=0).T.copy(), block.number
+            self.ids = block.first + rows
         else:
             values, self.at = block.theta[rows].tolist(), block.first + rows
             at = self.at
@@ -239,32 +244,50 @@ class Simulator:
             self._check_own_randomness(block, done[-1] - block.first, summaries[-1], outcome)
         return self._simulated(np.array(done, int) - block.first, summaries, distances)
 
+    def rows_of_call(self, block: Block) -> np.ndarray:
+        """The rows that one call gets: those inside the support.
+
+        A batch has as many as ever: rows outside repeat the first one inside, if there is one.
+        """
+        is_inside = block.inside
+        if self._problem.batch is None or is_inside.all() or not is_inside.any():
+            return np.flatnonzero(is_inside)
+        return np.where(is_inside, np.arange(len(is_inside)), np.argmax(is_inside))
+
     def _together(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One call for all rows of the block inside the support, wanted or not: its shape is fixed."""
-        inside = np.flatnonzero(block.inside)
-        if not inside.size:
+        called = self.rows_of_call(block)
+        if not called.size:
             return self._simulated([], [], [])
         self.at = block.first
         if self._watch:
             self._watch(block.first)
         try:
-            data = self.data_of(block, inside)
-            summaries = None if data is None else self._structure.rows(data, len(inside))
+            data = self.data_of(block, called)
+            summaries = None if data is None else self._structure.rows(data, len(called))
         except BaseException as error:
-            for row in rows:
-                outcome.fail(block.first + int(row), block.theta[row], error)
-                if outcome.is_ended:
-                    break
+            self._fail(block, rows, error, outcome)
             summaries = None
         self._states.look_at_floats(outcome)
         if summaries is None:
             return self._simulated([], [], [])
         if self.is_first:
-            self._check_own_randomness(block, inside, summaries, outcome)
-        wanted = summaries[np.searchsorted(inside, rows)]
+            self._check_own_randomness(block, called, summaries, outcome)
+        at = rows if len(called) == len(block.theta) else np.searchsorted(called, rows)
+        wanted = summaries.take(at, axis=0)
         if self._distance is None:
             return Simulated(rows, wanted, None)
         return self._each_measured(block, rows, wanted, outcome)
+
+    def _fail(self, block: Block, rows: np.ndarray, error: BaseException, outcome: Outcome) -> None:
+        """A call has failed, and with it these rows: one failure each, or one of the batch."""
+        if self._problem.batch is not None and rows.size:
+            outcome.fail_together(block.first, rows, block.theta, error)
+            return
+        for row in rows:
+            outcome.fail(block.first + int(row), block.theta[row], error)
+            if outcome.is_ended:
+                break
 
     def _each_measured(
         self, block: Block, rows: np.ndarray, summaries: np.ndarray, outcome: Outcome

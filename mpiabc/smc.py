@@ -37,7 +37,7 @@ from mpiabc.schedulers.alone import communicator
 from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
-from mpiabc.streams import step_of, stream_key
+from mpiabc.streams import stream_key
 from mpiabc.structure import Structure
 from mpiabc.threshold import Constant, Quantile, Threshold
 from mpiabc.version import STREAMS
@@ -207,8 +207,8 @@ class ABCSMC:
         """The populations, each once, as they are committed."""
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
-        step = step_of(self.problem.vectorized)
-        planner = Planner(prior, self.kernel, self.threshold, key, size, is_static, self.weights, step)
+        parts = self.kernel, self.threshold
+        planner = Planner(prior, *parts, key, size, is_static, self.weights, self.problem.step)
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
             Line(progress),

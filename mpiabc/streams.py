@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 #: Ids per block. Proposals are drawn for whole aligned blocks, and a vectorised simulator gets one
-#: stream a block. A constant: with another value every result would be another one.
+#: stream a block, or a batch of them. A constant: with another value every result would be another one.
 BLOCK = 256
 
 
@@ -31,14 +31,14 @@ def stream_key(seed: int) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def step_of(is_vectorized: bool) -> int:
-    """Ids that are evaluated by one call, and so in the smallest lease."""
-    return BLOCK if is_vectorized else 1
+def block_of(step: int) -> int:
+    """Ids whose proposals are drawn together, where leases are multiples of `step`."""
+    return max(BLOCK, step)
 
 
-def stride_of(size: int) -> int:
-    """Distance between the ids that one of so many slots tries: their number in whole blocks."""
-    return -(-size // BLOCK) * BLOCK
+def stride_of(size: int, step: int) -> int:
+    """Distance between the ids that one of so many slots tries: their number in whole blocks, or batches."""
+    return -(-size // block_of(step)) * block_of(step)
 
 
 class Philox(np.random.Philox):

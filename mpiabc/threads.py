@@ -3,13 +3,19 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
+from mpiabc import machine
+
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 _log = logging.getLogger(__name__)
+_limit: int | None = None  # that this process was last told
 
 
 def are_set_by_user() -> bool:
@@ -22,6 +28,35 @@ def environment(n: int) -> dict[str, str]:
     return {} if are_set_by_user() else {name: str(max(1, n)) for name in _VARIABLES}
 
 
+def share() -> int:
+    """Threads that this process may compute on: as users say, as it was limited to, or its cores."""
+    told = [os.environ[name] for name in _VARIABLES if os.environ.get(name, "").isdecimal()]
+    if told:
+        return max(1, int(told[0]))
+    return machine.cores() if _limit is None else _limit
+
+
+def each(function: Callable[[slice], None], length: int, most: int) -> None:
+    """Call the function for slices of so many rows, at most `most` of them, side by side.
+
+    For arithmetic in NumPy, which lets threads run, and whose rows do not depend on each other. New threads
+    have the floating-point environment of this one; what NumPy says of errors is left out.
+    """
+
+    def quietly(rows: slice) -> None:
+        with np.errstate(all="ignore"):
+            function(rows)
+
+    count = max(1, min(most, share(), length))
+    bounds = [length * i // count for i in range(count + 1)]
+    slices: Iterable[slice] = map(slice, bounds[:-1], bounds[1:])
+    if count == 1:
+        return function(*slices)
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(quietly, slices))
+    return None
+
+
 def single() -> Any:
     """A context in which BLAS has one thread, so that its results do not depend on their number."""
     return _limited(1) or nullcontext()
@@ -32,6 +67,8 @@ def limit(n: int) -> Callable[[], None]:
 
     Returns what lifts the limit again.
     """
+    global _limit
+    _limit = max(1, n)
     limited = None if are_set_by_user() else _limited(max(1, n))
     if limited is None:
         return lambda: None

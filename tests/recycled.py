@@ -26,7 +26,7 @@ from mpiabc.evaluate import Evaluator
 from mpiabc.planner import Planner
 from mpiabc.run import Run
 from mpiabc.stopping import Stopping
-from mpiabc.streams import step_of, stream_key
+from mpiabc.streams import stream_key
 from tests import problems
 
 
@@ -75,10 +75,9 @@ TARGETS = {
 def populations(sampler, seed, generations=None):
     """The populations of a run, by its pure loop alone."""
     problem = sampler.problem
-    step = step_of(problem.vectorized)
     key, size = stream_key(seed), sampler.population_size
     parts = sampler.kernel, sampler.threshold
-    planner = Planner(problem.prior, *parts, key, size, False, sampler.weights, step)
+    planner = Planner(problem.prior, *parts, key, size, False, sampler.weights, problem.step)
     run = Run(problem, planner, Stopping(generations=generations))
     found, actions = [], run.advance()
     while True:

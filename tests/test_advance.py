@@ -24,7 +24,7 @@ from mpiabc.schedulers.base import Doubted, Lost
 from mpiabc.signals import Signals
 from mpiabc.stopping import Stopping
 from mpiabc.store import Store, live
-from mpiabc.streams import step_of, stream_key
+from mpiabc.streams import stream_key
 from tests import problems
 from tests.cluster import Simulated, random_time
 
@@ -38,7 +38,7 @@ def run_of(sampler, *past, stopping=None, resumed=None, is_static=False):
         sampler.population_size,
         is_static,
         sampler.weights,
-        step_of(sampler.problem.vectorized),
+        sampler.problem.step,
     )
     return Run(sampler.problem, planner, stopping or Stopping(), *past, resumed=resumed)
 

@@ -12,7 +12,7 @@ from tests.conftest import ROOT, environment
 FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
-    | {"threads", "densities", "machine", "programs", "text", "whereabouts", "mapped", "team"},
+    | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},

@@ -10,7 +10,7 @@ from mpiabc.evaluate import Level, evaluate
 from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.pool import Batch
 from mpiabc.records import Status, pack, unpack
-from mpiabc.streams import BLOCK, stream_key
+from mpiabc.streams import BLOCK, stream_key, stride_of
 from tests import problems
 from tests.cluster import Simulated, random_time
 
@@ -146,7 +146,7 @@ def test_slots_are_complete_when_each_has_its_acceptance():
     assert pieces.complete
     assert whole.counts() == pieces.counts()
     np.testing.assert_array_equal(whole.population().ids, pieces.population().ids)
-    np.testing.assert_array_equal(np.sort(whole.population().ids % order.stride), np.arange(300))
+    np.testing.assert_array_equal(np.sort(whole.population().ids % stride_of(300, 1)), np.arange(300))
 
 
 def test_records_survive_the_wire():

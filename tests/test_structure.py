@@ -180,6 +180,41 @@ class Refusing(Device):
         raise TypeError("implicit conversion\nis not allowed")
 
 
+class Tensor(Refusing):
+    """As PyTorch's that lie on a GPU, or have a gradient: only a detached copy here is an array."""
+
+    def __init__(self, values, width=np.float64):
+        super().__init__(None)
+        self.numbers, self.width, self.is_here = values, width, False
+
+    def detach(self):
+        return Tensor(self.numbers, self.width)
+
+    def cpu(self):
+        here = Tensor(self.numbers, self.width)
+        here.is_here = True
+        return here
+
+    def is_floating_point(self):
+        return self.width is None or np.issubdtype(self.width, np.floating)
+
+    def double(self):
+        assert self.is_here
+        return np.array(self.numbers, np.float64)
+
+    def __array__(self, dtype=None, copy=None):
+        if not self.is_here or self.width is None:
+            raise TypeError("can't convert it to numpy")
+        return np.array(self.numbers, self.width)
+
+
+class Cupy(Refusing):
+    """As CuPy's: it wants to be asked by its own name."""
+
+    def get(self):
+        return np.array(TWO, np.float32)
+
+
 TWO = [1.0, 2.0]
 KEEPING = {
     "float": (1.5, 1.5),
@@ -210,6 +245,10 @@ KEEPING = {
     "only __array__": (Elsewhere(), TWO),
     "only DLPack": (Device(np.array(TWO)), TWO),
     "DLPack where __array__ refuses": (Refusing(np.array(TWO)), TWO),
+    "tensor on a GPU": (Tensor(TWO), TWO),
+    "tensor of ints": (Tensor([1, 2], np.int64), TWO),
+    "tensor of floats that NumPy does not know": (Tensor(TWO, None), TWO),
+    "CuPy": (Cupy(None), TWO),
 }
 
 
@@ -230,6 +269,11 @@ def test_an_array_that_cannot_be_had_says_why():
         mpiabc.ProblemError, match=r"Refusing gives no NumPy array .implicit conversion is not"
     ):
         Structure(Refusing(None))
+
+
+def test_whole_numbers_of_a_gpu_lose_no_digits():
+    with pytest.raises(mpiabc.ProblemError, match="would lose its last digits"):
+        Structure(Tensor([2**53 + 1], np.int64))
 
 
 @pytest.mark.parametrize("text", ["12", np.str_("12")])

@@ -53,6 +53,7 @@ def far(simulated, observed):
 SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "static": ({}, {}),
     "vectorised": ({"vectorized": True}, {}),
+    "batches": ({"vectorized": True, "batch": 512}, {}),
     "may reject": ({}, {}),
     "recycled": ({}, {"recycle": True}),
     "constant": ({}, {"threshold": mpiabc.Constant(2.0)}),

@@ -24,7 +24,7 @@ from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
 from mpiabc.schedulers.alone import ALONE
 from mpiabc.store import History
-from mpiabc.streams import BLOCK, step_of, stream_key
+from mpiabc.streams import stream_key
 from mpiabc.structure import Structure
 from mpiabc.team import being
 
@@ -113,8 +113,8 @@ def _order(history: History, problem: Problem, parts: "_Parts", t: int) -> Order
     """
     settings = history.settings
     size, key = settings["population_size"], stream_key(settings["seed"])
-    step = step_of(problem.vectorized)
-    planner = Planner(problem.prior, parts, parts, key, size, False, settings.get("recycle"), step)
+    weights = settings.get("recycle")
+    planner = Planner(problem.prior, parts, parts, key, size, False, weights, problem.step)
     past, found = Past(history[t - 1] if t else None), history.order(t)
     decided: Decided | None
     if found is not None:
@@ -167,7 +167,7 @@ class _Evaluation:
         # because records keep the distances of accepted evaluations only.
         self._evaluator = Evaluator(self.problem, order, "this process")
         self._evaluator.order = replace(order, epsilon=math.inf)
-        self._block = self._evaluator.propose(index // BLOCK)  # not in the seconds below
+        self._block = self._evaluator.block_with(index)  # not in the seconds below
         with being(None, ALONE):
             self.records: Records = self._evaluator(index, index + 1)
 
@@ -179,7 +179,11 @@ class _Evaluation:
     @property
     def theta(self) -> np.ndarray:
         """The proposal, (d,)."""
-        return self._block.theta[self.index % BLOCK]
+        return self._block.theta[self._row]
+
+    @property
+    def _row(self) -> int:
+        return self.index - self._block.first
 
     def status(self) -> str:
         """What became of it."""
@@ -244,9 +248,8 @@ class _Evaluation:
     def _simulate(self) -> None:
         """The user's functions as the evaluator calls them."""
         problem = self.problem
-        rows: Any = self.index % BLOCK
-        if problem.vectorized:  # the whole block inside the support, from the stream of the block
-            rows = np.flatnonzero(self._block.log_prior > -np.inf)
-        data = self._evaluator.simulator.data_of(self._block, rows)
+        simulator = self._evaluator.simulator
+        rows = simulator.rows_of_call(self._block) if problem.vectorized else self._row
+        data = simulator.data_of(self._block, rows)
         if data is not None and not problem.vectorized and callable(problem.distance):
             problem.distance(data, protected(problem.observed)())

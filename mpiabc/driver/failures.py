@@ -75,6 +75,7 @@ class Failures:
             if last is not None:
                 many = f"{self._on_error} evaluations failed, as many as on_error allows; last\n{last}"
                 return SimulatorError(many, last)
+        known = max(known, ledger.failed_ids())
         are_all = known >= ledger.known > 0 and lowest is None
         if self._is_sure("all", are_all, now, is_exposed, notices):
             return self._of_all(known)
@@ -152,9 +153,10 @@ class Failures:
     def _of_all(self, known: int) -> Exception | None:
         """The error where nothing will ever come of this."""
         failures = self._ledger.failures_below_cut()
-        if len(failures) >= _ALL_MALFORMED and all(f.kind == "structure" for f in failures):
+        count = max(len(failures), self._ledger.frontier - self._ledger.first) if failures else 0
+        if count >= _ALL_MALFORMED and all(f.kind == "structure" for f in failures):
             return ProblemError(failures[0].error)
-        if len(failures) >= _ALL_FAIL:
+        if count >= _ALL_FAIL:
             last = failures[-1]
             return SimulatorError(f"all of the first {known} evaluations failed; last\n{last}", last)
         return None

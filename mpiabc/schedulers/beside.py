@@ -15,7 +15,6 @@ from mpiabc.schedulers.base import Job, Lost, Report, Said
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.schedulers.teams import GO_ON, Lead, last_words
-from mpiabc.streams import step_of
 from mpiabc.whereabouts import Note
 
 _SLICE = 0.05  # seconds of work between two looks at what is still wanted
@@ -41,7 +40,7 @@ class Beside:
         """make_lead: gets what hears of evaluations that are given up; fail: ends the job, saying why."""
         self._problem, self._where, self._who, self._fail = problem, where, who, fail
         self._lead = make_lead(self._give_up)
-        self._step = step_of(problem.vectorized)
+        self._step = problem.step
         self._crew: Crew[int] = Crew()
         self._crew.join(0, 1)
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()

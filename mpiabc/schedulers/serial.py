@@ -10,7 +10,6 @@ from mpiabc.records import Lease
 from mpiabc.schedulers.alone import ALONE
 from mpiabc.schedulers.base import Job, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
-from mpiabc.streams import step_of
 from mpiabc.whereabouts import Note
 
 _SLICE = 0.05  # seconds of work between two looks at signals
@@ -49,7 +48,7 @@ class SerialEngine:
         """slice: seconds of work in a poll; who: as which worker, alone."""
         self._problem, self._where, self._slice, self._who = problem, where, slice, who
         self._leases: deque[Lease] = deque()
-        self._step = step_of(problem.vectorized)
+        self._step = problem.step
         self._cost = slice  # seconds for one step of ids
         self._note: Note | None = None
 

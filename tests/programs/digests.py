@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mpiabc
 from tests import problems
-from tests.programs import foreign
+from tests.programs import batches, foreign
 
 
 def parts_of_ones_own():
@@ -18,10 +18,12 @@ def parts_of_ones_own():
 STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
+    "batches": batches.sampler,
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
 }
 VARIANTS = STATIC | {
+    "recycled, batches": lambda: batches.sampler(recycle=True),
     "recycled": lambda: problems.sampler(recycle=True, simulate=problems.gaussian_late, n=60),
     "recycled, vectorized": lambda: problems.sampler(
         simulate=problems.gaussian_vectorized, vectorized=True, recycle=True
