@@ -58,7 +58,7 @@ class Outcome:
             self._order.level, index, values, _in_words(error), _remote_traceback(error), self._where, kind
         )
         self.failures.append(failure)
-        self.is_exposed |= _is_of_the_outside(error)
+        self.is_exposed |= is_of_the_outside(error)
         self.is_ended |= self._problem.on_error == "raise" or failure.ends_every_run
 
     def failed(self, number: int) -> list[int]:
@@ -98,7 +98,7 @@ class Outcome:
         return np.arange(self.start, self.stop) < first
 
 
-def _is_of_the_outside(error: BaseException | None) -> bool:
+def is_of_the_outside(error: BaseException | None) -> bool:
     """Whether something outside of this process may have failed: a program, a file, a connection."""
     while error is not None:
         if isinstance(error, OSError | EOFError) or type(error).__module__ == "subprocess":

@@ -24,6 +24,7 @@ import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NoReturn
 
@@ -35,7 +36,7 @@ from mpiabc.records import Failure, Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Report, Said
 from mpiabc.schedulers.crew import Crew
-from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
+from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent, travelling
 from mpiabc.schedulers.sentry import Sentry
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.silence import Awaited, Silence
@@ -49,6 +50,7 @@ _log = logging.getLogger(__name__)
 # Tags. Orders go from rank 0 to the others, answers come back.
 HELLO, GENERATION, LEASE, CANCEL, NOTE = range(1, 6)
 STOP, LEAVE = 6, 7  # STOP after a good end, LEAVE after any other
+RELEASE = 9  # of held ranks, which nothing will be opened for any more
 READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE, SAID = range(11, 20)
 
 _LEASE = struct.Struct("<3q")
@@ -64,6 +66,7 @@ _GLANCE = 0.1  # seconds between two looks at the time while MPI starts
 _SPEAKERS = 4  # ranks that then say what they wait for: the last of them after eight minutes
 _GRACE = 2.0  # seconds that messages have to go out at the end
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
+_HELD = 0.01  # seconds between two looks of a held rank, at most: nothing is urgent between two runs
 
 _NOT_HERE = "a rank that has not come to this run has not called run again, or is held up before it"
 _COLLECTIVE = (
@@ -224,7 +227,7 @@ def _launcher_told() -> Iterator[None]:
 def _tell_and_abort(library: Any, tell: Callable[..., None], *exception: Any) -> None:
     """What ends a rank of a job outside of a run would leave the others waiting: end them too."""
     tell(*exception)
-    if not isinstance(exception[1], Error) and not library.Is_finalized():
+    if (not isinstance(exception[1], Error) or _are_any_held()) and not library.Is_finalized():
         voice.flush()
         library.COMM_WORLD.Abort(1)
 
@@ -272,7 +275,7 @@ class MPI:
             _abort(comm, stopped.code, str(stopped))
         if comm.size == 1:
             return Together([Home(problem, _where(comm), cores, None)])
-        ranks = Ranks(comm, problem)
+        ranks = Ranks(comm, problem, _holds.get(comm.py2f()))
         return Together([ranks, Home(problem, _where(comm), cores, ranks)])
 
     def serve(self, problem: Any) -> None:
@@ -282,6 +285,46 @@ class MPI:
             comm, cores = _our_own(self._communicator())
             status = _Rank(comm, problem, cores, signals).run()
         _finish(status)
+
+    # Ranks that are held: whatever rank 0 opens, they serve, and wait for the next.
+
+    def hold(self) -> bool:
+        """On rank 0, hold the other ranks from now on, until `release`: true. On these, serve so long: false.
+
+        Raises Interrupted or SystemExit where that ends with another status than 0.
+        """
+        comm, cores = _our_own(self._communicator())
+        if comm.rank == 0:
+            _hold(comm).depth += 1
+            return True
+        with Signals() as signals:
+            signals.settle()
+            status = 0
+            while status == 0:
+                status = _Rank(comm, None, cores, signals).run()
+        _finish(status)
+        return False
+
+    def held(self) -> "Hold | None":
+        """What is known of the ranks that are held now, the same for all that share them; None on others."""
+        hold = _holds.get(_our_own(self._communicator())[0].py2f())
+        return hold if hold and hold.depth else None
+
+    def are_gone(self) -> bool:
+        """Whether nobody holds them any more."""
+        return self.held() is None
+
+    def lend(self, give_back: Callable[[], None]) -> None:
+        """What is open now is closed by `give_back`, as soon as rank 0 opens anything else for held ranks."""
+        if hold := self.held():
+            hold.give_back = give_back
+
+    def release(self, status: int = 0) -> None:
+        """Let the ranks go when all who hold them have: they end with this status, or go on after 0."""
+        if not _left and (hold := self.held()):
+            hold.depth -= 1
+            if not hold.depth:
+                hold.end(status)
 
     def _communicator(self) -> Any:
         library = load_mpi()
@@ -354,6 +397,58 @@ def limit_threads(comm: Any) -> int:
     return share
 
 
+@dataclass
+class Hold:
+    """Ranks that serve whatever rank 0 opens, one after another, and wait in between."""
+
+    comm: Any
+    depth: int = 0  # how many hold them
+    opened: "Ranks | None" = None
+    give_back: Callable[[], None] | None = None  # closes that
+
+    def make_room(self) -> None:
+        """Have closed what is open. Raises SchedulerError where its owner is at work with it."""
+        if self.opened and self.give_back:
+            self.give_back()
+        if self.opened:
+            raise SchedulerError(
+                "the ranks of this communicator serve a pool or a run that is open: leave its `with` first"
+            )
+        self.give_back = None
+
+    def end(self, status: int = 0) -> None:
+        """Release the ranks."""
+        if self.opened and self.give_back:
+            self.give_back()
+        if _left or self.opened:
+            return
+        self.depth = 0
+        wire = _Wire(self.comm)
+        wire.run = secrets.randbits(64)
+        for rank in range(1, self.comm.size):
+            wire.send(rank, RELEASE, bytes([status]))
+        wire.flush(_GRACE)
+
+    def end_if_held(self) -> None:
+        """The same at the end of the process."""
+        if self.depth:
+            self.end()
+
+
+_holds: dict[int, Hold] = {}  # by communicators of our own
+
+
+def _hold(comm: Any) -> Hold:
+    if comm.py2f() not in _holds:
+        _holds[comm.py2f()] = hold = Hold(comm)
+        atexit.register(hold.end_if_held)
+    return _holds[comm.py2f()]
+
+
+def _are_any_held() -> bool:
+    return any(hold.depth for hold in _holds.values())
+
+
 class _Wire:
     """Messages of bytes over a communicator, none of which waits for the other side."""
 
@@ -384,7 +479,7 @@ class _Wire:
             content = memoryview(framed)[_FRAME.size :]
             if zlib.crc32(content) != crc:
                 raise SchedulerError(f"a message of rank {rank} arrived damaged: run the same command again")
-            if tag == HELLO:
+            if tag in (HELLO, RELEASE):
                 self.run = run
             if run == self.run:
                 return rank, tag, content
@@ -578,7 +673,13 @@ def _cost(records: Records) -> float:
 class Ranks:
     """The other ranks, as rank 0 sees them."""
 
-    def __init__(self, comm: Any, problem: Any) -> None:
+    def __init__(self, comm: Any, problem: Any, hold: Hold | None = None) -> None:
+        greeting = b""
+        self._hold = hold if hold and hold.depth else None
+        if self._hold:
+            greeting = travelling(problem)  # these ranks have not come to where it was made
+            self._hold.make_room()
+            self._hold.opened = self
         self._wire = _Wire(comm)
         self._wire.run = secrets.randbits(64)
         self._parts, self._fingerprint = problem.parts(), problem.fingerprint
@@ -593,7 +694,7 @@ class Ranks:
         self._cut = math.inf
         self._broken = ""  # what a rank said that cannot go on
         for rank in self._living:
-            self._wire.send(rank, HELLO)
+            self._wire.send(rank, HELLO, greeting)
 
     @property
     def cost(self) -> float | None:
@@ -633,7 +734,9 @@ class Ranks:
         reports: list[Report] = []
         while message := self._wire.receive():
             rank, tag, content = message
-            if rank not in self._living or (rank not in self._crew and tag not in (READY, SIGNALLED, BYE)):
+            if rank not in self._living or (
+                rank not in self._crew and tag not in (READY, BROKEN, SIGNALLED, BYE)
+            ):
                 continue  # of a rank that is dead, or of an earlier run
             if tag == RECORDS:
                 self._crew.answered(rank)
@@ -701,6 +804,8 @@ class Ranks:
 
     def close(self, status: int) -> None:
         """Tell all ranks that the run is over; after an error, abort those that do not answer."""
+        if self._hold:
+            self._hold.opened = None
         self._ended.clear()
         self._broken = ""
         for rank in self._living:
@@ -777,14 +882,15 @@ class _Rank:
     """A rank that works for rank 0: takes orders in turn, evaluates leases, answers each."""
 
     def __init__(self, comm: Any, problem: Any, cores: int, signals: Signals) -> None:
+        """problem: None where it is to come with rank 0's greeting."""
         self._wire = _Wire(comm)
-        self._problem, self._signals = problem, signals
+        self._signals, self._cores = signals, cores
         self._where = _where(comm)
-        self._child = (
-            None
-            if problem.timeout is None
-            else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores)
-        )
+        self._problem: Any = None
+        self._child: ProcessesEngine | None = None
+        self._backoff = Backoff(longest=_HELD) if problem is None else Backoff()
+        if problem is not None:
+            self._take(problem)
         self._sentry = Sentry(lambda: self._wire.is_there(0, LEAVE), self._leave)
         self._leases: deque[Lease] = deque()
         self._evaluator: Callable[[int, int], Records] | None = None
@@ -800,7 +906,7 @@ class _Rank:
     def run(self) -> int:
         """Work until rank 0 says that the run is over; returns its status."""
         with guard.last_words_to(self._last_words), voice.heard_by(self._say):
-            backoff = Backoff()
+            backoff = self._backoff
             while self._status is None:
                 if self._take_orders():
                     backoff.reset()
@@ -820,6 +926,22 @@ class _Rank:
             self._wire.send(0, BYE)
             self._wire.flush(_GRACE)
         return self._status
+
+    def _take(self, problem: Any) -> None:
+        """Work on this problem."""
+        self._problem = problem
+        if problem.timeout is not None:
+            self._child = ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=self._cores)
+
+    def _has_taken(self, travelled: memoryview) -> bool:
+        """Take the problem that has come with a greeting; rank 0 is told if it cannot be loaded."""
+        try:
+            self._take(pickle.loads(travelled).arrived())
+        except Exception:
+            told = f"{self._where} cannot load what it is to work on:\n{traceback.format_exc()}"
+            self._wire.send(0, BROKEN, told.encode())
+            return False
+        return True
 
     def _pass_signal_on(self) -> None:
         """Tell rank 0, once, of a signal, and how long ago it came: what was sent since then is doubtful."""
@@ -876,7 +998,9 @@ class _Rank:
                 self._cut = float("inf")
             elif tag == CANCEL:
                 self._cut = _CUT.unpack(content)[1]
-            elif tag == HELLO:
+            elif tag == RELEASE:
+                self._status = content[0] or _RELEASED
+            elif tag == HELLO and (not content or self._has_taken(content)):
                 parts = {name: str(part) for name, part in self._problem.parts().items()}
                 answer = {"where": self._where, "versions": versions(), "parts": parts}
                 answer["fingerprint"] = self._problem.fingerprint.to_json()
@@ -953,8 +1077,11 @@ class _Rank:
         return self._problem.on_error == "raise" or failure.ends_every_run
 
 
+_RELEASED = -1  # in place of a status
+
+
 def _finish(status: int) -> None:
     if status > 1:
         raise Interrupted(code=status)
-    if status:
+    if status > 0:
         raise SystemExit(status)
