@@ -156,7 +156,7 @@ class Sampler(pyabc.sampler.Sampler):
 
     @contextmanager
     def _states_kept(self, order: Sampling) -> Iterator[None]:
-        """Leave the generators of this process as they were, or, with a seed, as that says for what follows."""
+        """Leave the generators of this process as they were, or with a seed as that says for what follows."""
         generators = guard.GlobalRandom(order.key)
         with generators.restored():
             yield
