@@ -1,4 +1,4 @@
-"""pyABC's own examples, small: its README's, and one for each of its adaptive parts. Each gets one sampler."""
+"""Examples of pyABC, small: its README, and one for each of its adaptive parts. Each gets one sampler."""
 
 import hashlib
 import logging

@@ -135,7 +135,7 @@ class Sampler(pyabc.sampler.Sampler):
             stream_key(seed),
             address,
             carried(simulate_one),
-            self.sample_factory.record_rejected,
+            self._create_empty_sample().record_rejected,
             self._on_error,
             np.geterr(),
         )

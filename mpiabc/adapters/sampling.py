@@ -81,7 +81,7 @@ class Call:
     def advance(self, records: Iterable[Records] = ()) -> list[Action]:
         """Take records in."""
         for part in records:
-            if self._ledger.tell(part):
+            if self._ledger.tell(part) or part.failures:
                 self._take(part)
         if self._ledger.complete or self._ledger.exhausted:
             return [Done("all particles")]
