@@ -189,7 +189,6 @@ def test_ranks_raise_what_a_model_has_raised_and_work_on(mpi, expected):
 @pytest.mark.parametrize("where", ["serial", "mpi"])
 def test_signal_stops_with_75_and_the_database_goes_on(where, mpi, tmp_path):
     command = ("stopped", where, tmp_path)
-    quiet = program("stopped", "serial", tmp_path.parent, "between")
     job = mpi.start(2 if where == "mpi" else 1, *PROGRAM, *map(str, command))
     end = time.monotonic() + HANGS
     while not (tmp_path / "began").exists() and time.monotonic() < end:
@@ -200,7 +199,6 @@ def test_signal_stops_with_75_and_the_database_goes_on(where, mpi, tmp_path):
     again = mpi.run(1, *PROGRAM, *command)
     assert again.returncode == 0, again.stdout
     assert told(again.stdout, "LOADED")
-    assert quiet.returncode == 75
 
 
 def test_signal_between_generations_is_seen_at_the_next_call(tmp_path):
@@ -210,8 +208,6 @@ def test_signal_between_generations_is_seen_at_the_next_call(tmp_path):
     second = program("stopped", "processes", tmp_path, "between")
     assert second.returncode == 0, second.stdout
     assert told(second.stdout, "LOADED") == [["1"]]
-    (tmp_path / "run.db").unlink()
-    open(tmp_path / "run.db", "w").close()
 
 
 def test_walltime_stops_with_75():
@@ -234,7 +230,7 @@ class one:  # noqa: N801
 
     def __call__(self):
         x = self.draw()
-        if x < 0.5:
+        if self.delay:
             time.sleep(self.delay)
         is_accepted = bool(np.random.random_sample() < self.rate)
         return pyabc.Particle(0, {"x": x}, 1.0, {"y": x}, x, is_accepted)

@@ -6,6 +6,7 @@ One line of a script changes. The population is the same on any number of worker
 n accepted particles in the order of their ids, each drawn from random numbers of its own address.
 """
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ try:
 except ImportError as error:
     raise SchedulerError(f"pyABC is not here ({error}): install `mpiabc[pyabc]`") from None
 
+_log = logging.getLogger(__name__)
 _AFTER = 1 << 63  # an address that no evaluation has: the leading process's states after a call
 
 
@@ -146,6 +148,11 @@ class Sampler(pyabc.sampler.Sampler):
         try:
             with self._watch.limits() as limits:
                 self._workers.run(call, limits, observers)
+        except Interrupted as stopped:
+            _log.warning(
+                "pyABC's run is %s; abc.load(...) and abc.run(...) go on from its database", stopped.why
+            )
+            raise
         except SimulatorError as error:
             raised = call.raised.get(error.failure.index) if error.failure else None
             if raised is None or self._on_error != "raise":
