@@ -118,12 +118,27 @@ def test_database_is_the_same_over_redis_beside_processes_and_when_a_worker_dies
 
 @pytest.fixture(scope="module", params=["mpich", "openmpi"])
 def mpi(request):
-    """Each of the two MPIs, with the pyABC that is here."""
+    """Each of the two MPIs in turn, with the pyABC that is here."""
     folder = environment_of(request.param)
-    found = Launcher(request.param, folder, folder)
-    if Path(sys.executable).parent == folder:
-        return found
-    pytest.skip("pyABC is installed beside the other MPI")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPIABC_TEST_PACKAGES", str(Path(pyabc.__file__).parent.parent))
+        yield Launcher(request.param, folder, folder)
+
+
+@pytest.fixture
+def tolerant(monkeypatch):
+    """Open MPI with its fault tolerance."""
+    folder = environment_of("openmpi")
+    monkeypatch.setenv("MPIABC_TEST_PACKAGES", str(Path(pyabc.__file__).parent.parent))
+    return Launcher("openmpi", folder, folder, options=("--with-ft", "ulfm"))
+
+
+def test_killed_rank_is_made_good(tolerant, expected, tmp_path):
+    job = tolerant.run(3, *PROGRAM, "killed", "mpi", tmp_path)
+    assert (tmp_path / "killed").exists(), job.stdout
+    assert "died; its evaluations go out again" in job.stdout
+    assert told(job.stdout, "DIGEST") == [[expected["readme"]]], job.stdout
+    assert job.returncode == 0, job.stdout
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -6,6 +6,9 @@ import signal
 import sys
 import time
 
+if packages := os.environ.get("MPIABC_TEST_PACKAGES"):  # where pyABC is; here is another MPI
+    sys.path.append(packages)
+
 import numpy as np
 import pyabc
 
