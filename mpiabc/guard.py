@@ -11,6 +11,7 @@ import functools
 import os
 import platform
 import random
+import struct
 import sys
 import threading
 from _random import Random as RandomWords
@@ -42,6 +43,19 @@ class GlobalRandom:
         words = self._stream.at(generation, index).bit_generator.random_raw(4)  # type: ignore[attr-defined]
         np.random.seed(words[:2].view(np.uint32))
         random.seed(int.from_bytes(words[2:].tobytes(), "little"))
+
+    def fill(self, generation: int, index: int) -> None:
+        """Give both generators all their words from the stream of this address, in half the time."""
+        words = self._stream.at(generation, index).bit_generator.random_raw(_FILLING)  # type: ignore[attr-defined]
+        words[_HALF] = 0  # where both begin to read
+        content, bits = words.tobytes(), np.random.get_bit_generator()  # type: ignore[attr-defined]
+        if _WORDS is None or _PAIR is None or not isinstance(bits, np.random.MT19937):
+            _filled(bits, words)
+            return
+        ctypes.memmove(bits.ctypes.state_address, content, _SIZE)
+        ctypes.memset(_PAIR, 0, _INT)
+        ctypes.memmove(_WORDS[0], content[_SIZE:], _SIZE)
+        _global_random.gauss_next = None
 
     def look(self) -> tuple[Any, Any]:
         """Where both stand, for a comparison with a later look."""
@@ -126,6 +140,34 @@ def _words() -> tuple[int, int] | None:
 
 
 _WORDS = _words()
+_INT = 4  # bytes
+_SIZE = 625 * _INT  # of NumPy's state: words and where to read them; Python's has that first
+_HALF = 312  # words of 64 bits for NumPy, and as many for Python; between them one for both places
+_FILLING = 2 * _HALF + 1
+
+
+def _pair() -> int | None:
+    """Address of what says that NumPy keeps half a pair of normal numbers; None where it is not found."""
+    own, mark = np.random.RandomState(0), 0.123456789
+    own.set_state(own.get_state(legacy=False) | {"has_gauss": 1, "gauss": mark})  # type: ignore[operator]
+    held = struct.pack("<qd", 1, mark)
+    at = ctypes.string_at(id(own), np.random.RandomState.__basicsize__).find(held)
+    if sys.implementation.name != "cpython" or sys.byteorder != "little" or at < 0:
+        return None
+    return id(np.random.mtrand._rand) + at  # type: ignore[attr-defined]
+
+
+_PAIR = _pair()
+
+
+def _filled(bits: Any, words: np.ndarray) -> None:
+    """The same by what both offer for it; another generator that NumPy was given is seeded."""
+    halves = words[:_HALF].view(np.uint32), words[_HALF + 1 :].view(np.uint32)
+    if isinstance(bits, np.random.MT19937):
+        np.random.set_state(("MT19937", halves[0], 0, 0, 0.0))
+    else:
+        bits.state = type(bits)(halves[0][:4]).state
+    random.setstate((3, (*halves[1].tolist(), 0), None))
 
 
 def _look_at_python() -> tuple[Any, Any]:

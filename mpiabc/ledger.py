@@ -264,19 +264,20 @@ class Ledger(_Addresses):
     def _recount(self) -> None:
         self._outside = int(np.count_nonzero(self._status() == Status.OUTSIDE))
         self._lowest = []
-        for records in self._records:
-            self._take_first(records)
+        self._take_first(self._status(), self.first)
 
     def _note(self, records: Records) -> None:
         self._outside += int(np.count_nonzero(records.status == Status.OUTSIDE))
-        self._take_first(records)
+        self._take_first(records.status, records.start)
 
-    def _take_first(self, records: Records) -> None:
-        if len(records.rows) > _MANY:  # negated and in order, they are a heap
-            ids = np.append(records.rows.ids, -np.array(self._lowest, np.int64))
+    def _take_first(self, status: np.ndarray, start: int) -> None:
+        """Note what is accepted of the ids from `start` on, whether rows have come of them or a payload."""
+        found = np.flatnonzero(status == Status.ACCEPTED) + start
+        if len(found) > _MANY:  # negated and in order, they are a heap
+            ids = np.append(found, -np.array(self._lowest, np.int64))
             self._lowest = np.sort(-ids)[max(0, len(ids) - self.size) :].tolist()
             return
-        for id in records.rows.ids.tolist():
+        for id in found.tolist():
             if len(self._lowest) < self.size:
                 heapq.heappush(self._lowest, -id)
             elif self.size and -id > self._lowest[0]:

@@ -122,10 +122,10 @@ def told(error: BaseException, where: str) -> Told:
     """What was raised here, or on another rank of the team, as a failure tells it."""
     if isinstance(error, OfAnotherError):
         return error.told
-    return Told(_in_words(error), _remote_traceback(error), where, _is_of_the_outside(error))
+    return Told(_in_words(error), _remote_traceback(error), where, is_of_the_outside(error))
 
 
-def _is_of_the_outside(error: BaseException | None) -> bool:
+def is_of_the_outside(error: BaseException | None) -> bool:
     """Whether something outside of this process may have failed: a program, a file, a connection."""
     while error is not None:
         if isinstance(error, OSError | EOFError) or type(error).__module__ == "subprocess":

@@ -8,9 +8,7 @@ import math
 import os
 import platform
 import time
-import traceback
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +18,11 @@ import numpy as np
 from mpiabc import guard, mapped
 from mpiabc.actions import Action, Commit, Done, Open
 from mpiabc.driver import Driver, Pace
-from mpiabc.errors import ProblemError, SchedulerError, shortened, text_of
+from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint
 from mpiabc.ledger import SlotLedger
 from mpiabc.progress import logged, repeated
+from mpiabc.raised import Raised
 from mpiabc.records import Failure, Records, brought
 from mpiabc.schedulers import MPI, Engine, resolve
 from mpiabc.schedulers.base import target
@@ -84,10 +83,10 @@ class Pool:
         for _ in self._driver.run(job):
             pass
         results = [job.outcomes[i] for i in range(len(items))]
-        for error, told in results:
-            if isinstance(error, _Raised):
-                raise error.error from RemoteTraceback(told)
-        return [result for result, _ in results]
+        for result in results:
+            if isinstance(result, Raised):
+                result.again()
+        return results
 
     def _running(self) -> Engine:
         if self._engine is None:
@@ -101,7 +100,7 @@ class _Map:
     on_error = "raise"
 
     def __init__(self, batch: "Batch") -> None:
-        self.outcomes: dict[int, tuple[Any, str]] = {}  # by item
+        self.outcomes: dict[int, Any] = {}  # by item; Raised where there is no result
         self._batch, self._ledger = batch, SlotLedger(batch.level, batch.size)
         self._is_open = False
 
@@ -140,20 +139,13 @@ def _sent(value: Any, what: str) -> np.ndarray:
         ) from error
 
 
-class RemoteTraceback(Exception):  # noqa: N818
-    """The traceback of a worker, as text."""
-
-    def __init__(self, told: str) -> None:
-        super().__init__(f"\n{told.rstrip()}")
-
-
 @dataclass(frozen=True)
 class Anything:
-    """What a scheduler is opened for, in place of a problem: the function comes with each map."""
+    """What a scheduler is opened for, in place of a problem: the function comes with each map, or call."""
 
-    timeout: None = None
+    timeout: float | None = None
     step: int = 1
-    on_error: str = "raise"
+    on_error: str | int = "raise"
 
     fingerprint = Fingerprint({}, {})
 
@@ -193,11 +185,6 @@ class Batch:
 # The workers' side.
 
 
-@dataclass(frozen=True)
-class _Raised:
-    error: BaseException
-
-
 _last: tuple[bytes, Any] = b"", None  # the function of the last map in this process
 
 
@@ -226,8 +213,8 @@ class _Mapper:
         where = f"process {os.getpid()} on {platform.node()}"
         return Failure(self.order.level, self._at, {}, how, "", where, "exit")
 
-    def _outcome(self, i: int) -> tuple[Any, str]:
-        """The result of an item and "", or what it raised and the traceback; both can travel."""
+    def _outcome(self, i: int) -> Any:
+        """The result of an item, or what it raised; either can travel."""
         self._at = i
         try:
             if self._refusal:
@@ -237,19 +224,8 @@ class _Mapper:
         except BaseException as error:
             if is_asked_to_stop(error):
                 raise
-            told = "".join(map(shortened, traceback.format_exception(error)))
-            if not _can_travel(error):
-                error = RuntimeError(f"{type(error).__name__}: {text_of(error)}")
-            return _Raised(error.with_traceback(None)), told
-        return result, ""
-
-
-def _can_travel(error: BaseException) -> bool:
-    """Whether it may be raised elsewhere as it is; `sys.exit()` there would end who leads, with status 0."""
-    with suppress(Exception):
-        cloudpickle.loads(cloudpickle.dumps(error))
-        return isinstance(error, Exception)
-    return False
+            return Raised.by(error)
+        return result
 
 
 def _unpickled(function: bytes) -> Any:

@@ -211,17 +211,28 @@ def _check(problem: Problem) -> None:
     if callable(check):
         check(problem.observed)
     _check_batch(problem)
-    on_error = problem.on_error
-    if not (isinstance(on_error, str) and on_error in ("raise", "reject")):
-        count = whole(on_error)
-        if count is None or count < 1:
-            raise ProblemError(f'on_error={on_error!r}: give "raise", "reject", or a whole number >= 1')
-        object.__setattr__(problem, "on_error", count)
-    if problem.timeout is not None:
-        timeout = real(problem.timeout)
-        if timeout is None or not timeout > 0:
-            raise ProblemError(f"timeout={problem.timeout!r}: give seconds > 0, or None")
-        object.__setattr__(problem, "timeout", timeout)
+    object.__setattr__(problem, "on_error", policy(problem.on_error))
+    object.__setattr__(problem, "timeout", time_limit(problem.timeout))
+
+
+def policy(on_error: Any) -> str | int:
+    """What becomes of failures: "raise", "reject", or how many are too many. Raises ProblemError."""
+    if isinstance(on_error, str) and on_error in ("raise", "reject"):
+        return on_error
+    count = whole(on_error)
+    if count is None or count < 1:
+        raise ProblemError(f'on_error={on_error!r}: give "raise", "reject", or a whole number >= 1')
+    return count
+
+
+def time_limit(timeout: Any) -> float | None:
+    """The seconds that an evaluation may take, or None. Raises ProblemError."""
+    if timeout is None:
+        return None
+    seconds = real(timeout)
+    if seconds is None or not seconds > 0:
+        raise ProblemError(f"timeout={timeout!r}: give seconds > 0, or None")
+    return seconds
 
 
 def _check_batch(problem: Problem) -> None:

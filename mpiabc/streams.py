@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     ACCEPTANCE = 2
     GLOBALS = 3  # seeds of the global generators that a simulator may use
     CHECK = 4  # draws that only look whether parts fit together
+    OWN = 5  # seeds of generators that somebody's function holds
 
 
 def stream_key(seed: int) -> tuple[int, int]:

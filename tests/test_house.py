@@ -12,7 +12,18 @@ from tests.conftest import ROOT, environment
 FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
-    | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"},
+    | {
+        "threads",
+        "densities",
+        "machine",
+        "programs",
+        "text",
+        "waste",
+        "whereabouts",
+        "mapped",
+        "team",
+        "raised",
+    },
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},
@@ -88,6 +99,7 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
         ("sqlite3", ["store/database.py", "store/files.py", "store/schema.py"]),
         ("distributed", ["schedulers/dask.py"]),
         ("redis", ["schedulers/redis/wire.py"]),
+        ("pyabc", ["adapters/pyabc.py"]),
         # Commands of batch systems; children; a server.
         (
             "subprocess",
@@ -112,6 +124,7 @@ def test_import_is_light():
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     ).stdout.split()
     heavy = {"scipy", "scipy.stats", "pandas", "matplotlib", "mpi4py", "mpi4py.MPI", "redis", "distributed"}
+    heavy |= {"pyabc"}
     assert not heavy & set(loaded)
 
 

@@ -245,6 +245,7 @@ class Driver:
             return []
         opened = self._open[records.job]
         actions = self._job.advance([records])
+        opened.take_back(records)
         opened.pass_cut_on(self._engine)
         return actions
 

@@ -7,8 +7,9 @@ from typing import Any
 from mpiabc.driver.events import Progressed
 from mpiabc.driver.failures import Failures
 from mpiabc.driver.pace import Pace
+from mpiabc.errors import SchedulerError
 from mpiabc.ledger import Ledger, SlotLedger
-from mpiabc.records import Lease
+from mpiabc.records import Lease, Records, Status
 from mpiabc.schedulers.base import Engine
 
 
@@ -47,6 +48,21 @@ class Opened:
                 self.copied.add(lease)
                 self.ledger.dispatched += lease.stop - lease.start
                 engine.submit(lease)
+
+    def take_back(self, records: Records) -> None:
+        """Hand out again what a lease was brought back without, where no failure in it says why.
+
+        Raises SchedulerError for one that has brought nothing: that would go on for ever.
+        """
+        is_unknown = records.status == Status.UNKNOWN
+        if records.failures or not is_unknown.any():
+            return
+        if is_unknown.all():
+            raise SchedulerError(
+                f"a worker brought {records.lease} back with neither outcomes nor a failure: its job's "
+                "evaluator gives every address a status, or says by a failure why it has ended"
+            )
+        self.ledger.give_back(records.start, records.stop)
 
     def pass_cut_on(self, engine: Engine) -> None:
         """Let workers know what is not wanted any more, or is again."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpiabc.errors import SchedulerError
-from mpiabc.schedulers.base import Engine, Lost, Scheduler
+from mpiabc.schedulers.base import Engine, Lost, Scheduler, are_gone, hold, works_in_threads
 from mpiabc.schedulers.dask import Dask, is_of_these_ranks
 from mpiabc.schedulers.futures import Futures
 from mpiabc.schedulers.maps import Map
@@ -33,7 +33,10 @@ __all__ = [
     "Serial",
     "Several",
     "Together",
+    "are_gone",
+    "hold",
     "resolve",
+    "works_in_threads",
 ]
 
 VARIABLE = "MPIABC_SCHEDULER"  # what "auto" is, for a job script to say

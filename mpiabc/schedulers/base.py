@@ -209,3 +209,26 @@ class OneLeads:
 
     def serve(self, problem: Any) -> None:
         """Never called."""
+
+
+# What a scheduler may have besides.
+
+
+def works_in_threads(scheduler: Scheduler) -> bool:
+    """Whether its workers are threads of one process, which share what a process has only one of."""
+    return getattr(scheduler, "works_in_threads", lambda: False)()
+
+
+def hold(scheduler: Scheduler) -> bool:
+    """Whether this process leads; others serve all that the leading one opens, until it releases them."""
+    by_itself = getattr(scheduler, "hold", None)
+    if by_itself is not None:
+        return by_itself()
+    if not scheduler.leads():
+        raise SchedulerError(f"{scheduler} cannot hold its other processes for one engine after another")
+    return True
+
+
+def are_gone(scheduler: Scheduler) -> bool:
+    """Whether the processes that it held have been released."""
+    return getattr(scheduler, "are_gone", lambda: False)()

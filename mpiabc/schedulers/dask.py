@@ -83,6 +83,11 @@ class Dask(OneLeads):
         given = (self.client, self.scheduler_file, self.address)
         return f"Dask({next((repr(str(value)) for value in given if value is not None), '')})"
 
+    def works_in_threads(self) -> bool:
+        """Whether workers simulate in several threads each, or in this process, as far as is known here."""
+        at = self.address if self.client is None else self.client.scheduler.address
+        return self.threads or str(at).startswith("inproc:")
+
     def open(self, problem: Any) -> TasksEngine:
         """Connect. Raises SchedulerError that says what was waited for, if that did not come.
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,10 @@ class Futures(OneLeads):
 
     def __repr__(self) -> str:
         return f"Futures({type(self.executor).__name__})"
+
+    def works_in_threads(self) -> bool:
+        """Whether the executor is a pool of threads."""
+        return isinstance(self.executor, ThreadPoolExecutor)
 
     def open(self, problem: Any) -> TasksEngine:
         """Take the executor into service. Raises SchedulerError if it is none."""

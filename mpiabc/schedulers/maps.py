@@ -1,6 +1,8 @@
 """Evaluation by any `map`: rounds of slots, a call for each round."""
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from mpiabc import machine
@@ -30,6 +32,10 @@ class Map(OneLeads):
 
     def __repr__(self) -> str:
         return f"Map({getattr(self.map, '__qualname__', repr(self.map))})"
+
+    def works_in_threads(self) -> bool:
+        """Whether it belongs to a pool of threads."""
+        return isinstance(getattr(self.map, "__self__", None), ThreadPool | ThreadPoolExecutor)
 
     def open(self, problem: Any) -> TasksEngine:
         """Take the map into service. Raises SchedulerError if it cannot be called."""

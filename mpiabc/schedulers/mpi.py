@@ -22,7 +22,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NoReturn
 
@@ -36,7 +36,7 @@ from mpiabc.schedulers.alone import ALONE
 from mpiabc.schedulers.base import Doubted, Job, Lost, Report, Said, count
 from mpiabc.schedulers.beside import Beside
 from mpiabc.schedulers.crew import Crew
-from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent
+from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent, travelling
 from mpiabc.schedulers.sentry import Sentry
 from mpiabc.schedulers.serial import SerialEngine
 from mpiabc.schedulers.silence import Awaited, Silence
@@ -57,6 +57,7 @@ from mpiabc.schedulers.wire import (
     READY,
     RECORDS,
     REFUSED,
+    RELEASE,
     SAID,
     SECONDS_BODY,
     SIGNALLED,
@@ -82,6 +83,7 @@ _GRACE = 2.0  # seconds that messages have to go out at the end
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
 _SPEAKING = 3.0  # seconds that rank 0 has to say what ended a job, which launchers then end with any rank
 _IDLE = 0.05  # seconds at most between two looks of a rank that is in no team
+_HELD = 0.01  # seconds between two looks of a held rank, at most: nothing is urgent between two runs
 
 _NOT_HERE = "a rank that has not come to this run has not called run again, or is held up before it"
 _COLLECTIVE = (
@@ -248,7 +250,7 @@ def _launcher_told() -> Iterator[None]:
 def _tell_and_abort(library: Any, tell: Callable[..., None], *exception: Any) -> None:
     """What ends a rank of a job outside of a run would leave the others waiting: end them too."""
     tell(*exception)
-    if not isinstance(exception[1], Error) and not library.Is_finalized():
+    if (not isinstance(exception[1], Error) or _are_any_held()) and not library.Is_finalized():
         voice.flush()
         library.COMM_WORLD.Abort(1)
 
@@ -307,9 +309,15 @@ class MPI:
             _abort(comm, stopped.code, str(stopped))
         if comm.size == 1:
             return Together([Home(problem, _where(comm), cores, None, self._known(who))])
+        hold = self.held()
         if self._has_teams():
+            if hold:
+                raise SchedulerError(
+                    f"{self!r}: the other ranks of this script serve a sampler of pyABC, each by itself: run "
+                    "simulators that need teams in a script of their own"
+                )
             return _opened_teams(problem, comm, who, self._group(comm))
-        ranks = Ranks(comm, problem)
+        ranks = Ranks(comm, problem, hold=hold)
         return Together([ranks, Home(problem, _where(comm), cores, ranks, self._known(who))])
 
     def serve(self, problem: Any) -> None:
@@ -336,6 +344,46 @@ class MPI:
             kept[self.team] = teams.made(load_mpi(), _duplicate(comm), self.team or 1)
             comm.Set_attr(_keyval(), kept)
         return kept[self.team]
+
+    # Ranks that are held: whatever rank 0 opens, they serve, and wait for the next.
+
+    def hold(self) -> bool:
+        """On rank 0, hold the other ranks from now on, until `release`: true. On these, serve so long: false.
+
+        Raises Interrupted or SystemExit where that ends with another status than 0.
+        """
+        comm, cores, who = _our_own(self._communicator())
+        if comm.rank == 0:
+            _hold(comm).depth += 1
+            return True
+        with Signals() as signals:
+            signals.settle()
+            status = 0
+            while status == 0:
+                status = _Rank(comm, None, cores, signals, who).run()
+        _finish(status)
+        return False
+
+    def held(self) -> "Hold | None":
+        """What is known of the ranks that are held now, the same for all that share them; None on others."""
+        hold = _holds.get(_our_own(self._communicator())[0].py2f())
+        return hold if hold and hold.depth else None
+
+    def are_gone(self) -> bool:
+        """Whether nobody holds them any more."""
+        return self.held() is None
+
+    def lend(self, give_back: Callable[[], None]) -> None:
+        """What is open now is closed by `give_back`, as soon as rank 0 opens anything else for held ranks."""
+        if hold := self.held():
+            hold.give_back = give_back
+
+    def release(self, status: int = 0) -> None:
+        """Let the ranks go when all who hold them have: they end with this status, or go on after 0."""
+        if not _left and (hold := self.held()):
+            hold.depth -= 1
+            if not hold.depth:
+                hold.end(status)
 
     def _communicator(self) -> Any:
         library = load_mpi()
@@ -407,6 +455,58 @@ def _settled(comm: Any) -> tuple[int, team.Worker]:
     share = machine.cores(sharing)
     threads.limit(share)
     return share, who
+
+
+@dataclass
+class Hold:
+    """Ranks that serve whatever rank 0 opens, one after another, and wait in between."""
+
+    comm: Any
+    depth: int = 0  # how many hold them
+    opened: "Ranks | None" = None
+    give_back: Callable[[], None] | None = None  # closes that
+
+    def make_room(self) -> None:
+        """Have closed what is open. Raises SchedulerError where its owner is at work with it."""
+        if self.opened and self.give_back:
+            self.give_back()
+        if self.opened:
+            raise SchedulerError(
+                "the ranks of this communicator serve a pool or a run that is open: leave its `with` first"
+            )
+        self.give_back = None
+
+    def end(self, status: int = 0) -> None:
+        """Release the ranks."""
+        if self.opened and self.give_back:
+            self.give_back()
+        if _left or self.opened:
+            return
+        self.depth = 0
+        wire = Wire(self.comm, load_mpi())
+        wire.run = secrets.randbits(64)
+        for rank in range(1, self.comm.size):
+            wire.send(rank, RELEASE, bytes([status]))
+        wire.flush(_GRACE)
+
+    def end_if_held(self) -> None:
+        """The same at the end of the process."""
+        if self.depth:
+            self.end()
+
+
+_holds: dict[int, Hold] = {}  # by communicators of our own
+
+
+def _hold(comm: Any) -> Hold:
+    if comm.py2f() not in _holds:
+        _holds[comm.py2f()] = hold = Hold(comm)
+        atexit.register(hold.end_if_held)
+    return _holds[comm.py2f()]
+
+
+def _are_any_held() -> bool:
+    return any(hold.depth for hold in _holds.values())
 
 
 def _opened_teams(problem: Any, comm: Any, who: team.Worker, group: teams.Group) -> Together:
@@ -565,7 +665,15 @@ def _cost(records: Records) -> float:
 class Ranks:
     """The other ranks, as rank 0 sees them."""
 
-    def __init__(self, comm: Any, problem: Any, plan: teams.Plan | None = None) -> None:
+    def __init__(
+        self, comm: Any, problem: Any, plan: teams.Plan | None = None, hold: Hold | None = None
+    ) -> None:
+        greeting = b""
+        self._hold = hold
+        if hold:
+            greeting = travelling(problem)  # these ranks have not come to where it was made
+            hold.make_room()
+            hold.opened = self
         self._wire = Wire(comm, load_mpi())
         self._wire.run = self.number = secrets.randbits(64)
         self._plan = teams.planned(range(comm.size), 1) if plan is None else plan
@@ -583,7 +691,7 @@ class Ranks:
         self._cut = math.inf
         self._broken = ""  # what a rank said that cannot go on
         for rank in self._living:
-            self._wire.send(rank, HELLO)
+            self._wire.send(rank, HELLO, greeting)
 
     @property
     def cost(self) -> float | None:
@@ -624,7 +732,9 @@ class Ranks:
         reports: list[Report] = []
         while message := self._wire.receive():
             rank, tag, content = message
-            if rank not in self._living or (rank not in self._where and tag not in (READY, SIGNALLED, BYE)):
+            if rank not in self._living or (
+                rank not in self._where and tag not in (READY, BROKEN, REFUSED, SIGNALLED, BYE)
+            ):
                 continue  # of a rank that is dead, or of an earlier run
             if tag in (RECORDS, SKIPPED) and rank not in self._crew:
                 continue  # its team has lost another rank
@@ -708,6 +818,8 @@ class Ranks:
 
     def close(self, status: int) -> None:
         """Tell all ranks that the run is over; after an error, abort those that do not answer."""
+        if self._hold:
+            self._hold.opened = None
         self._ended.clear()
         self._broken = ""
         for rank in self._living:
@@ -796,18 +908,17 @@ class _Rank:
         who: team.Worker,
         group: teams.Group | None = None,
     ) -> None:
+        """problem: None where it is to come with rank 0's greeting."""
         self._wire = Wire(comm, load_mpi())
-        self._problem, self._signals, self._who = problem, signals, who
+        self._signals, self._who, self._cores = signals, who, cores
         self._where = _where(comm)
-        self._child = (
-            None
-            if problem.timeout is None or group is not None
-            else ProcessesEngine(problem, 1, start="spawn", where=self._where, cores=cores, who=who)
-        )
+        self._problem: Any = None
+        self._child: ProcessesEngine | None = None
         self._lead: teams.Lead | None = None
         self._follower: teams.Follower | None = None
-        if group is not None:
-            self._join(group)
+        self._backoff = Backoff(longest=_HELD)
+        if problem is not None:
+            self._take(problem, group)
         side = self._lead or self._follower
         look = None if side is None else side.look
         self._sentry = Sentry(lambda: self._wire.is_there(0, LEAVE), self._leave, look)
@@ -829,12 +940,11 @@ class _Rank:
     def run(self) -> int:
         """Work until rank 0 says that the run is over; returns its status."""
         with guard.last_words_to(self._last_words), voice.heard_by(self._say):
-            backoff = Backoff(longest=_IDLE) if self._is_idle() else Backoff()
             while not self._is_over():
                 if self._turn():
-                    backoff.reset()
+                    self._backoff.reset()
                 else:
-                    backoff.wait()
+                    self._backoff.wait()
                 if self._failure and time.monotonic() > self._give_up_at:
                     _abort(self._wire.comm, 1, self._failure)
                 if 0 in self._wire.failed:
@@ -854,6 +964,29 @@ class _Rank:
             self._wire.send(0, BYE)
             self._wire.flush(_GRACE)
         return self._status
+
+    def _take(self, problem: Any, group: teams.Group | None = None) -> None:
+        """Work on this problem, in a team if there are any."""
+        self._problem = problem
+        if group is not None:
+            self._join(group)
+        elif problem.timeout is not None:
+            self._child = ProcessesEngine(
+                problem, 1, start="spawn", where=self._where, cores=self._cores, who=self._who
+            )
+        self._backoff = Backoff(longest=_IDLE) if self._is_idle() else Backoff()
+
+    def _has_taken(self, travelled: memoryview) -> bool:
+        """Take the problem that has come with a greeting; rank 0 is told if it cannot be loaded."""
+        try:
+            self._take(pickle.loads(travelled).arrived())
+        except Error:
+            raise
+        except Exception:
+            told = f"{self._where} cannot load what it is to work on:\n{traceback.format_exc()}"
+            self._wire.send(0, BROKEN, told.encode())
+            return False
+        return True
 
     def _join(self, group: teams.Group) -> None:
         """Be the first rank of a team, another one, or in none."""
@@ -993,7 +1126,9 @@ class _Rank:
                 self._cut = float("inf")
             elif tag == CANCEL:
                 self._cut = CUT_BODY.unpack(content)[1]
-            elif tag == HELLO:
+            elif tag == RELEASE:
+                self._status = content[0] or _RELEASED
+            elif tag == HELLO and (not content or self._has_taken(content)):
                 parts = {name: str(part) for name, part in self._problem.parts().items()}
                 answer = {"where": self._where, "versions": versions(), "parts": parts}
                 answer["fingerprint"] = self._problem.fingerprint.to_json()
@@ -1078,8 +1213,11 @@ class _Rank:
         return self._problem.on_error == "raise" or failure.ends_every_run
 
 
+_RELEASED = -1  # in place of a status
+
+
 def _finish(status: int) -> None:
     if status > 1:
         raise Interrupted(code=status)
-    if status:
+    if status > 0:
         raise SystemExit(status)

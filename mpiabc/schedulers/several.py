@@ -1,11 +1,11 @@
 """Several schedulers at once: one ledger, and workers of every kind."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from mpiabc.errors import SchedulerError
-from mpiabc.schedulers.base import Scheduler
+from mpiabc.schedulers.base import Scheduler, are_gone, hold, works_in_threads
 from mpiabc.schedulers.together import Together
 
 
@@ -46,3 +46,27 @@ class Several:
         for scheduler in self._schedulers:
             if not scheduler.leads():
                 scheduler.serve(problem)
+
+    def works_in_threads(self) -> bool:
+        """Whether any of them does."""
+        return any(works_in_threads(scheduler) for scheduler in self._schedulers)
+
+    # Ranks that are held (see `MPI`), if there are any among them.
+
+    def hold(self) -> bool:
+        """Hold all others, or serve those that lead: whether this process leads."""
+        return all(hold(scheduler) for scheduler in self._schedulers)
+
+    def are_gone(self) -> bool:
+        """Whether any have been released."""
+        return any(are_gone(scheduler) for scheduler in self._schedulers)
+
+    def lend(self, give_back: Callable[[], None]) -> None:
+        """Tell each what closes the engine."""
+        for scheduler in self._schedulers:
+            getattr(scheduler, "lend", lambda give_back: None)(give_back)
+
+    def release(self, status: int = 0) -> None:
+        """Let them go."""
+        for scheduler in self._schedulers:
+            getattr(scheduler, "release", lambda status: None)(status)

@@ -15,6 +15,7 @@ from mpiabc.schedulers.together import Backoff
 HELLO, GENERATION, LEASE, CANCEL, NOTE = range(1, 6)
 STOP, LEAVE = 6, 7  # STOP after a good end, LEAVE after any other
 READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE, SAID, REFUSED = range(11, 21)
+RELEASE = 10  # of held ranks, which nothing will be opened for any more
 # Of a team: its first rank begins a simulation, or is at the end, the others say how it went.
 BEGIN, END = 8, 9
 WENT, FAILED = 30, 31
@@ -59,7 +60,7 @@ class Wire:
             content = memoryview(framed)[_FRAME.size :]
             if zlib.crc32(content) != crc:
                 raise SchedulerError(f"a message of rank {rank} arrived damaged: run the same command again")
-            if tag == HELLO:
+            if tag in (HELLO, RELEASE):
                 self.run = run
             if run == self.run:
                 return rank, tag, content

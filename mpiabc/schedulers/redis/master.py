@@ -14,6 +14,7 @@ from typing import Any
 from mpiabc import mapped
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease, unpack
+from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Away, Doubted, Job, Lost, Recent, Report, Said
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.redis import troubles, wire
@@ -65,6 +66,7 @@ class RedisEngine:
         self._peers: dict[str, _Peer] = {}
         self._job = -1
         self._order_of_work = _Part(b"", "no job yet")
+        self._aside: dict[str, _Part] = {}  # its large buffers, by their names on the server
         self._is_stopping = False
         self._cut = float("inf")
         self._orders: dict[str, list[bytes]] = defaultdict(list)
@@ -80,7 +82,7 @@ class RedisEngine:
         self.repeated = 0  # and played again: by others, or by a worker that heard no answer
         with server.errors_told():
             wire.tried(wire.members, self._client, wire.RUNS)  # what is none goes
-            wire.tried(self._publish, ("problem", "job"))
+            wire.tried(self._publish, self._parts)
         self._keeper = _Keeper(server, self._run)
         self._keeper.start()
 
@@ -92,10 +94,15 @@ class RedisEngine:
     def begin(self, job: Job) -> None:
         """Send the job once; each worker is told to fetch it."""
         self._job, self._cut = job.number, float("inf")
-        self._order_of_work = _Part(mapped.dumps(job), str(job))
+        (_, body), *aside = parcels.parts(job)
+        there, self._order_of_work = self._aside, _Part(body, str(job))
+        self._aside = {f"part:{name}": _Part(buffer, str(job)) for name, buffer in aside}
+        self._keeper.parts = self._parts
         self._crew.begin(job.number)
         with self._breaks_noted():
-            self._publish(("job",))
+            self._publish(("job", *(self._aside.keys() - there.keys())))
+            if old := there.keys() - self._aside.keys():
+                self._client.delete(*(key(self._run, part) for part in old))
         order = self._job_order()
         for worker in self._crew:
             self._order(worker, wire.JOB, order)
@@ -168,7 +175,7 @@ class RedisEngine:
             self._order(worker, wire.STOP, bytes([status]))
         try:
             self._flush()
-            parts = ("announcement", "problem", "job", "reports")
+            parts = ("announcement", "reports", *self._parts)
             self._client.delete(*(key(self._run, part) for part in parts))
             self._client.srem(wire.RUNS, self._run)
         except wire.connection_errors():
@@ -205,8 +212,8 @@ class RedisEngine:
 
     def _publish(self, parts: Iterable[str]) -> None:
         """Put what workers need on the server."""
-        known = {"problem": self._problem.content, "job": self._order_of_work.content}
-        contents = {key(self._run, part): known[part] for part in parts}
+        known = {"problem": self._problem, "job": self._order_of_work, **self._aside}
+        contents = {key(self._run, part): known[part].content for part in parts}
         size = sum(map(len, contents.values()))
         with self._server.carrying(self._client, size) as client, client.pipeline(transaction=False) as pipe:
             for name, content in contents.items():
@@ -216,7 +223,7 @@ class RedisEngine:
 
     def _renew(self) -> None:
         """Say that the master lives; put what the server has lost there again."""
-        parts = ("problem", "job")
+        parts = self._parts
         with self._client.pipeline(transaction=False) as pipe:
             for part in parts:
                 pipe.expire(key(self._run, part), wire.TTL)
@@ -250,8 +257,14 @@ class RedisEngine:
         pipe.expire(wire.RUNS, wire.TTL)
         pipe.publish(wire.NEWS, self._run)
 
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        """All that workers may fetch."""
+        return ("problem", "job", *self._aside)
+
     def _job_order(self) -> bytes:
-        return json.dumps([self._job, self._order_of_work.digest]).encode()
+        aside = [part.digest for part in self._aside.values()]
+        return json.dumps([self._job, self._order_of_work.digest, aside]).encode()
 
     # Hearing.
 
@@ -302,7 +315,7 @@ class RedisEngine:
         elif worker not in self._crew:
             self._order(worker, wire.AGAIN)
         elif kind == wire.MISSING:
-            self._publish(("problem", "job"))
+            self._publish(self._parts)
             self._brief(worker)
         elif kind == wire.BEAT:
             places, held = json.loads(content)
@@ -477,7 +490,7 @@ class RedisEngine:
 
     def _is_back(self) -> bool:
         try:
-            self._publish(("problem", "job"))
+            self._publish(self._parts)
         except wire.connection_errors() as error:
             self._note(error)
             return False
@@ -500,12 +513,13 @@ class _Keeper(threading.Thread):
     def __init__(self, server: Server, run: str) -> None:
         super().__init__(name="mpiabc-keeper", daemon=True)
         self._server, self._run = server, run
+        self.parts: tuple[str, ...] = ("problem", "job")
         self._is_over = threading.Event()
 
     def run(self) -> None:
         """Renew what would expire, every few seconds."""
-        ttl = {"announcement": wire.ALIVE, "problem": wire.TTL, "job": wire.TTL}
         while not self._is_over.wait(wire.ALIVE / 4):
+            ttl = {"announcement": wire.ALIVE, **dict.fromkeys(self.parts, wire.TTL)}
             with suppress(*wire.connection_errors()), self._server.connect() as client:
                 for part, seconds in ttl.items():
                     client.expire(key(self._run, part), seconds)

@@ -6,6 +6,7 @@ Everything on the server lies under these keys, all of which expire:
     mpiabc:{run}:announcement      JSON, signed: name, versions, how far it is
     mpiabc:{run}:problem           cloudpickle (`mapped`), signed; its SHA-256 comes with the welcome
     mpiabc:{run}:job               cloudpickle, signed; its SHA-256 comes with the order
+    mpiabc:{run}:part:{SHA-256}    a large buffer of the job, signed: there as long as jobs have it
     mpiabc:{run}:reports           list, workers to master: frames of `REPORT`
     mpiabc:{run}:to:{worker}       list, master to one worker: frames of `ORDER`
 

@@ -20,6 +20,7 @@ import cloudpickle
 from mpiabc import voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.records import Lease, Records, pack
+from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Lost, Recent, Report, Said
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent, fork
 from mpiabc.schedulers.redis import troubles, wire
@@ -258,6 +259,7 @@ class Session:
         self._serial = self._ack = self._refused = 0
         self._engine: ProcessesEngine | None = None
         self._leases: deque[Lease] = deque()  # not given to the engine yet
+        self._buffers: dict[str, bytes] = {}  # of the job, by their hashes
         self._job = -1
         self._beat = Renewal(wire.BEAT_PERIOD)
         self._announced = time.monotonic()
@@ -372,17 +374,30 @@ class Session:
         self._beat.hurry()  # tells that we are ready
         _log.info("working for %s with %d processes", self._announcement.name, self._processes)
 
-    def _begin(self, index: int, digest: str) -> None:
+    def _begin(self, index: int, digest: str, aside: list[str]) -> None:
+        """Load a job; large buffers that the one before had are here already."""
         if index == self._job or self._engine is None:
             return
         body = self._fetch("job", digest)
-        if body is None:
+        buffers = {} if body is None else self._with_fetched(aside)
+        if body is None or buffers is None:
             return
-        job = cloudpickle.loads(body)
-        self._job = index
+        job = parcels.joined(body, *(buffers[name] for name in aside))
+        self._job, self._buffers = index, buffers
         self._leases.clear()
         self._engine.begin(job)
         _log.info("%s", job)
+
+    def _with_fetched(self, names: list[str]) -> dict[str, bytes] | None:
+        """The buffers of these names, fetched as far as they are not here; None if any is missing."""
+        buffers = {name: self._buffers[name] for name in names if name in self._buffers}
+        for name in names:
+            if name not in buffers:
+                content = self._fetch(f"part:{name}", name)
+                if content is None:
+                    return None
+                buffers[name] = content
+        return buffers
 
     def _fetch(self, part: str, digest: str) -> bytes | None:
         """What the master has put on the server for all workers; if it is not there any more, ask again."""

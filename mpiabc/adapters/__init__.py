@@ -1,0 +1,1 @@
+"""Other packages' algorithms on our schedulers: one file for each of them."""
