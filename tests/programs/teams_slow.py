@@ -20,7 +20,7 @@ BEGAN = time.monotonic()
 
 
 def die_in_turn():
-    """What is given to this run alone is read here: globals would be values that tell one run from another."""
+    """What is given to one run alone is read here: globals would be values of the problem."""
     store, dying = Path(sys.argv[1]), sys.argv[4].split(",")
     turn = len(list(store.parent.glob("dead-*")))
     is_due = turn < len(dying) and dying[turn] == str(launched_rank())
