@@ -117,9 +117,9 @@ for name in ("first", "second"):
 
 
 def test_command_line_makes_teams_and_a_communicator_may_be_the_users(mpi, tmp_path):
-    """What ranks print comes with their number, once; halves of a job have runs of their own, each several."""
+    """What ranks print comes with their number, once; halves of a job have runs of their own, each two."""
     (tmp_path / "fit.py").write_text(FIT)
-    settings = "--population-size=30 --generations=2 --seed=1 --team=2".split()
+    settings = ["--population-size=30", "--generations=2", "--seed=1", "--team=2"]
     job = mpi.run(3, "-m", "mpiabc", "run", tmp_path / "fit.py", *settings, "--store", tmp_path / "run.db")
     assert job.returncode == 0, job.stdout
     assert "rank 2 fills no team of 2: idle" in job.stdout
@@ -167,8 +167,10 @@ def test_a_failure_on_any_rank_of_a_team_ends_the_job_and_is_named(mpi, how, ran
 
 def test_what_ends_a_rank_of_a_team_or_takes_too_long_ends_the_job(mpi, tmp_path):
     exited = failing(mpi, 4, "exit", "raise", tmp_path / "exited.db")
+    leading = failing(mpi, 2, "exit first", "raise", tmp_path / "leading.db")
     hangs = failing(mpi, 4, "hang", "raise", tmp_path / "hangs.db")
-    assert exited.returncode == hangs.returncode == 1
+    assert exited.returncode == leading.returncode == hangs.returncode == 1
+    assert re.search(r"evaluation 0:17 failed on rank 0 of 2 on ", leading.stdout)
     assert re.search(r"evaluation 0:\d+ failed on rank 3 of 4 on ", exited.stdout)
     assert "the simulator ended the process: exit() of C, or STOP of Fortran" in exited.stdout
     assert re.search(r"evaluation 0:\d+ failed on rank 2 of 4 on ", hangs.stdout)
