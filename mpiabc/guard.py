@@ -361,6 +361,11 @@ def at_work(work: Work) -> Iterator[None]:
                 os._exit = _real_exit
 
 
+def withdraw() -> None:
+    """This process is about to end, and what is evaluated in it is not the cause."""
+    _Exit.withdraw()
+
+
 def end_process(status: int) -> None:
     """Leave at once, in the middle of an evaluation too. Never returns."""
     _real_exit(status)
@@ -391,12 +396,15 @@ class _Exit:
             except (OSError, AttributeError, TypeError):  # not this C library
                 return
             register(cls._callback, None, ctypes.c_void_p(ctypes.addressof(cls._tag)))
-            atexit.register(cls._withdraw)
+            atexit.register(cls.withdraw)
         cls._pid = os.getpid()
 
     @classmethod
-    def _withdraw(cls) -> None:
+    def withdraw(cls) -> None:
+        """Take the handler out, if it is in."""
         _works.clear()
+        if cls._pid is None:
+            return
         ctypes.CDLL(None)["__cxa_finalize"](ctypes.c_void_p(ctypes.addressof(cls._tag)))
 
     @classmethod

@@ -43,15 +43,11 @@ BAD = {
     ),
     "simulator with unknown arguments": (
         lambda: mpiabc.Problem(GOOD, lambda theta, rng, *, box: 1, 1.0),
-        "keyword-only epsilon or id",
+        "keyword-only epsilon, id or comm",
     ),
     "simulator with a third argument": (
         lambda: mpiabc.Problem(GOOD, lambda theta, rng, box: 1, 1.0),
         r"the simulator is <lambda>\(theta, rng, box\)",
-    ),
-    "simulator that wants a team": (
-        lambda: mpiabc.Problem(GOOD, lambda theta, rng, *, comm: 1, 1.0),
-        "comm=",
     ),
     "observed text": (lambda: mpiabc.Problem(GOOD, never, {"y": "three"}), "expected a number"),
     "observed nothing": (lambda: mpiabc.Problem(GOOD, never, {}), "observed data are empty"),

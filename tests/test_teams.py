@@ -89,6 +89,51 @@ def test_example_has_one_digest_on_one_rank_and_on_teams_that_share_its_cells(mp
     assert [last_line(*case) for case in ((1, 1), (2, 1), (2, 2), (6, 2), (6, 3))] == [serial] * 5
 
 
+FIT = """
+import mpiabc
+
+def simulate(theta, rng, *, comm):
+    who = mpiabc.worker()
+    print("part", comm.rank, "of", comm.size, "is", who.rank, who.local_rank, who.team)
+    assert comm.allreduce(1) == comm.size
+    return theta["mu"] + rng.standard_normal()
+
+problem = mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Normal(0, 2)), simulate, 1.0)
+"""
+HALVES = """
+import sys
+from mpi4py import MPI
+import mpiabc
+from tests.test_teams import FIT
+
+scope = {}
+exec(FIT, scope)
+half = MPI.COMM_WORLD.rank // 2
+place = mpiabc.schedulers.MPI(MPI.COMM_WORLD.Split(half), team=2)
+for name in ("first", "second"):
+    store = f"{sys.argv[1]}/{name}-{half}.db"
+    mpiabc.ABCSMC(scope["problem"], 30, seed=1).run(store, generations=2, scheduler=place)
+"""
+
+
+def test_command_line_makes_teams_and_a_communicator_may_be_the_users(mpi, tmp_path):
+    """What ranks print comes with their number, once; halves of a job have runs of their own, each two."""
+    (tmp_path / "fit.py").write_text(FIT)
+    settings = ["--population-size=30", "--generations=2", "--seed=1", "--team=2"]
+    job = mpi.run(3, "-m", "mpiabc", "run", tmp_path / "fit.py", *settings, "--store", tmp_path / "run.db")
+    assert job.returncode == 0, job.stdout
+    assert "rank 2 fills no team of 2: idle" in job.stdout
+    for rank in (0, 1):
+        told = rf"^rank {rank} of 3 on \S+: part {rank} of 2 is {rank} {rank} 0$"
+        assert len(re.findall(told, job.stdout, re.M)) == 1
+    (tmp_path / "halves.py").write_text(HALVES)
+    halves = mpi.run(4, tmp_path / "halves.py", tmp_path)
+    assert halves.returncode == 0, halves.stdout
+    stores = [tmp_path / f"{name}-{half}.db" for name in ("first", "second") for half in (0, 1)]
+    digests = [problems.digests(mpiabc.open(store)) for store in (tmp_path / "run.db", *stores)]
+    assert digests == [digests[0]] * 5
+
+
 def failing(mpi, ranks, how, on_error, store):
     return mpi.run(ranks, "-m", "tests.programs.teams_failing", how, on_error, store)
 
@@ -122,8 +167,10 @@ def test_a_failure_on_any_rank_of_a_team_ends_the_job_and_is_named(mpi, how, ran
 
 def test_what_ends_a_rank_of_a_team_or_takes_too_long_ends_the_job(mpi, tmp_path):
     exited = failing(mpi, 4, "exit", "raise", tmp_path / "exited.db")
+    leading = failing(mpi, 2, "exit first", "raise", tmp_path / "leading.db")
     hangs = failing(mpi, 4, "hang", "raise", tmp_path / "hangs.db")
-    assert exited.returncode == hangs.returncode == 1
+    assert exited.returncode == leading.returncode == hangs.returncode == 1
+    assert re.search(r"evaluation 0:17 failed on rank 0 of 2 on ", leading.stdout)
     assert re.search(r"evaluation 0:\d+ failed on rank 3 of 4 on ", exited.stdout)
     assert "the simulator ended the process: exit() of C, or STOP of Fortran" in exited.stdout
     assert re.search(r"evaluation 0:\d+ failed on rank 2 of 4 on ", hangs.stdout)

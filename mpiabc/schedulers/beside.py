@@ -20,8 +20,6 @@ from mpiabc.whereabouts import Note
 _SLICE = 0.05  # seconds of work between two looks at what is still wanted
 _LOOK = 0.05  # seconds between two looks at signals, while the last simulation comes to its end
 
-abandoned: list[threading.Thread] = []  # that may sit in a call of MPI for ever
-
 
 class Beside:
     """An engine of one worker: the team that rank 0 leads.
@@ -113,7 +111,7 @@ class Beside:
         return self._crew.busy()
 
     def close(self, status: int) -> None:
-        """Let the team end what it is at; after an error it is left at it."""
+        """Let the team end what it is at; after an error it is left at it, perhaps for ever."""
         self._is_over = True
         if not self._thread.ident:
             self._lead.end()
@@ -121,8 +119,9 @@ class Beside:
             self._orders.put(self._end)
             while self._thread.is_alive():
                 self._thread.join(_LOOK)
-        elif self._thread.is_alive():
-            abandoned.append(self._thread)
+        else:
+            self._may_go_on = False
+            self._orders.put(lambda: None)
 
     # The thread.
 

@@ -887,6 +887,7 @@ def _abort(comm: Any, status: int, message: str) -> None:
     if message:
         voice.put(f"{message}\n", sys.stderr)
     voice.flush()
+    guard.withdraw()
     _programs().end()
     if 0 in dead:  # all see it, and Abort was seen to end a job that has dead ranks with status 0
         os._exit(status)

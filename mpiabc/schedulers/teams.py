@@ -24,6 +24,7 @@ from mpiabc.team import OfAnotherError, Told
 
 _PATIENCE = 10.0  # seconds at least in which the others of a team come back when one has failed
 _TIMES = 3.0  # as long as the longest simulation so far took, if that is more
+_MOST_RENEWALS = 1000  # of a team's communicator: MPICH has some two thousand of them in a process
 _GLANCE = 0.1  # seconds between two looks beside a simulation
 
 GO_ON = "run the same command again to go on without it"
@@ -31,6 +32,8 @@ GO_ON = "run the same command again to go on without it"
 
 def last_words(lost: Lost) -> str:
     """What ends a job whose policy would have it go on, from an evaluation that was given up."""
+    if lost.culprit is None:
+        return f"{lost.worker}: {lost.why}"
     address = f"{generation_of(lost.lease.job)}:{lost.culprit}"
     return f"evaluation {address} failed on {lost.worker}\n{lost.why}\n{GO_ON}"
 
@@ -85,16 +88,15 @@ class Group:
     def __init__(self, plan: Plan, rank: int, comm: Any, users: Any) -> None:
         """comm: ours; users: what simulators get. None for a rank that is in no team."""
         self.plan, self.comm, self.users = plan, comm, users
+        self.renewals = 0
         self.number = plan.numbers().get(rank)
         self.ranks = () if self.number is None else plan.teams[self.number]
         self.leads = self.ranks[:1] == (rank,)
 
     def renew(self) -> None:
         """Give the simulators another communicator: what a failed one has left in the old is never read."""
-        self.users, request = self.comm.Idup()
-        backoff = Backoff()
-        while not request.Test():
-            backoff.wait()
+        self.renewals += 1
+        self.users = self.comm.Dup()
 
     def revoke(self) -> None:
         """End the calls of simulators that wait for a dead rank, where MPI can."""
@@ -107,7 +109,10 @@ def made(library: Any, own: Any, size: int) -> Group:
     plan = planned(own.allgather(_node(library, own)), size)
     number = plan.numbers().get(own.rank)
     comm = own.Split(library.UNDEFINED if number is None else number, own.rank)
-    return Group(plan, own.rank, *((None, None) if number is None else (comm, comm.Dup())))
+    if number is None:
+        return Group(plan, own.rank, None, None)
+    comm.Set_errhandler(library.ERRORS_RETURN)  # which not every MPI hands down
+    return Group(plan, own.rank, comm, comm.Dup())
 
 
 def _node(library: Any, own: Any) -> int | None:
@@ -200,6 +205,8 @@ class Lead:
         """Have the others simulate, too."""
         if self.is_disbanded:
             raise DisbandedError
+        if self._is_soiled and self._group.renewals >= _MOST_RENEWALS:
+            self._run_out()
         self._told.clear()
         self._out = set(range(1, len(self._group.ranks)))
         self._failed_at, self._began = float("inf"), time.monotonic()
@@ -209,6 +216,16 @@ class Lead:
         if self._is_soiled:
             self._group.renew()
         self._at = at
+
+    def _run_out(self) -> None:
+        """Give up, with nothing to blame. Never returns, but for the death of a rank."""
+        why = (
+            f"{_MOST_RENEWALS} simulations of its team have failed, each of which takes a communicator of MPI"
+        )
+        why += ": run the same command again to go on"
+        self._is_given_up = True
+        self._give_up(Lost(self._lease, self._where, why, is_returned=True))
+        self._gather()
 
     def _gather(self) -> None:
         """Wait until all others are back. Raises DisbandedError if one is dead."""

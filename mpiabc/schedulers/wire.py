@@ -40,6 +40,8 @@ class Wire:
         self._sent: list[Any] = []  # requests with their buffers, until these are out
         self.run = 0  # rank 0 draws a number, which the others learn with its HELLO
         self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)
+        if names is not None:  # an earlier wire may have seen what MPI tells once
+            self.failed |= {rank for rank, name in enumerate(names) if name in dead}
 
     def send(self, rank: int, tag: int, content: bytes = b"") -> None:
         """Start sending; what is sent to a dead rank is lost with it."""

@@ -1,7 +1,7 @@
 """The last team of two ranks fails in evaluation 0:17, or in the first one after it: HOW ON_ERROR STORE.
 
 HOW: who fails ("first", "other", "all"), "before" or "after" a collective call, as in "other before"; or what
-the other rank does: "exit" (of C), "hang" (with a timeout of two seconds).
+the other rank does: "exit" (of C; "exit first": the first rank), "hang" (with a timeout of two seconds).
 """
 
 import ctypes
@@ -21,7 +21,7 @@ LAST = launched_size() // 2 - 1
 
 
 def go_wrong(comm):
-    if WHO == "exit" and comm.rank == 1:
+    if WHO == "exit" and comm.rank == (0 if WHEN == "first" else 1):
         ctypes.CDLL(None).exit(0)
     if WHO == "hang" and comm.rank == 1:
         time.sleep(1000)
