@@ -25,16 +25,16 @@ class Workers:
     """Those of one scheduler. `numbers` tell apart what they have been given, by whomever."""
 
     @classmethod
-    def of(cls, place: Any, timeout: float | None) -> "Workers":
-        """New ones, or those of a communicator's ranks, which all have in common."""
+    def of(cls, place: Any, timeout: float | None, *modules: str) -> "Workers":
+        """New ones, which import these modules, or those of a communicator's ranks, which all share."""
         if not isinstance(place, MPI):
-            return cls(place, timeout)
+            return cls(place, timeout, *modules)
         of_these = _of_ranks.setdefault(id(place.held()), {})
-        return of_these.setdefault(timeout, cls(place, timeout))
+        return of_these.setdefault(timeout, cls(place, timeout, *modules))
 
-    def __init__(self, place: Any, timeout: float | None) -> None:
+    def __init__(self, place: Any, timeout: float | None, *modules: str) -> None:
         self.numbers = count()
-        self._place, self._problem = place, Anything(timeout, "reject")
+        self._place, self._problem = place, Anything(timeout, "reject", modules)
         self._driver: Driver | None = None
         self._engine: Engine | None = None
         self._limits = Limits()
