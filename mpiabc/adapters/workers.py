@@ -1,7 +1,6 @@
 """A scheduler's workers between the calls of somebody else's loop: opened when needed, kept, shared."""
 
 import atexit
-import logging
 import math
 import time
 import weakref
@@ -18,8 +17,6 @@ from mpiabc.pool import Anything
 from mpiabc.schedulers import MPI, Engine, are_gone
 from mpiabc.signals import Signals, is_asked_to_stop
 
-_log = logging.getLogger(__name__)
-
 
 class Workers:
     """Those of one scheduler. `numbers` tell apart what they have been given, by whomever."""
@@ -30,7 +27,7 @@ class Workers:
         if not isinstance(place, MPI):
             return cls(place, timeout, *modules)
         of_these = _of_ranks.setdefault(id(place.held()), {})
-        return of_these.setdefault(timeout, cls(place, timeout, *modules))
+        return of_these.setdefault((repr(place), timeout, modules), cls(place, timeout, *modules))
 
     def __init__(self, place: Any, timeout: float | None, *modules: str) -> None:
         self.numbers = count()
@@ -103,7 +100,7 @@ class Workers:
         return self._driver
 
 
-_of_ranks: dict[int, dict[float | None, Workers]] = {}  # by who holds them, and by timeouts
+_of_ranks: dict[int, dict[Any, Workers]] = {}  # by who holds them, and by what they are opened for
 
 
 class Watch:
@@ -128,7 +125,7 @@ class Watch:
             self._signals.settle()
 
     def end(self) -> None:
-        """It has ended. Raises Interrupted after a signal that nothing has been interrupted by."""
+        """It has ended: signals do what they did before."""
         signals, self._signals = self._signals, None
         if signals is not None:
             signals.__exit__(None, None, None)
