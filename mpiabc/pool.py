@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import cloudpickle
@@ -146,11 +147,14 @@ class Anything:
     timeout: float | None = None
     step: int = 1
     on_error: str | int = "raise"
+    modules: tuple[str, ...] = ()  # which workers import before they take leases: it may take seconds
 
     fingerprint = Fingerprint({}, {})
 
     def arrived(self) -> "Anything":
         """This, which has come from another process."""
+        for name in self.modules:
+            import_module(name)
         return self
 
     def parts(self) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Large batches: every call has the same rows, and nothing depends on who made which of them."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -202,26 +203,37 @@ def part(module):
     return pytest.importorskip(module) if os.environ.get("CI") != "true" else import_module(module)
 
 
-def traced(batch, folder):
-    """How often JAX traces a simulator, which it does once for each shape."""
-    jax, traces = part("jax"), []
+TRACED = """
+import jax
+from tests.test_batches import BATCH, sampler
+
+def traces(batch):
+    shapes = []
 
     @jax.jit
     def noisy(mu, key):
-        traces.append(mu.shape)
+        shapes.append(mu.shape)
         return mu + jax.random.normal(key, mu.shape)
 
     def simulate(theta, rng):
         return {"y": noisy(theta["mu"], jax.random.key(rng.integers(2**32)))}
 
-    history = sampler(simulate, batch=batch).run(folder / f"{batch}.db", scheduler="serial", generations=2)
+    history = sampler(simulate, batch=batch).run(f"{folder}/{batch}.db", scheduler="serial", generations=2)
     assert len(history) == 2
-    return traces
+    return shapes
+
+assert traces(BATCH) == [(BATCH,)]
+assert len(traces(None)) > 1  # as many as there are numbers of rows inside
+"""
 
 
 def test_a_jax_simulator_is_compiled_once(tmp_path):
-    assert traced(BATCH, tmp_path) == [(BATCH,)]
-    assert len(traced(None, tmp_path)) > 1  # as many as there are numbers of rows inside
+    """In a process of its own: where JAX is, nothing can be forked any more."""
+    if importlib.util.find_spec("jax") is None:
+        part("jax")
+    program = [sys.executable, "-c", f"folder = {str(tmp_path)!r}{TRACED}"]
+    done = subprocess.run(program, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_numba_simulator_gives_what_numpy_does(expected, tmp_path):

@@ -512,3 +512,24 @@ def test_other_threads_may_import_while_modules_are_looked_at(imports_at_every_c
     guard.part_random()
     assert objects.holder(len) is None
     assert next(imports_at_every_collection) != "beside_0"
+
+
+def test_filled_states_are_those_of_the_address_whatever_was_drawn_before(monkeypatch):
+    """Half a pair of normal numbers is forgotten, and places that memory is not known of give the same."""
+
+    def drawn():
+        mixed = np.random.normal(), random.gauss(0, 1), random.getrandbits(40), np.random.randint(1 << 30)
+        return *mixed, *np.random.random_sample(700), *(random.random() for _ in range(700))
+
+    generators = guard.GlobalRandom((1, 2))
+    with generators.restored():
+        generators.fill(3, 4)
+        first = drawn()
+        for pair in (guard._PAIR, None):
+            monkeypatch.setattr(guard, "_PAIR", pair)
+            np.random.normal()
+            random.gauss(0, 1)
+            generators.fill(3, 4)
+            assert drawn() == first
+        generators.fill(3, 5)
+        assert not set(drawn()) & set(first)

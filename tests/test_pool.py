@@ -96,6 +96,40 @@ class Overlapping:
         pass
 
 
+def test_spawned_children_have_the_arguments_of_the_script(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fit.py", "--name", "it's \udcff"])
+    with mpiabc.Pool(schedulers.Processes(1, start="spawn")) as pool:
+        assert pool.map(lambda x: sys.argv, [0]) == [sys.argv]
+
+
+class Partial(Overlapping):
+    """Brings a lease back without some of its items, or without any, and without a word why."""
+
+    share = 0.5
+
+    def submit(self, lease):
+        self._held.append(lease)
+        records = self._mapper(lease.start, lease.stop)
+        n = len(records)
+        kept = np.arange(n) < (max(1, int(self.share * n)) if self.share else 0)
+        self._reports.append((lease, records.only(kept)))
+
+
+def test_items_that_a_lease_lacks_go_out_again():
+    with mpiabc.Pool(Partial(1)) as pool:
+        assert pool.map(half, range(100)) == [x / 2 for x in range(100)]
+
+
+def test_lease_that_is_brought_back_with_nothing_ends_the_map():
+    place = Partial(1)
+    place.share = 0.0
+    with (
+        mpiabc.Pool(place) as pool,
+        pytest.raises(mpiabc.SchedulerError, match="neither outcomes nor a fail"),
+    ):
+        pool.map(half, range(100))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_results_are_those_of_the_items_however_copies_of_leases_overlap(seed):
     with mpiabc.Pool(Overlapping(seed)) as pool:

@@ -69,7 +69,7 @@ class Sampler(pyabc.sampler.Sampler):
         self._watch = Watch(walltime)
         if not hold(self._place):
             sys.exit(0)
-        self._workers = Workers.of(self._place, timeout)
+        self._workers = Workers.of(self._place, timeout, "pyabc")
         self._workers.join(self)
         self._calls: Counter[int] = Counter()  # of each generation
         self._line = Line()

@@ -1,7 +1,6 @@
 """A scheduler's workers between the calls of somebody else's loop: opened when needed, kept, shared."""
 
 import atexit
-import logging
 import math
 import time
 import weakref
@@ -18,23 +17,21 @@ from mpiabc.pool import Anything
 from mpiabc.schedulers import MPI, Engine, are_gone
 from mpiabc.signals import Signals, is_asked_to_stop
 
-_log = logging.getLogger(__name__)
-
 
 class Workers:
     """Those of one scheduler. `numbers` tell apart what they have been given, by whomever."""
 
     @classmethod
-    def of(cls, place: Any, timeout: float | None) -> "Workers":
-        """New ones, or those of a communicator's ranks, which all have in common."""
+    def of(cls, place: Any, timeout: float | None, *modules: str) -> "Workers":
+        """New ones, which import these modules, or those of a communicator's ranks, which all share."""
         if not isinstance(place, MPI):
-            return cls(place, timeout)
+            return cls(place, timeout, *modules)
         of_these = _of_ranks.setdefault(id(place.held()), {})
-        return of_these.setdefault(timeout, cls(place, timeout))
+        return of_these.setdefault((repr(place), timeout, modules), cls(place, timeout, *modules))
 
-    def __init__(self, place: Any, timeout: float | None) -> None:
+    def __init__(self, place: Any, timeout: float | None, *modules: str) -> None:
         self.numbers = count()
-        self._place, self._problem = place, Anything(timeout, on_error="reject")
+        self._place, self._problem = place, Anything(timeout, on_error="reject", modules=modules)
         self._driver: Driver | None = None
         self._engine: Engine | None = None
         self._limits = Limits()
@@ -103,7 +100,7 @@ class Workers:
         return self._driver
 
 
-_of_ranks: dict[int, dict[float | None, Workers]] = {}  # by who holds them, and by timeouts
+_of_ranks: dict[int, dict[Any, Workers]] = {}  # by who holds them, and by what they are opened for
 
 
 class Watch:
@@ -128,7 +125,7 @@ class Watch:
             self._signals.settle()
 
     def end(self) -> None:
-        """It has ended. Raises Interrupted after a signal that nothing has been interrupted by."""
+        """It has ended: signals do what they did before."""
         signals, self._signals = self._signals, None
         if signals is not None:
             signals.__exit__(None, None, None)

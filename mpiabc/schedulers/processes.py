@@ -564,7 +564,8 @@ class _Spawned:
         program = (
             "import signal, sys\n"
             f"for number in {numbers}: signal.signal(number, lambda number, frame: None)\n"
-            f"sys.path[:] = {sys.path!r}\nfrom mpiabc.schedulers.processes import main; main{fds}"
+            f"sys.path[:] = {sys.path!r}\nsys.argv[:] = {sys.argv!r}\n"
+            f"from mpiabc.schedulers.processes import main; main{fds}"
         )
         popen = subprocess.Popen(
             [sys.executable, "-c", program],
