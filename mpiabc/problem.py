@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc.arguments import real, whole
+from mpiabc.command import Command
 from mpiabc.distance import PNorm, RowDistance, measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
@@ -191,6 +192,8 @@ def _check(problem: Problem) -> None:
         if not is_there and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
     signature(problem.simulate)
+    if isinstance(problem.simulate, Command):
+        _check_command(problem.simulate, problem)
     check = getattr(problem.distance, "check", None)
     if callable(check):
         check(problem.observed)
@@ -205,6 +208,12 @@ def _check(problem: Problem) -> None:
         if timeout is None or not timeout > 0:
             raise ProblemError(f"timeout={problem.timeout!r}: give seconds > 0, or None")
         object.__setattr__(problem, "timeout", timeout)
+
+
+def _check_command(command: Command, problem: Problem) -> None:
+    command.check(problem.prior.names)
+    if problem.vectorized:
+        raise ProblemError("a Command simulates one theta at a time: leave vectorized=True out")
 
 
 def told(part: Any, seen: tuple[int, ...] = ()) -> str:

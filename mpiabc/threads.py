@@ -10,6 +10,7 @@ from typing import Any
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 _log = logging.getLogger(__name__)
+_share: int | None = None  # of this process, once it is limited
 
 
 def are_set_by_user() -> bool:
@@ -22,6 +23,11 @@ def environment(n: int) -> dict[str, str]:
     return {} if are_set_by_user() else {name: str(max(1, n)) for name in _VARIABLES}
 
 
+def of_programs() -> dict[str, str]:
+    """Variables that limit a program to this process's share of the cores, if it has one."""
+    return {} if _share is None else environment(_share)
+
+
 def single() -> Any:
     """A context in which BLAS has one thread, so that its results do not depend on their number."""
     return _limited(1) or nullcontext()
@@ -32,11 +38,19 @@ def limit(n: int) -> Callable[[], None]:
 
     Returns what lifts the limit again.
     """
+    global _share
+    before, _share = _share, n
     limited = None if are_set_by_user() else _limited(max(1, n))
-    if limited is None:
-        return lambda: None
-    _log.debug("BLAS and OpenMP limited to %d threads; set OMP_NUM_THREADS to change it", n)
-    return limited.restore_original_limits
+
+    def lift() -> None:
+        global _share
+        _share = before
+        if limited is not None:
+            limited.restore_original_limits()
+
+    if limited is not None:
+        _log.debug("BLAS and OpenMP limited to %d threads; set OMP_NUM_THREADS to change it", n)
+    return lift
 
 
 def _limited(n: int) -> Any:

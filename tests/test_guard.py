@@ -492,7 +492,7 @@ def test_libraries_that_draw_beside_evaluations_have_a_generator_of_their_own(mo
 
 @pytest.fixture
 def imports_at_every_collection(monkeypatch):
-    """A module appears whenever garbage is collected, as where another thread imports; it is collected at every step."""
+    """A module appears whenever garbage is collected, as where another thread imports: at every step."""
     names = (f"beside_{n}" for n in itertools.count())
 
     def collected(phase, _):

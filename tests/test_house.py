@@ -13,7 +13,7 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "whereabouts"},
-    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling"},
+    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},
     {"simulate", "actions"},
@@ -88,10 +88,16 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
         ("sqlite3", ["store/database.py", "store/files.py", "store/schema.py"]),
         ("distributed", ["schedulers/dask.py"]),
         ("redis", ["schedulers/redis/wire.py"]),
-        # Commands of batch systems; children; a server.
+        # Commands of batch systems; simulators; children; a server.
         (
             "subprocess",
-            ["batch.py", "schedulers/processes.py", "schedulers/reaper.py", "schedulers/redis/program.py"],
+            [
+                "batch.py",
+                "command.py",
+                "schedulers/processes.py",
+                "schedulers/reaper.py",
+                "schedulers/redis/program.py",
+            ],
         ),
         ("cryptography", ["schedulers/redis/certificate.py"]),
     ],
