@@ -57,6 +57,7 @@ class Command:
         words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
         if not words:
             raise ProblemError("Command(...) is empty: give a program and its arguments")
+        self.given = shlex.join(words)
         self.fields = frozenset(name for word in words for name in _fields(word))
         self.words = tuple(_absolute(word) for word in words)
         self.read = read
@@ -66,7 +67,8 @@ class Command:
         _check_program(words[0], self.words[0])
 
     def __repr__(self) -> str:
-        return f"Command({shlex.join(self.words)!r})"
+        read = getattr(self.read, "__qualname__", self.read)
+        return f"Command({self.given!r}, read={read}, timeout={self.timeout})"
 
     @property
     def __name__(self) -> str:

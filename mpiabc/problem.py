@@ -230,6 +230,8 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
         return f"({inner},)" if len(part) == 1 else f"({inner})"
     if isinstance(part, dict):
         return "{" + ", ".join(f"{key!r}: {told(value, seen)}" for key, value in part.items()) + "}"
+    if isinstance(part, Command):
+        return repr(part)
     if isinstance(part, Prior):
         parts = zip(part.names, part.marginals, strict=True)
         return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts)})"

@@ -14,7 +14,7 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.command import CommandError
-from tests.conftest import environment
+from tests.conftest import ROOT, environment
 
 ADDS_NOISE = """#!/bin/sh
 awk -v mu="$1" -v seed="$2" 'BEGIN { srand(seed); printf "%.17g", mu + 2 * rand() - 1 }' > "$3"
@@ -277,3 +277,10 @@ def test_interrupted_program_is_ended_and_its_folder_removed(folder):
     script.wait()
     wait_for_the_end_of(int(started.read_text()))
     assert not list((folder / "scratch").rglob("mpiabc-*"))
+
+
+def test_example_in_c_fits_the_influenza_data(folder):
+    example = ROOT / "examples" / "program" / "fit.py"
+    words = [sys.executable, example, "--population", "20", "--generations", "2", "--store", "run.db"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("(beta=")
