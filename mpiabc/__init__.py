@@ -1,6 +1,7 @@
 """mpiabc: approximate Bayesian computation by sequential Monte Carlo, on every core you have."""
 
 from mpiabc import cluster, schedulers
+from mpiabc.command import Command
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import Gaussian, LocalGaussian
@@ -18,6 +19,7 @@ from mpiabc.version import __version__
 __all__ = [
     "ABCSMC",
     "REJECT",
+    "Command",
     "Constant",
     "Error",
     "Gaussian",

@@ -11,6 +11,7 @@ import numpy as np
 
 from mpiabc import mapped
 from mpiabc.arguments import real, whole
+from mpiabc.command import Command
 from mpiabc.distance import PNorm, RowDistance, measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
@@ -207,6 +208,8 @@ def _check(problem: Problem) -> None:
         if not is_there and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
     signature(problem.simulate)
+    if isinstance(problem.simulate, Command):
+        _check_command(problem.simulate, problem)
     check = getattr(problem.distance, "check", None)
     if callable(check):
         check(problem.observed)
@@ -249,6 +252,12 @@ def _check_batch(problem: Problem) -> None:
     object.__setattr__(problem, "batch", batch)
 
 
+def _check_command(command: Command, problem: Problem) -> None:
+    command.check(problem.prior.names)
+    if problem.vectorized:
+        raise ProblemError("a Command simulates one theta at a time: leave vectorized=True out")
+
+
 def told(part: Any, seen: tuple[int, ...] = ()) -> str:
     """A part as text that is equal in all processes; of what is not ours, its name."""
     if part is None or isinstance(part, bool | int | float | complex | str | bytes | np.generic):
@@ -264,6 +273,8 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
         return f"({inner},)" if len(part) == 1 else f"({inner})"
     if isinstance(part, dict):
         return "{" + ", ".join(f"{key!r}: {told(value, seen)}" for key, value in part.items()) + "}"
+    if isinstance(part, Command):
+        return repr(part)
     if isinstance(part, Prior):
         parts = zip(part.names, part.marginals, strict=True)
         return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts)})"

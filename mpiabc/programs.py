@@ -11,6 +11,9 @@ import signal
 import time
 from typing import NamedTuple
 
+#: Set by launchers of MPI; a process that inherited them would take itself for a rank.
+_OF_RANKS = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
+
 ours: set[int] = set()  # children that we have started: they have no part in an evaluation here
 
 
@@ -46,6 +49,25 @@ class Programs:
     def _waited_for() -> tuple[float, ...]:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime, usage.ru_stime, usage.ru_minflt
+
+
+def environment() -> dict[str, str]:
+    """The variables for a program, without those that make a rank of a process."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OF_RANKS)}
+
+
+def end(program: int) -> None:
+    """Kill a program that was started here, and all below it, as far as the system shows it."""
+    table = _table()
+    for number in {program, *(number for number in table if _is_below(table, number, program))}:
+        with contextlib.suppress(OSError):
+            os.kill(number, signal.SIGKILL)
+
+
+def _is_below(table: "dict[int, _Entry]", number: int, above: int) -> bool:
+    while number in table and number != above:
+        number = table[number].parent
+    return number == above
 
 
 def _now() -> float:

@@ -15,7 +15,7 @@ from mpiabc import machine
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 _log = logging.getLogger(__name__)
-_limit: int | None = None  # that this process was last told
+_limit: int | None = None  # of this process, once it has one
 
 
 def are_set_by_user() -> bool:
@@ -26,6 +26,11 @@ def are_set_by_user() -> bool:
 def environment(n: int) -> dict[str, str]:
     """Variables that limit a new process to `n` threads; none where the user has set any."""
     return {} if are_set_by_user() else {name: str(max(1, n)) for name in _VARIABLES}
+
+
+def of_programs() -> dict[str, str]:
+    """Variables that limit a program to as many threads as this process has, if it is limited."""
+    return {} if _limit is None else environment(_limit)
 
 
 def share() -> int:
@@ -68,12 +73,18 @@ def limit(n: int) -> Callable[[], None]:
     Returns what lifts the limit again.
     """
     global _limit
-    _limit = max(1, n)
+    before, _limit = _limit, max(1, n)
     limited = None if are_set_by_user() else _limited(max(1, n))
-    if limited is None:
-        return lambda: None
-    _log.debug("BLAS and OpenMP limited to %d threads; set OMP_NUM_THREADS to change it", n)
-    return limited.restore_original_limits
+
+    def lift() -> None:
+        global _limit
+        _limit = before
+        if limited is not None:
+            limited.restore_original_limits()
+
+    if limited is not None:
+        _log.debug("BLAS and OpenMP limited to %d threads; set OMP_NUM_THREADS to change it", n)
+    return lift
 
 
 def _limited(n: int) -> Any:

@@ -152,6 +152,8 @@ class Walk(Texts):
         is_ours = is_our_class(cls)
         self._values[name] = cls.__qualname__ if is_ours else class_in_values(cls)
         self.reach(cls)
+        for path in getattr(value, "code_files", ()) if is_ours else ():
+            self._add(f"program {os.path.basename(path)}", file_digest(path))
         try:
             own = self.text(value) if isinstance(value, np.ndarray) else self.own_content(value)
             state = objects.state_of_ours(value) if is_ours else objects.state(value)

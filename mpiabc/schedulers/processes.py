@@ -23,14 +23,14 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import Any, NamedTuple
 
 import cloudpickle
 
-from mpiabc import guard, machine, mapped, team, threads, voice
+from mpiabc import guard, machine, mapped, programs, team, threads, voice
 from mpiabc.errors import Error, ProblemError, SchedulerError
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers import parcels
@@ -40,8 +40,6 @@ from mpiabc.schedulers.reaper import Reaper
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import leave_to_leader, that_ask_to_stop, were_left_since
 
-#: Set by launchers of MPI; a child that inherited them would take itself for a rank.
-_RANK_VARIABLES = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
 #: A child is alone in a world of its own; Open MPI leaves the memory of such a one behind if it may share it.
 _MPI_OF_ITS_OWN = {"OMPI_MCA_btl": "^sm"}
 _ENDING = 2.0  # seconds in which children that have begun an MPI may end it, lest it leaves shared memory
@@ -508,11 +506,6 @@ def _ending(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
 
 
-def _without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables but for those that make a rank of a process."""
-    return {name: value for name, value in environment.items() if not name.startswith(_RANK_VARIABLES)}
-
-
 def fork() -> int:
     """A fork. Python's advice against it, where a library has threads, is none of the user's errors."""
     with warnings.catch_warnings():
@@ -537,7 +530,7 @@ class _Forked:
             theirs.close()
             return _ForkedProcess(pid), ours
         try:
-            for name in set(os.environ) - set(_without_launcher(os.environ)):
+            for name in set(os.environ) - programs.environment().keys():
                 del os.environ[name]
             os.environ.update(_MPI_OF_ITS_OWN)
             for end in [ours, *not_its]:
@@ -552,7 +545,7 @@ class _Spawned:
 
     def __init__(self, problem: Any, where: str | None, cores: int) -> None:
         self._problem = travelling((problem, where))
-        own = _without_launcher(os.environ) | _MPI_OF_ITS_OWN
+        own = programs.environment() | _MPI_OF_ITS_OWN
         self._environment = own | threads.environment(cores)
 
     def __call__(
