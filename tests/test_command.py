@@ -249,7 +249,7 @@ import mpiabc
 from scipy import stats
 
 os.chdir({folder!r})
-command = mpiabc.Command([{mpirun!r}, "-n", "2", sys.executable, "pair.py"])
+command = mpiabc.Command([*{mpirun!r}, "-n", "2", sys.executable, "pair.py"])
 problem = mpiabc.Problem(mpiabc.Prior(mu=stats.norm(0, 2)), command, observed=2.0)
 history = mpiabc.ABCSMC(problem, 4, seed=1).run("run.db", generations=1, progress=False)
 if history is not None:
@@ -259,7 +259,8 @@ if history is not None:
 
 def test_program_of_a_rank_may_be_an_mpi_program_itself(folder, mpi):
     written(folder / "pair.py", PAIR)
-    written(folder / "fit.py", STARTS_PAIRS.format(folder=str(folder), mpirun=str(mpi.bin / "mpirun")))
+    mpirun = [str(mpi.bin / "mpirun"), *(["--oversubscribe"] if mpi.name == "openmpi" else [])]
+    written(folder / "fit.py", STARTS_PAIRS.format(folder=str(folder), mpirun=mpirun))
     job = mpi.run(2, folder / "fit.py")
     assert (job.returncode, job.stdout.splitlines()[-1]) == (0, "simulated [2.0, 2.0, 2.0, 2.0]")
 
