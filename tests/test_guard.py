@@ -501,11 +501,13 @@ def imports_at_every_collection(monkeypatch):
             monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
 
     before = gc.get_threshold()
+    gc.freeze()  # what other tests have left is no part of this one, and takes long to look through
     gc.callbacks.append(collected)
     gc.set_threshold(1)
     yield names
     gc.set_threshold(*before)
     gc.callbacks.remove(collected)
+    gc.unfreeze()
 
 
 def test_other_threads_may_import_while_modules_are_looked_at(imports_at_every_collection):
