@@ -1197,3 +1197,34 @@ def test_constants_are_no_moments_on_a_machine_that_has_just_started(monkeypatch
     for there, here in [(0.3, 0.4), (200.5, 200.75), (1 / 3, 2 / 3), (314.15926, 299.7), (160.0, 170.0)]:
         parts = [fingerprint(simulate=Model(k=k)) for k in (there, here)]
         assert differences(*parts) == [f"simulate.k: {there} there, {here} here"]
+
+
+@pytest.fixture
+def library():
+    """A library of cffi: it says that it is a module, and is none."""
+    try:
+        from cryptography.hazmat.bindings._rust import _openssl
+    except ImportError as error:
+        missing(str(error))
+    assert isinstance(_openssl.lib, types.ModuleType)
+    assert not issubclass(type(_openssl.lib), types.ModuleType)
+    return _openssl.lib
+
+
+def test_library_of_cffi_that_is_installed_is_no_code_of_the_users(library):
+    found = fingerprint(simulate=lambda theta: library.ERR_get_error())
+    assert not any(name.startswith("library ") for name in found.code)
+
+
+def test_library_of_cffi_is_known_by_the_file_of_the_module_that_has_it(library, tmp_path, monkeypatch):
+    def simulate(theta):
+        return library.ERR_get_error()
+
+    module = types.ModuleType("held")
+    module.__file__, module.lib = str(tmp_path / "held.abi3.so"), library
+    monkeypatch.setitem(sys.modules, "held", module)
+    (tmp_path / "held.abi3.so").write_bytes(b"one")
+    before = fingerprint(simulate=simulate).code
+    (tmp_path / "held.abi3.so").write_bytes(b"another")
+    after = fingerprint(simulate=simulate).code
+    assert {name for name in before if before[name] != after[name]} == {"library held.abi3.so"}

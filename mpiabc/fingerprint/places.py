@@ -48,8 +48,11 @@ def is_compiled(file: Any) -> bool:
 
 
 def namespace(module: ModuleType) -> dict[str, Any]:
-    """A module's globals; a lazy module is not made to load."""
-    found = object.__getattribute__(module, "__dict__")
+    """A module's globals; a lazy module is not made to load, and what only says that it is one has none."""
+    try:
+        found = object.__getattribute__(module, "__dict__")
+    except AttributeError:  # a library of cffi, which `isinstance` takes for a module
+        return {}
     return found if isinstance(found, dict) else {}
 
 

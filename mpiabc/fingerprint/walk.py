@@ -328,6 +328,8 @@ class Walk(Texts):
 
     def _visit_module(self, module: ModuleType, names: Names) -> None:
         where = namespace(module)
+        if not where and (holder := objects.holder(module)):  # a library of cffi
+            module, where = sys.modules[holder], namespace(sys.modules[holder])
         if (id(module), names) in self._seen or not is_users_module(module):
             return
         self._seen[id(module), names] = module
