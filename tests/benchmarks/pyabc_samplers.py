@@ -195,9 +195,7 @@ def main():
     if told.one:
         measure(told.one, told.models[0], told.workers)
         return
-    print(
-        f"{told.workers} workers; simulations a second (milliseconds of processor time each, where it leads)"
-    )
+    print(f"{told.workers} workers; seconds (milliseconds of processor time an evaluation, where it leads)")
     print(f"{'':42}" + "".join(f"{f'{model:g} ms':>18}" for model in told.models))
     for name in SAMPLERS:
         if "Redis" in name and not shutil.which("redis-server"):
