@@ -1,13 +1,11 @@
 """Large batches: every call has the same rows, and nothing depends on who made which of them."""
 
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from mpiabc.schedulers import Map
 from mpiabc.streams import BLOCK, stream_key
 from tests import problems
 from tests.cluster import Simulated, random_time
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, missing
 from tests.programs import foreign
 from tests.programs.batches import sampler
 from tests.test_parts import population
@@ -198,11 +196,6 @@ def test_killed_in_a_batch_the_run_ends_with_the_same_digests(scheduler, expecte
     assert problems.digests(mpiabc.open(store)) == expected
 
 
-def part(module):
-    """A library that a test is about: without it, CI fails."""
-    return pytest.importorskip(module) if os.environ.get("CI") != "true" else import_module(module)
-
-
 TRACED = """
 import jax
 from tests.test_batches import BATCH, sampler
@@ -230,14 +223,17 @@ assert len(traces(None)) > 1  # as many as there are numbers of rows inside
 def test_a_jax_simulator_is_compiled_once(tmp_path):
     """In a process of its own: where JAX is, nothing can be forked any more."""
     if importlib.util.find_spec("jax") is None:
-        part("jax")
+        missing("no jax")
     program = [sys.executable, "-c", f"folder = {str(tmp_path)!r}{TRACED}"]
     done = subprocess.run(program, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_numba_simulator_gives_what_numpy_does(expected, tmp_path):
-    numba = part("numba")
+    try:
+        import numba
+    except ImportError as error:
+        missing(str(error))
 
     @numba.njit
     def shifted(mu, noise):
