@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -1072,19 +1073,19 @@ def test_every_item_of_a_list_counts(size, i):
 
 
 def test_a_library_of_the_users_is_told_by_its_content(tmp_path):
-    found = [path for path in Path("/proc/self/maps").read_text().split() if "/libm" in path] or [None]
-    if found[0] is None:
+    of_system = next(iter(re.findall(r"/\S*/libm[.-]\S+", Path("/proc/self/maps").read_text())), None)
+    if of_system is None:
         missing("there is no library to copy")
     path = tmp_path / "libfast.so"
-    shutil.copy(found[0], path)
+    shutil.copy(of_system, path)
     library = ctypes.CDLL(str(path))
     for part in (library, library.cos, Model(f=library.cos)):
         assert "library libfast.so" in fingerprint(simulate=part).code
     there = fingerprint(simulate=library)
     path.unlink()  # the copy stays loaded
-    path.write_bytes(Path(found[0]).read_bytes() + b"0")
+    path.write_bytes(Path(of_system).read_bytes() + b"0")
     assert code_differences(there, fingerprint(simulate=library)) == ["library libfast.so"]
-    assert fingerprint(simulate=ctypes.CDLL(found[0])).code == {}
+    assert fingerprint(simulate=ctypes.CDLL(of_system)).code == {}
 
 
 @pytest.mark.parametrize("text", ["import xxlimited\ndef f(x, rng):", "def f(x, rng):\n    import xxlimited"])
