@@ -5,6 +5,7 @@ from mpiabc.command import Command
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import Gaussian, LocalGaussian
+from mpiabc.marginals import Choice, Integer
 from mpiabc.pool import Pool
 from mpiabc.population import Population
 from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
@@ -19,11 +20,13 @@ from mpiabc.version import __version__
 __all__ = [
     "ABCSMC",
     "REJECT",
+    "Choice",
     "Command",
     "Constant",
     "Error",
     "Gaussian",
     "History",
+    "Integer",
     "Interrupted",
     "Listed",
     "LocalGaussian",

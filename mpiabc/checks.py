@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
+from mpiabc.mixture import Mixture
 from mpiabc.prior import Prior
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, Purpose, Stream
@@ -25,7 +25,7 @@ def of_prior(prior: Any, key: tuple[int, int]) -> str:
 
 def of_proposal(proposal: Any, key: tuple[int, int]) -> str:
     """What is wrong with a proposal of a kernel, in words; empty if nothing is seen."""
-    if isinstance(proposal, GaussianMixture | LocalGaussianMixture):
+    if isinstance(proposal, Mixture):
         return ""
     return _ignored_rng("the kernel", proposal, key) or _mismatch("the kernel", proposal, key)
 

@@ -7,16 +7,18 @@ and travel.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from mpiabc import discrete
 from mpiabc.arguments import added, real, whole
 from mpiabc.defended import Defended
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
-from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
+from mpiabc.layout import Layout, layout_of
+from mpiabc.mixture import GaussianMixture, LocalGaussianMixture, Mixture
 from mpiabc.population import Population
 
 
@@ -72,7 +74,7 @@ class Gaussian:
 
     def fit(self, population: Population, prior: Any = None) -> Proposal:
         """The mixture of equal Gaussians around the particles."""
-        return _defended(self, self.mixture(population), prior)
+        return proposal_of(self, population, prior)
 
     @quiet
     def mixture(self, population: Population) -> GaussianMixture:
@@ -112,7 +114,7 @@ class LocalGaussian:
 
     def fit(self, population: Population, prior: Any = None) -> Proposal:
         """The mixture of Gaussians, each with the covariance of its neighbourhood."""
-        return _defended(self, self.mixture(population), prior)
+        return proposal_of(self, population, prior)
 
     @quiet
     def mixture(self, population: Population) -> LocalGaussianMixture:
@@ -136,13 +138,42 @@ class LocalGaussian:
         return LocalGaussianMixture(theta, weights, factors, is_diagonal=whole.is_diagonal)
 
 
-def _defended(kernel: "Gaussian | LocalGaussian", proposal: Proposal, prior: Any) -> Proposal:
-    """The proposal with the share of the prior that the kernel says."""
-    if not kernel.defensive:
+class Mixing(Protocol):
+    """A kernel of ours: it makes a mixture of the parameters that are real numbers and move freely."""
+
+    @property
+    def defensive(self) -> float:
+        """The share of proposals that the prior draws."""
+        ...
+
+    def mixture(self, population: Population) -> Mixture:
+        """The mixture around the particles."""
+        ...
+
+
+def proposal_of(kernel: Mixing, population: Population, prior: Any) -> Proposal:
+    """What a kernel proposes for all parameters, discrete ones too, with the prior's share in it."""
+    layout = Layout(population.names) if prior is None else layout_of(prior)
+    proposal = kernel.mixture(population) if layout.is_free else _mixed(kernel, population, layout)
+    share = kernel.defensive or (discrete.SHARE if layout.is_discrete else 0.0)
+    if not share:
         return proposal
     if prior is None:
         raise ProblemError(f"{kernel} proposes from the prior too: give it, fit(population, prior)")
-    return Defended(proposal, prior, kernel.defensive)
+    return Defended(proposal, prior, share)
+
+
+@quiet
+def _mixed(kernel: Mixing, population: Population, layout: Layout) -> discrete.MixedMixture:
+    """The kernel's mixture of the free columns, and moves of the others."""
+    theta, weights, free = population.theta, population.weights, layout.free
+    moves = None
+    if free:
+        names = tuple(population.names[i] for i in free)
+        moves = kernel.mixture(replace(population, names=names, theta=theta[:, free]))
+    scale = getattr(kernel, "scale", None) or default_scale(len(free) + len(layout.integers))
+    spreads = discrete.spreads(theta, weights, layout, scale)
+    return discrete.MixedMixture(theta, weights, layout, moves, spreads)
 
 
 def _check(kernel: "Gaussian | LocalGaussian") -> None:

@@ -14,7 +14,9 @@ import numpy as np
 
 from mpiabc.acceptors import Acceptor, Within
 from mpiabc.defended import Defended
+from mpiabc.discrete import MixedMixture
 from mpiabc.kernel import Proposal
+from mpiabc.layout import Layout, layout_of
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
 from mpiabc.prior import JointPrior
@@ -50,10 +52,10 @@ class ForeignError(Exception):
 
 
 _OURS: dict[str, type] = {
-    cls.__name__: cls for cls in (Defended, GaussianMixture, LocalGaussianMixture, Within)
+    cls.__name__: cls for cls in (Defended, GaussianMixture, LocalGaussianMixture, MixedMixture, Within)
 }
 _ANEW = ("inverse",)  # fields that are computed when a part is made
-_OF_PROBLEM = ("prior",)  # fields that the problem has
+_OF_PROBLEM = ("prior", "layout")  # fields that the problem has
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
 
@@ -109,6 +111,11 @@ class _Whole:
     arrays: Arrays
     before: Population | None
     prior: JointPrior | None
+
+    @property
+    def layout(self) -> Layout:
+        """That of the problem's prior."""
+        return layout_of(self.prior)
 
     def of(self, value: Any) -> Any:
         """The value of which `_flat` made this."""

@@ -52,6 +52,7 @@ class Planner:
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
+    inside: float = 1.0  # the share of the prior that its constraint leaves
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
@@ -131,10 +132,10 @@ class Planner:
 
 def fitted(kernel: Any, population: Population, prior: Any) -> Any:
     """What a kernel gives: by fit(population), or fit(population, prior) if that is how it is written."""
-    return kernel.fit(population, prior) if _takes_prior(kernel) else kernel.fit(population)
+    return kernel.fit(population, prior) if takes_prior(kernel) else kernel.fit(population)
 
 
-def _takes_prior(kernel: Any) -> bool:
+def takes_prior(kernel: Any) -> bool:
     """Whether `fit` has a second parameter that must be given, or is called prior."""
     try:
         parameters = list(inspect.signature(kernel.fit).parameters.values())

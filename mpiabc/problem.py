@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from mpiabc.command import Command
 from mpiabc.distance import PNorm, RowDistance, measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
+from mpiabc.marginals import Adapted
 from mpiabc.prior import JointPrior, Prior
 from mpiabc.protection import protected
 from mpiabc.streams import BLOCK
@@ -103,6 +104,7 @@ class Problem:
         name: str | None = None,
     ) -> None:
         values = {key: value for key, value in locals().items() if key != "self"}
+        values["prior"] = Prior(prior) if isinstance(prior, Mapping) else prior
         values["distance"] = PNorm() if distance is None else distance
         values["name"] = getattr(simulate, "__name__", type(simulate).__name__) if name is None else name
         Structure(observed)
@@ -276,8 +278,10 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
     if isinstance(part, Command):
         return repr(part)
     if isinstance(part, Prior):
-        parts = zip(part.names, part.marginals, strict=True)
-        return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts)})"
+        parts = part.parts | ({} if part.where is None else {"where": part.where})
+        return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts.items())})"
+    if isinstance(part, Adapted):
+        return f"{part.kind}{told(part.parts, seen)}"
     if hasattr(getattr(part, "dist", None), "name"):
         return f"{part.dist.name}{told((part.args, part.kwds), seen)}"
     if callable(part) and hasattr(part, "__qualname__"):

@@ -5,7 +5,7 @@ import struct
 import time
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Failure:
 
     generation: int
     index: int
-    theta: dict[str, float]
+    theta: dict[str, Any]
     error: str  # one line
     traceback: str
     where: str = ""  # "rank 3 of 4 on node17"

@@ -21,6 +21,7 @@ from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level, theta_of
+from mpiabc.layout import shown
 from mpiabc.ledger import Ledger, SlotLedger, fatal
 from mpiabc.order import Arrays
 from mpiabc.particles import Particles, joined
@@ -122,7 +123,7 @@ class Run:
         self._opened, self._past = replace(opened, order=order, is_kept=True), opened.past
         return [Void(order.level), self._opened, *self._ended(self._opened)]
 
-    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+    def theta_of(self, order: Any, address: int) -> dict[str, Any]:
         """What was proposed for an evaluation; in the first try of a slot, if static."""
         return theta_of(self._problem, order, address) if isinstance(order, Level) else {}
 
@@ -229,7 +230,8 @@ class Run:
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
         with self._floats.steady():
-            population = _population(self._problem, opened, self._planner.weights)
+            planner = self._planner
+            population = _population(self._problem, opened, planner.weights, math.log(planner.inside))
         past = self._planner.after(self._past, opened.order.proposal, population)
         self._opened, self._past = None, past
         self._uses[opened.order.level] = _use(population, opened)
@@ -313,8 +315,8 @@ class Run:
         return [Tell("collapse", note, is_anew=True)]
 
 
-def _population(problem: Problem, opened: Open, how: str | None) -> Population:
-    """The survivors and the ledger's rows, with normalised weights."""
+def _population(problem: Problem, opened: Open, how: str | None, log_inside: float) -> Population:
+    """The survivors and the ledger's rows, with normalised weights; `log_inside`: what `where` leaves."""
     order, ledger = opened.order, opened.ledger
     evaluations, simulations = ledger.counts()
     parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
@@ -336,7 +338,7 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
         evaluations=evaluations,
         simulations=simulations,
         failures=len(ledger.failures_below_cut()),
-        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)),
+        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)) - log_inside,
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         **rows.columns(),
@@ -357,7 +359,7 @@ def _weightless(
     """Whose density leaves an accepted evaluation without a weight; both are asked again."""
     asked = {"prior": problem.prior, "kernel's proposal": order.proposal}
     said = {name: float(np.asarray(part.logpdf(theta[None]))[0]) for name, part in asked.items()}
-    values = zip(problem.prior.names, theta.tolist(), strict=True)
+    values = shown(problem.prior, theta.tolist()).items()
     where = (
         f"in evaluation {id.generation}:{id.index}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
     )

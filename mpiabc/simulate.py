@@ -14,6 +14,7 @@ from weakref import WeakSet
 import numpy as np
 
 from mpiabc import guard, team
+from mpiabc.layout import layout_of
 from mpiabc.order import Order
 from mpiabc.outcome import Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature
@@ -163,6 +164,7 @@ class Simulator:
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
         self._structure = Structure(problem.observed)
+        self._layout = layout_of(problem.prior)
         self._observed = protected(problem.observed)
         self._call = _caller(problem, order, self)
         self._takes_rng, extras = signature(problem.simulate)
@@ -193,23 +195,18 @@ class Simulator:
         """What the simulator returns."""
         at: int
         if self._problem.vectorized:
-            values, at = block.theta.take(rows, axis=0).T.copy(), block.number
+            theta, at = self._layout.columns(block.theta.take(rows, axis=0)), block.number
             self.ids = block.first + rows
         else:
-            values, self.at = block.theta[rows].tolist(), block.first + rows
+            theta, self.at = self._layout.row(block.theta[rows].tolist()), block.first + rows
             at = self.at
         if prepare := self._states.preparation():
             prepare(at)
-        theta = dict(zip(self._problem.prior.names, values, strict=True))
         return self._call(theta, self._stream.at(self._order.level, at))
 
     def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One simulation for each of the rows, each from the stream of its own id."""
-        names, flatten, summarize = (
-            self._problem.prior.names,
-            self._structure.flatten,
-            self._problem.summarize,
-        )
+        given, flatten, summarize = self._layout.row, self._structure.flatten, self._problem.summarize
         simulate, stream, t = self._call, self._stream.at, self._order.level
         distance, observed = self._distance, self._observed
         watch, prepare = self._watch, self._states.preparation()
@@ -217,7 +214,7 @@ class Simulator:
         ids = (block.first + rows).tolist()
         for index, values in zip(ids, block.theta[rows].tolist(), strict=True):
             self.at = index
-            theta = dict(zip(names, values, strict=True))
+            theta = given(values)
             if watch:
                 watch(index)
             try:

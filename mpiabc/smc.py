@@ -21,11 +21,13 @@ from mpiabc import guard, recycling, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
+from mpiabc.constraint import share_inside
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
-from mpiabc.planner import Planner
+from mpiabc.layout import layout_of
+from mpiabc.planner import Planner, takes_prior
 from mpiabc.population import Population
 from mpiabc.problem import Problem, signature, told
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
@@ -45,6 +47,7 @@ from mpiabc.version import STREAMS
 _log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
 
+_INSIDE = "share of the prior inside where"
 _MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
 
 
@@ -88,6 +91,12 @@ class ABCSMC:
             raise ProblemError(
                 f"kernel={told(self.kernel)} with prior={told(problem.prior)}, which does not say that its "
                 "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
+            )
+        if not (layout_of(problem.prior).is_free or takes_prior(self.kernel)):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} has fit(population), and the prior has integers, choices or "
+                "shares, of which its proposals would know nothing: write fit(population, prior), or leave "
+                "kernel out"
             )
         self.weights = self._weights(recycle, weights)
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
@@ -213,7 +222,8 @@ class ABCSMC:
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
         parts = self.kernel, self.threshold
-        planner = Planner(prior, *parts, key, size, is_static, self.weights, self.problem.step)
+        inside = settings.get(_INSIDE, 1.0)
+        planner = Planner(prior, *parts, key, size, is_static, self.weights, self.problem.step, inside=inside)
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
             Line(progress),
@@ -246,7 +256,7 @@ class ABCSMC:
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
-        mine = {
+        mine: dict[str, Any] = {
             "names": list(self.problem.prior.names),
             **self.problem.parts(),
             "population_size": self.population_size,
@@ -264,6 +274,8 @@ class ABCSMC:
         found = None if overwrite else file.settings()
         if found is None:
             mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
+            if getattr(self.problem.prior, "where", None) is not None:
+                mine[_INSIDE] = _inside(file, self.problem.prior, mine["seed"])
             parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
             settings = mine | sameness.noted(fingerprint)
             file.start(settings, self.problem.name or "", parts, self.problem.plain())
@@ -272,6 +284,15 @@ class ABCSMC:
             mine["seed"] = found.get("seed")
         sameness.check(file, mine, found, fingerprint, accept_changes)
         return found
+
+
+def _inside(file: Store, prior: Any, seed: int) -> float:
+    """The share of a prior that its constraint leaves. Raises ProblemError, and then leaves no new file."""
+    try:
+        return share_inside(prior, stream_key(seed))
+    except ProblemError:
+        file.discard_if_new()
+        raise
 
 
 def _published(engine: Engine) -> list[Observer]:

@@ -16,6 +16,7 @@ from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
+from mpiabc.layout import shown
 from mpiabc.order import Order
 from mpiabc.planner import Decided, Planner, fitted
 from mpiabc.population import Past, Population
@@ -198,8 +199,8 @@ class _Evaluation:
 
     def told(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
-        names = self.problem.prior.names
-        theta = ", ".join(f"{name}={x!r}" for name, x in zip(names, self.theta.tolist(), strict=True))
+        given = shown(self.problem.prior, self.theta.tolist())
+        theta = ", ".join(f"{name}={x!r}" for name, x in given.items())
         values = {
             "evaluation": f"{self.order.level}:{self.index}",
             "epsilon": repr(float(self.order.epsilon)),
