@@ -4,11 +4,14 @@ A marginal has `rvs(size, random_state)`, which gives (n,), or (n, width) of sev
 `logpdf`, or `logpmf` of what is discrete. Integers and choices are ours, the others SciPy's in our manner.
 """
 
+import io
 import math
+import pickle
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import cloudpickle
 import numpy as np
 
 from mpiabc.arguments import real, whole
@@ -110,6 +113,11 @@ class Adapted:
 class Modern(Adapted):
     """One of SciPy's new distributions of one number, such as `stats.Normal(mu=0, sigma=1)`."""
 
+    def __reduce__(self) -> tuple:
+        body = io.BytesIO()
+        _Pickler(body).dump(self._distribution)
+        return _arrived, (type(self), body.getvalue())
+
     def _parts(self) -> tuple[Any, ...]:
         """As it prints itself, on one line."""
         text = re.sub(r"\s+", " ", repr(self._distribution))
@@ -129,6 +137,24 @@ class Modern(Adapted):
     def logpdf(self, x: np.ndarray) -> np.ndarray:
         """Log density."""
         return self._distribution.logpdf(x)
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Pickles SciPy's new distributions as they are: by itself, each Normal arrives as a standard one."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """As ever, but made without a call of the class."""
+        if is_modern(value):
+            return _made, (type(value),), *value.__reduce_ex__(4)[2:]
+        return super().reducer_override(value)
+
+
+def _made(cls: type) -> Any:
+    return object.__new__(cls)
+
+
+def _arrived(cls: type, body: bytes) -> "Modern":
+    return cls(pickle.loads(body))
 
 
 class ModernDiscrete(Modern):

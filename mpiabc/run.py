@@ -315,7 +315,7 @@ class Run:
         return [Tell("collapse", note, is_anew=True)]
 
 
-def _population(problem: Problem, opened: Open, how: str | None, log_inside: float) -> Population:
+def _population(problem: Problem, opened: Open, how: str | None, log_inside: float = 0.0) -> Population:
     """The survivors and the ledger's rows, with normalised weights; `log_inside`: what `where` leaves."""
     order, ledger = opened.order, opened.ledger
     evaluations, simulations = ledger.counts()
