@@ -35,6 +35,7 @@ class Order:
     acceptor: Acceptor = field(default_factory=Within)
     first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
+    keep: str = "accepted"  # "theta": no statistics of accepted evaluations
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
 
     @property
@@ -50,7 +51,7 @@ class ForeignError(Exception):
 _OURS: dict[str, type] = {cls.__name__: cls for cls in (GaussianMixture, LocalGaussianMixture, Within)}
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
-_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
+_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
 
 Arrays = list[np.ndarray]
 

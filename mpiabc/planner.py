@@ -50,6 +50,7 @@ class Planner:
     is_static: bool
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
+    keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
 
     def next(self, past: Past) -> Decided | None:
@@ -60,11 +61,19 @@ class Planner:
             return None  # at the same threshold all particles would be recycled
         return self.decided(past, epsilon)
 
+    def end(self, past: Past) -> str:
+        """Why there is no order after this past."""
+        with self.asking("the threshold", self.threshold):
+            epsilon = _epsilon(self.threshold, past.level, past.last)
+        why = getattr(self.threshold, "end", "") if epsilon is None else "all particles meet the next one"
+        return f"threshold: {why}" if why else "threshold"
+
     def decided(self, past: Past, epsilon: float) -> Decided:
         """The order after this past with this epsilon."""
         base = self._base(past.last, epsilon)
         proposal = self._fitted(base)
-        order = Level(past.level, self.key, epsilon, proposal, self.size, self.is_static, errors=self.errors)
+        decided = past.level, self.key, epsilon, proposal, self.size, self.is_static
+        order = Level(*decided, keep=self.keep, errors=self.errors)
         return Decided(self._in_line(order, past), base)
 
     def _base(self, last: Population | None, epsilon: float) -> Population | None:
