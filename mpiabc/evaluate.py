@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import guard, programs, team
+from mpiabc.defended import mixed, undefended
 from mpiabc.distance import measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.kept import is_narrow
@@ -301,14 +302,18 @@ class Evaluator:
     def _log_density(
         self, proposal: Any, rows: Particles, outcome: Outcome, is_own: bool = False
     ) -> np.ndarray:
-        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed."""
+        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed.
+
+        The rows have the prior's log density in place of weights.
+        """
         found = np.full(len(rows), np.nan)
         where = "where it has drawn" if is_own else "at a draw of a later generation, as recycling asks it"
         error: BaseException = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
         try:
             with self._theirs(proposal):
-                for i, value in _log_density(proposal, rows.theta):
+                for i, value in _log_density(undefended(proposal), rows.theta):
                     found[i] = value
+                found = mixed(proposal, found, rows.log_weights)
         except BaseException as raised:
             error = raised
         is_bad = ~(found < math.inf) | (is_own & (found == -math.inf))

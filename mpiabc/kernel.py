@@ -1,17 +1,19 @@
 """Perturbation kernels (Toni et al. 2009; Beaumont et al. 2009): population in, proposal out.
 
-A kernel is anything with `fit(population) -> proposal`; a proposal has `sample(n, rng)` and
-`logpdf(theta)`. Both proposals here are mixtures of Gaussians, one component for each particle (`mixture`).
-Factors and inverses are computed once, by `fit` in the leading process, on one thread, and travel.
+A kernel is anything with `fit(population) -> proposal`, or `fit(population, prior)`; a proposal has
+`sample(n, rng)` and `logpdf(theta)`. Both proposals here are mixtures of Gaussians, one component for each
+particle (`mixture`). Factors and inverses are computed once, by `fit` in the leading process, on one thread,
+and travel.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from mpiabc.arguments import real, whole
+from mpiabc.arguments import added, real, whole
+from mpiabc.defended import Defended
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
@@ -31,7 +33,7 @@ class Proposal(Protocol):
 
 
 class Kernel(Protocol):
-    """Fits a proposal to a population.
+    """Fits a proposal to a population; one that needs the prior is written fit(population, prior).
 
     Recycling compares the densities of generations: it asks for `is_normalised = True`. A proposal with a
     component on each particle offers `log_others(rows)` too: its log density (k,) at the particles of an
@@ -56,19 +58,25 @@ def default_scale(d: int) -> float:
 class Gaussian:
     """Gaussian with the full weighted covariance of the population, times `scale`.
 
-    `scale=None` chooses by dimension, see `default_scale`.
+    `scale=None` chooses by dimension, see `default_scale`. `defensive`: the share of proposals that the
+    prior draws, which bounds every weight by its inverse.
     """
 
     is_normalised = True
 
     scale: float | None = None
+    defensive: float = added(0.0)
 
     def __post_init__(self) -> None:
-        _check_scale(self)
+        _check(self)
+
+    def fit(self, population: Population, prior: Any = None) -> Proposal:
+        """The mixture of equal Gaussians around the particles."""
+        return _defended(self, self.mixture(population), prior)
 
     @quiet
-    def fit(self, population: Population) -> "GaussianMixture":
-        """The mixture of equal Gaussians around the particles."""
+    def mixture(self, population: Population) -> GaussianMixture:
+        """The same without the prior's share."""
         theta, weights = population.theta, population.weights
         delta = theta - np.einsum("n,nd->d", weights, theta)
         covariance = np.einsum("n,ni,nj->ij", weights, delta, delta)
@@ -83,16 +91,18 @@ class LocalGaussian:
     """Around each particle a Gaussian with the covariance of its k nearest neighbours.
 
     Filippi et al. (2013), section 3.3, "multivariate normal kernel with M nearest neighbours", with
-    neighbours found in units of the population's standard deviation. `k=None` takes N / 4.
+    neighbours found in units of the population's standard deviation. `k=None` takes N / 4. `defensive` as in
+    `Gaussian`.
     """
 
     is_normalised = True
 
     k: int | None = None
     scale: float | None = None
+    defensive: float = added(0.0)
 
     def __post_init__(self) -> None:
-        _check_scale(self)
+        _check(self)
         if self.k is None:
             return
         k = whole(self.k)
@@ -100,15 +110,19 @@ class LocalGaussian:
             raise ProblemError(f"LocalGaussian(k={self.k!r}): give a whole number of at least 2 neighbours")
         object.__setattr__(self, "k", k)
 
-    @quiet
-    def fit(self, population: Population) -> "LocalGaussianMixture":
+    def fit(self, population: Population, prior: Any = None) -> Proposal:
         """The mixture of Gaussians, each with the covariance of its neighbourhood."""
+        return _defended(self, self.mixture(population), prior)
+
+    @quiet
+    def mixture(self, population: Population) -> LocalGaussianMixture:
+        """The same without the prior's share."""
         from scipy.spatial import cKDTree  # 25 MB that only this kernel needs
 
         theta, weights = population.theta, population.weights
         n, d = theta.shape
         k = min(n, max(d + 1, n // 4 if self.k is None else self.k))
-        whole = Gaussian(scale=1.0).fit(population)
+        whole = Gaussian(scale=1.0).mixture(population)
         overall = whole.cholesky
         _, near = cKDTree(theta / np.sqrt(np.diagonal(overall @ overall.T))).query(theta, k)  # (n, k)
         scale = default_scale(d) if self.scale is None else self.scale
@@ -122,7 +136,20 @@ class LocalGaussian:
         return LocalGaussianMixture(theta, weights, factors, is_diagonal=whole.is_diagonal)
 
 
-def _check_scale(kernel: "Gaussian | LocalGaussian") -> None:
+def _defended(kernel: "Gaussian | LocalGaussian", proposal: Proposal, prior: Any) -> Proposal:
+    """The proposal with the share of the prior that the kernel says."""
+    if not kernel.defensive:
+        return proposal
+    if prior is None:
+        raise ProblemError(f"{kernel} proposes from the prior too: give it, fit(population, prior)")
+    return Defended(proposal, prior, kernel.defensive)
+
+
+def _check(kernel: "Gaussian | LocalGaussian") -> None:
+    share = real(kernel.defensive)
+    if share is None or not 0 <= share < 1:
+        raise ProblemError(f"{kernel}: give a defensive share from 0 to below 1")
+    object.__setattr__(kernel, "defensive", float(share))
     if kernel.scale is None:
         return
     scale = real(kernel.scale)

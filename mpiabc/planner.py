@@ -1,5 +1,6 @@
 """What next: from the last population to the next order. The one place that fits anything."""
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -85,7 +86,7 @@ class Planner:
         if base is None:
             return self.prior
         with self.asking("the kernel", self.kernel):
-            return self.kernel.fit(base)
+            return fitted(self.kernel, base, self.prior)
 
     @contextmanager
     def asking(self, what: str, part: Any) -> Iterator[None]:
@@ -97,7 +98,7 @@ class Planner:
         """An order that was kept; a proposal that is not ours is fitted once more."""
         text, arrays = kept
         base = self._base(past.last, epsilon_of(text))
-        parts = restored(text, arrays, base)
+        parts = restored(text, arrays, base, self.prior)
         proposal = parts.pop("proposal")
         proposal = self._fitted(base) if proposal is None else proposal
         order = Level(key=self.key, proposal=proposal, errors=self.errors, **parts)
@@ -135,6 +136,23 @@ class Planner:
         first = -(-end // self.step) * self.step
         earlier = past.proposals if self._needs_densities else None
         return replace(order, first=first, earlier=earlier)
+
+
+def fitted(kernel: Any, population: Population, prior: Any) -> Any:
+    """What a kernel gives: by fit(population), or fit(population, prior) if that is how it is written."""
+    return kernel.fit(population, prior) if _takes_prior(kernel) else kernel.fit(population)
+
+
+def _takes_prior(kernel: Any) -> bool:
+    """Whether `fit` has a second parameter that must be given, or is called prior."""
+    try:
+        parameters = list(inspect.signature(kernel.fit).parameters.values())
+    except (TypeError, ValueError):
+        return False  # a builtin that does not tell
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 and (
+        positional[1].default is inspect.Parameter.empty or positional[1].name == "prior"
+    )
 
 
 def _epsilon(threshold: Any, level: int, last: Population | None) -> float | None:

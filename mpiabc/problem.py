@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import mapped
-from mpiabc.arguments import real, whole
+from mpiabc.arguments import real, told_fields, whole
 from mpiabc.command import Command
 from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows
 from mpiabc.errors import ProblemError
@@ -369,7 +369,7 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
 
 def _attributes(part: Any, seen: tuple[int, ...]) -> str:
     if dataclasses.is_dataclass(part):
-        values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        values = {name: getattr(part, name) for name in told_fields(part)}
     else:
         values = getattr(part, "__dict__", {})
     return ", ".join(f"{name}={told(value, seen)}" for name, value in values.items())

@@ -17,6 +17,7 @@ import numpy as np
 
 from mpiabc import checks, guard, recycling, threads, voice, waste
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level, theta_of
@@ -67,11 +68,13 @@ class _Level:
     is_kept: bool
     base: Population
     rows: np.ndarray  # an index of the survivors in the base
-    log_densities: np.ndarray  # as far as they are known
+    log_densities: np.ndarray  # as far as they are known; without the prior's share, if there is one
 
     def known(self) -> tuple[Level, bool, Population, Particles]:
         """What is opened."""
-        survivors = recycling.with_density(self.base.take(self.rows), self.log_densities)
+        kept = self.base.take(self.rows)
+        log_density = mixed(self.order.proposal, self.log_densities, kept.log_densities[:, 0])
+        survivors = recycling.with_density(kept, log_density)
         return self.order, self.is_kept, self.base, survivors
 
 
@@ -152,10 +155,11 @@ class Run:
             if order.earlier is None:
                 return [*told, *self._open(order, is_kept, base, base.take(rows))]
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
-            if recycling.are_dear(order.proposal, base.theta, rows):
+            kernel = undefended(order.proposal)
+            if recycling.are_dear(kernel, base.theta, rows):
                 return [*told, *self._open_densities(level)]
             with self._planner.asking("the kernel", order.proposal):
-                level.log_densities[:] = recycling.log_others(order.proposal, base.theta, rows)
+                level.log_densities[:] = recycling.log_others(kernel, base.theta, rows)
         return [*told, *self._open(*level.known())]
 
     def _open(
@@ -171,7 +175,8 @@ class Run:
     def _open_densities(self, level: "_Level") -> list[Action]:
         """Let workers compute what the newest proposal says of the survivors; nothing of it is kept."""
         order, self._next_level = level.order, level
-        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, order.proposal, level.rows)
+        proposal = undefended(order.proposal)
+        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, proposal, level.rows)
         self._opened = Open(job, SlotLedger(job.number, len(level.rows)), self._past, is_kept=True)
         return [self._opened]
 
@@ -274,7 +279,7 @@ class Run:
         if not order.level:
             return []
         told: list[Action] = []
-        if getattr(order.proposal, "is_diagonal", False):
+        if getattr(undefended(order.proposal), "is_diagonal", False):
             told.append(
                 Tell(
                     "kernel",
@@ -285,7 +290,7 @@ class Run:
         if "proposal" not in self._told:
             self._told.add("proposal")
             with guard.at_work(Asking("the kernel")):
-                note = checks.of_proposal(order.proposal, order.key)
+                note = checks.of_proposal(undefended(order.proposal), order.key)
             if note:
                 told.append(Tell("proposal", note))
         return told

@@ -85,6 +85,11 @@ class ABCSMC:
             raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+        if getattr(self.kernel, "defensive", 0.0) and not getattr(problem.prior, "is_normalised", False):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} with prior={told(problem.prior)}, which does not say that its "
+                "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
+            )
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)

@@ -17,7 +17,7 @@ from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.order import Order
-from mpiabc.planner import Decided, Planner
+from mpiabc.planner import Decided, Planner, fitted
 from mpiabc.population import Past, Population
 from mpiabc.problem import Problem
 from mpiabc.protection import protected
@@ -139,9 +139,9 @@ class _Parts:
         """The run's own."""
         return self._part("problem")
 
-    def fit(self, population: Population) -> Any:
+    def fit(self, population: Population, prior: Any) -> Any:
         """What the kernel gives."""
-        return self._part("kernel").fit(population)
+        return fitted(self._part("kernel"), population, prior)
 
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """What the threshold gives."""
