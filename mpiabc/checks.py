@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.free import Freed
 from mpiabc.kept import Nothing
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.prior import Prior
@@ -40,7 +41,7 @@ def of_data(observed: np.ndarray, structure: Structure | Nothing) -> str:
 
 def of_proposal(proposal: Any, key: tuple[int, int]) -> str:
     """What is wrong with a proposal of a kernel, in words; empty if nothing is seen."""
-    if isinstance(proposal, GaussianMixture | LocalGaussianMixture):
+    if isinstance(proposal, Freed | GaussianMixture | LocalGaussianMixture):
         return ""
     return _ignored_rng("the kernel", proposal, key) or _mismatch("the kernel", proposal, key)
 

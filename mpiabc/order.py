@@ -14,6 +14,7 @@ import numpy as np
 
 from mpiabc.acceptors import Acceptor, Within
 from mpiabc.defended import Defended
+from mpiabc.free import Freed
 from mpiabc.kernel import Proposal
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
@@ -51,7 +52,7 @@ class ForeignError(Exception):
 
 
 _OURS: dict[str, type] = {
-    cls.__name__: cls for cls in (Defended, GaussianMixture, LocalGaussianMixture, Within)
+    cls.__name__: cls for cls in (Defended, Freed, GaussianMixture, LocalGaussianMixture, Within)
 }
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_PROBLEM = ("prior",)  # fields that the problem has

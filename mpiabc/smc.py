@@ -24,7 +24,7 @@ from mpiabc.arguments import whole
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
-from mpiabc.kernel import Gaussian, Kernel
+from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
 from mpiabc.planner import Planner
 from mpiabc.population import Population
 from mpiabc.problem import Problem, signature, told
@@ -90,6 +90,8 @@ class ABCSMC:
                 f"kernel={told(self.kernel)} with prior={told(problem.prior)}, which does not say that its "
                 "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
             )
+        if isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
+            self.kernel.check(problem.prior)
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)

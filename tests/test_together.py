@@ -17,6 +17,10 @@ REFUSED = {  # what does not go together, and how it is told
     ("recycled", "constant"): r"recycle=True with threshold=Constant\(value=2.0\)",
     ("recycled", "kernel of one's own"): f"recycle=True with kernel=.*{NORMALISED}",
     ("recycled", "prior of one's own"): f"recycle=True with prior=.*{NORMALISED}",
+    (
+        "free coordinates",
+        "prior of one's own",
+    ): "proposes in free coordinates, and the prior, a Flat, does not",
 }
 
 
@@ -60,6 +64,9 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "callable distance": ({"distance": far}, {}),
     "kernel of one's own": ({}, {"kernel": foreign.Student()}),
     "local kernel": ({}, {"kernel": mpiabc.LocalGaussian()}),
+    "optimal local kernel": ({}, {"kernel": mpiabc.OLCM(shrink=True)}),
+    "free coordinates": ({}, {"kernel": mpiabc.Gaussian(free=True)}),
+    "only theta kept": ({}, {"keep": "theta"}),
     "prior of one's own": ({"prior": Flat()}, {}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),

@@ -139,9 +139,9 @@ class _Parts:
         """The run's own."""
         return self._part("problem")
 
-    def fit(self, population: Population, prior: Any) -> Any:
+    def fit(self, population: Population, prior: Any, *, epsilon: float) -> Any:
         """What the kernel gives."""
-        return fitted(self._part("kernel"), population, prior)
+        return fitted(self._part("kernel"), population, prior, epsilon)
 
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """What the threshold gives."""
