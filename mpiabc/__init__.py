@@ -4,7 +4,7 @@ from mpiabc import cluster, schedulers
 from mpiabc.command import Command
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
-from mpiabc.kernel import Gaussian, LocalGaussian
+from mpiabc.kernel import OLCM, Gaussian, LocalGaussian
 from mpiabc.marginals import Choice, Integer
 from mpiabc.pool import Pool
 from mpiabc.population import Population
@@ -19,6 +19,7 @@ from mpiabc.version import __version__
 
 __all__ = [
     "ABCSMC",
+    "OLCM",
     "REJECT",
     "Choice",
     "Command",

@@ -15,6 +15,7 @@ import numpy as np
 from mpiabc.acceptors import Acceptor, Within
 from mpiabc.defended import Defended
 from mpiabc.discrete import MixedMixture
+from mpiabc.free import Freed
 from mpiabc.kernel import Proposal
 from mpiabc.layout import Layout, layout_of
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
@@ -39,6 +40,7 @@ class Order:
     acceptor: Acceptor = field(default_factory=Within)
     first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
+    keep: str = "accepted"  # "theta": no statistics of accepted evaluations
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
 
     @property
@@ -52,12 +54,13 @@ class ForeignError(Exception):
 
 
 _OURS: dict[str, type] = {
-    cls.__name__: cls for cls in (Defended, GaussianMixture, LocalGaussianMixture, MixedMixture, Within)
+    cls.__name__: cls
+    for cls in (Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, Within)
 }
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_PROBLEM = ("prior", "layout")  # fields that the problem has
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
-_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
+_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
 
 Arrays = list[np.ndarray]
 

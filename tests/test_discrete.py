@@ -21,6 +21,9 @@ MIXED = mpiabc.Prior(
 )
 
 
+BOUNDED = mpiabc.Prior(MIXED.parts | {"x": mpiabc.Uniform(-3, 3)})
+
+
 def simulate(theta, rng):
     """y ~ N(k + x + 2 [c = high], 1), with what of these there is."""
     mean = theta.get("k", 0) + theta.get("x", 0.0) + 2.0 * (np.asarray(theta.get("c", "low")) == "high")
@@ -158,17 +161,23 @@ def parents(prior, n=60, seed=1):
     )
 
 
-KERNELS = [mpiabc.Gaussian(), mpiabc.LocalGaussian(), mpiabc.Gaussian(scale=0.3, defensive=0.2)]
+KERNELS = [
+    mpiabc.Gaussian(scale=0.3, defensive=0.2),
+    mpiabc.LocalGaussian(shrink=True),
+    mpiabc.OLCM(),
+    mpiabc.Gaussian(free=True),
+]
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)
 def test_draws_have_the_density_that_is_said_of_them(kernel):
-    proposal = kernel.fit(parents(MIXED), MIXED)
+    prior = BOUNDED if kernel.free else MIXED
+    proposal = kernel.fit(parents(prior), prior)
     draws = proposal.sample(60_000, np.random.default_rng(3))
-    grid = np.linspace(-8, 8, 401)
+    grid = np.linspace(-14, 14, 701)
     masses = {}
     for k, c in product(range(-12, 20), (0, 1)):
-        rows = np.column_stack([np.full(401, float(k)), grid, np.full(401, float(c))])
+        rows = np.column_stack([np.full(701, float(k)), grid, np.full(701, float(c))])
         masses[k, c] = np.trapezoid(np.exp(proposal.logpdf(rows)), grid)
     assert abs(sum(masses.values()) - 1) < 1e-4
     cells = [cell for cell in masses if masses[cell] > 1e-3]

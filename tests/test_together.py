@@ -19,6 +19,10 @@ REFUSED = {  # what does not go together, and how it is told
     ("recycled", "prior of one's own"): f"recycle=True with prior=.*{NORMALISED}",
     ("kernel of one's own", "integers and choices"): r"has fit\(population\), and the prior has integers",
     ("prior of one's own", "defensive share"): f"defensive=0.1\\) with prior=.*{NORMALISED}",
+    (
+        "free coordinates",
+        "prior of one's own",
+    ): "proposes in free coordinates, and the prior, a Flat, does not",
 }
 
 
@@ -65,6 +69,9 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "callable distance": ({"distance": far}, {}),
     "kernel of one's own": ({}, {"kernel": foreign.Student()}),
     "local kernel": ({}, {"kernel": mpiabc.LocalGaussian()}),
+    "optimal local kernel": ({}, {"kernel": mpiabc.OLCM(shrink=True)}),
+    "free coordinates": ({}, {"kernel": mpiabc.Gaussian(free=True)}),
+    "only theta kept": ({}, {"keep": "theta"}),
     "prior of one's own": ({"prior": Flat()}, {}),
     "integers and choices": ({"prior": MIXED}, {}),
     "constrained prior": ({"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda t: t["mu"] > 0)}, {}),
