@@ -7,7 +7,8 @@ from mpiabc import schedulers
 from mpiabc.command import Command
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
-from mpiabc.kernel import Gaussian, LocalGaussian
+from mpiabc.kernel import OLCM, Gaussian, LocalGaussian
+from mpiabc.marginals import Choice, Integer
 from mpiabc.pool import Pool
 from mpiabc.population import Population
 from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABCSMC",
+    "OLCM",
     "REJECT",
+    "Choice",
     "Command",
     "Constant",
     "Error",
     "Gaussian",
     "History",
+    "Integer",
     "Interrupted",
     "Listed",
     "LocalGaussian",

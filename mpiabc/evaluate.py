@@ -14,15 +14,18 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mpiabc import guard, programs, team
+from mpiabc.defended import mixed, undefended
 from mpiabc.distance import measures_rows
 from mpiabc.errors import ProblemError
+from mpiabc.kept import is_narrow
+from mpiabc.layout import shown
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
@@ -31,7 +34,9 @@ from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.simulate import Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
-from mpiabc.structure import Structure
+from mpiabc.structure import DistanceError
+
+_ROUNDING = 1e-9  # by which a distance that should be 0, such as 1 - a correlation, may lie below it
 
 
 def evaluate(problem: Problem, order: Order, start: int, stop: int) -> Records:
@@ -43,10 +48,10 @@ def evaluate(problem: Problem, order: Order, start: int, stop: int) -> Records:
     return Evaluator(problem, order)(start, stop)
 
 
-def theta_of(problem: Problem, order: Order, id: int) -> dict[str, float]:
+def theta_of(problem: Problem, order: Order, id: int) -> dict[str, Any]:
     """The proposal of an evaluation; of the first one of a slot, if static."""
     block = Evaluator(problem, order).block_with(id)
-    return dict(zip(problem.prior.names, block.theta[id - block.first].tolist(), strict=True))
+    return shown(problem.prior, block.theta[id - block.first].tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +83,15 @@ class Evaluator:
         self.problem = problem
         self.order = order
         self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
-        structure = Structure(problem.observed)
         self._distance: Any = problem.distance if order.distance is None else order.distance
-        self._observed = structure.row(problem.observed)
+        self._observed = problem.observed_row
         self._observed.flags.writeable = False
-        self._nothing = none(d=len(problem.prior.names), k=structure.size)
+        self._keeps_none = order.keep == "theta" or problem.observed is None
+        self._is_narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
+        self._nothing = self._kept(none(d=len(problem.prior.names), k=problem.structure.size))
         self._states = States(problem, order)
         self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
-        called: Any = None if measures_rows(self._distance) else self._distance
+        called: Any = self._distance if problem.is_raw or not measures_rows(self._distance) else None
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
@@ -133,8 +139,7 @@ class Evaluator:
         if at < 0:
             return None
         if self._block and self._block.has(at):  # else its proposals were being drawn
-            row, names = self._block.theta[at - self._block.first], self.problem.prior.names
-            theta = dict(zip(names, row.tolist(), strict=True))
+            theta = shown(self.problem.prior, self._block.theta[at - self._block.first].tolist())
         return Failure(self.order.level, at, theta, how, "", self.where, "exit")
 
     def _outcome(self, start: int, stop: int) -> Outcome:
@@ -188,11 +193,20 @@ class Evaluator:
         is_accepted = self.order.acceptor.accept(measured, self.order.epsilon)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
         if is_accepted.any():
-            accepted = measured.take(is_accepted)
+            accepted = self._kept(measured.take(is_accepted))
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
         if outcome.failures:
             status[np.searchsorted(rows, outcome.failed(block.first, self._length))] = Status.FAILED
         return status, accepted
+
+    def _kept(self, rows: Particles) -> Particles:
+        """Rows with what is kept of their data, in the precision of the observed ones."""
+        if self._keeps_none:
+            return replace(rows, summaries=rows.summaries[:, :0])
+        if self._is_narrow:
+            with np.errstate(all="ignore"):
+                return replace(rows, summaries=rows.summaries.astype(np.float32))
+        return rows
 
     def block_with(self, id: int) -> Block:
         """The proposals of the block, or batch, that an id is in."""
@@ -207,7 +221,7 @@ class Evaluator:
             theta.flags.writeable = False
             with self._theirs(prior):
                 log_prior = _floats("logpdf of the prior", prior.logpdf(theta))
-            _check_densities(self.order, theta, log_prior)
+            _check_densities(self.order, theta, log_prior, getattr(prior, "where", None) is not None)
             self._block = Block(number, theta, log_prior)
         return self._block
 
@@ -236,12 +250,11 @@ class Evaluator:
         if distances is None:
             with self._theirs(self._distance):
                 rows, summaries, distances = self._measured(block, rows, summaries, outcome)
-        is_nan = np.isnan(distances)
-        if is_nan.any():
-            for row in rows[is_nan].tolist():
-                error = NanDistanceError("the distance of the simulated from the observed data is nan")
-                outcome.fail(block.first + row, block.theta[row], error)
-            rows, summaries, distances = rows[~is_nan], summaries[~is_nan], distances[~is_nan]
+        is_one = distances >= -_ROUNDING
+        if not is_one.all():
+            for row, distance in zip(rows[~is_one].tolist(), distances[~is_one].tolist(), strict=True):
+                outcome.fail(block.first + row, block.theta[row], _no_distance(distance))
+            rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         theta = block.theta.take(rows, axis=0)
         return Particles(ids, theta, distances, block.log_prior[rows], summaries, level)
@@ -289,14 +302,18 @@ class Evaluator:
     def _log_density(
         self, proposal: Any, rows: Particles, outcome: Outcome, is_own: bool = False
     ) -> np.ndarray:
-        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed."""
+        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed.
+
+        The rows have the prior's log density in place of weights.
+        """
         found = np.full(len(rows), np.nan)
         where = "where it has drawn" if is_own else "at a draw of a later generation, as recycling asks it"
         error: BaseException = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
         try:
             with self._theirs(proposal):
-                for i, value in _log_density(proposal, rows.theta):
+                for i, value in _log_density(undefended(proposal), rows.theta):
                     found[i] = value
+                found = mixed(proposal, found, rows.log_weights)
         except BaseException as raised:
             error = raised
         is_bad = ~(found < math.inf) | (is_own & (found == -math.inf))
@@ -304,6 +321,15 @@ class Evaluator:
             at = int(np.argmax(is_bad))
             outcome.fail(int(rows.ids[at]), rows.theta[at], error, "proposal")
         return found
+
+
+def _no_distance(value: float) -> ValueError:
+    """What is wrong with a number that is no distance."""
+    if math.isnan(value):
+        return NanDistanceError("the distance of the simulated from the observed data is nan")
+    return DistanceError(
+        f"the distance gave {value!r}, expected a number >= 0: the smaller it is, the nearer are the data"
+    )
 
 
 def _column(distances: Any, n: int) -> np.ndarray:
@@ -325,8 +351,11 @@ def _floats(what: str, values: Any) -> np.ndarray:
     return np.array(array, np.float64, order="C")
 
 
-def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray) -> None:
-    """Raise ProblemError for a prior that would never give a usable proposal."""
+def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray, is_narrowed: bool) -> None:
+    """Raise ProblemError for a prior that would never give a usable proposal.
+
+    One that is narrowed by a constraint may do so in another block.
+    """
     if log_prior.shape != (len(theta),):
         raise ProblemError(f"logpdf of the prior gave shape {log_prior.shape}, expected ({len(theta)},)")
     is_bad = np.isnan(log_prior) | (log_prior == np.inf)
@@ -334,7 +363,7 @@ def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray) -> 
         raise ProblemError(
             f"logpdf of the prior is {log_prior[is_bad][0]} for theta = {theta[is_bad][0].tolist()}"
         )
-    if order.level == 0 and not (log_prior > -np.inf).any():
+    if order.level == 0 and not (is_narrowed or (log_prior > -np.inf).any()):
         raise ProblemError("all draws of the prior lie outside its own support: sample and logpdf disagree")
 
 

@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 
 from mpiabc.acceptors import Acceptor, Within
+from mpiabc.defended import Defended
+from mpiabc.discrete import MixedMixture
+from mpiabc.free import Freed
 from mpiabc.kernel import Proposal
+from mpiabc.layout import Layout, layout_of
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
+from mpiabc.prior import JointPrior
 from mpiabc.records import order_number
 
 
@@ -35,6 +40,7 @@ class Order:
     acceptor: Acceptor = field(default_factory=Within)
     first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
+    keep: str = "accepted"  # "theta": no statistics of accepted evaluations
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
 
     @property
@@ -47,10 +53,14 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_OURS: dict[str, type] = {cls.__name__: cls for cls in (GaussianMixture, LocalGaussianMixture, Within)}
+_OURS: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, Within)
+}
 _ANEW = ("inverse",)  # fields that are computed when a part is made
+_OF_PROBLEM = ("prior", "layout")  # fields that the problem has
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
-_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
+_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
 
 Arrays = list[np.ndarray]
 
@@ -71,9 +81,12 @@ def epsilon_of(text: str) -> float:
     return json.loads(text)["epsilon"]
 
 
-def restored(text: str, arrays: Arrays, before: Population | None) -> dict[str, Any]:
-    """The inverse of `kept`: what an Order is made of, besides its key."""
-    return {name: _whole(value, before, arrays) for name, value in json.loads(text).items()}
+def restored(
+    text: str, arrays: Arrays, before: Population | None, prior: JointPrior | None = None
+) -> dict[str, Any]:
+    """The inverse of `kept`: what an Order is made of, besides its key; `prior`: the problem's."""
+    whole = _Whole(arrays, before, prior)
+    return {name: whole.of(value) for name, value in json.loads(text).items()}
 
 
 def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
@@ -90,22 +103,41 @@ def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
     cls = type(value)
     if _OURS.get(cls.__name__) is not cls:
         raise ForeignError(cls.__name__)
-    names = [f.name for f in fields(value) if f.name not in _ANEW]
+    names = [f.name for f in fields(value) if f.name not in (*_ANEW, *_OF_PROBLEM)]
     return {"class": cls.__name__} | {n: _flat(getattr(value, n), before, arrays) for n in names}
 
 
-def _whole(value: Any, before: Population | None, arrays: Arrays) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "of the population" in value:
-        return getattr(before, value["of the population"])
-    if "array" in value:
-        array = arrays[value["array"]]
-        d = value.get("triangular")
-        if d is None:
-            return array
-        whole = np.zeros((len(array), d, d))
-        whole[:, *np.tril_indices(d)] = array
-        return whole
-    parts = {name: _whole(part, before, arrays) for name, part in value.items() if name != "class"}
-    return _OURS[value["class"]](**parts)
+@dataclass(frozen=True)
+class _Whole:
+    """What makes parts of JSON."""
+
+    arrays: Arrays
+    before: Population | None
+    prior: JointPrior | None
+
+    @property
+    def layout(self) -> Layout:
+        """That of the problem's prior."""
+        return layout_of(self.prior)
+
+    def of(self, value: Any) -> Any:
+        """The value of which `_flat` made this."""
+        if not isinstance(value, dict):
+            return value
+        if "of the population" in value:
+            return getattr(self.before, value["of the population"])
+        if "array" in value:
+            return _unfolded(self.arrays[value["array"]], value.get("triangular"))
+        cls = _OURS[value["class"]]
+        parts = {name: self.of(part) for name, part in value.items() if name != "class"}
+        theirs = {f.name: getattr(self, f.name) for f in fields(cls) if f.name in _OF_PROBLEM}
+        return cls(**parts, **theirs)
+
+
+def _unfolded(array: np.ndarray, d: int | None) -> np.ndarray:
+    """The array; factors (N, d, d) of their triangles."""
+    if d is None:
+        return array
+    whole = np.zeros((len(array), d, d))
+    whole[:, *np.tril_indices(d)] = array
+    return whole

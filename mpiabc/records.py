@@ -5,7 +5,7 @@ import struct
 import time
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,11 +55,11 @@ class Failure:
 
     generation: int
     index: int
-    theta: dict[str, float]
+    theta: dict[str, Any]
     error: str  # one line
     traceback: str
     where: str = ""  # "rank 3 of 4 on node17"
-    kind: str = "exception"  # or "structure", "nan", "death", "timeout", "exit", "proposal"
+    kind: str = "exception"  # or "structure", "distance", "nan", "death", "timeout", "exit", "proposal"
 
     @property
     def ends_every_run(self) -> bool:

@@ -21,11 +21,13 @@ from mpiabc import guard, recycling, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
+from mpiabc.constraint import share_inside
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
-from mpiabc.kernel import Gaussian, Kernel
-from mpiabc.planner import Planner
+from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
+from mpiabc.layout import layout_of
+from mpiabc.planner import Planner, takes_prior
 from mpiabc.population import Population
 from mpiabc.problem import Problem, signature, told
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
@@ -38,13 +40,13 @@ from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import stream_key
-from mpiabc.structure import Structure
 from mpiabc.threshold import Constant, Quantile, Threshold
 from mpiabc.version import STREAMS
 
 _log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
 
+_INSIDE = "share of the prior inside where"
 _MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
 
 
@@ -56,7 +58,8 @@ class ABCSMC:
     integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
-    only at how many particles each has brought. Raises ProblemError for bad settings.
+    only at how many particles each has brought. keep="theta": the statistics of accepted particles are kept
+    nowhere, `summaries` is (N, 0), and files of large data stay small. Raises ProblemError for bad settings.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class ABCSMC:
         model_prior: Any = None,
         recycle: bool | None = None,
         weights: str | None = None,
+        keep: str = "accepted",
     ) -> None:
         if isinstance(problem, list | tuple) or model_prior is not None:
             raise ProblemError("model selection is not supported yet: give one Problem, no model_prior")
@@ -84,7 +88,21 @@ class ABCSMC:
             raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+        if getattr(self.kernel, "defensive", 0.0) and not getattr(problem.prior, "is_normalised", False):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} with prior={told(problem.prior)}, which does not say that its "
+                "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
+            )
+        if not (layout_of(problem.prior).is_free or takes_prior(self.kernel)):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} has fit(population), and the prior has integers, choices or "
+                "shares, of which its proposals would know nothing: write fit(population, prior), or leave "
+                "kernel out"
+            )
+        if isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
+            self.kernel.check(problem.prior)
         self.weights = self._weights(recycle, weights)
+        self.keep = _kept(keep)
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
@@ -183,7 +201,7 @@ class ABCSMC:
                     "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
                     "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
                 )
-            _check_size(self.problem, self.population_size)
+            _check_size(self.problem, self.population_size, self.keep)
             resumable_status()  # a wrong one is said now
             if not has_rule and self.threshold.epsilon(10**9, None) is not None:
                 raise ProblemError(
@@ -208,7 +226,18 @@ class ABCSMC:
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
         parts = self.kernel, self.threshold
-        planner = Planner(prior, *parts, key, size, is_static, self.weights, self.problem.step)
+        inside = settings.get(_INSIDE, 1.0)
+        planner = Planner(
+            prior,
+            *parts,
+            key,
+            size,
+            is_static,
+            self.weights,
+            self.problem.step,
+            keep=self.keep,
+            inside=inside,
+        )
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
             Line(progress),
@@ -241,7 +270,7 @@ class ABCSMC:
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
-        mine = {
+        mine: dict[str, Any] = {
             "names": list(self.problem.prior.names),
             **self.problem.parts(),
             "population_size": self.population_size,
@@ -249,6 +278,7 @@ class ABCSMC:
             "threshold": told(self.threshold),
             "seed": self.seed,
             "recycle": self.weights,
+            "keep": None if self.keep == "accepted" else self.keep,
             "scheduling": "static" if is_static else "dynamic",
             "streams": STREAMS,
         }
@@ -259,6 +289,12 @@ class ABCSMC:
         found = None if overwrite else file.settings()
         if found is None:
             mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
+            if choices := layout_of(self.problem.prior).choices:
+                mine["choices"] = {
+                    mine["names"][c.column]: [str(value) for value in c.values] for c in choices
+                }
+            if getattr(self.problem.prior, "where", None) is not None:
+                mine[_INSIDE] = _inside(file, self.problem.prior, mine["seed"])
             parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
             settings = mine | sameness.noted(fingerprint)
             file.start(settings, self.problem.name or "", parts, self.problem.plain())
@@ -267,6 +303,15 @@ class ABCSMC:
             mine["seed"] = found.get("seed")
         sameness.check(file, mine, found, fingerprint, accept_changes)
         return found
+
+
+def _inside(file: Store, prior: Any, seed: int) -> float:
+    """The share of a prior that its constraint leaves. Raises ProblemError, and then leaves no new file."""
+    try:
+        return share_inside(prior, stream_key(seed))
+    except ProblemError:
+        file.discard_if_new()
+        raise
 
 
 def _published(engine: Engine) -> list[Observer]:
@@ -396,14 +441,22 @@ def _check_team(problem: Problem, place: Any) -> None:
         )
 
 
-def _check_size(problem: Problem, n: int) -> None:
+def _check_size(problem: Problem, n: int, keep: str) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
-    k = Structure(problem.observed).size
+    k = problem.structure.size if keep == "accepted" else 0
     if 8 * n * k >= _MOST_BYTES:
         raise ProblemError(
             f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
-            "takes: reduce the data by summarize=, or the population"
+            'takes: reduce the data by summarize=, or the population, or give keep="theta"'
         )
+
+
+def _kept(keep: Any) -> str:
+    if keep not in ("accepted", "theta"):
+        raise ProblemError(
+            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, or 'theta', for none"
+        )
+    return str(keep)
 
 
 def _whole(name: str, value: Any, least: int) -> int:

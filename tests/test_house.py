@@ -13,9 +13,9 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised"},
+    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command"},
-    {"problem", "order"},
+    {"problem", "order", "constraint"},
     {"outcome", "ledger", "checks"},
     {"simulate", "actions"},
     {"evaluate"},

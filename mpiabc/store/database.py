@@ -24,6 +24,7 @@ from mpiabc.store.schema import (
     ARRAYS,
     NUMBERS,
     SCHEMA,
+    blob_of,
     check_format,
     crc_of_order,
     crc_of_row,
@@ -155,7 +156,7 @@ class Store:
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
         """
         row = {name: kind(getattr(population, name)) for name, kind in NUMBERS.items()}
-        row |= {name: getattr(population, name).tobytes() for name in ARRAYS}
+        row |= {name: blob_of(name, getattr(population, name)) for name in ARRAYS}
         row["digest"] = population.digest()
         row["crc"] = crc_of_row(row)
         places = ", ".join(f":{name}" for name in row)
@@ -234,7 +235,7 @@ class Store:
 
     def discard_if_new(self) -> None:
         """Leave no file behind a problem that never ran."""
-        if self._is_new and not len(self.history()):
+        if self._is_new and (self.path.stat().st_size == 0 or not len(self.history())):
             self._is_discarded = True
 
     def history(self) -> History:
