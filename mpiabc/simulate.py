@@ -259,6 +259,7 @@ class Simulator:
         """One simulation for each of the rows, each from the stream of its own id."""
         given, flatten, summarize = self._layout.row, self._structure.flatten, self._summarize
         simulate, stream, t = self._call, self._stream.at, self._order.level
+        is_measured_here = self._distance is not None
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
         ids = (block.first + rows).tolist()
@@ -274,11 +275,11 @@ class Simulator:
                 if data is None or data is REJECT:
                     self._check_rejection(data)
                     continue
-                if self._distance is None:
-                    summary = flatten(data if summarize is None else self.summarised(data))
-                else:
+                if is_measured_here:
                     summary, distance = self.measured(data, outcome)
                     distances.append(distance)
+                else:
+                    summary = flatten(data if summarize is None else self.summarised(data))
             except BaseException as error:
                 hint = self._hint(error) if data is _UNFINISHED else ""
                 outcome.fail(index, block.theta[index - block.first], error, hint=hint)
