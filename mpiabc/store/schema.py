@@ -183,7 +183,7 @@ def insert_sample(db: sqlite3.Connection, generation: int, sample: Particles) ->
 
 def whole_sample(crc: int, widths: str, content: bytes) -> Particles | None:
     """A sample that was kept; None if it is not as it was written."""
-    with suppress(TypeError, ValueError, AttributeError, ArithmeticError, MemoryError):
+    with suppress(TypeError, ValueError, AttributeError, ArithmeticError, LookupError, MemoryError):
         if crc == crc_of_order(widths, content):
             sizes = json.loads(widths)
             return unpacked(content, 0, sizes.pop("m"), sizes)
