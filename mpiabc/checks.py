@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.kept import Nothing
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.prior import Prior
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, Purpose, Stream
+from mpiabc.structure import Structure
 
 _DRAWS = 8 * BLOCK
 _ERRORS = 6.0  # standard errors from which on it is told
@@ -20,6 +22,19 @@ def of_prior(prior: Any, key: tuple[int, int]) -> str:
     """What is wrong with a prior, in words; empty if nothing is seen."""
     return _ignored_rng("the prior", prior, key) or (
         "" if isinstance(prior, Prior) else _mismatch("the prior", prior, key)
+    )
+
+
+def of_data(observed: np.ndarray, structure: Structure | Nothing) -> str:
+    """What is wrong with the observed row, in words; empty if nothing is seen."""
+    infinite = np.flatnonzero(np.isinf(observed))
+    if not infinite.size:
+        return ""
+    which = structure.labels()[infinite[0]]
+    more = f", and {len(infinite) - 1} more," if len(infinite) > 1 else ""
+    return (
+        f"observed data are infinite: {which}{more} is inf; what differs from that is infinitely far, "
+        "and accepted at an infinite threshold only; leave it out, or give another number"
     )
 
 

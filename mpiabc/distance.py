@@ -29,6 +29,21 @@ class RowDistance(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Returned:
+    """What the simulator returns, where there are no observed data."""
+
+    is_rowwise = True
+
+    def __call__(self, simulated: Any, observed: Any) -> Any:
+        """What was returned."""
+        return simulated
+
+    def rows(self, simulated: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        """What was returned in each of the rows (n, 1), (n,)."""
+        return simulated[:, 0]
+
+
 def measures_rows(distance: Any) -> bool:
     """Whether it is a RowDistance."""
     return callable(getattr(distance, "rows", None))

@@ -14,7 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 from mpiabc import guard, programs, team
 from mpiabc.distance import measures_rows
 from mpiabc.errors import ProblemError
+from mpiabc.kept import is_narrow
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
@@ -31,7 +32,9 @@ from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.simulate import Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
-from mpiabc.structure import Structure
+from mpiabc.structure import DistanceError
+
+_ROUNDING = 1e-9  # by which a distance that should be 0, such as 1 - a correlation, may lie below it
 
 
 def evaluate(problem: Problem, order: Order, start: int, stop: int) -> Records:
@@ -78,14 +81,15 @@ class Evaluator:
         self.problem = problem
         self.order = order
         self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
-        structure = Structure(problem.observed)
         self._distance: Any = problem.distance if order.distance is None else order.distance
-        self._observed = structure.row(problem.observed)
+        self._observed = problem.observed_row
         self._observed.flags.writeable = False
-        self._nothing = none(d=len(problem.prior.names), k=structure.size)
+        self._keeps_none = order.keep == "theta" or problem.observed is None
+        self._is_narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
+        self._nothing = self._kept(none(d=len(problem.prior.names), k=problem.structure.size))
         self._states = States(problem, order)
         self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
-        called: Any = None if measures_rows(self._distance) else self._distance
+        called: Any = self._distance if problem.is_raw or not measures_rows(self._distance) else None
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
@@ -189,13 +193,23 @@ class Evaluator:
         is_accepted = self.order.acceptor.accept(measured, self.order.epsilon)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
         if self.order.sample:
-            outcome.reject(measured.take(~is_accepted & (measured.ids < self.order.sample_end)))
+            is_sampled = ~is_accepted & (measured.ids < self.order.sample_end)
+            outcome.reject(self._kept(measured.take(is_sampled)))
         if is_accepted.any():
-            accepted = measured.take(is_accepted)
+            accepted = self._kept(measured.take(is_accepted))
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
         if outcome.failures:
             status[np.searchsorted(rows, outcome.failed(block.first, self._length))] = Status.FAILED
         return status, accepted
+
+    def _kept(self, rows: Particles) -> Particles:
+        """Rows with what is kept of their data, in the precision of the observed ones."""
+        if self._keeps_none:
+            return replace(rows, summaries=rows.summaries[:, :0])
+        if self._is_narrow:
+            with np.errstate(all="ignore"):
+                return replace(rows, summaries=rows.summaries.astype(np.float32))
+        return rows
 
     def block_with(self, id: int) -> Block:
         """The proposals of the block, or batch, that an id is in."""
@@ -239,12 +253,11 @@ class Evaluator:
         if distances is None:
             with self._theirs(self._distance):
                 rows, summaries, distances = self._measured(block, rows, summaries, outcome)
-        is_nan = np.isnan(distances)
-        if is_nan.any():
-            for row in rows[is_nan].tolist():
-                error = NanDistanceError("the distance of the simulated from the observed data is nan")
-                outcome.fail(block.first + row, block.theta[row], error)
-            rows, summaries, distances = rows[~is_nan], summaries[~is_nan], distances[~is_nan]
+        is_one = distances >= -_ROUNDING
+        if not is_one.all():
+            for row, distance in zip(rows[~is_one].tolist(), distances[~is_one].tolist(), strict=True):
+                outcome.fail(block.first + row, block.theta[row], _no_distance(distance))
+            rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         theta = block.theta.take(rows, axis=0)
         return Particles(ids, theta, distances, block.log_prior[rows], summaries, level)
@@ -314,6 +327,15 @@ class Evaluator:
             at = int(np.argmax(is_bad))
             outcome.fail(int(rows.ids[at]), rows.theta[at], error, "proposal")
         return found
+
+
+def _no_distance(value: float) -> ValueError:
+    """What is wrong with a number that is no distance."""
+    if math.isnan(value):
+        return NanDistanceError("the distance of the simulated from the observed data is nan")
+    return DistanceError(
+        f"the distance gave {value!r}, expected a number >= 0: the smaller it is, the nearer are the data"
+    )
 
 
 def _column(distances: Any, n: int) -> np.ndarray:

@@ -36,6 +36,7 @@ class Order:
     acceptor: Acceptor = field(default_factory=Within)
     first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
+    keep: str = "accepted"  # "theta": no statistics of accepted evaluations
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
     sample: int = 0  # so many simulated rows are looked at by who decides next, accepted or not
     sample_end: float = math.inf  # rows of rejected ids below it come home, if there is a sample
@@ -54,7 +55,7 @@ class ForeignError(Exception):
 _OURS: dict[str, type] = {cls.__name__: cls for cls in (GaussianMixture, LocalGaussianMixture, Within)}
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
-_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
+_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
 _OF_SAMPLE = ("sample", "sample_end", "is_sample_weighed")  # kept where there is a sample
 
 Arrays = list[np.ndarray]

@@ -13,7 +13,7 @@ from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import stride_of
-from mpiabc.structure import StructureMismatchError
+from mpiabc.structure import DistanceError, StructureMismatchError
 from mpiabc.team import OfAnotherError, Told
 
 
@@ -21,7 +21,11 @@ class NanDistanceError(ValueError):
     """A distance that is not a number."""
 
 
-_KINDS: dict[type, str] = {StructureMismatchError: "structure", NanDistanceError: "nan"}
+_KINDS: dict[type, str] = {
+    StructureMismatchError: "structure",
+    DistanceError: "distance",
+    NanDistanceError: "nan",
+}
 
 
 class Outcome:
@@ -57,13 +61,20 @@ class Outcome:
         if len(rows):
             self._rejected.append(rows)
 
-    def fail(self, index: int, theta: np.ndarray | None, error: BaseException, kind: str = "") -> None:
-        """Note a failed evaluation, and whether it ends the run. Raises what is no failure but a stop."""
+    def fail(
+        self, index: int, theta: np.ndarray | None, error: BaseException, kind: str = "", hint: str = ""
+    ) -> None:
+        """Note a failed evaluation, and whether it ends the run; `hint`: what may help to mend it.
+
+        Raises what is no failure but a stop.
+        """
         if is_asked_to_stop(error):
             raise error
         values = {} if theta is None else dict(zip(self._problem.prior.names, theta.tolist(), strict=True))
         kind = kind or _KINDS.get(type(error), "exception")
         words, remote, where, is_exposed = told(error, self._where)
+        if hint:
+            words, remote = f"{words}; {hint}", f"{remote.rstrip()}\n{hint}\n" if remote else ""
         failure = Failure(self._order.level, index, values, words, remote, where, kind)
         self.failures.append(failure)
         self.is_exposed |= is_exposed
@@ -85,9 +96,11 @@ class Outcome:
         """How many rows were accepted."""
         return sum(map(len, self._parts))
 
-    def fail_together(self, first: int, rows: np.ndarray, theta: np.ndarray, error: BaseException) -> None:
+    def fail_together(
+        self, first: int, rows: np.ndarray, theta: np.ndarray, error: BaseException, hint: str = ""
+    ) -> None:
         """Note that these rows of a batch have failed together, as the first one's failure."""
-        self.fail(first + int(rows[0]), theta[rows[0]], error)
+        self.fail(first + int(rows[0]), theta[rows[0]], error, hint=hint)
         self._failed[first] = rows.tolist()
 
     def failed(self, first: int, n: int) -> list[int]:
@@ -152,6 +165,8 @@ def is_of_the_outside(error: BaseException | None) -> bool:
 
 def _in_words(error: BaseException) -> str:
     text = text_of(error)
+    if isinstance(error, DistanceError):
+        return text
     if isinstance(error, StructureMismatchError):
         return f"the simulated data have not the structure of the observed data: {text}"
     if isinstance(error, NanDistanceError | ProblemError):

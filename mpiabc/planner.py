@@ -56,6 +56,7 @@ class Planner:
     step: int = 1  # levels begin at multiples of it
     is_sampling: bool = False  # whether a part is fitted to simulations, accepted or not
     is_sample_weighed: bool = False  # and wants their weights, too
+    keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
 
     def next(self, past: Past) -> Decided | None:
@@ -66,11 +67,19 @@ class Planner:
             return None  # at the same threshold all particles would be recycled
         return self.decided(past, epsilon)
 
+    def end(self, past: Past) -> str:
+        """Why there is no order after this past."""
+        with self.asking("the threshold", self.threshold):
+            epsilon = _epsilon(self.threshold, past.level, past.last)
+        why = getattr(self.threshold, "end", "") if epsilon is None else "all particles meet the next one"
+        return f"threshold: {why}" if why else "threshold"
+
     def decided(self, past: Past, epsilon: float) -> Decided:
         """The order after this past with this epsilon."""
         base = self._base(past.last, epsilon)
         proposal = self._fitted(base)
-        order = Level(past.level, self.key, epsilon, proposal, self.size, self.is_static, errors=self.errors)
+        decided = past.level, self.key, epsilon, proposal, self.size, self.is_static
+        order = Level(*decided, keep=self.keep, errors=self.errors)
         return Decided(self._sampling(self._in_line(order, past), past), base)
 
     def _base(self, last: Population | None, epsilon: float) -> Population | None:

@@ -1,6 +1,7 @@
 """Population: N weighted particles, as immutable arrays, rows in id order."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -57,6 +58,13 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, q: Any) -> np.nda
     cumulative = np.cumsum(weights[order])
     at = np.searchsorted(cumulative, np.asarray(q) * cumulative[-1], side="left")
     return values[order[np.minimum(at, len(values) - 1)]]
+
+
+def unlike(names: Collection[str], name: str) -> str:
+    """A name that none of these is: with underscores behind it, if need be."""
+    while name in names:
+        name += "_"
+    return name
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -151,15 +159,17 @@ class Population(Particles):
         return sha.hexdigest()
 
     def to_dataframe(self) -> Any:
-        """A pandas data frame: a column a parameter, then weight, distance, id."""
+        """A pandas data frame: a column a parameter, then weight, distance, id.
+
+        Parameters keep their names: where one is called so itself, ours is `weight_`, `distance_`, or `id_`.
+        """
         try:
             import pandas
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
         columns = dict(zip(self.names, self.theta.T, strict=True))
-        return pandas.DataFrame(
-            columns | {"weight": self.weights, "distance": self.distances, "id": self.ids}
-        )
+        ours = {"weight": self.weights, "distance": self.distances, "id": self.ids}
+        return pandas.DataFrame(columns | {unlike(self.names, name): column for name, column in ours.items()})
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Failure:
     error: str  # one line
     traceback: str
     where: str = ""  # "rank 3 of 4 on node17"
-    kind: str = "exception"  # or "structure", "nan", "death", "timeout", "exit", "proposal"
+    kind: str = "exception"  # or "structure", "distance", "nan", "death", "timeout", "exit", "proposal"
 
     @property
     def ends_every_run(self) -> bool:

@@ -143,7 +143,7 @@ class Run:
         with reproducible(), voice.listening():
             decided, is_kept = self._decided()
             if decided is None:
-                return [*self._looked_at_batch(), Done("threshold")]
+                return [*self._looked_at_batch(), Done(self._planner.end(self._past))]
             order, base = replace(decided.order, attempt=self._attempt), decided.base
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
             if base is None or self._planner.weights is None:
@@ -242,7 +242,8 @@ class Run:
         self._told.add("prior")
         with guard.at_work(Asking("the prior")):
             note = checks.of_prior(self._problem.prior, self._planner.key)
-        return [Tell("prior", note)] if note else []
+        infinite = checks.of_data(self._problem.observed_row, self._problem.structure)
+        return [Tell(topic, said) for topic, said in (("prior", note), ("observed", infinite)) if said]
 
     def _looked_at_deaths(self, order: Level, deaths: Sequence[Death]) -> list[Action]:
         """Whose evaluations may have ended the process that made them; more than one where MPI ended all.

@@ -14,14 +14,16 @@ from weakref import WeakSet
 import numpy as np
 
 from mpiabc import guard, team
+from mpiabc.distance import Returned
 from mpiabc.order import Order
 from mpiabc.outcome import Outcome
-from mpiabc.problem import REJECT, EvaluationId, Problem, signature
+from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
 from mpiabc.protection import protected
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import Purpose, Stream
-from mpiabc.structure import Structure, StructureMismatchError, number
+from mpiabc.structure import DistanceError, StructureMismatchError, number
 
+_UNFINISHED = object()  # what a call that has not returned gave
 _PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
 
 _GLOBAL_RANDOM = (
@@ -32,6 +34,10 @@ _OWN_RANDOM = (
     "a simulation that was repeated is another one, and it drew nothing from rng: the simulator has random "
     "numbers of its own, or seeds them itself, so the run cannot be reproduced; draw from rng, or seed them "
     "from it"
+)
+_NOT_KEPT = (
+    "simulated data have not the structure of the observed data: the distance takes them as they are, and "
+    'what does not fit is kept as nan; let summarize give them that structure, or keep="theta"'
 )
 _FLOATS = (
     "the simulator leaves another rounding mode, or flush to zero, behind: the floating-point environment is "
@@ -162,7 +168,9 @@ class Simulator:
         self.is_first = False  # the next block is the run's first one
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
-        self._structure = Structure(problem.observed)
+        self._structure: Any = problem.structure
+        self._summarize = summary_of(problem.summarize)
+        self._draws_summary = self._summarize is not problem.summarize
         self._observed = protected(problem.observed)
         self._call = _caller(problem, order, self)
         self._takes_rng, extras = signature(problem.simulate)
@@ -176,13 +184,56 @@ class Simulator:
         """
         return (self._together if self._problem.vectorized else self._one_by_one)(block, rows, outcome)
 
-    def data_of(self, block: Block, rows: Any) -> Any:
-        """Simulated and summarised data of one row, or, vectorised, of several; None if rejected."""
+    def simulated(self, block: Block, rows: Any) -> Any:
+        """Simulated data of one row, or, vectorised, of several; None if rejected."""
         data = self._data(block, rows)
         if data is None or data is REJECT:
             self._check_rejection(data)
             return None
-        return data if self._problem.summarize is None else self._problem.summarize(data)
+        return data
+
+    def summarised(self, data: Any) -> Any:
+        """What is made of what was just simulated; data themselves, if nothing is."""
+        if self._summarize is None:
+            return data
+        return self._summarize(data, self._stream.here) if self._draws_summary else self._summarize(data)
+
+    def measured(self, data: Any, outcome: Outcome) -> tuple[Any, float]:
+        """What is kept of simulated data, as a row, and their distance by a callable."""
+        if not self._problem.is_raw:
+            return self._compared(self.summarised(data), outcome)
+        if isinstance(self._problem.distance, Returned):
+            return [], number(self.summarised(data))
+        return self._kept(data), number(self._measure(data))
+
+    def _measure(self, data: Any) -> Any:
+        """What the callable says."""
+        assert self._distance is not None
+        return self._distance(data, self._observed())
+
+    def _kept(self, data: Any) -> Any:
+        """What is kept of simulated data where the distance gets these, as a row."""
+        return self._structure.flatten(data if self._problem.example is None else self.summarised(data))
+
+    def _compared(self, data: Any, outcome: Outcome) -> tuple[Any, float]:
+        """The same for summarised data, which may have more than the observed ones, or another form."""
+        mismatch: StructureMismatchError | None = None
+        row: Any
+        try:
+            row = self._structure.flatten(data)
+        except StructureMismatchError as error:
+            mismatch = error
+        try:
+            distance = number(self._measure(data))
+        except Exception as error:
+            if mismatch is None or is_asked_to_stop(error):
+                raise
+            raise mismatch from None  # which says more
+        if mismatch is not None:
+            row, is_whole = self._structure.fitting(data)
+            if not is_whole:
+                outcome.notes.add(_NOT_KEPT)
+        return row, distance
 
     def take_part(self, block: Block, row: int) -> None:
         """Simulate this row, or, vectorised, its block, for a team whose first rank has the result."""
@@ -205,19 +256,14 @@ class Simulator:
 
     def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One simulation for each of the rows, each from the stream of its own id."""
-        names, flatten, summarize = (
-            self._problem.prior.names,
-            self._structure.flatten,
-            self._problem.summarize,
-        )
+        names, flatten, summarize = self._problem.prior.names, self._structure.flatten, self._summarize
         simulate, stream, t = self._call, self._stream.at, self._order.level
-        distance, observed = self._distance, self._observed
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
         ids = (block.first + rows).tolist()
         for index, values in zip(ids, block.theta[rows].tolist(), strict=True):
             self.at = index
-            theta = dict(zip(names, values, strict=True))
+            theta, data = dict(zip(names, values, strict=True)), _UNFINISHED
             if watch:
                 watch(index)
             try:
@@ -227,13 +273,14 @@ class Simulator:
                 if data is None or data is REJECT:
                     self._check_rejection(data)
                     continue
-                if summarize is not None:
-                    data = summarize(data)
-                summary = flatten(data)
-                if distance is not None:
-                    distances.append(number(distance(data, observed())))
+                if self._distance is None:
+                    summary = flatten(data if summarize is None else self.summarised(data))
+                else:
+                    summary, distance = self.measured(data, outcome)
+                    distances.append(distance)
             except BaseException as error:
-                outcome.fail(index, block.theta[index - block.first], error)
+                hint = self._hint(error) if data is _UNFINISHED else ""
+                outcome.fail(index, block.theta[index - block.first], error, hint=hint)
                 if outcome.is_ended:
                     break
                 continue
@@ -262,11 +309,12 @@ class Simulator:
         self.at = block.first
         if self._watch:
             self._watch(block.first)
+        data: Any = _UNFINISHED
         try:
-            data = self.data_of(block, called)
-            summaries = None if data is None else self._structure.rows(data, len(called))
+            data = self.simulated(block, called)
+            summaries = None if data is None else self._structure.rows(self.summarised(data), len(called))
         except BaseException as error:
-            self._fail(block, rows, error, outcome)
+            self._fail(block, rows, error, outcome, self._hint(error) if data is _UNFINISHED else "")
             summaries = None
         self._states.look_at_floats(outcome)
         if summaries is None:
@@ -279,13 +327,25 @@ class Simulator:
             return Simulated(rows, wanted, None)
         return self._each_measured(block, rows, wanted, outcome)
 
-    def _fail(self, block: Block, rows: np.ndarray, error: BaseException, outcome: Outcome) -> None:
+    def _hint(self, error: BaseException) -> str:
+        """How the simulator was called, where it may not have expected that."""
+        if not isinstance(error, TypeError | KeyError | AttributeError):
+            return ""
+        keys = ", ".join(map(repr, self._problem.prior.names))
+        values = "arrays" if self._problem.vectorized else "floats"
+        rng = ", rng a numpy.random.Generator" if self._takes_rng else ""
+        call = "simulate(theta, rng)" if self._takes_rng else "simulate(theta)"
+        return f"it was called as {call}, theta a dict of {values} with the keys {keys}{rng}"
+
+    def _fail(
+        self, block: Block, rows: np.ndarray, error: BaseException, outcome: Outcome, hint: str
+    ) -> None:
         """A call has failed, and with it these rows: one failure each, or one of the batch."""
         if self._problem.batch is not None and rows.size:
-            outcome.fail_together(block.first, rows, block.theta, error)
+            outcome.fail_together(block.first, rows, block.theta, error, hint)
             return
         for row in rows:
-            outcome.fail(block.first + int(row), block.theta[row], error)
+            outcome.fail(block.first + int(row), block.theta[row], error, hint=hint)
             if outcome.is_ended:
                 break
 
@@ -314,6 +374,11 @@ class Simulator:
 
     def _check_rejection(self, data: Any) -> None:
         """Raise for a None that may be a forgotten `return`."""
+        if data is None and isinstance(self._problem.distance, Returned) and not self._may_return_none:
+            raise DistanceError(
+                "the simulator returned None, expected its distance, one real number, as there are no "
+                "observed data; return mpiabc.REJECT to reject"
+            )
         if data is None and not self._may_return_none:
             raise StructureMismatchError(
                 f"the simulator returned None, expected {self._structure}; return mpiabc.REJECT to reject"
@@ -330,8 +395,7 @@ class Simulator:
         if self._watch:
             self._watch(self.at)
         try:
-            data, is_block = self.data_of(block, rows), self._problem.vectorized
-            again = self._structure.rows(data, len(rows)) if is_block else self._structure.row(data)
+            again = self._again(block, rows)
         except BaseException as error:
             if is_asked_to_stop(error):
                 raise
@@ -339,6 +403,18 @@ class Simulator:
         self._states.look_at_floats(outcome)
         if again is None or not np.array_equal(again, summaries, equal_nan=True):
             outcome.notes.add(_OWN_RANDOM)
+
+    def _again(self, block: Block, rows: Any) -> np.ndarray | None:
+        """What is kept of a simulation that is repeated."""
+        data = self.simulated(block, rows)
+        if data is None:
+            return None
+        if self._problem.is_raw:
+            return np.asarray(self._kept(data), np.float64)
+        data = self.summarised(data)
+        if self._problem.vectorized:
+            return self._structure.rows(data, len(rows))
+        return self._structure.row(data) if self._distance is None else self._structure.fitting(data)[0]
 
 
 def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..., Any]:

@@ -39,7 +39,6 @@ from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import stream_key
-from mpiabc.structure import Structure
 from mpiabc.threshold import Constant, Quantile, Threshold
 from mpiabc.version import STREAMS
 
@@ -57,7 +56,8 @@ class ABCSMC:
     integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
-    only at how many particles each has brought. Raises ProblemError for bad settings.
+    only at how many particles each has brought. keep="theta": the statistics of accepted particles are kept
+    nowhere, `summaries` is (N, 0), and files of large data stay small. Raises ProblemError for bad settings.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class ABCSMC:
         model_prior: Any = None,
         recycle: bool | None = None,
         weights: str | None = None,
+        keep: str = "accepted",
     ) -> None:
         if isinstance(problem, list | tuple) or model_prior is not None:
             raise ProblemError("model selection is not supported yet: give one Problem, no model_prior")
@@ -86,6 +87,7 @@ class ABCSMC:
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
         self.weights = self._weights(recycle, weights)
+        self.keep = _kept(keep)
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
@@ -184,7 +186,7 @@ class ABCSMC:
                     "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
                     "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
                 )
-            _check_size(self.problem, self.population_size)
+            _check_size(self.problem, self.population_size, self.keep)
             resumable_status()  # a wrong one is said now
             if not has_rule and self.threshold.epsilon(10**9, None) is not None:
                 raise ProblemError(
@@ -209,7 +211,9 @@ class ABCSMC:
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
         parts = self.kernel, self.threshold
-        planner = Planner(prior, *parts, key, size, is_static, self.weights, self.problem.step)
+        planner = Planner(
+            prior, *parts, key, size, is_static, self.weights, self.problem.step, keep=self.keep
+        )
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
             Line(progress),
@@ -251,6 +255,7 @@ class ABCSMC:
             "threshold": told(self.threshold),
             "seed": self.seed,
             "recycle": self.weights,
+            "keep": None if self.keep == "accepted" else self.keep,
             "scheduling": "static" if is_static else "dynamic",
             "streams": STREAMS,
         }
@@ -398,14 +403,22 @@ def _check_team(problem: Problem, place: Any) -> None:
         )
 
 
-def _check_size(problem: Problem, n: int) -> None:
+def _check_size(problem: Problem, n: int, keep: str) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
-    k = Structure(problem.observed).size
+    k = problem.structure.size if keep == "accepted" else 0
     if 8 * n * k >= _MOST_BYTES:
         raise ProblemError(
             f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
-            "takes: reduce the data by summarize=, or the population"
+            'takes: reduce the data by summarize=, or the population, or give keep="theta"'
         )
+
+
+def _kept(keep: Any) -> str:
+    if keep not in ("accepted", "theta"):
+        raise ProblemError(
+            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, or 'theta', for none"
+        )
+    return str(keep)
 
 
 def _whole(name: str, value: Any, least: int) -> int:

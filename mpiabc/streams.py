@@ -103,6 +103,11 @@ class Stream:
         state = self._bits.state
         return state["buffer_pos"] == 4 and np.array_equal(state["state"]["counter"], self._counter)
 
+    @property
+    def here(self) -> np.random.Generator:
+        """The generator where it stands."""
+        return self._rng
+
     def at(self, generation: int, index: int) -> np.random.Generator:
         """The generator of address `(generation, index)`, at its first draw."""
         self._counter[1] = index

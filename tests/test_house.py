@@ -13,7 +13,7 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised"},
+    | {"raised", "kept"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command"},
     {"problem", "order"},
     {"outcome", "ledger", "checks"},

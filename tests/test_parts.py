@@ -227,7 +227,7 @@ def test_quantile_steps_down_where_distances_are_equal(tmp_path):
     epsilons = [p.epsilon for p in history]
     assert all(later < earlier for earlier, later in pairwise(epsilons))
     assert epsilons[-1] == 0
-    assert history.reason == "threshold"
+    assert history.reason == "threshold: no distance is smaller"
 
 
 WHOLE = {"int32": np.int32, "uint64": np.uint64, "array": np.array}

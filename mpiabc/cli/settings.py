@@ -79,6 +79,7 @@ SETTINGS = {
     "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default) or local"),
     "recycle": _Setting(_switch, "", "keep what was accepted before and meets the new threshold"),
     "weights": _Setting(_text, "HOW", "of recycled evaluations: balance (the default) or levels"),
+    "keep": _Setting(_text, "WHAT", "of what is accepted: accepted (the default), or theta, no statistics"),
     "seed": _Setting(_whole, "SEED", "a non-negative whole number; drawn and kept if not given"),
     "scheduler": _Setting(
         _text,
@@ -94,7 +95,7 @@ SETTINGS = {
     "accept_changes": _Setting(_switch, "", "go on although code or values of the problem have changed"),
     "progress": _Setting(_switch, "", "a live line; by default on a terminal"),
 }
-OF_SAMPLER = ("population_size", "kernel", "threshold", "recycle", "weights", "seed")
+OF_SAMPLER = ("population_size", "kernel", "threshold", "recycle", "weights", "keep", "seed")
 
 
 def read_settings(texts: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mpiabc.store.schema import (
     ARRAYS,
     NUMBERS,
     SCHEMA,
+    blob_of,
     check_format,
     crc_of_order,
     crc_of_row,
@@ -163,7 +164,7 @@ class Store:
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
         """
         row = {name: kind(getattr(population, name)) for name, kind in NUMBERS.items()}
-        row |= {name: getattr(population, name).tobytes() for name in ARRAYS}
+        row |= {name: blob_of(name, getattr(population, name)) for name in ARRAYS}
         row["digest"] = population.digest()
         row["crc"] = crc_of_row(row)
         places = ", ".join(f":{name}" for name in row)

@@ -17,7 +17,7 @@ import numpy as np
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
 from mpiabc.particles import Particles
-from mpiabc.population import Population
+from mpiabc.population import Population, unlike
 from mpiabc.records import DEATH, Failure, failures_in
 from mpiabc.store.files import DamagedError, attempts, damaged
 from mpiabc.store.parts import rebuilt
@@ -114,6 +114,10 @@ class History:
     def reason(self) -> str | None:
         """What ended the run: a stopping rule, or "interrupted: ..." or "failed: ..."; None: it goes on.
 
+        "threshold": it has no more, as a list at its end; "threshold: no distance is smaller": a quantile
+        cannot fall; "threshold: all particles meet the next one": where evaluations are recycled, nothing
+        new is needed. Older files have "threshold" for all of these.
+
         None too after a death that left no time to write; the run can be continued after all of these.
         """
         return self._setting("reason")
@@ -190,8 +194,12 @@ class History:
         return [by_address[address] for address in sorted(by_address)]
 
     def to_dataframe(self) -> Any:
-        """All populations in one pandas data frame, with the generation as a column."""
-        frames = [population.to_dataframe().assign(generation=t) for t, population in enumerate(self)]
+        """All populations in one pandas data frame, with the generation as a column.
+
+        Where a parameter is called so itself, the column is `generation_`.
+        """
+        name = unlike(self._names(), "generation")
+        frames = [population.to_dataframe().assign(**{name: t}) for t, population in enumerate(self)]
         import pandas
 
         return pandas.concat(frames, ignore_index=True)

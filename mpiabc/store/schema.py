@@ -166,6 +166,11 @@ def unpacked_arrays(content: bytes) -> list[np.ndarray]:
     return arrays
 
 
+def blob_of(name: str, array: np.ndarray) -> bytes:
+    """A column of a population; as NumPy's files have it where it is not of the declared type."""
+    return array.tobytes() if array.dtype == ARRAYS[name].dtype else packed_arrays([array])
+
+
 def insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]) -> None:
     """Add records to the journal, as one row; `whole_buffers` gives them back."""
     blob = b"".join(len(buffer).to_bytes(8, "little") + buffer for buffer in records)
@@ -230,9 +235,9 @@ def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
 def content(row: Mapping[str, Any], names: tuple[str, ...]) -> Population | None:
     """The population of a row; None if it is not as it was written."""
     with suppress(TypeError, ValueError, ArithmeticError):  # what is damaged may be of any type
-        population = _population(row, names)
-        if population.digest() == row["digest"] and row["crc"] in map(crc_of_row, _written(row)):
-            return population
+        if row["crc"] in map(crc_of_row, _written(row)):
+            population = _population(row, names)
+            return population if population.digest() == row["digest"] else None
     return None
 
 
@@ -251,10 +256,18 @@ def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
     arrays: dict[str, Any] = {}
     for name, column in ARRAYS.items():
         if row[name] is not None:
-            array: np.ndarray = np.frombuffer(row[name], column.dtype)
+            array = _column(row[name], column)
             width = {column.width: len(names) if column.width == "d" else len(array) // n}
             arrays[name] = array.reshape(column.shape(n, width))
     return Population(names=names, **arrays, **_numbers(row))
+
+
+def _column(blob: bytes, column: Column) -> np.ndarray:
+    """The inverse of `blob_of`, as one row of numbers."""
+    if blob.startswith(np.lib.format.MAGIC_PREFIX):
+        (array,) = unpacked_arrays(blob)
+        return array.ravel()
+    return np.frombuffer(blob, column.dtype)
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
