@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from mpiabc import guard, programs, team
-from mpiabc.distance import measures_rows
+from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.kept import is_narrow
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
 from mpiabc.problem import Problem
-from mpiabc.records import Failure, Records, Status
+from mpiabc.records import CALIBRATION, Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.simulate import Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
@@ -66,6 +66,23 @@ class Level(Order):
         return Evaluator(problem, self, where, watch)
 
 
+@dataclass(frozen=True, eq=False)
+class Calibration(Level):
+    """Simulations of the prior before generation 0, by which its distance is fitted.
+
+    They are made once a start, and kept nowhere: the order that comes of them is. Their addresses are those
+    of other streams than generation 0 has.
+    """
+
+    def __str__(self) -> str:
+        return "calibration of the distance"
+
+    @property
+    def number(self) -> int:
+        """One that no generation has."""
+        return super().number | CALIBRATION
+
+
 class Evaluator:
     """`evaluate` for one order, with what can be prepared once kept between leases."""
 
@@ -81,7 +98,8 @@ class Evaluator:
         self.problem = problem
         self.order = order
         self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
-        self._distance: Any = problem.distance if order.distance is None else order.distance
+        own = of_data(problem.distance, problem.observed)
+        self._distance: Any = own if order.distance is None else order.distance
         self._observed = problem.observed_row
         self._observed.flags.writeable = False
         self._keeps_none = order.keep == "theta" or problem.observed is None

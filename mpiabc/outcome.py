@@ -21,10 +21,15 @@ class NanDistanceError(ValueError):
     """A distance that is not a number."""
 
 
+class CensoredError(ProblemError):
+    """A rejection without data, where parts are fitted to what was simulated."""
+
+
 _KINDS: dict[type, str] = {
     StructureMismatchError: "structure",
     DistanceError: "distance",
     NanDistanceError: "nan",
+    CensoredError: "censored",
 }
 
 

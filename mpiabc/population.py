@@ -181,7 +181,8 @@ class Past:
     failures: int = 0
     tried: tuple[int, ...] = ()  # ids, at each level
     proposals: tuple[Any, ...] = ()  # of the levels from 1 on, if evaluations are recycled
-    sample: Particles | None = None  # of the last one, if its order wanted one
+    sample: Particles | None = None  # of the last one, or of a calibration, if its order wanted one
+    calibrated: int = 0  # simulations of a calibration, before the first generation
 
     def after(
         self, population: Population, proposals: tuple[Any, ...] = (), sample: Particles | None = None

@@ -13,6 +13,7 @@ from mpiabc.particles import Particles, none, packed_size, unpacked
 from mpiabc.text import shown_lines
 
 _GENERATIONS = 1 << 32
+CALIBRATION = 1 << 61  # in the numbers of orders whose records are kept nowhere
 
 DEATH = "death"  # the topic of what is told of processes that died, which casts no doubt on a run
 
@@ -59,12 +60,12 @@ class Failure:
     error: str  # one line
     traceback: str
     where: str = ""  # "rank 3 of 4 on node17"
-    kind: str = "exception"  # or "structure", "distance", "nan", "death", "timeout", "exit", "proposal"
+    kind: str = "exception"  # or "structure", "distance", "nan", "censored", "death", "exit", "proposal", ...
 
     @property
     def ends_every_run(self) -> bool:
-        """Whether it is a fault of prior or kernel, which no policy on failing simulations is for."""
-        return self.kind == "proposal"
+        """Whether it is a fault of another part, which no policy on failing simulations is for."""
+        return self.kind in ("proposal", "censored")
 
     @property
     def address(self) -> str:

@@ -21,13 +21,16 @@ from typing import Any
 from mpiabc import guard, recycling, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
+from mpiabc.adaptive import measure_of
 from mpiabc.arguments import whole
+from mpiabc.distance import is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
+from mpiabc.order import calibrated
 from mpiabc.planner import Planner
-from mpiabc.population import Population
+from mpiabc.population import Past, Population
 from mpiabc.problem import Problem, signature, told
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
 from mpiabc.progress import told as told_of
@@ -39,7 +42,7 @@ from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import stream_key
-from mpiabc.threshold import Constant, Quantile, Threshold
+from mpiabc.threshold import Constant, Listed, Quantile, Threshold
 from mpiabc.version import STREAMS
 
 _log = logging.getLogger(__name__)
@@ -88,6 +91,7 @@ class ABCSMC:
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
+        self._check_adaptive()
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
@@ -112,6 +116,32 @@ class ABCSMC:
                     "normalised: set its is_normalised = True if they are, or leave recycle out"
                 )
         return weights or recycling.BALANCE
+
+    def _check_adaptive(self) -> None:
+        """Raise ProblemError for what does not go together with a distance that is fitted to simulations."""
+        if not is_adaptive(self.problem.distance):
+            return
+        said = f"distance={told(self.problem.distance)} is fitted to the simulations of each generation"
+        if isinstance(self.threshold, Constant | Listed):
+            raise ProblemError(
+                f"{said}, and threshold={told(self.threshold)} is in units of one of them: give "
+                "threshold=mpiabc.Quantile(...), or numbers as the scale"
+            )
+        if self.weights is not None:
+            raise ProblemError(
+                f"recycle=True, and {said}: what an earlier one has rejected is gone; leave recycle out, or "
+                "give numbers as the scale"
+            )
+        if self.keep == "theta":
+            raise ProblemError(
+                f'keep="theta", and {said}: particles are measured again by their statistics; leave keep '
+                "out, or give numbers as the scale"
+            )
+        if "epsilon" in signature(self.problem.simulate).extras:
+            raise ProblemError(
+                f"the simulator takes epsilon, and {said}: who rejects early leaves holes in them; leave "
+                "epsilon out, or give numbers as the scale"
+            )
 
     def run(
         self,
@@ -211,8 +241,9 @@ class ABCSMC:
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
         parts = self.kernel, self.threshold
+        measure = measure_of(self.problem)
         planner = Planner(
-            prior, *parts, key, size, is_static, self.weights, self.problem.step, keep=self.keep
+            prior, *parts, key, size, is_static, self.weights, self.problem.step, measure, keep=self.keep
         )
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
@@ -227,7 +258,7 @@ class ABCSMC:
         with _ending_noted(file, observers, limits):
             with reproducible():
                 past = planner.past(history, history.order)
-                past = replace(past, sample=history.sample(past.level - 1))
+                past = _with_simulations(past, history)
             kept = history.order(past.level)
             deaths = _deaths(file, None if kept is None else past.level)
             resumed = Resumed(kept, writer.recovered(past.level), deaths)
@@ -274,6 +305,14 @@ class ABCSMC:
             mine["seed"] = found.get("seed")
         sameness.check(file, mine, found, fingerprint, accept_changes)
         return found
+
+
+def _with_simulations(past: Past, history: History) -> Past:
+    """The past with what its distance was fitted to before, and what the next one is."""
+    first = history.order(0)
+    before = 0 if first is None or not past.level else calibrated(first[0])
+    sample = history.sample(past.level - 1)
+    return replace(past, simulations=past.simulations + before, sample=sample)
 
 
 def _published(engine: Engine) -> list[Observer]:

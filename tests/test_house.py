@@ -16,7 +16,7 @@ FLOORS = [
     | {"raised", "kept"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command"},
     {"problem", "order"},
-    {"outcome", "ledger", "checks"},
+    {"outcome", "ledger", "checks", "adaptive"},
     {"simulate", "actions"},
     {"evaluate"},
     {"planner"},

@@ -241,6 +241,7 @@ class Texts:
         if is_dataclass(value):
             name = cls.__qualname__ if is_our_class(cls) else name
             items = {field.name: objects.attribute(value, field.name) for field in fields(value)}
+            items = objects.of_before(value, items)
             return f"{name}({self._named(items, depth)})"
         if is_our_class(cls):
             return f"{cls.__qualname__}({self._named(objects.state_of_ours(value), depth)})"
