@@ -1,6 +1,6 @@
 """mpiabc: approximate Bayesian computation by sequential Monte Carlo, on every core you have."""
 
-from mpiabc import cluster, schedulers
+from mpiabc import cluster, schedulers, sizes
 from mpiabc.command import Command
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
@@ -45,5 +45,6 @@ __all__ = [
     "cluster",
     "open",
     "schedulers",
+    "sizes",
     "worker",
 ]

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import guard, recycling
-from mpiabc.arguments import real
+from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level
 from mpiabc.order import Arrays, epsilon_of, restored
 from mpiabc.population import Past, Population
 from mpiabc.problem import told
 from mpiabc.records import Failure
+from mpiabc.sizes import LEAST
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Planner:
     kernel: Any
     threshold: Any
     key: tuple[int, int]  # of the streams
-    size: int
+    size: Any  # of all generations, or a rule: see `sizes`
     is_static: bool
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
@@ -64,7 +65,8 @@ class Planner:
         """The order after this past with this epsilon."""
         base = self._base(past.last, epsilon)
         proposal = self._fitted(base)
-        order = Level(past.level, self.key, epsilon, proposal, self.size, self.is_static, errors=self.errors)
+        size = self._sized(past)
+        order = Level(past.level, self.key, epsilon, proposal, size, self.is_static, errors=self.errors)
         return Decided(self._in_line(order, past), base)
 
     def _base(self, last: Population | None, epsilon: float) -> Population | None:
@@ -77,6 +79,20 @@ class Planner:
             return self.prior
         with self.asking("the kernel", self.kernel):
             return self.kernel.fit(base)
+
+    def _sized(self, past: Past) -> int:
+        """How many particles come next. Raises ProblemError for what is no number of them."""
+        if isinstance(self.size, int):
+            return self.size
+        with self.asking("the size", self.size):
+            given = self.size.size(past.level, past.last)
+        size = whole(given)
+        if size is None or size < LEAST:
+            raise ProblemError(
+                f"{told(self.size)} gives {told(given)} as the size of generation {past.level}: a size is a "
+                f"whole number of at least {LEAST}"
+            )
+        return size
 
     @contextmanager
     def asking(self, what: str, part: Any) -> Iterator[None]:

@@ -134,7 +134,10 @@ class Run:
         past = self._past
         if past.last is None:
             return None
-        return self._stopping.reason(past.level, past.last.epsilon, past.simulations)
+        before = math.inf if len(past.epsilons) < 2 else past.epsilons[-2]
+        return self._stopping.reason(
+            past.level, past.last.epsilon, past.simulations, before=before, ess=past.last.ess
+        )
 
     def _next(self) -> list[Action]:
         """The next order, and what there is to tell of it; or the end."""
@@ -148,7 +151,7 @@ class Run:
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
             if base is None or self._planner.weights is None:
                 return [*told, *self._open(order, is_kept, base)]
-            rows = recycling.survivors(base, order.epsilon)
+            rows = recycling.survivors(base, order.epsilon)[: order.size]
             if order.earlier is None:
                 return [*told, *self._open(order, is_kept, base, base.take(rows))]
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
@@ -314,7 +317,7 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
     evaluations, simulations = ledger.counts()
     parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
     rows = joined([*parts, *([ledger.population()] if ledger.size else [])])
-    tried = (*opened.past.tried, evaluations)
+    tried = opened.past.tried_at(order.first, evaluations, rows.ids)
     log_weights = recycling.log_weights(rows, tried, how)
     weightless = ~np.isfinite(log_weights)
     if weightless.any():

@@ -15,9 +15,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
-from mpiabc import guard, recycling, sameness, voice, whereabouts
+from mpiabc import guard, recycling, sameness, sizes, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
@@ -51,7 +52,8 @@ _MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
 class ABCSMC:
     """An ABC-SMC sampler.
 
-    population_size: particles in each generation. kernel: how the next proposal is fitted, by default
+    population_size: particles in each generation, a list of one size a generation (the last one goes on), or
+    a rule, see `mpiabc.sizes`. kernel: how the next proposal is fitted, by default
     `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. seed: a non-negative
     integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
@@ -62,7 +64,7 @@ class ABCSMC:
     def __init__(
         self,
         problem: Problem,
-        population_size: int,
+        population_size: Any,
         *,
         kernel: Kernel | None = None,
         threshold: Threshold | None = None,
@@ -76,7 +78,7 @@ class ABCSMC:
         if not isinstance(problem, Problem):
             raise ProblemError(f"the problem is {problem!r}, expected an mpiabc.Problem")
         self.problem = problem
-        self.population_size = _whole("population_size", population_size, 2)
+        self.population_size = sizes.taken(population_size)
         self.kernel = Gaussian() if kernel is None else kernel
         self.threshold = Quantile() if threshold is None else threshold
         self.seed = None if seed is None else _whole("seed", seed, 0)
@@ -85,7 +87,10 @@ class ABCSMC:
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
         self.weights = self._weights(recycle, weights)
-        self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
+        size = self.population_size
+        is_plain = isinstance(size, int | sizes.Listed)
+        parts = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
+        self._parts = fingerprint(**parts)
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
         """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""
@@ -118,7 +123,9 @@ class ABCSMC:
         epsilon: float | None = None,
         simulations: int | None = None,
         acceptance_rate: float | None = None,
-        walltime: float | str | None = None,
+        min_epsilon_change: float | None = None,
+        ess: float | None = None,
+        walltime: float | str | timedelta | None = None,
         scheduler: Any = "auto",
         progress: bool | None = None,
         overwrite: bool = False,
@@ -127,10 +134,13 @@ class ABCSMC:
         """Start the run in the file `store`, or continue it; returns its History, None on other ranks.
 
         The first stopping rule that holds ends the run: so many `generations`, an `epsilon` reached, so
-        many `simulations`, an `acceptance_rate` that a generation cannot reach, or `walltime` (seconds,
-        text such as "2h", or "auto": shortly before the batch system ends the job), after which the run
-        can be continued. They never change a population. A run whose code or values have changed meanwhile
-        goes on with `accept_changes` only, which its file notes. Job scripts set MPIABC_SCHEDULER, which
+        many `simulations`, an `acceptance_rate` that a generation cannot reach, an epsilon that fell by less
+        than `min_epsilon_change` (.01: a hundredth), a generation whose effective sample size is below `ess`,
+        or `walltime` (seconds, a timedelta, text such as "2h", or "auto": shortly before the batch system
+        ends the job), after which the run can be continued. They never change a population. A run goes on
+        with another threshold where nothing is decided yet: with a list that begins with the thresholds that
+        were used, or a gentler quantile; with any other, and if code or values have changed meanwhile, with
+        `accept_changes` only. Its file notes that. Job scripts set MPIABC_SCHEDULER, which
         scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that is given none.
 
         Raises ProblemError and StoreError before any work, SimulatorError for failing evaluations,
@@ -155,7 +165,7 @@ class ABCSMC:
         progress: bool | None = None,
         overwrite: bool = False,
         accept_changes: bool = False,
-        walltime: float | str | None = None,
+        walltime: float | str | timedelta | None = None,
         **rules: Any,
     ) -> Iterator[Population | None]:
         """Yields None once in the process that leads, then the populations; nothing elsewhere."""
@@ -183,7 +193,7 @@ class ABCSMC:
                     "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
                     "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
                 )
-            _check_size(self.problem, self.population_size)
+            _check_size(self.problem, sizes.largest(self.population_size))
             resumable_status()  # a wrong one is said now
             if not has_rule and self.threshold.epsilon(10**9, None) is not None:
                 raise ProblemError(
@@ -244,7 +254,7 @@ class ABCSMC:
         mine = {
             "names": list(self.problem.prior.names),
             **self.problem.parts(),
-            "population_size": self.population_size,
+            "population_size": sizes.plain(self.population_size, told(self.population_size)),
             "kernel": told(self.kernel),
             "threshold": told(self.threshold),
             "seed": self.seed,
@@ -265,8 +275,7 @@ class ABCSMC:
             return mine
         if self.seed is None:
             mine["seed"] = found.get("seed")
-        sameness.check(file, mine, found, fingerprint, accept_changes)
-        return found
+        return sameness.check(file, mine, found, fingerprint, accept_changes, self.threshold)
 
 
 def _published(engine: Engine) -> list[Observer]:
@@ -396,10 +405,10 @@ def _check_team(problem: Problem, place: Any) -> None:
         )
 
 
-def _check_size(problem: Problem, n: int) -> None:
+def _check_size(problem: Problem, n: int | None) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
     k = Structure(problem.observed).size
-    if 8 * n * k >= _MOST_BYTES:
+    if n is not None and 8 * n * k >= _MOST_BYTES:
         raise ProblemError(
             f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
             "takes: reduce the data by summarize=, or the population"

@@ -15,7 +15,7 @@ FLOORS = [
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command"},
-    {"problem", "order"},
+    {"problem", "order", "sizes"},
     {"outcome", "ledger", "checks"},
     {"simulate", "actions"},
     {"evaluate"},

@@ -61,6 +61,7 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "kernel of one's own": ({}, {"kernel": foreign.Student()}),
     "local kernel": ({}, {"kernel": mpiabc.LocalGaussian()}),
     "prior of one's own": ({"prior": Flat()}, {}),
+    "sizes that change": ({}, {"population_size": [40, 10, 30]}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
 }
@@ -68,11 +69,11 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
 
 def sampler(settings):
     of_problem = {"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2)), "simulate": simulator(settings)}
-    of_sampler = {"threshold": mpiabc.Listed([3, 2, 1.2]), "seed": 1}
+    of_sampler = {"population_size": 40, "threshold": mpiabc.Listed([3, 2, 1.2]), "seed": 1}
     for setting in settings:
         of_problem |= SETTINGS[setting][0]
         of_sampler |= SETTINGS[setting][1]
-    return mpiabc.ABCSMC(mpiabc.Problem(observed={"y": 1.0}, **of_problem), 40, **of_sampler)
+    return mpiabc.ABCSMC(mpiabc.Problem(observed={"y": 1.0}, **of_problem), **of_sampler)
 
 
 def schedulers(settings):
@@ -113,6 +114,7 @@ def test_settings_go_together_or_are_refused_in_a_sentence(pair, tmp_path):
 
 def test_all_that_goes_together_goes_together_at_once(tmp_path):
     """Of two that exclude each other, the later one."""
-    chosen = "vectorised, may reject, recycled, callable distance, local kernel, failures rejected"
+    chosen = "vectorised, may reject, recycled, callable distance, local kernel, sizes that change, "
+    chosen += "failures rejected"
     one, other = digests(chosen.split(", "), tmp_path)
     assert one == other

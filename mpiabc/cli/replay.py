@@ -23,6 +23,7 @@ from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
 from mpiabc.schedulers.alone import ALONE
+from mpiabc.sizes import LEAST
 from mpiabc.store import History
 from mpiabc.streams import stream_key
 from mpiabc.structure import Structure
@@ -112,7 +113,7 @@ def _order(history: History, problem: Problem, parts: "_Parts", t: int) -> Order
     Under static scheduling too, id I is what it is by its address, whichever slot tried it.
     """
     settings = history.settings
-    size, key = settings["population_size"], stream_key(settings["seed"])
+    key, size = stream_key(settings["seed"]), LEAST  # it says nothing of a single id
     weights = settings.get("recycle")
     planner = Planner(problem.prior, parts, parts, key, size, False, weights, problem.step)
     past, found = Past(history[t - 1] if t else None), history.order(t)
