@@ -99,7 +99,8 @@ class Evaluator:
             with guard.at_work(self), self._states.steady():
                 outcome = self._outcome(start, stop)
                 outcome.is_exposed |= watched.were_run() or team.has_exposed()
-                return outcome.records(self._weigh(outcome), began)
+                weighed = self._weigh(outcome.rows(), outcome)
+                return outcome.records(weighed, began, self._sampled(outcome))
         except KeyboardInterrupt:  # a stop, in the middle of it
             watched.end()
             raise
@@ -187,6 +188,8 @@ class Evaluator:
         measured, accepted = self._measure(block, simulated, outcome), self._nothing
         is_accepted = self.order.acceptor.accept(measured, self.order.epsilon)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
+        if self.order.sample:
+            outcome.reject(measured.take(~is_accepted & (measured.ids < self.order.sample_end)))
         if is_accepted.any():
             accepted = measured.take(is_accepted)
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
@@ -271,9 +274,16 @@ class Evaluator:
                     break
         return rows[done], summaries[done], np.array(distances, np.float64)
 
-    def _weigh(self, outcome: Outcome) -> Particles:
-        """The accepted rows with log prior - log proposal, and the densities of all levels if they count."""
-        rows, order = outcome.rows(), self.order
+    def _sampled(self, outcome: Outcome) -> Particles | None:
+        """The rejected rows that may be of the sample, with weights if somebody wants them."""
+        rejected = outcome.rejected()
+        if rejected is None or self.order.is_sample_weighed:
+            return None if rejected is None else self._weigh(rejected, outcome)
+        return rejected.weighed(np.full(len(rejected), np.nan), rejected.log_densities)
+
+    def _weigh(self, rows: Particles | None, outcome: Outcome) -> Particles:
+        """These rows with log prior - log proposal, and the densities of all levels if they count."""
+        order = self.order
         if rows is None:
             return self._nothing
         rows.theta.flags.writeable = False

@@ -6,6 +6,7 @@ that is not ours is not kept: who has it fits it again.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -36,6 +37,9 @@ class Order:
     first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
+    sample: int = 0  # so many simulated rows are looked at by who decides next, accepted or not
+    sample_end: float = math.inf  # rows of rejected ids below it come home, if there is a sample
+    is_sample_weighed: bool = False  # whether these have weights, too
 
     @property
     def number(self) -> int:
@@ -51,6 +55,7 @@ _OURS: dict[str, type] = {cls.__name__: cls for cls in (GaussianMixture, LocalGa
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
+_OF_SAMPLE = ("sample", "sample_end", "is_sample_weighed")  # kept where there is a sample
 
 Arrays = list[np.ndarray]
 
@@ -58,7 +63,8 @@ Arrays = list[np.ndarray]
 def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
     """The order as JSON, and arrays; its proposal is null if it is the prior, or not ours."""
     arrays: Arrays = []
-    told = {name: _flat(getattr(order, name), before, arrays) for name in _KEPT}
+    names = (*_KEPT, *_OF_SAMPLE) if order.sample else _KEPT
+    told = {name: _flat(getattr(order, name), before, arrays) for name in names}
     try:
         told["proposal"] = None if before is None else _flat(order.proposal, before, arrays)
     except ForeignError:

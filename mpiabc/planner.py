@@ -14,10 +14,16 @@ from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level
 from mpiabc.order import Arrays, epsilon_of, restored
+from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
 from mpiabc.problem import told
 from mpiabc.records import Failure
 from mpiabc.sizes import LEAST
+=======
+from mpiabc.streams import stride_of
+
+LEAST_SAMPLE = 1000  # simulations that parts are fitted to, if there are as many
+>>>>>>> 6a01571
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Planner:
     is_static: bool
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
+    is_sampling: bool = False  # whether a part is fitted to simulations, accepted or not
+    is_sample_weighed: bool = False  # and wants their weights, too
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
 
     def next(self, past: Past) -> Decided | None:
@@ -65,9 +73,10 @@ class Planner:
         """The order after this past with this epsilon."""
         base = self._base(past.last, epsilon)
         proposal = self._fitted(base)
+<<<<<<< HEAD
         size = self._sized(past)
         order = Level(past.level, self.key, epsilon, proposal, size, self.is_static, errors=self.errors)
-        return Decided(self._in_line(order, past), base)
+        return Decided(self._sampling(self._in_line(order, past), past), base)
 
     def _base(self, last: Population | None, epsilon: float) -> Population | None:
         """What the proposal for an epsilon is fitted to."""
@@ -110,10 +119,12 @@ class Planner:
         order = Level(key=self.key, proposal=proposal, errors=self.errors, **parts)
         return Decided(self._in_line(order, past), base)
 
-    def after(self, past: Past, proposal: Any, population: Population) -> Past:
+    def after(
+        self, past: Past, proposal: Any, population: Population, sample: Particles | None = None
+    ) -> Past:
         """The past with one more generation, which came of this proposal."""
         is_needed = self._needs_densities and past.last is not None
-        return past.after(population, (*past.proposals, proposal) if is_needed else ())
+        return past.after(population, (*past.proposals, proposal) if is_needed else (), sample)
 
     def past(self, populations: Iterable[Population], kept: Callable[[int], Any]) -> Past:
         """The past that a file has; `kept`: what it has of the order of a level."""
@@ -133,6 +144,23 @@ class Planner:
     def _needs_densities(self) -> bool:
         """Whether weights need those of all levels."""
         return self.weights == recycling.BALANCE
+
+    def _sampling(self, order: Level, past: Past) -> Level:
+        """With the sample that parts are fitted to: the first M simulated ids, accepted or not.
+
+        Four times as many are asked for as should be needed, as some fail, and as proposals lie inside of
+        the prior's support more or less often than those of the generation before.
+        """
+        if not self.is_sampling:
+            return order
+        m, last = max(order.size, LEAST_SAMPLE), past.last
+        share = 1.0 if last is None or not last.evaluations else last.simulations / last.evaluations
+        ids, end = math.ceil(4 * m / share), math.inf
+        if order.epsilon < math.inf:  # else what was simulated is accepted
+            tries = -(-ids // order.size)
+            end = tries * stride_of(order.size, self.step) if self.is_static else order.first + ids
+        weighed = self.is_sample_weighed
+        return replace(order, sample=m, sample_end=end, is_sample_weighed=weighed)
 
     def _in_line(self, order: Level, past: Past) -> Level:
         """With what weights need of the levels before, if their ids are those of one line."""

@@ -173,8 +173,11 @@ class Past:
     firsts: tuple[int, ...] = ()  # the lowest id, at each level
     epsilons: tuple[float, ...] = ()
     proposals: tuple[Any, ...] = ()  # of the levels from 1 on, if evaluations are recycled
+    sample: Particles | None = None  # of the last one, if its order wanted one
 
-    def after(self, population: Population, proposals: tuple[Any, ...] = ()) -> "Past":
+    def after(
+        self, population: Population, proposals: tuple[Any, ...] = (), sample: Particles | None = None
+    ) -> "Past":
         """The past with one more generation; `proposals`: with that of this one."""
         return Past(
             population,
@@ -184,6 +187,7 @@ class Past:
             (*self.firsts, population.first),
             (*self.epsilons, population.epsilon),
             proposals,
+            sample,
         )
 
     def tried_at(self, first: int, evaluations: int, ids: np.ndarray) -> tuple[int, ...]:

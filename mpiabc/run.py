@@ -202,6 +202,8 @@ class Run:
         most_ids = self._stopping.most_ids(size)
         most_simulations = self._stopping.most_simulations(self._past.simulations)
         bounds = {"step": self._planner.step, "most_ids": most_ids, "most_simulations": most_simulations}
+        if order.sample:
+            bounds |= {"sample": order.sample, "sample_end": order.sample_end}
         if order.is_static:
             most = min(most_ids, most_simulations)
             limited = replace(order, most_tries=None if math.isinf(most) else int(most))
@@ -228,10 +230,11 @@ class Run:
             return []  # the run ends with that, unless it was a signal's doing
         with self._floats.steady():
             population = _population(self._problem, opened, self._planner.weights)
-        past = self._planner.after(self._past, opened.order.proposal, population)
+            sample = ledger.sample() if opened.order.sample else None
+        past = self._planner.after(self._past, opened.order.proposal, population, sample)
         self._opened, self._past = None, past
         self._uses[opened.order.level] = _use(population, opened)
-        commit = Commit(population, ledger.failures_below_cut(), opened)
+        commit = Commit(population, ledger.failures_below_cut(), opened, sample)
         return [commit, *self._looked_at_weights(population)]
 
     # What is told.

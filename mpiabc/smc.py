@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -232,6 +233,7 @@ class ABCSMC:
         with _ending_noted(file, observers, limits):
             with reproducible():
                 past = planner.past(history, history.order)
+                past = replace(past, sample=history.sample(past.level - 1))
             kept = history.order(past.level)
             deaths = _deaths(file, None if kept is None else past.level)
             resumed = Resumed(kept, writer.recovered(past.level), deaths)
