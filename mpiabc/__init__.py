@@ -1,10 +1,11 @@
 """mpiabc: approximate Bayesian computation by sequential Monte Carlo, on every core you have."""
 
-from mpiabc import cluster, schedulers, sizes
+from mpiabc import cluster, noise, schedulers, sizes
 from mpiabc.command import Command
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import Gaussian, LocalGaussian
+from mpiabc.noise import Noise
 from mpiabc.pool import Pool
 from mpiabc.population import Population
 from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
@@ -29,6 +30,7 @@ __all__ = [
     "LocalGaussian",
     "LogNormal",
     "LogUniform",
+    "Noise",
     "Normal",
     "PNorm",
     "Pool",
@@ -43,6 +45,7 @@ __all__ = [
     "Uniform",
     "__version__",
     "cluster",
+    "noise",
     "open",
     "schedulers",
     "sizes",

@@ -21,12 +21,12 @@ class Acceptor(Protocol):
     """Decides about rows that have their distances.
 
     A row's decision must not depend on the rows beside it: these depend on how ids were leased. One with
-    `log_weights(rows, epsilon) -> (m,)` too says what the accepted rows weigh besides prior / proposal, and with
+    `log_weights(rows, epsilon) -> (m,)` too says what accepted rows weigh besides prior / proposal, and with
     `log_constant(epsilon)` what the evidence is to be multiplied by; both are 0 for the others.
     """
 
     def accept(self, measured: Particles, epsilon: float, uniform: Uniform) -> np.ndarray:
-        """Which of the rows (m,) count, as booleans; `uniform` gives rows a number in [0, 1) of their own."""
+        """Which of the rows (m,) count, as booleans; `uniform` gives rows numbers in [0, 1) of their own."""
         ...
 
 
@@ -41,9 +41,9 @@ class Within:
 
 @dataclass(frozen=True)
 class Tempered:
-    """Accepts with probability min(1, (p / c)^(1 / T)): the data have noise of density p (Wilkinson 2013).
+    """Accepts with probability min(1, (p / c)^(1 / T)): data have noise of density p (Wilkinson 2013).
 
-    A row's distance is -log p, epsilon is T; at T = inf all is accepted. Where c was a guess, and p is larger,
+    A row's distance is -log p, epsilon is T; at T = inf all is accepted. Where c was a guess, and p larger,
     (p / c)^(1 / T) is the weight of the row (Schaelte and Hasenauer 2020).
     """
 

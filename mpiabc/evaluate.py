@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import guard, programs, team
+from mpiabc import acceptors, guard, programs, team
 from mpiabc.distance import measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.order import Order
@@ -85,7 +85,11 @@ class Evaluator:
         self._nothing = none(d=len(problem.prior.names), k=structure.size)
         self._states = States(problem, order)
         self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
+        self._takes_theta = getattr(self._distance, "takes_theta", False)
         called: Any = None if measures_rows(self._distance) else self._distance
+        if called is not None and self._takes_theta:
+            called = self._of_theta
+        self._uniform = acceptors.Uniforms(order.key)
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
@@ -186,7 +190,7 @@ class Evaluator:
         with self._theirs():
             simulated = self.simulator(block, rows[is_inside], outcome)
         measured, accepted = self._measure(block, simulated, outcome), self._nothing
-        is_accepted = self.order.acceptor.accept(measured, self.order.epsilon)
+        is_accepted = self.order.acceptor.accept(measured, self.order.epsilon, self._uniform)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
         if self.order.sample:
             outcome.reject(measured.take(~is_accepted & (measured.ids < self.order.sample_end)))
@@ -249,6 +253,22 @@ class Evaluator:
         theta = block.theta.take(rows, axis=0)
         return Particles(ids, theta, distances, block.log_prior[rows], summaries, level)
 
+    def _of_theta(self, simulated: Any, observed: Any) -> Any:
+        """The distance of the row in work by a callable that looks at its theta, too."""
+        assert self._block is not None
+        row = self._block.theta[self.simulator.at - self._block.first]
+        return self._distance(
+            simulated, observed, dict(zip(self.problem.prior.names, row.tolist(), strict=True))
+        )
+
+    def _asked(self, block: Block, rows: np.ndarray, summaries: np.ndarray) -> Any:
+        """What the distance says of these rows of a block."""
+        if not self._takes_theta:
+            return self._distance.rows(summaries, self._observed)
+        columns = block.theta.take(rows, axis=0).T
+        theta = dict(zip(self.problem.prior.names, columns, strict=True))
+        return self._distance.rows(summaries, self._observed, theta)
+
     def _measured(self, block: Block, rows: np.ndarray, summaries: np.ndarray, outcome: Outcome) -> Any:
         """Rows, summaries and distances, without those whose distance raises.
 
@@ -258,7 +278,7 @@ class Evaluator:
         summaries.flags.writeable = False
         if getattr(self._distance, "is_rowwise", False):
             try:
-                return rows, summaries, _column(self._distance.rows(summaries, self._observed), len(rows))
+                return rows, summaries, _column(self._asked(block, rows, summaries), len(rows))
             except BaseException as error:
                 if is_asked_to_stop(error):
                     raise
@@ -266,7 +286,7 @@ class Evaluator:
         for i, row in enumerate(rows.tolist()):
             self.simulator.at = block.first + row
             try:
-                distances.append(_column(self._distance.rows(summaries[i : i + 1], self._observed), 1)[0])
+                distances.append(_column(self._asked(block, rows[i : i + 1], summaries[i : i + 1]), 1)[0])
                 done.append(i)
             except BaseException as error:
                 outcome.fail(block.first + row, block.theta[row], error)
@@ -294,7 +314,9 @@ class Evaluator:
         if order.earlier is not None:
             before = [log_prior, *(self._log_density(part, rows, outcome) for part in order.earlier)]
             log_densities = np.stack([*before, log_proposal][: order.level + 1], axis=1)
-        return rows.weighed(log_prior - log_proposal, log_densities)
+        log_weights = log_prior - log_proposal
+        more = acceptors.log_weights(order.acceptor, rows, order.epsilon)
+        return rows.weighed(log_weights if more is None else log_weights + more, log_densities)
 
     def _log_density(
         self, proposal: Any, rows: Particles, outcome: Outcome, is_own: bool = False

@@ -1,15 +1,15 @@
 """Noise models: the density p(observed | simulated) takes the place of a distance (Wilkinson 2013).
 
-A model is any callable `(simulated, observed) -> float`, or `(simulated, observed, theta) -> float`, that gives
-the log density of the observed data, if the simulated ones are the truth; or one of those below, for numbers
-that are independent of each other. A parameter of these is a number, data in the structure of the observed
-ones, the name of a parameter of the prior, or a function of theta that gives a number or such data.
+A model is any callable `(simulated, observed) -> float`, or `(simulated, observed, theta) -> float`, that
+gives the log density of the observed data, if the simulated ones are the truth; or one of those below, for
+numbers that are independent of each other. A parameter of these is a number, data in the structure of the
+observed ones, the name of a parameter of the prior, or a function of theta that gives a number or such data.
 """
 
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +37,7 @@ class RowModel(Protocol):
         ...
 
     def log_maximum(self, observed: np.ndarray, bounds: Bounds) -> float | None:
-        """The largest that `log_densities` can be, whatever is simulated, or a bound; None: it is not known."""
+        """The largest that `log_densities` can be, or a bound on it; None if that is not known."""
         ...
 
 
@@ -193,12 +193,13 @@ class Binomial:
 class Noise:
     """Accept by the density of the observed data under noise: inference that is exact at temperature 1.
 
-    model: see `mpiabc.noise`. An evaluation is accepted with probability min(1, (p / c)^(1 / T)). `population.
-    epsilon` is the temperature T, and `population.distances` are -log p. Generation 0 accepts all: T is inf. From
-    then on T_t = T_0^(1 - t / steps), T_0 such that `rate` of the prior's sample would be accepted; it falls
-    sooner where more than `rate` are accepted anyway, and is exactly 1 from t = steps on, or before: end the run
-    by epsilon=1. c is the largest p that can be, where the model knows it, or exp(log_maximum) where you do;
-    else the largest that was seen before, and evaluations with a larger one have more weight for that.
+    model: see `mpiabc.noise`. An evaluation is accepted with probability min(1, (p / c)^(1 / T)): the
+    temperature T is `population.epsilon`, and `population.distances` are -log p. Generation 0 accepts all: T
+    is inf. From then on T_t = T_0^(1 - t / steps), T_0 such that `rate` of the prior's sample would be
+    accepted; it falls sooner where more than `rate` are accepted anyway, and is exactly 1 from t = steps on,
+    or before: end the run by epsilon=1. c is the largest p that can be, where the model knows it, or
+    exp(log_maximum) where you do; else the largest that was seen before, and evaluations with a larger one
+    have more weight for that. At temperature 1, `population.log_evidence` is that of the data.
     """
 
     model: Any
@@ -217,11 +218,19 @@ class Noise:
             raise ProblemError(f"Noise(steps={self.steps!r}): give a whole number of at least 1")
         if rate is None or not 0 < rate < 1:
             raise ProblemError(f"Noise(rate={self.rate!r}): give an acceptance rate between 0 and 1")
-        if self.log_maximum is not None and not math.isfinite(real(self.log_maximum) or math.nan):
-            if real(self.log_maximum) != 0:
-                raise ProblemError(f"Noise(log_maximum={self.log_maximum!r}): give the log of a density, or None")
+        if self.log_maximum is not None and not math.isfinite(_or_nan(real(self.log_maximum))):
+            raise ProblemError(f"Noise(log_maximum={self.log_maximum!r}): give the log of a density, or None")
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "rate", rate)
+
+    def check(self, names: tuple[str, ...]) -> None:
+        """Raise ProblemError for a parameter of the model that names none of these."""
+        for value in vars(self.model).values() if is_dataclass(self.model) else ():
+            if isinstance(value, str) and value not in names:
+                raise ProblemError(
+                    f"{self.model} names {value!r}, and the parameters are {', '.join(names)}: give one of "
+                    "them, a number, or a function of theta"
+                )
 
     def distance(self) -> "Density | DensityOfData":
         """What takes the place of a problem's distance: -log p."""
@@ -278,6 +287,10 @@ class DensityOfData:
         """-log p; nan where that is no number."""
         found = -number(self.model(simulated, observed, *theta))
         return math.nan if found == -math.inf else found
+
+
+def _or_nan(x: float | None) -> float:
+    return math.nan if x is None else x
 
 
 def _is_row_model(model: Any) -> bool:
@@ -342,8 +355,8 @@ def _check_structure(told: str, value: Value, observed: Any) -> None:
     structure, mine = Structure(observed), Structure(value)
     if mine.size != structure.size or not structure.agrees(mine):
         raise ProblemError(
-            f"noise.{told}...) has {mine} where the observed data are {structure}: give one number, or one for "
-            "each in the structure of the observed data"
+            f"noise.{told}...) has {mine} where the observed data are {structure}: give one number, or one "
+            "for each in the structure of the observed data"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.acceptors import Acceptor, Within
+from mpiabc.acceptors import Acceptor, Tempered, Within
 from mpiabc.kernel import Proposal
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
@@ -51,7 +51,9 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_OURS: dict[str, type] = {cls.__name__: cls for cls in (GaussianMixture, LocalGaussianMixture, Within)}
+_OURS: dict[str, type] = {
+    cls.__name__: cls for cls in (GaussianMixture, LocalGaussianMixture, Tempered, Within)
+}
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
@@ -75,6 +77,11 @@ def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
 def epsilon_of(text: str) -> float:
     """The epsilon of a kept order."""
     return json.loads(text)["epsilon"]
+
+
+def acceptor_of(text: str) -> Acceptor:
+    """The acceptor of a kept order."""
+    return _whole(json.loads(text)["acceptor"], None, [])
 
 
 def restored(text: str, arrays: Arrays, before: Population | None) -> dict[str, Any]:

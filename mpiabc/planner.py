@@ -10,20 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import guard, recycling
+from mpiabc.acceptors import Acceptor, Tempered, Uniforms, Within
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level
-from mpiabc.order import Arrays, epsilon_of, restored
+from mpiabc.noise import Noise
+from mpiabc.order import Arrays, acceptor_of, epsilon_of, restored
 from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
 from mpiabc.problem import told
 from mpiabc.records import Failure
 from mpiabc.sizes import LEAST
-=======
 from mpiabc.streams import stride_of
+from mpiabc.temperatures import begun, cooled
 
 LEAST_SAMPLE = 1000  # simulations that parts are fitted to, if there are as many
->>>>>>> 6a01571
 
 
 @dataclass(frozen=True)
@@ -57,30 +58,56 @@ class Planner:
     is_static: bool
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
+    noise: Noise | None = None  # whose temperatures take the place of thresholds
+    log_c: float | None = None  # of the largest density that noise can have, if that is known
     is_sampling: bool = False  # whether a part is fitted to simulations, accepted or not
     is_sample_weighed: bool = False  # and wants their weights, too
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
+        if self.noise is not None:
+            is_cold = self.weights and past.last and past.last.epsilon == 1.0
+            return None if is_cold else self.decided(past)
         with self.asking("the threshold", self.threshold):
             epsilon = _epsilon(self.threshold, past.level, past.last)
         if epsilon is None or (self.weights and past.last and epsilon == past.last.epsilon):
             return None  # at the same threshold all particles would be recycled
         return self.decided(past, epsilon)
 
-    def decided(self, past: Past, epsilon: float) -> Decided:
-        """The order after this past with this epsilon."""
-        base = self._base(past.last, epsilon)
+    def decided(self, past: Past, epsilon: float = math.inf) -> Decided:
+        """The order after this past with this epsilon, or with the temperature that is next."""
+        acceptor: Acceptor = Within()
+        if self.noise is not None:
+            acceptor, epsilon = self._cooled(past, self.noise)
+        base = self._base(past.last, acceptor, epsilon)
         proposal = self._fitted(base)
-<<<<<<< HEAD
-        size = self._sized(past)
-        order = Level(past.level, self.key, epsilon, proposal, size, self.is_static, errors=self.errors)
+        decided = past.level, self.key, epsilon, proposal, self._sized(past), self.is_static
+        order = Level(*decided, acceptor=acceptor, errors=self.errors)
         return Decided(self._sampling(self._in_line(order, past), past), base)
 
-    def _base(self, last: Population | None, epsilon: float) -> Population | None:
+    def _base(self, last: Population | None, acceptor: Acceptor, epsilon: float) -> Population | None:
         """What the proposal for an epsilon is fitted to."""
-        return last if last is None or self.weights is None else recycling.base(last, epsilon)
+        if last is None or self.weights is None:
+            return last
+        return recycling.base(last, epsilon, acceptor.accept(last, epsilon, Uniforms(self.key)))
+
+    def _cooled(self, past: Past, noise: Noise) -> tuple[Tempered, float]:
+        """The acceptor that comes next, and its temperature."""
+        last, before = past.last, past.acceptor
+        if last is None or before is None:
+            return begun(self.log_c), math.inf
+        proposal = self._fitted(last)
+        log_weights = recycling.log_weights(last, past.tried, self.weights)
+
+        def log_ratios(rows: np.ndarray) -> np.ndarray:
+            log_q = self.prior.logpdf(last.theta[rows]) - log_weights[rows]
+            log_q += before.log_weights(last.take(rows), last.epsilon)
+            return recycling.log_others(proposal, last.theta, rows) - log_q
+
+        ids = last.evaluations if self.weights is None else sum(past.tried)
+        with self.asking("the kernel", proposal):
+            return cooled(noise, before, last, math.log(len(last) / ids), log_ratios)
 
     def _fitted(self, base: Population | None) -> Any:
         """The proposal of this population; the prior if there is none."""
@@ -112,7 +139,7 @@ class Planner:
     def again(self, kept: tuple[str, Arrays], past: Past) -> Decided:
         """An order that was kept; a proposal that is not ours is fitted once more."""
         text, arrays = kept
-        base = self._base(past.last, epsilon_of(text))
+        base = self._base(past.last, acceptor_of(text), epsilon_of(text))
         parts = restored(text, arrays, base)
         proposal = parts.pop("proposal")
         proposal = self._fitted(base) if proposal is None else proposal
@@ -120,25 +147,28 @@ class Planner:
         return Decided(self._in_line(order, past), base)
 
     def after(
-        self, past: Past, proposal: Any, population: Population, sample: Particles | None = None
+        self, past: Past, order: Level | None, population: Population, sample: Particles | None = None
     ) -> Past:
-        """The past with one more generation, which came of this proposal."""
+        """The past with one more generation, which came of this order, None if it is not needed."""
         is_needed = self._needs_densities and past.last is not None
-        return past.after(population, (*past.proposals, proposal) if is_needed else (), sample)
+        proposals = (*past.proposals, order.proposal) if is_needed and order else ()
+        acceptor = order.acceptor if order else None
+        return past.after(population, proposals, sample, acceptor)
 
     def past(self, populations: Iterable[Population], kept: Callable[[int], Any]) -> Past:
         """The past that a file has; `kept`: what it has of the order of a level."""
         past = Past()
         for population in populations:
-            proposal = self._proposal(past, population, kept) if self._needs_densities else None
-            past = self.after(past, proposal, population)
+            is_needed = self._needs_densities or self.noise is not None
+            order = self._order_of(past, population, kept) if is_needed else None
+            past = self.after(past, order, population)
         return past
 
-    def _proposal(self, past: Past, population: Population, kept: Callable[[int], Any]) -> Any:
-        """What a committed population was proposed by, fitted again if the file has lost it."""
+    def _order_of(self, past: Past, population: Population, kept: Callable[[int], Any]) -> Level:
+        """What a committed population came of, decided again if the file has lost it."""
         order = kept(past.level)
         decided = self.decided(past, population.epsilon) if order is None else self.again(order, past)
-        return decided.order.proposal
+        return decided.order
 
     @property
     def _needs_densities(self) -> bool:

@@ -174,9 +174,14 @@ class Past:
     epsilons: tuple[float, ...] = ()
     proposals: tuple[Any, ...] = ()  # of the levels from 1 on, if evaluations are recycled
     sample: Particles | None = None  # of the last one, if its order wanted one
+    acceptor: Any = None  # of the last one's order, where the next one goes on from it
 
     def after(
-        self, population: Population, proposals: tuple[Any, ...] = (), sample: Particles | None = None
+        self,
+        population: Population,
+        proposals: tuple[Any, ...] = (),
+        sample: Particles | None = None,
+        acceptor: Any = None,
     ) -> "Past":
         """The past with one more generation; `proposals`: with that of this one."""
         return Past(
@@ -188,6 +193,7 @@ class Past:
             (*self.epsilons, population.epsilon),
             proposals,
             sample,
+            acceptor,
         )
 
     def tried_at(self, first: int, evaluations: int, ids: np.ndarray) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import checks, guard, recycling, threads, voice, waste
+from mpiabc.acceptors import Uniforms, log_constant
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
@@ -151,7 +152,8 @@ class Run:
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
             if base is None or self._planner.weights is None:
                 return [*told, *self._open(order, is_kept, base)]
-            rows = recycling.survivors(base, order.epsilon)[: order.size]
+            is_survivor = order.acceptor.accept(base, order.epsilon, Uniforms(order.key))
+            rows = np.flatnonzero(is_survivor)[: order.size]
             if order.earlier is None:
                 return [*told, *self._open(order, is_kept, base, base.take(rows))]
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
@@ -231,7 +233,7 @@ class Run:
         with self._floats.steady():
             population = _population(self._problem, opened, self._planner.weights)
             sample = ledger.sample() if opened.order.sample else None
-        past = self._planner.after(self._past, opened.order.proposal, population, sample)
+        past = self._planner.after(self._past, opened.order, population, sample)
         self._opened, self._past = None, past
         self._uses[opened.order.level] = _use(population, opened)
         commit = Commit(population, ledger.failures_below_cut(), opened, sample)
@@ -337,7 +339,8 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
         evaluations=evaluations,
         simulations=simulations,
         failures=len(ledger.failures_below_cut()),
-        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)),
+        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger))
+        + log_constant(order.acceptor, order.epsilon),
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         **rows.columns(),

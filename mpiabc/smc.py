@@ -23,10 +23,12 @@ from mpiabc import guard, recycling, sameness, sizes, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
+from mpiabc.distance import PNorm
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
+from mpiabc.noise import Noise
 from mpiabc.planner import Planner
 from mpiabc.population import Population
 from mpiabc.problem import Problem, signature, told
@@ -55,7 +57,8 @@ class ABCSMC:
 
     population_size: particles in each generation, a list of one size a generation (the last one goes on), or
     a rule, see `mpiabc.sizes`. kernel: how the next proposal is fitted, by default
-    `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. seed: a non-negative
+    `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. acceptor: a noise
+    model, `Noise(mpiabc.noise.Normal(sd=1))`, in the place of distance and threshold. seed: a non-negative
     integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
@@ -69,6 +72,7 @@ class ABCSMC:
         *,
         kernel: Kernel | None = None,
         threshold: Threshold | None = None,
+        acceptor: Noise | None = None,
         seed: int | None = None,
         model_prior: Any = None,
         recycle: bool | None = None,
@@ -81,17 +85,46 @@ class ABCSMC:
         self.problem = problem
         self.population_size = sizes.taken(population_size)
         self.kernel = Gaussian() if kernel is None else kernel
-        self.threshold = Quantile() if threshold is None else threshold
+        self.threshold: Any = Quantile() if threshold is None else threshold
+        self.acceptor = acceptor
+        self._log_c: float | None = None
         self.seed = None if seed is None else _whole("seed", seed, 0)
         if not callable(getattr(self.kernel, "fit", None)):
             raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+        if acceptor is not None:
+            self._listen_through(acceptor, threshold)
         self.weights = self._weights(recycle, weights)
         size = self.population_size
         is_plain = isinstance(size, int | sizes.Listed)
         parts = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
         self._parts = fingerprint(**parts)
+
+    def _listen_through(self, noise: Noise, threshold: Any) -> None:
+        """Let a noise model take the place of distance and threshold. Raises ProblemError."""
+        problem, prior = self.problem, self.problem.prior
+        if not isinstance(noise, Noise):
+            raise ProblemError(f"acceptor={noise!r}: give mpiabc.Noise(model), or leave it out")
+        if threshold is not None:
+            raise ProblemError(
+                f"acceptor=Noise(...) with threshold={told(threshold)}: temperatures take the place of "
+                "thresholds, and Noise(steps=) says how they fall; leave threshold out"
+            )
+        if told(problem.distance) != told(PNorm()):
+            raise ProblemError(
+                f"acceptor=Noise(...) with distance={told(problem.distance)}: the noise's density takes the "
+                "place of a distance; leave distance out of the problem"
+            )
+        if "epsilon" in signature(problem.simulate).extras:
+            raise ProblemError(
+                "acceptor=Noise(...) with a simulator that takes epsilon, to reject by it: whatever is "
+                "simulated has a density; leave epsilon out"
+            )
+        noise.check(prior.names)
+        bounds = zip(prior.names, getattr(prior, "bounds", lambda: [None] * len(prior.names))(), strict=True)
+        self._log_c = noise.log_c(Structure(problem.observed).row(problem.observed), dict(bounds))
+        self.problem, self.threshold = replace(problem, distance=noise.distance()), None
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
         """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""
@@ -107,6 +140,11 @@ class ABCSMC:
             raise ProblemError(
                 f"recycle=True with threshold={self.threshold}: all particles would be kept, and nothing "
                 "new be simulated; give a threshold that falls, or leave recycle out"
+            )
+        if self.acceptor is not None and self._log_c is None:
+            raise ProblemError(
+                f"recycle=True with acceptor={told(self.acceptor)}, whose largest density is a guess that "
+                "changes: give Noise(log_maximum=) if you know it, or leave recycle out"
             )
         for name, part in {"prior": self.problem.prior, "kernel": self.kernel}.items():
             if not getattr(part, "is_normalised", False):
@@ -196,15 +234,23 @@ class ABCSMC:
                 )
             _check_size(self.problem, sizes.largest(self.population_size))
             resumable_status()  # a wrong one is said now
-            if not has_rule and self.threshold.epsilon(10**9, None) is not None:
+            if self.acceptor is not None and stopping.min_epsilon_change is not None:
                 raise ProblemError(
-                    "the run has no end: give a stopping rule, such as generations=8 or epsilon=0.1"
+                    f"min_epsilon_change={stopping.min_epsilon_change} with acceptor=Noise(...), whose "
+                    "temperatures fall as Noise(steps=) says: end the run by epsilon=1"
                 )
+            if not has_rule and self._is_endless():
+                example = "generations=8 or epsilon=0.1" if self.acceptor is None else "epsilon=1"
+                raise ProblemError(f"the run has no end: give a stopping rule, such as {example}")
             with store as file:
                 settings = self._settled(file, place.is_static, overwrite, accept_changes)
                 limits = Limits(deadline, end, signals)
                 yield None
                 yield from self._driven(file, settings, stopping, engine, limits, progress)
+
+    def _is_endless(self) -> bool:
+        """Whether there is always another generation."""
+        return self.threshold is None or self.threshold.epsilon(10**9, None) is not None
 
     def _driven(
         self,
@@ -220,6 +266,7 @@ class ABCSMC:
         prior, size = self.problem.prior, self.population_size
         parts = self.kernel, self.threshold
         planner = Planner(prior, *parts, key, size, is_static, self.weights, self.problem.step)
+        planner = replace(planner, noise=self.acceptor, log_c=self._log_c)
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
             Line(progress),
@@ -259,6 +306,7 @@ class ABCSMC:
             "population_size": sizes.plain(self.population_size, told(self.population_size)),
             "kernel": told(self.kernel),
             "threshold": told(self.threshold),
+            "acceptor": None if self.acceptor is None else told(self.acceptor),
             "seed": self.seed,
             "recycle": self.weights,
             "scheduling": "static" if is_static else "dynamic",

@@ -1,12 +1,12 @@
 """Temperatures of a noise model: how hard the next generation accepts.
 
-    T_t = T_0^(1 - t / steps), never above what the target acceptance rate asks for, exactly 1 from t = steps on
+    T_t = T_0^(1 - t / steps), never above what the target rate asks for, exactly 1 from t = steps on
 
-How many of the next generation's ids would be accepted is estimated from the accepted ones of the last: theta
-of the next proposal q' instead of q weighs q' / q, and who was accepted with probability a at T stands for 1 / a
-ids, of which a' are accepted at T' < T,
+How many of the next generation's ids would be accepted is estimated from the accepted ones of the last:
+theta of the next proposal q' instead of q weighs q' / q, and who was accepted with probability a at T stands
+for 1 / a ids, of which a' are accepted at T' < T,
 
-    rate(T') = sum_i q'(theta_i) / q(theta_i) a'_i / a_i  /  number of ids,      a' / a = (p / c)^(1/T' - 1/T) <= 1
+    rate(T') = 1 / ids  sum_i q'(theta_i) / q(theta_i) a'_i / a_i,      a' / a = (p / c)^(1/T' - 1/T) <= 1
 
 so that rejected ids need not be known. They cannot have had the largest density either: what is larger than c
 is accepted.
@@ -40,11 +40,16 @@ def rows_of(last: Population) -> np.ndarray:
 
 @quiet
 def cooled(
-    noise: Noise, before: Tempered, last: Population, log_ratios: Callable[[np.ndarray], np.ndarray]
+    noise: Noise,
+    before: Tempered,
+    last: Population,
+    log_rate: float,
+    log_ratios: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[Tempered, float]:
     """The acceptor of the generation after `last`, and its temperature.
 
-    log_ratios: of the densities q' / q of the next proposal and of that which they were drawn from, at rows.
+    log_rate: of its particles by the ids that they came of. log_ratios: of the densities q' / q of the next
+    proposal and of that which they were drawn from, at rows.
     """
     log_c = before.log_c
     if not before.is_sure:
@@ -52,8 +57,8 @@ def cooled(
         log_c = max(largest, log_c) if last.generation else largest
     if log_c == -math.inf or not np.isfinite(last.distances).any():
         raise ProblemError(
-            "the density of the observed data is 0 for all that generation 0 has simulated: give noise that the "
-            "observed data can come of, or a larger population"
+            "the density of the observed data is 0 for all that generation 0 has simulated: give noise that "
+            "the observed data can come of, or a larger population"
         )
     first = before.first
     if not last.generation:
@@ -65,7 +70,7 @@ def cooled(
         return now, 1.0
     rows = rows_of(last)
     log_a = before.log_ratios(last.distances[rows], last.epsilon)
-    log_r = log_ratios(rows) + math.log(last.acceptance_rate) - np.minimum(0.0, log_a)
+    log_r = log_ratios(rows) + log_rate - np.minimum(0.0, log_a)
     log_p = -last.distances[rows] - log_c
 
     def rate(temperature: float) -> float:
@@ -75,7 +80,7 @@ def cooled(
 
 
 def _first(noise: Noise, log_p: np.ndarray) -> float:
-    """The temperature at which `rate` of a sample of the prior, or half of what has a density, is accepted."""
+    """The temperature at which `rate` of the prior's sample, or half of what has a density, is accepted."""
     aim = min(noise.rate, 0.5 * float(np.mean(np.isfinite(log_p))))
     return _coolest(lambda temperature: float(np.mean(np.exp(log_p / temperature))), aim, _HOTTEST)
 

@@ -14,8 +14,8 @@ FLOORS = [
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised"},
-    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command"},
-    {"problem", "order", "sizes"},
+    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"},
+    {"problem", "order", "sizes", "temperatures"},
     {"outcome", "ledger", "checks"},
     {"simulate", "actions"},
     {"evaluate"},
