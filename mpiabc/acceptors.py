@@ -47,6 +47,8 @@ class Tempered:
     (p / c)^(1 / T) is the weight of the row (Schaelte and Hasenauer 2020).
     """
 
+    wants_all = True  # that is simulated: a simulator may not reject by itself
+
     log_c: float = 0.0
     is_sure: bool = False  # that p is nowhere larger than c
     first: float = math.inf  # the temperature that cooling has begun with

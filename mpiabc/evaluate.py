@@ -189,6 +189,8 @@ class Evaluator:
         is_inside = block.inside[rows]
         with self._theirs():
             simulated = self.simulator(block, rows[is_inside], outcome)
+        if getattr(self.order.acceptor, "wants_all", False) and not outcome.is_ended:
+            self._refuse_rejections(block, rows[is_inside], simulated, outcome)
         measured, accepted = self._measure(block, simulated, outcome), self._nothing
         is_accepted = self.order.acceptor.accept(measured, self.order.epsilon, self._uniform)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
@@ -200,6 +202,20 @@ class Evaluator:
         if outcome.failures:
             status[np.searchsorted(rows, outcome.failed(block.first, self._length))] = Status.FAILED
         return status, accepted
+
+    def _refuse_rejections(
+        self, block: Block, rows: np.ndarray, simulated: Simulated, outcome: Outcome
+    ) -> None:
+        """Fail for a row that the simulator has rejected by itself, although all that it simulates counts."""
+        failed = outcome.failed(block.first, self._length)
+        rejected = np.setdiff1d(rows, [*simulated.rows.tolist(), *failed])
+        if rejected.size:
+            at = int(rejected[0])
+            error = ProblemError(
+                "the simulator returned mpiabc.REJECT, or None, with acceptor=Noise(...): whatever is "
+                "simulated has a density; return data that are unlikely to be observed instead"
+            )
+            outcome.fail(block.first + at, block.theta[at], error, "proposal")
 
     def block_with(self, id: int) -> Block:
         """The proposals of the block, or batch, that an id is in."""

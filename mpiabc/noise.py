@@ -236,6 +236,7 @@ class Noise:
         """What takes the place of a problem's distance: -log p."""
         return Density(self.model) if _is_row_model(self.model) else DensityOfData(self.model)
 
+    @quiet
     def log_c(self, observed: np.ndarray, bounds: Bounds) -> float | None:
         """The log of the largest density that can be, if that is known."""
         if self.log_maximum is not None:

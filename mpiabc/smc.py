@@ -123,8 +123,8 @@ class ABCSMC:
             )
         noise.check(prior.names)
         bounds = zip(prior.names, getattr(prior, "bounds", lambda: [None] * len(prior.names))(), strict=True)
-        self._log_c = noise.log_c(Structure(problem.observed).row(problem.observed), dict(bounds))
         self.problem, self.threshold = replace(problem, distance=noise.distance()), None
+        self._log_c = noise.log_c(Structure(problem.observed).row(problem.observed), dict(bounds))
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
         """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import guard
+from mpiabc.acceptors import Uniforms
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
@@ -57,7 +58,7 @@ def _replay(options: argparse.Namespace) -> int:
     history = History(options.store)
     t, index = _address(options.address, history)
     parts = _Parts(history, options.trust)
-    problem = parts.problem if options.problem is None else _given(history, options.problem)
+    problem = parts.problem if options.problem is None else _given(history, options.problem, parts)
     evaluation = _Evaluation(problem, _order(history, problem, parts, t), index)
     stored = history[t] if t < len(history) else None
     say(evaluation.told(stored))
@@ -91,9 +92,14 @@ def _address(text: str, history: History) -> tuple[int, int]:
     return t, index
 
 
-def _given(history: History, target: str) -> Problem:
-    """The problem of FILE[:problem], which may differ from that of the run in its simulator only."""
+def _given(history: History, target: str, parts: "_Parts") -> Problem:
+    """The problem of FILE[:problem], which may differ from that of the run in its simulator only.
+
+    A noise model is no part of it, and comes from the file.
+    """
     problem = load_problem(texts_of(target)["problem"])
+    if history.settings.get("acceptor") is not None:
+        problem = replace(problem, distance=parts.problem.distance)
     _check_same(problem, history)
     return problem
 
@@ -120,6 +126,8 @@ def _order(history: History, problem: Problem, parts: "_Parts", t: int) -> Order
     decided: Decided | None
     if found is not None:
         decided = planner.again(found, past)
+    elif settings.get("acceptor") is not None:
+        raise StoreError(f"{history.path} has lost what was decided for generation {t}, as it is damaged")
     elif t < len(history):  # the file is of an older mpiabc, or has lost it
         decided = planner.decided(past, history[t].epsilon)
     else:
@@ -195,7 +203,8 @@ class _Evaluation:
             return "outside the prior's support: rejected without a simulation"
         if status == Status.REJECTED:
             return "rejected early: the simulator returned None"
-        return "accepted" if self.records.rows.distances[0] <= self.order.epsilon else "rejected"
+        accept, uniform = self.order.acceptor.accept, Uniforms(self.order.key)
+        return "accepted" if accept(self.records.rows, self.order.epsilon, uniform)[0] else "rejected"
 
     def told(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
@@ -253,4 +262,6 @@ class _Evaluation:
         rows = simulator.rows_of_call(self._block) if problem.vectorized else self._row
         data = simulator.data_of(self._block, rows)
         if data is not None and not problem.vectorized and callable(problem.distance):
-            problem.distance(data, protected(problem.observed)())
+            theta = dict(zip(problem.prior.names, self.theta.tolist(), strict=True))
+            more = [theta] if getattr(problem.distance, "takes_theta", False) else []
+            problem.distance(data, protected(problem.observed)(), *more)
