@@ -91,7 +91,7 @@ def test_evidence_without_the_maximum_is_noticed(tmp_path, monkeypatch):
 
 def test_at_a_temperature_the_density_is_that_power_of_it(tmp_path):
     """N(0, 1)^(1/T) is N(0, T): conjugate with that variance."""
-    history = ran(tmp_path / "run.db", noise.Normal(sd=1), CONJUGATE, generations=3, steps=20, rate=0.6)
+    history = ran(tmp_path / "run.db", noise.Normal(sd=1), CONJUGATE, generations=2, steps=20, rate=0.8)
     population = history[-1]
     temperature = population.epsilon
     assert temperature > 1.5

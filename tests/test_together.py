@@ -14,6 +14,11 @@ from tests.programs import foreign
 NORMALISED = "which does not say that its densities are normalised"
 REFUSED = {  # what does not go together, and how it is told
     ("static", "recycled"): "recycle=True with static scheduling",
+    ("may reject", "noise"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
+    ("may reject", "noise of one's own"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
+    ("recycled", "noise of one's own"): r"recycle=True with acceptor=Noise\(.* a guess",
+    ("callable distance", "noise"): r"acceptor=Noise\(\.\.\.\) with distance=far",
+    ("callable distance", "noise of one's own"): r"acceptor=Noise\(\.\.\.\) with distance=far",
     ("recycled", "constant"): r"recycle=True with threshold=Constant\(value=2.0\)",
     ("recycled", "kernel of one's own"): f"recycle=True with kernel=.*{NORMALISED}",
     ("recycled", "prior of one's own"): f"recycle=True with prior=.*{NORMALISED}",
@@ -50,6 +55,10 @@ def far(simulated, observed):
     return abs(simulated["y"] - observed["y"])
 
 
+def log_density(simulated, observed, theta):
+    return -20 * float(simulated["y"] - observed["y"]) ** 2 / (1 + abs(theta["mu"]))
+
+
 SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "static": ({}, {}),
     "vectorised": ({"vectorized": True}, {}),
@@ -64,6 +73,8 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "sizes that change": ({}, {"population_size": [40, 10, 30]}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
+    "noise": ({}, {"threshold": None, "acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=0.2), steps=2)}),
+    "noise of one's own": ({}, {"threshold": None, "acceptor": mpiabc.Noise(log_density, steps=2)}),
 }
 
 
@@ -116,5 +127,8 @@ def test_all_that_goes_together_goes_together_at_once(tmp_path):
     """Of two that exclude each other, the later one."""
     chosen = "vectorised, may reject, recycled, callable distance, local kernel, sizes that change, "
     chosen += "failures rejected"
-    one, other = digests(chosen.split(", "), tmp_path)
-    assert one == other
+    noisy = chosen.replace("may reject, ", "").replace("callable distance", "noise")
+    for i, settings in enumerate((chosen, noisy)):
+        (tmp_path / str(i)).mkdir()
+        one, other = digests(settings.split(", "), tmp_path / str(i))
+        assert one == other
