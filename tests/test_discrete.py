@@ -189,7 +189,7 @@ def test_draws_have_the_density_that_is_said_of_them(kernel):
 
 
 def test_choices_jump_as_those_of_pyabc_do():
-    """pyABC's test of its discrete jumps: domain 5, 4, 2.5, 0.5, and seven particles; but for uniform moves."""
+    """pyABC's test of its discrete jumps: domain 5, 4, 2.5, 0.5, seven particles; moves reach all."""
     prior = mpiabc.Prior(a=mpiabc.Choice([5, 4, 2.5, 0.5]))
     theta = np.array([[0.0], [1.0], [1.0], [1.0], [2.0], [2.0], [3.0]])
     weights = np.array([1e-12, 0.2, 0.2, 0.1, 0.1, 0.1, 0.3])
