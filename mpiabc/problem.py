@@ -59,6 +59,8 @@ class EvaluationId(NamedTuple):
 class Problem:
     """What is to be inferred.
 
+    prior: a `Prior`, a dict of what one is made of, or anything with names, sample(n, rng) and logpdf(theta).
+
     simulate(theta, rng) returns a float, an array, or a dict of them, or `mpiabc.REJECT`; `theta` maps names
     to floats, `rng` is the numpy Generator of this evaluation alone. Written simulate(theta), it finds
     NumPy's and Python's global generators seeded for the evaluation. Keyword-only parameters that it

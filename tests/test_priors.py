@@ -183,6 +183,17 @@ def test_priors_are_told_apart(one, other):
     assert fingerprint(prior=one).values != fingerprint(prior=other).values
 
 
+def test_priors_of_older_files_are_what_they_were():
+    """Their pickles have no layout."""
+    prior = mpiabc.Prior(a=stats.gamma(2), b=mpiabc.Uniform(0, 1), c=mpiabc.Normal(0, 1))
+    old = mpiabc.Prior.__new__(mpiabc.Prior)
+    old.__setstate__({"names": prior.names, "marginals": prior.marginals})
+    draws = prior.sample(20, np.random.default_rng(1))
+    assert old.sample(20, np.random.default_rng(1)).tobytes() == draws.tobytes()
+    assert old.logpdf(draws).tobytes() == prior.logpdf(draws).tobytes()
+    assert old.layout.is_free
+
+
 # Constraints.
 
 
