@@ -17,7 +17,7 @@ from mpiabc import guard, team
 from mpiabc.distance import Returned
 from mpiabc.layout import layout_of
 from mpiabc.order import Order
-from mpiabc.outcome import Outcome
+from mpiabc.outcome import CensoredError, Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
 from mpiabc.protection import protected
 from mpiabc.signals import is_asked_to_stop
@@ -259,6 +259,7 @@ class Simulator:
         """One simulation for each of the rows, each from the stream of its own id."""
         given, flatten, summarize = self._layout.row, self._structure.flatten, self._summarize
         simulate, stream, t = self._call, self._stream.at, self._order.level
+        is_measured_here = self._distance is not None
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
         ids = (block.first + rows).tolist()
@@ -274,11 +275,11 @@ class Simulator:
                 if data is None or data is REJECT:
                     self._check_rejection(data)
                     continue
-                if self._distance is None:
-                    summary = flatten(data if summarize is None else self.summarised(data))
-                else:
+                if is_measured_here:
                     summary, distance = self.measured(data, outcome)
                     distances.append(distance)
+                else:
+                    summary = flatten(data if summarize is None else self.summarised(data))
             except BaseException as error:
                 hint = self._hint(error) if data is _UNFINISHED else ""
                 outcome.fail(index, block.theta[index - block.first], error, hint=hint)
@@ -374,7 +375,12 @@ class Simulator:
         return Simulated(np.array(rows, int), table, measured)
 
     def _check_rejection(self, data: Any) -> None:
-        """Raise for a None that may be a forgotten `return`."""
+        """Raise for a None that may be a forgotten `return`, and where all simulations must be known."""
+        if data is REJECT and self._order.sample:
+            raise CensoredError(
+                "the simulator returned mpiabc.REJECT, and a part of the run is fitted to all simulations, "
+                "such as the scale of the distance: return the data, or give numbers as the scale"
+            )
         if data is None and isinstance(self._problem.distance, Returned) and not self._may_return_none:
             raise DistanceError(
                 "the simulator returned None, expected its distance, one real number, as there are no "

@@ -1,9 +1,9 @@
 """Kernels: what each gives of 1000 simulations, by dimension and population size.
 
-    python -m tests.benchmarks.kernels [N ...]        by default 200, 1000 and 5000, which takes an hour
+    python -m tests.benchmarks.kernels [N or NxD ...]    by default 200, 1000, 5000 in 1 to 20 dimensions
 
 theta = L phi with phi ~ N(0, 4) in each of d dimensions, correlated; y ~ N(phi, 1), the largest distance to
-0; eight thresholds, each of which half of the prior's simulations of the one before would meet. Of the last
+0; six thresholds, each of which half of the prior's simulations of the one before would meet. Of the last
 population, averaged over seeds: Kish's effective sample size; the true one, exact variance over the squared
 error of the means; both for 1000 simulations of the whole run; and the variance found over the exact one.
 """
@@ -19,9 +19,9 @@ from scipy import stats
 import mpiabc
 
 DIMENSIONS = (1, 2, 5, 10, 20)
-HALVINGS = 8
+HALVINGS = 6
 TAU, S = 2.0, math.sqrt(5.0)
-SEEDS = {200: 16, 1000: 4, 5000: 1}
+SEEDS = {200: 8, 1000: 3, 5000: 1}
 MOST = (
     60  # simulations for each that the thresholds need of the prior: a kernel that needs more has collapsed
 )
@@ -128,14 +128,19 @@ def row(name, d, n, folder):
     )
 
 
-def main(sizes):
+def cases(texts):
+    for text in texts or map(str, SEEDS):
+        n, _, d = text.partition("x")
+        yield from ((int(n), int(each)) for each in ([d] if d else DIMENSIONS))
+
+
+def main(texts):
     print("  d      N  kernel         thousands     Kish  Kish/1000  true/1000 variance", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for n in sizes:
-            for d in DIMENSIONS:
-                for name in KERNELS if n * d < 50_000 else CHEAP:
-                    print(row(name, d, n, Path(folder)), flush=True)
+        for n, d in cases(texts):
+            for name in KERNELS if n * d < 50_000 else CHEAP:
+                print(row(name, d, n, Path(folder)), flush=True)
 
 
 if __name__ == "__main__":
-    main([int(text) for text in sys.argv[1:]] or list(SEEDS))
+    main(sys.argv[1:])
