@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.joint import ModelProposal
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.prior import Prior
 from mpiabc.signals import is_asked_to_stop
@@ -25,6 +26,8 @@ def of_prior(prior: Any, key: tuple[int, int]) -> str:
 
 def of_proposal(proposal: Any, key: tuple[int, int]) -> str:
     """What is wrong with a proposal of a kernel, in words; empty if nothing is seen."""
+    if isinstance(proposal, ModelProposal):
+        return next(filter(None, (of_proposal(p, key) for p in proposal.proposals if p is not None)), "")
     if isinstance(proposal, GaussianMixture | LocalGaussianMixture):
         return ""
     return _ignored_rng("the kernel", proposal, key) or _mismatch("the kernel", proposal, key)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.acceptors import Acceptor, Within
+from mpiabc.joint import ModelProposal
 from mpiabc.kernel import Proposal
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
@@ -47,9 +48,10 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_OURS: dict[str, type] = {cls.__name__: cls for cls in (GaussianMixture, LocalGaussianMixture, Within)}
-_ANEW = ("inverse",)  # fields that are computed when a part is made
-_OF_POPULATION = ("theta", "weights")  # columns that parts refer to
+_PARTS = (GaussianMixture, LocalGaussianMixture, ModelProposal, Within)
+_OURS: dict[str, type] = {cls.__name__: cls for cls in _PARTS}
+_ANEW = ("inverse", "prior")  # fields that are computed when a part is made, or that the problem has
+_OF_POPULATION = ("theta", "weights", "model")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
 
 Arrays = list[np.ndarray]
@@ -80,10 +82,11 @@ def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
     """A value as JSON has it. Raises ForeignError for what is not of our classes."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, tuple):
+        return [_flat(part, before, arrays) for part in value]
     if isinstance(value, np.ndarray):
-        for name in _OF_POPULATION:
-            if value is getattr(before, name, None):
-                return {"of the population": name}
+        if found := _place(value, before):
+            return found
         is_factor = value.ndim == 3  # triangular: half of it is enough
         arrays.append(value[:, *np.tril_indices(value.shape[1])] if is_factor else value)
         return {"array": len(arrays) - 1} | ({"triangular": value.shape[1]} if is_factor else {})
@@ -94,11 +97,23 @@ def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
     return {"class": cls.__name__} | {n: _flat(getattr(value, n), before, arrays) for n in names}
 
 
+def _place(value: np.ndarray, before: Population | None) -> dict[str, Any] | None:
+    """Where a population has this very column, or that of one of its models; None if it has not."""
+    for m, part in enumerate([before, *(before.each() if before else ())]):
+        for name in _OF_POPULATION:
+            if value is getattr(part, name, None):
+                return {"of the population": name} | ({"model": m - 1} if m else {})
+    return None
+
+
 def _whole(value: Any, before: Population | None, arrays: Arrays) -> Any:
+    if isinstance(value, list):
+        return tuple(_whole(part, before, arrays) for part in value)
     if not isinstance(value, dict):
         return value
     if "of the population" in value:
-        return getattr(before, value["of the population"])
+        part = before if "model" not in value or before is None else before.of(value["model"])
+        return getattr(part, value["of the population"])
     if "array" in value:
         array = arrays[value["array"]]
         d = value.get("triangular")

@@ -6,9 +6,9 @@ import traceback
 import numpy as np
 
 from mpiabc.errors import ProblemError, shortened, text_of
+from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.particles import Particles, joined
-from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.structure import StructureMismatchError
@@ -25,7 +25,7 @@ _KINDS: dict[type, str] = {StructureMismatchError: "structure", NanDistanceError
 class Outcome:
     """The evaluations of the ids, or slots, [start, stop) so far."""
 
-    def __init__(self, problem: Problem, order: Order, where: str, start: int, stop: int) -> None:
+    def __init__(self, problem: AnyProblem, order: Order, where: str, start: int, stop: int) -> None:
         self.start, self.stop = start, stop
         self.failures: list[Failure] = []
         self.notes: set[str] = set()
@@ -53,7 +53,7 @@ class Outcome:
         """Note a failed evaluation, and whether it ends the run. Raises what is no failure but a stop."""
         if is_asked_to_stop(error):
             raise error
-        values = {} if theta is None else dict(zip(self._problem.prior.names, theta.tolist(), strict=True))
+        values = {} if theta is None else self._problem.named(theta)
         kind = kind or _KINDS.get(type(error), "exception")
         words, remote, where, is_exposed = told(error, self._where)
         failure = Failure(self._order.level, index, values, words, remote, where, kind)
@@ -79,7 +79,7 @@ class Outcome:
     def fail_together(self, first: int, rows: np.ndarray, theta: np.ndarray, error: BaseException) -> None:
         """Note that these rows of a batch have failed together, as the first one's failure."""
         self.fail(first + int(rows[0]), theta[rows[0]], error)
-        self._failed[first] = rows.tolist()
+        self._failed.setdefault(first, []).extend(rows.tolist())
 
     def failed(self, first: int, n: int) -> list[int]:
         """The rows that have failed of the block of n that begins at this id."""

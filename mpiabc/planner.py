@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpiabc import guard, recycling
+from mpiabc import guard, joint, recycling
 from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level
+from mpiabc.joint import ModelPrior, ModelProposal
 from mpiabc.order import Arrays, epsilon_of, restored
 from mpiabc.population import Past, Population
 from mpiabc.problem import told
@@ -76,7 +77,9 @@ class Planner:
         if base is None:
             return self.prior
         with self.asking("the kernel", self.kernel):
-            return self.kernel.fit(base)
+            if isinstance(self.prior, ModelPrior):
+                return joint.fitted(lambda *part: fitted(self.kernel, *part), base, self.prior)
+            return fitted(self.kernel, base, self.prior)
 
     @contextmanager
     def asking(self, what: str, part: Any) -> Iterator[None]:
@@ -91,6 +94,8 @@ class Planner:
         parts = restored(text, arrays, base)
         proposal = parts.pop("proposal")
         proposal = self._fitted(base) if proposal is None else proposal
+        if isinstance(proposal, ModelProposal):
+            proposal = proposal.with_prior(self.prior)
         order = Level(key=self.key, proposal=proposal, errors=self.errors, **parts)
         return Decided(self._in_line(order, past), base)
 
@@ -126,6 +131,11 @@ class Planner:
         first = -(-end // self.step) * self.step
         earlier = past.proposals if self._needs_densities else None
         return replace(order, first=first, earlier=earlier)
+
+
+def fitted(kernel: Any, population: Population, prior: Any) -> Any:
+    """The proposal that a kernel fits to a population of one model, of which this is the prior."""
+    return kernel.fit(population)
 
 
 def _epsilon(threshold: Any, level: int, last: Population | None) -> float | None:

@@ -21,11 +21,12 @@ from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level, theta_of
 from mpiabc.ledger import Ledger, SlotLedger, fatal
+from mpiabc.models import AnyProblem
 from mpiabc.order import Arrays
 from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
 from mpiabc.population import Past, Population
-from mpiabc.problem import EvaluationId, Problem
+from mpiabc.problem import EvaluationId
 from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
 from mpiabc.stopping import Stopping
 from mpiabc.streams import stride_of
@@ -80,7 +81,7 @@ class Run:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: AnyProblem,
         planner: Planner,
         stopping: Stopping,
         past: Past | None = None,
@@ -119,7 +120,7 @@ class Run:
         self._opened, self._past = replace(opened, order=order, is_kept=True), opened.past
         return [Void(order.level), self._opened, *self._ended(self._opened)]
 
-    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+    def theta_of(self, order: Any, address: int) -> dict[str, Any]:
         """What was proposed for an evaluation; in the first try of a slot, if static."""
         return theta_of(self._problem, order, address) if isinstance(order, Level) else {}
 
@@ -134,7 +135,7 @@ class Run:
         past = self._past
         if past.last is None:
             return None
-        return self._stopping.reason(past.level, past.last.epsilon, past.simulations)
+        return self._stopping.reason(past.level, past.last.epsilon, past.simulations, past.models)
 
     def _next(self) -> list[Action]:
         """The next order, and what there is to tell of it; or the end."""
@@ -238,7 +239,8 @@ class Run:
             return []
         self._told.add("prior")
         with guard.at_work(Asking("the prior")):
-            note = checks.of_prior(self._problem.prior, self._planner.key)
+            found = (checks.of_prior(model.prior, self._planner.key) for model in self._problem.models)
+            note = next(filter(None, found), "")
         return [Tell("prior", note)] if note else []
 
     def _looked_at_deaths(self, order: Level, deaths: Sequence[Death]) -> list[Action]:
@@ -296,7 +298,7 @@ class Run:
         return [Tell("batch", note)] if note else []
 
     def _looked_at_weights(self, population: Population) -> list[Action]:
-        d, ess = len(population.names), population.ess
+        d, ess = population.theta.shape[1], population.ess
         if ess >= min(10 * d * (1 - 1e-9), self._worst):
             return []
         self._worst = ess
@@ -308,7 +310,7 @@ class Run:
         return [Tell("collapse", note, is_anew=True)]
 
 
-def _population(problem: Problem, opened: Open, how: str | None) -> Population:
+def _population(problem: AnyProblem, opened: Open, how: str | None) -> Population:
     """The survivors and the ledger's rows, with normalised weights."""
     order, ledger = opened.order, opened.ledger
     evaluations, simulations = ledger.counts()
@@ -320,10 +322,11 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
     if weightless.any():
         first = int(np.argmax(weightless))
         at = EvaluationId(int(rows.level[first]), int(rows.ids[first]))
-        raise _weightless(problem, order, at, rows.theta[first], log_weights[first])
+        raise _weightless(problem, order, at, problem.joint(rows)[first], log_weights[first])
     weights = np.exp(log_weights - log_weights.max())  # at most 1, and one of them is
     return Population(
-        names=tuple(problem.prior.names),
+        names=problem.names,
+        models=problem.told_models,
         weights=weights / weights.sum(),
         first=order.first,
         generation=order.level,
@@ -347,12 +350,12 @@ def _use(population: Population, opened: Open) -> waste.Use:
 
 
 def _weightless(
-    problem: Problem, order: Level, id: EvaluationId, theta: np.ndarray, log_weight: float
+    problem: AnyProblem, order: Level, id: EvaluationId, theta: np.ndarray, log_weight: float
 ) -> ProblemError:
     """Whose density leaves an accepted evaluation without a weight; both are asked again."""
     asked = {"prior": problem.prior, "kernel's proposal": order.proposal}
     said = {name: float(np.asarray(part.logpdf(theta[None]))[0]) for name, part in asked.items()}
-    values = zip(problem.prior.names, theta.tolist(), strict=True)
+    values = problem.named(theta).items()
     where = (
         f"in evaluation {id.generation}:{id.index}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
     )

@@ -14,6 +14,7 @@ from weakref import WeakSet
 import numpy as np
 
 from mpiabc import guard, team
+from mpiabc.models import AnyProblem, Models
 from mpiabc.order import Order
 from mpiabc.outcome import Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature
@@ -22,6 +23,9 @@ from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import Purpose, Stream
 from mpiabc.structure import Structure, StructureMismatchError, number
 
+LANE = (
+    1 << 48
+)  # added to a block's number once for each model before: calls of each have a stream of their own
 _PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
 
 _GLOBAL_RANDOM = (
@@ -72,11 +76,12 @@ class Simulated(NamedTuple):
 class States:
     """Global generators and floating-point environment of this process, as evaluations find them."""
 
-    def __init__(self, problem: Problem, order: Order) -> None:
+    def __init__(self, problem: AnyProblem, order: Order) -> None:
         self._problem, self._level = problem, order.level
         self._random, self._floats = guard.GlobalRandom(order.key), guard.FloatingPoint()
-        takes_rng, extras = signature(problem.simulate)
-        is_of_team = "comm" in extras  # whose ranks would have to notice the same
+        signatures = [signature(model.simulate) for model in problem.models]
+        takes_rng = all(found.takes_rng for found in signatures)
+        is_of_team = "comm" in signatures[0].extras  # whose ranks would have to notice the same
         if not takes_rng or is_of_team or self._random.has_half_a_pair():
             _seeded.add(problem)
 
@@ -138,8 +143,18 @@ def _one_at_a_time(random: guard.GlobalRandom) -> Iterator[None]:
 
 
 _has_generators = threading.Lock()
-_seeded: WeakSet[Problem] = WeakSet()  # whose evaluations get global random states of their own here
-_reset: WeakSet[Problem] = WeakSet()  # whose simulators leave the floating-point environment changed
+_seeded: WeakSet[AnyProblem] = WeakSet()  # whose evaluations get global random states of their own here
+_reset: WeakSet[AnyProblem] = WeakSet()  # whose simulators leave the floating-point environment changed
+
+
+class _Model(NamedTuple):
+    """One model of a problem, of which there mostly is one."""
+
+    names: tuple[str, ...]
+    call: Callable[..., Any]  # (theta, rng)
+    summarize: Callable[[Any], Any] | None
+    takes_rng: bool
+    may_return_none: bool
 
 
 class Simulator:
@@ -151,7 +166,7 @@ class Simulator:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: AnyProblem,
         order: Order,
         states: States,
         distance: Callable[..., Any] | None = None,
@@ -159,14 +174,13 @@ class Simulator:
     ) -> None:
         self.at = -1  # the id in work
         self.ids: Any = None  # those of a vectorised simulator
+        self.lane = 0  # of a vectorised call, by its model
         self.is_first = False  # the next block is the run's first one
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
         self._structure = Structure(problem.observed)
         self._observed = protected(problem.observed)
-        self._call = _caller(problem, order, self)
-        self._takes_rng, extras = signature(problem.simulate)
-        self._may_return_none = "epsilon" in extras
+        self._models = [_model(model, order, self) for model in problem.models]
         self._stream = Stream(order.key, Purpose.SIMULATION)
 
     def __call__(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
@@ -178,46 +192,52 @@ class Simulator:
 
     def data_of(self, block: Block, rows: Any) -> Any:
         """Simulated and summarised data of one row, or, vectorised, of several; None if rejected."""
-        data = self._data(block, rows)
+        data, model = self._data(block, rows)
         if data is None or data is REJECT:
-            self._check_rejection(data)
+            self._check_rejection(data, model)
             return None
-        return data if self._problem.summarize is None else self._problem.summarize(data)
+        return data if model.summarize is None else model.summarize(data)
 
-    def take_part(self, block: Block, row: int) -> None:
-        """Simulate this row, or, vectorised, its block, for a team whose first rank has the result."""
+    def take_part(self, block: Block, row: int, model: int) -> None:
+        """Simulate this row, or, vectorised, a model's of its block, for a team whose first rank has it."""
         self._states.reset_floats()
-        self._data(block, self.rows_of_call(block) if self._problem.vectorized else row)
+        self._data(block, self.rows_of_call(block, model) if self._problem.vectorized else row)
 
-    def _data(self, block: Block, rows: Any) -> Any:
-        """What the simulator returns."""
+    def _data(self, block: Block, rows: Any) -> tuple[Any, _Model]:
+        """What the simulator returns, and whose it is: rows of one call are of one model."""
         at: int
+        m = int(self.models_of(block, np.atleast_1d(rows)[:1])[0])
         if self._problem.vectorized:
-            values, at = block.theta.take(rows, axis=0).T.copy(), block.number
+            self.lane = m * LANE
+            values, at = block.theta.take(rows, axis=0).T.copy(), block.number + self.lane
             self.ids = block.first + rows
         else:
             values, self.at = block.theta[rows].tolist(), block.first + rows
             at = self.at
         if prepare := self._states.preparation():
             prepare(at)
-        theta = dict(zip(self._problem.prior.names, values, strict=True))
-        return self._call(theta, self._stream.at(self._order.level, at))
+        model = self._models[m]
+        theta = dict(zip(model.names, values, strict=False))  # beyond them lies what other models have
+        return model.call(theta, self._stream.at(self._order.level, at)), model
+
+    def models_of(self, block: Block, rows: np.ndarray) -> np.ndarray:
+        """The indices of the models (n,) that rows are of."""
+        if isinstance(self._problem, Models):
+            return self._problem.model_of(block.theta[rows])
+        return np.zeros(len(rows), int)
 
     def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One simulation for each of the rows, each from the stream of its own id."""
-        names, flatten, summarize = (
-            self._problem.prior.names,
-            self._structure.flatten,
-            self._problem.summarize,
-        )
-        simulate, stream, t = self._call, self._stream.at, self._order.level
+        flatten, stream, t = self._structure.flatten, self._stream.at, self._order.level
         distance, observed = self._distance, self._observed
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
         ids = (block.first + rows).tolist()
-        for index, values in zip(ids, block.theta[rows].tolist(), strict=True):
+        models = map(self._models.__getitem__, self.models_of(block, rows))
+        for index, values, model in zip(ids, block.theta[rows].tolist(), models, strict=True):
             self.at = index
-            theta = dict(zip(names, values, strict=True))
+            names, simulate, summarize, _, _ = model
+            theta = dict(zip(names, values, strict=False))
             if watch:
                 watch(index)
             try:
@@ -225,7 +245,7 @@ class Simulator:
                     prepare(index)
                 data = simulate(theta, stream(t, index))
                 if data is None or data is REJECT:
-                    self._check_rejection(data)
+                    self._check_rejection(data, model)
                     continue
                 if summarize is not None:
                     data = summarize(data)
@@ -244,19 +264,32 @@ class Simulator:
             self._check_own_randomness(block, done[-1] - block.first, summaries[-1], outcome)
         return self._simulated(np.array(done, int) - block.first, summaries, distances)
 
-    def rows_of_call(self, block: Block) -> np.ndarray:
-        """The rows that one call gets: those inside the support.
+    def rows_of_call(self, block: Block, model: int = 0) -> np.ndarray:
+        """The rows that one call gets: those of a model inside the support.
 
-        A batch has as many as ever: rows outside repeat the first one inside, if there is one.
+        A batch has as many as ever: rows outside, or of others, repeat the first one inside, if there is one.
         """
         is_inside = block.inside
+        if len(self._models) > 1:
+            is_inside = is_inside & (self.models_of(block, np.arange(len(is_inside))) == model)
         if self._problem.batch is None or is_inside.all() or not is_inside.any():
             return np.flatnonzero(is_inside)
         return np.where(is_inside, np.arange(len(is_inside)), np.argmax(is_inside))
 
     def _together(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
-        """One call for all rows of the block inside the support, wanted or not: its shape is fixed."""
-        called = self.rows_of_call(block)
+        """One call for each model that these rows are of, one after another."""
+        if len(self._models) == 1:
+            return self._called(block, rows, 0, outcome)
+        models = self.models_of(block, rows)
+        parts = [self._simulated([], [], [])]
+        for m in np.unique(models).tolist():
+            if not outcome.is_ended:
+                parts.append(self._called(block, rows[models == m], m, outcome))
+        return _in_line(parts)
+
+    def _called(self, block: Block, rows: np.ndarray, model: int, outcome: Outcome) -> Simulated:
+        """One call for all of a model's rows inside the support, wanted or not: its shape is fixed."""
+        called = self.rows_of_call(block, model)
         if not called.size:
             return self._simulated([], [], [])
         self.at = block.first
@@ -312,9 +345,9 @@ class Simulator:
         measured = None if self._distance is None else np.array(distances, np.float64)
         return Simulated(np.array(rows, int), table, measured)
 
-    def _check_rejection(self, data: Any) -> None:
+    def _check_rejection(self, data: Any, model: _Model) -> None:
         """Raise for a None that may be a forgotten `return`."""
-        if data is None and not self._may_return_none:
+        if data is None and not model.may_return_none:
             raise StructureMismatchError(
                 f"the simulator returned None, expected {self._structure}; return mpiabc.REJECT to reject"
             )
@@ -325,7 +358,8 @@ class Simulator:
         `rows`: one row, or those of the whole block for a vectorised simulator.
         """
         self.is_first = False
-        if self._takes_rng and not self._stream.is_untouched():
+        model = self._models[self.models_of(block, np.atleast_1d(rows)[:1])[0]]
+        if model.takes_rng and not self._stream.is_untouched():
             return
         if self._watch:
             self._watch(self.at)
@@ -341,6 +375,22 @@ class Simulator:
             outcome.notes.add(_OWN_RANDOM)
 
 
+def _in_line(parts: list[Simulated]) -> Simulated:
+    """The rows of several calls, in the order of their addresses."""
+    rows, summaries, distances = zip(*parts, strict=True)
+    order = np.argsort(np.concatenate(rows))
+    measured = None if distances[0] is None else np.concatenate(distances)[order]
+    return Simulated(np.concatenate(rows)[order], np.concatenate(summaries)[order], measured)
+
+
+def _model(problem: Problem, order: Order, simulator: Simulator) -> _Model:
+    """One of the models, ready to be called."""
+    takes_rng, extras = signature(problem.simulate)
+    call = _caller(problem, order, simulator)
+    names = tuple(problem.prior.names)
+    return _Model(names, call, problem.summarize, takes_rng, "epsilon" in extras)
+
+
 def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..., Any]:
     """The problem's simulator as a callable of (theta, rng)."""
     simulate, (takes_rng, extras) = problem.simulate, signature(problem.simulate)
@@ -353,7 +403,7 @@ def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..
         return simulate(theta, *([rng] if takes_rng else []), **{name: known[name] for name in extras})
 
     def call_together(theta: dict, rng: np.random.Generator) -> object:
-        with team.here().simulating(order.number, simulator.at) as comm:
+        with team.here().simulating(order.number, simulator.at + simulator.lane) as comm:
             return call(theta, rng, comm)
 
     return call_together if "comm" in extras else call

@@ -2,7 +2,7 @@
 
 for each generation t:
     epsilon   = threshold.epsilon(t, population[t-1])
-    proposal  = prior if t = 0, else kernel.fit(population[t-1])
+    proposal  = prior if t = 0, else kernel.fit(population[t-1]), of each model if there are several
     accepted  = the first N evaluations, in id order, whose distance is at most epsilon
     weights   = prior / proposal, normalised
 """
@@ -13,11 +13,11 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mpiabc import guard, recycling, sameness, voice, whereabouts
+from mpiabc import guard, models, recycling, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.arguments import whole
@@ -25,6 +25,7 @@ from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import Gaussian, Kernel
+from mpiabc.models import AnyProblem
 from mpiabc.planner import Planner
 from mpiabc.population import Population
 from mpiabc.problem import Problem, signature, told
@@ -56,12 +57,14 @@ class ABCSMC:
     integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
-    only at how many particles each has brought. Raises ProblemError for bad settings.
+    only at how many particles each has brought. Of a list of problems, each a model of the same data, the
+    run says how probable they are, from `model_prior`, their probabilities before the data, which are equal
+    if none are given. Raises ProblemError for bad settings.
     """
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | Sequence[Problem],
         population_size: int,
         *,
         kernel: Kernel | None = None,
@@ -71,11 +74,7 @@ class ABCSMC:
         recycle: bool | None = None,
         weights: str | None = None,
     ) -> None:
-        if isinstance(problem, list | tuple) or model_prior is not None:
-            raise ProblemError("model selection is not supported yet: give one Problem, no model_prior")
-        if not isinstance(problem, Problem):
-            raise ProblemError(f"the problem is {problem!r}, expected an mpiabc.Problem")
-        self.problem = problem
+        self.problem = models.of(problem, model_prior)
         self.population_size = _whole("population_size", population_size, 2)
         self.kernel = Gaussian() if kernel is None else kernel
         self.threshold = Quantile() if threshold is None else threshold
@@ -119,6 +118,7 @@ class ABCSMC:
         simulations: int | None = None,
         acceptance_rate: float | None = None,
         walltime: float | str | None = None,
+        models: int | None = None,
         scheduler: Any = "auto",
         progress: bool | None = None,
         overwrite: bool = False,
@@ -127,11 +127,12 @@ class ABCSMC:
         """Start the run in the file `store`, or continue it; returns its History, None on other ranks.
 
         The first stopping rule that holds ends the run: so many `generations`, an `epsilon` reached, so
-        many `simulations`, an `acceptance_rate` that a generation cannot reach, or `walltime` (seconds,
-        text such as "2h", or "auto": shortly before the batch system ends the job), after which the run
-        can be continued. They never change a population. A run whose code or values have changed meanwhile
-        goes on with `accept_changes` only, which its file notes. Job scripts set MPIABC_SCHEDULER, which
-        scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that is given none.
+        many `simulations`, an `acceptance_rate` that a generation cannot reach, so many `models` left with
+        particles, or `walltime` (seconds, text such as "2h", or "auto": shortly before the batch system ends
+        the job), after which the run can be continued. They never change a population. A run whose code or
+        values have changed meanwhile goes on with `accept_changes` only, which its file notes. Job scripts
+        set MPIABC_SCHEDULER, which scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that
+        is given none.
 
         Raises ProblemError and StoreError before any work, SimulatorError for failing evaluations,
         Interrupted (exit status 75, or MPIABC_RESUMABLE_STATUS) after a signal or the walltime.
@@ -175,6 +176,7 @@ class ABCSMC:
             has_rule = walltime is not None or Stopping(**rules).is_bounded
             walltime = stops.chosen(walltime)
             stopping = Stopping(**rules, walltime=stops.seconds(walltime))
+            _check_models(self.problem, stopping)
             deadline, end = began + (stopping.walltime or math.inf), math.inf
             if isinstance(walltime, str) and walltime == "auto":
                 deadline, end = math.inf, time.monotonic() + (stopping.walltime or 0.0)
@@ -241,8 +243,10 @@ class ABCSMC:
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
+        told_models = [[m.name, list(m.names), m.probability] for m in self.problem.told_models]
         mine = {
-            "names": list(self.problem.prior.names),
+            "names": list(self.problem.names),
+            **({"models": told_models} if told_models else {}),
             **self.problem.parts(),
             "population_size": self.population_size,
             "kernel": told(self.kernel),
@@ -314,7 +318,7 @@ def _interrupted(signals: Signals) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(place: Any, problem: Problem, signals: Signals) -> Iterator[Engine]:
+def _opened(place: Any, problem: AnyProblem, signals: Signals) -> Iterator[Engine]:
     """The scheduler's engine, closed with the status that its workers should end with."""
     with _interrupted(signals):
         engine = place.open(problem)
@@ -334,7 +338,7 @@ def _opened(place: Any, problem: Problem, signals: Signals) -> Iterator[Engine]:
 
 
 @contextmanager
-def _changes_noted(problem: Problem) -> Iterator[None]:
+def _changes_noted(problem: AnyProblem) -> Iterator[None]:
     """What evaluations change of the problem's parts in this process tells no problem from another."""
     try:
         yield
@@ -379,9 +383,9 @@ def _first_line(error: BaseException) -> str:
     return told if isinstance(error, Error) else f"{type(error).__name__}: {told}"
 
 
-def _check_team(problem: Problem, place: Any) -> None:
+def _check_team(problem: AnyProblem, place: Any) -> None:
     """Raise ProblemError for a simulator that takes `comm` where there is none, or the reverse."""
-    takes_comm, size = "comm" in signature(problem.simulate).extras, getattr(place, "team", None)
+    takes_comm, size = "comm" in signature(problem.models[0].simulate).extras, getattr(place, "team", None)
     if takes_comm and size is None:
         raise ProblemError(
             f"the simulator takes comm, and {place} has no teams of ranks that simulate together: give "
@@ -396,7 +400,15 @@ def _check_team(problem: Problem, place: Any) -> None:
         )
 
 
-def _check_size(problem: Problem, n: int) -> None:
+def _check_models(problem: AnyProblem, stopping: Stopping) -> None:
+    """Raise ProblemError for a rule on the number of models that would hold from the start."""
+    n = len(problem.models)
+    if stopping.models is not None and stopping.models >= n:
+        told_n = f"{n} problems" if n > 1 else "one problem"
+        raise ProblemError(f"models={stopping.models} with {told_n}: give a smaller number, or leave it out")
+
+
+def _check_size(problem: AnyProblem, n: int) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
     k = Structure(problem.observed).size
     if 8 * n * k >= _MOST_BYTES:

@@ -14,8 +14,9 @@ FLOORS = [
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised"},
-    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command"},
-    {"problem", "order"},
+    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "joint"},
+    {"problem"},
+    {"models", "order"},
     {"outcome", "ledger", "checks"},
     {"simulate", "actions"},
     {"evaluate"},

@@ -15,12 +15,12 @@ import numpy as np
 
 from mpiabc.errors import StoreError
 from mpiabc.particles import Column, columns
-from mpiabc.population import Population
+from mpiabc.population import Model, Population, width_of
 from mpiabc.records import Failure
 from mpiabc.store.files import DamagedError, connect_to_read, errors_told
 
-FORMAT = 5
-_OLDER = (2, 3, 4)  # formats that are read, and written on in the new one
+FORMAT = 6
+_OLDER = (2, 3, 4, 5)  # formats that are read, and written on in the new one
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
 _MOST_TOLD = 60  # characters of somebody's declaration
 
@@ -202,10 +202,12 @@ def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
             at = end
 
 
-def content(row: Mapping[str, Any], names: tuple[str, ...]) -> Population | None:
+def content(
+    row: Mapping[str, Any], names: tuple[str, ...], models: tuple[Model, ...] = ()
+) -> Population | None:
     """The population of a row; None if it is not as it was written."""
     with suppress(TypeError, ValueError, ArithmeticError):  # what is damaged may be of any type
-        population = _population(row, names)
+        population = _population(row, names, models)
         if population.digest() == row["digest"] and row["crc"] in map(crc_of_row, _written(row)):
             return population
     return None
@@ -221,15 +223,15 @@ def _written(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield {**row, "epsilon": int(epsilon)}
 
 
-def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
-    n = len(row["weights"]) // 8
+def _population(row: Mapping[str, Any], names: tuple[str, ...], models: tuple[Model, ...]) -> Population:
+    n, d = len(row["weights"]) // 8, width_of(names, models)
     arrays: dict[str, Any] = {}
     for name, column in ARRAYS.items():
         if row[name] is not None:
             array: np.ndarray = np.frombuffer(row[name], column.dtype)
-            width = {column.width: len(names) if column.width == "d" else len(array) // n}
+            width = {column.width: d if column.width == "d" else len(array) // n}
             arrays[name] = array.reshape(column.shape(n, width))
-    return Population(names=names, **arrays, **_numbers(row))
+    return Population(names=names, models=models, **arrays, **_numbers(row))
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
