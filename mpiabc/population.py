@@ -157,6 +157,12 @@ class Population(Particles):
         """The posterior probability of each model, (M,), in the order of the problems."""
         return np.bincount(self.model, self.weights, minlength=max(1, len(self.models)))
 
+    @property
+    def told_models(self) -> str:
+        """The models and their probabilities in words; empty where there is one."""
+        pairs = zip(self.models, self.model_probabilities(), strict=False)
+        return ", ".join(f"{model.name} {share:.3g}" for model, share in pairs)
+
     def of(self, problem: Any) -> "Population":
         """The particles of one model alone, with weights that sum to 1, by its problem, name or index.
 

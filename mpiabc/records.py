@@ -146,7 +146,7 @@ def brought(number: int, start: int, stop: int, payload: bytes, began: float) ->
     return Records(number, start, stop, status, seconds=time.perf_counter() - began, payload=payload)
 
 
-_LAYOUT = -6  # what buffers begin with; those of older files begin with the number of a job
+_LAYOUT = -7  # what buffers begin with; those of older files begin with the number of a job
 _HEADER = struct.Struct("<11qd")
 
 

@@ -18,7 +18,7 @@ from mpiabc.store import History, live
 
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
 _ABSENCE = 2.0  # seconds, where nobody is there who could give one; containers hide processes, though
-_NOT_SHOWN = ("names", "fingerprint")
+_NOT_SHOWN = ("names", "models", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
 
 
@@ -101,7 +101,8 @@ def _as_text(value: Any) -> str:
 def _generations(history: History) -> list[list[str]]:
     """A row for each committed generation."""
     numbers = ["N", "evaluations", "simulations", "acceptance rate", "ess", "seconds"]
-    return [["generation", "epsilon", *numbers, "digest"]] + [
+    models = ["models"] if history.settings.get("models") else []
+    return [["generation", "epsilon", *numbers, *models, "digest"]] + [
         [
             str(p.generation),
             f"{p.epsilon:.6g}",
@@ -111,6 +112,7 @@ def _generations(history: History) -> list[list[str]]:
             f"{p.acceptance_rate:.3g}",
             f"{p.ess:.1f}",
             f"{p.seconds:.3g}",
+            *([p.told_models] if models else []),
             p.digest()[:12],
         ]
         for p in history

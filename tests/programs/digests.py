@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mpiabc
 from tests import problems
-from tests.programs import batches, foreign
+from tests.programs import batches, foreign, several
 
 
 def parts_of_ones_own():
@@ -19,11 +19,14 @@ STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
     "batches": batches.sampler,
+    "several models": several.sampler,
+    "several models, batches": lambda: several.sampler(vectorized=True, batch=512),
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
 }
 VARIANTS = STATIC | {
     "recycled, batches": lambda: batches.sampler(recycle=True),
+    "recycled, several models": lambda: several.sampler(recycle=True),
     "recycled": lambda: problems.sampler(recycle=True, simulate=problems.gaussian_late, n=60),
     "recycled, vectorized": lambda: problems.sampler(
         simulate=problems.gaussian_vectorized, vectorized=True, recycle=True
