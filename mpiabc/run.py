@@ -294,7 +294,9 @@ class Run:
     def _looked_at_batch(self) -> list[Action]:
         """Whether batches were too large; said at the end, as this batch is that of the whole run."""
         batch = self._problem.batch
-        note = None if batch is None else waste.note(batch, list(self._uses.values()))
+        note = (
+            None if batch is None else waste.note(batch, list(self._uses.values()), len(self._problem.models))
+        )
         return [Tell("batch", note)] if note else []
 
     def _looked_at_weights(self, population: Population) -> list[Action]:

@@ -37,8 +37,8 @@ The same command continues a run that was stopped."""
     parser.add_argument(
         "file",
         metavar="FILE[:problem]",
-        help="a Python file that defines a Problem, or a list of them, models of the same data, with its name "
-        "if there are several; or a YAML file",
+        help="a Python file that defines a Problem, or a list of them, models of the same data, with its "
+        "name if there are several; or a YAML file",
     )
     for name, (_, metavar, help) in SETTINGS.items():
         option = f"--{name.replace('_', '-')}"
