@@ -401,6 +401,28 @@ def test_run_stops_when_so_many_models_are_left(tmp_path):
         history[-1].of("at 9")
 
 
+# The example.
+
+
+EXAMPLE = (ROOT / "examples" / "model_selection.py", "--population", 60, "--acceptance-rate", 0.1, "--store")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What the example prints at the end, in one process."""
+    command = [sys.executable, *EXAMPLE, tmp_path_factory.mktemp("alone") / "run.db", "--scheduler", "serial"]
+    job = subprocess.run(list(map(str, command)), env=environment(), capture_output=True, text=True)
+    return job.stdout.splitlines()[-1]
+
+
+def test_example_tells_which_epidemic_it_was_on_ranks_as_in_one_process(mpi, alone, tmp_path):
+    job = mpi.run(2, *EXAMPLE, tmp_path / "run.db")
+    assert job.returncode == 0, job.stdout
+    assert "log10 Bayes factor, SIBC to SIR" in job.stdout
+    assert alone.startswith("reason acceptance_rate, digest ")
+    assert alone in job.stdout.splitlines()
+
+
 # What is told and refused.
 
 
