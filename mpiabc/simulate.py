@@ -6,8 +6,9 @@ Users' callables get copies and read-only arrays of what others need.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import repeat
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -226,6 +227,12 @@ class Simulator:
             return self._problem.model_of(block.theta[rows])
         return np.zeros(len(rows), int)
 
+    def _each_model(self, block: Block, rows: np.ndarray) -> Iterable[_Model]:
+        """Whose each of these rows is."""
+        if len(self._models) == 1:
+            return repeat(self._models[0])
+        return map(self._models.__getitem__, self.models_of(block, rows).tolist())
+
     def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One simulation for each of the rows, each from the stream of its own id."""
         flatten, stream, t = self._structure.flatten, self._stream.at, self._order.level
@@ -233,10 +240,11 @@ class Simulator:
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
         ids = (block.first + rows).tolist()
-        models = map(self._models.__getitem__, self.models_of(block, rows))
-        for index, values, model in zip(ids, block.theta[rows].tolist(), models, strict=True):
+        models, current = self._each_model(block, rows), None
+        for index, values, model in zip(ids, block.theta[rows].tolist(), models, strict=False):
             self.at = index
-            names, simulate, summarize, _, _ = model
+            if model is not current:
+                names, simulate, summarize, _, _ = current = model
             theta = dict(zip(names, values, strict=False))
             if watch:
                 watch(index)
