@@ -67,6 +67,34 @@ def test_each_model_has_its_own_exact_posterior(wide):
     assert last.of("far").quantile(0.5)["unused"] == pytest.approx(0.5, abs=0.05)
 
 
+WAYS = {
+    "recycled": ({"recycle": True}, "serial"),
+    "recycled, weighted by levels": ({"recycle": True, "weights": "levels"}, "serial"),
+    "local": ({"kernel": mpiabc.LocalGaussian()}, "serial"),
+    "static": ({}, Map(map)),
+    "batches": ({"batch": 1024}, "serial"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_truth_does_not_depend_on_the_way(way, tmp_path):
+    options, scheduler = WAYS[way]
+    history = run(several.sampler(1500, (3, 1.5), vectorized=True, **options), tmp_path, scheduler)
+    assert misses(history[-1]) < 4
+
+
+def test_errors_are_as_large_as_they_say(tmp_path):
+    """Over seeds: neither a bias, of four standard errors of the mean, nor a spread that is not said."""
+    scores = []
+    for seed in range(40):
+        abc = several.sampler(150, (3, 1.5), vectorized=True, seed=seed)
+        log, error = run(abc, tmp_path, name=f"{seed}.db", progress=False)[-1].bayes_factor(0, 1)
+        near, far = np.log(several.evidence(1.5))
+        scores.append((log - (near - far)) / error)
+    assert abs(np.mean(scores)) < 4 / np.sqrt(len(scores))
+    assert 0.7 < np.std(scores) < 1.4  # +- 4 of its own errors, 1 / sqrt(80), would be .55 to 1.45
+
+
 def without_models(proposal, x):
     """The density of theta alone."""
     return joint.ModelProposal.logpdf(proposal, x) - np.log(proposal.probabilities)[x[:, -1].astype(int)]

@@ -31,17 +31,10 @@ def problems(**options):
     ]
 
 
-def sampler(n=60, thresholds=(3, 1.5, 0.8), *, recycle=None, kernel=None, model_prior=PRIOR, **options):
+def sampler(n=60, thresholds=(3, 1.5, 0.8), *, vectorized=False, batch=None, seed=1, **options):
     threshold = mpiabc.Listed(thresholds)
-    return mpiabc.ABCSMC(
-        problems(**options),
-        n,
-        threshold=threshold,
-        seed=1,
-        model_prior=model_prior,
-        recycle=recycle,
-        kernel=kernel,
-    )
+    models = problems(vectorized=vectorized, batch=batch)
+    return mpiabc.ABCSMC(models, n, threshold=threshold, seed=seed, **{"model_prior": PRIOR} | options)
 
 
 def evidence(epsilon):
