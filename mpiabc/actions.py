@@ -41,6 +41,7 @@ class Commit:
     population: Population
     failures: list[Failure]
     opened: Open
+    sample: Particles | None = None  # of its simulations, if its order wanted one
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,6 @@ class Advancing(Protocol):
         """Records of a committed order are in doubt, and forgotten by its ledger: go on from there."""
         ...
 
-    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+    def theta_of(self, order: Any, address: int) -> dict[str, Any]:
         """What was proposed for an evaluation that can tell nothing itself."""
         ...

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.defended import undefended
+from mpiabc.free import Freed
 from mpiabc.joint import ModelProposal
-from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
+from mpiabc.kept import Nothing
+from mpiabc.mixture import Mixture
 from mpiabc.prior import Prior
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, Purpose, Stream
+from mpiabc.structure import Structure
 
 _DRAWS = 8 * BLOCK
 _ERRORS = 6.0  # standard errors from which on it is told
@@ -24,11 +28,31 @@ def of_prior(prior: Any, key: tuple[int, int]) -> str:
     )
 
 
+def of_data(observed: np.ndarray, structure: Structure | Nothing) -> str:
+    """What is wrong with the observed row, in words; empty if nothing is seen."""
+    infinite, missing = np.flatnonzero(np.isinf(observed)), np.flatnonzero(np.isnan(observed))
+    if not infinite.size:
+        return _of_holes(missing, structure) if missing.size else ""
+    which = structure.labels()[infinite[0]]
+    more = f", and {len(infinite) - 1} more," if len(infinite) > 1 else ""
+    return (
+        f"observed data are infinite: {which}{more} is inf; what differs from that is infinitely far, "
+        "and accepted at an infinite threshold only; leave it out, or give another number"
+    )
+
+
+def _of_holes(missing: np.ndarray, structure: Structure | Nothing) -> str:
+    which = structure.labels()[missing[0]]
+    more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
+    return f"observed data have holes: {which}{more} nan, and left out of the distance"
+
+
 def of_proposal(proposal: Any, key: tuple[int, int]) -> str:
     """What is wrong with a proposal of a kernel, in words; empty if nothing is seen."""
     if isinstance(proposal, ModelProposal):
-        return next(filter(None, (of_proposal(p, key) for p in proposal.proposals if p is not None)), "")
-    if isinstance(proposal, GaussianMixture | LocalGaussianMixture):
+        parts = (undefended(part) for part in proposal.proposals if part is not None)
+        return next(filter(None, (of_proposal(part, key) for part in parts)), "")
+    if isinstance(proposal, Freed | Mixture):
         return ""
     return _ignored_rng("the kernel", proposal, key) or _mismatch("the kernel", proposal, key)
 

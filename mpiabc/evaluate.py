@@ -14,24 +14,28 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mpiabc import guard, programs, team
-from mpiabc.distance import measures_rows
+from mpiabc.defended import mixed, undefended
+from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
+from mpiabc.kept import is_narrow
 from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
-from mpiabc.records import Failure, Records, Status
+from mpiabc.records import CALIBRATION, Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.simulate import LANE, Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
-from mpiabc.structure import Structure
+from mpiabc.structure import DistanceError
+
+_ROUNDING = 1e-9  # by which a distance that should be 0, such as 1 - a correlation, may lie below it
 
 
 def evaluate(problem: AnyProblem, order: Order, start: int, stop: int) -> Records:
@@ -63,6 +67,23 @@ class Level(Order):
         return Evaluator(problem, self, where, watch)
 
 
+@dataclass(frozen=True, eq=False)
+class Calibration(Level):
+    """Simulations of the prior before generation 0, by which its distance is fitted.
+
+    They are made once a start, and kept nowhere: the order that comes of them is. Their addresses are those
+    of other streams than generation 0 has.
+    """
+
+    def __str__(self) -> str:
+        return "calibration of the distance"
+
+    @property
+    def number(self) -> int:
+        """One that no generation has."""
+        return super().number | CALIBRATION
+
+
 class Evaluator:
     """`evaluate` for one order, with what can be prepared once kept between leases."""
 
@@ -78,14 +99,16 @@ class Evaluator:
         self.problem = problem
         self.order = order
         self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
-        structure = Structure(problem.observed)
-        self._distance: Any = problem.distance if order.distance is None else order.distance
-        self._observed = structure.row(problem.observed)
+        own = of_data(problem.distance, problem.observed)
+        self._distance: Any = own if order.distance is None else order.distance
+        self._observed = problem.observed_row
         self._observed.flags.writeable = False
-        self._nothing = none(d=problem.width, k=structure.size)
+        self._keeps_none = order.keep == "theta" or problem.observed is None
+        self._is_narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
+        self._nothing = self._kept(none(d=problem.width, k=problem.structure.size))
         self._states = States(problem, order)
         self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
-        called: Any = None if measures_rows(self._distance) else self._distance
+        called: Any = self._distance if problem.is_raw or not measures_rows(self._distance) else None
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
@@ -100,7 +123,8 @@ class Evaluator:
             with guard.at_work(self), self._states.steady():
                 outcome = self._outcome(start, stop)
                 outcome.is_exposed |= watched.were_run() or team.has_exposed()
-                return outcome.records(self._weigh(outcome), began)
+                weighed = self._weigh(outcome.rows(), outcome)
+                return outcome.records(weighed, began, self._sampled(outcome))
         except KeyboardInterrupt:  # a stop, in the middle of it
             watched.end()
             raise
@@ -188,12 +212,24 @@ class Evaluator:
         measured, accepted = self._measure(block, simulated, outcome), self._nothing
         is_accepted = self.order.acceptor.accept(measured, self.order.epsilon)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
+        if self.order.sample:
+            is_sampled = ~is_accepted & (measured.ids < self.order.sample_end)
+            outcome.reject(self._kept(measured.take(is_sampled)))
         if is_accepted.any():
-            accepted = measured.take(is_accepted)
+            accepted = self._kept(measured.take(is_accepted))
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
         if outcome.failures:
             status[np.searchsorted(rows, outcome.failed(block.first, self._length))] = Status.FAILED
         return status, accepted
+
+    def _kept(self, rows: Particles) -> Particles:
+        """Rows with what is kept of their data, in the precision of the observed ones."""
+        if self._keeps_none:
+            return replace(rows, summaries=rows.summaries[:, :0])
+        if self._is_narrow:
+            with np.errstate(all="ignore"):
+                return replace(rows, summaries=rows.summaries.astype(np.float32))
+        return rows
 
     def block_with(self, id: int) -> Block:
         """The proposals of the block, or batch, that an id is in."""
@@ -208,7 +244,7 @@ class Evaluator:
             theta.flags.writeable = False
             with self._theirs(prior):
                 log_prior = _floats("logpdf of the prior", prior.logpdf(theta))
-            _check_densities(self.order, theta, log_prior)
+            _check_densities(self.order, theta, log_prior, getattr(prior, "where", None) is not None)
             self._block = Block(number, theta, log_prior)
         return self._block
 
@@ -237,12 +273,11 @@ class Evaluator:
         if distances is None:
             with self._theirs(self._distance):
                 rows, summaries, distances = self._measured(block, rows, summaries, outcome)
-        is_nan = np.isnan(distances)
-        if is_nan.any():
-            for row in rows[is_nan].tolist():
-                error = NanDistanceError("the distance of the simulated from the observed data is nan")
-                outcome.fail(block.first + row, block.theta[row], error)
-            rows, summaries, distances = rows[~is_nan], summaries[~is_nan], distances[~is_nan]
+        is_one = distances >= -_ROUNDING
+        if not is_one.all():
+            for row, distance in zip(rows[~is_one].tolist(), distances[~is_one].tolist(), strict=True):
+                outcome.fail(block.first + row, block.theta[row], _no_distance(distance))
+            rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         drawn = self.problem.split(block.theta.take(rows, axis=0))
         return Particles(
@@ -279,9 +314,16 @@ class Evaluator:
                     break
         return rows[done], summaries[done], np.array(distances, np.float64)
 
-    def _weigh(self, outcome: Outcome) -> Particles:
-        """The accepted rows with log prior - log proposal, and the densities of all levels if they count."""
-        rows, order = outcome.rows(), self.order
+    def _sampled(self, outcome: Outcome) -> Particles | None:
+        """The rejected rows that may be of the sample, with weights if somebody wants them."""
+        rejected = outcome.rejected()
+        if rejected is None or self.order.is_sample_weighed:
+            return None if rejected is None else self._weigh(rejected, outcome)
+        return rejected.weighed(np.full(len(rejected), np.nan), rejected.log_densities)
+
+    def _weigh(self, rows: Particles | None, outcome: Outcome) -> Particles:
+        """These rows with log prior - log proposal, and the densities of all levels if they count."""
+        order = self.order
         if rows is None:
             return self._nothing
         log_prior = log_proposal = rows.log_weights
@@ -296,15 +338,19 @@ class Evaluator:
     def _log_density(
         self, proposal: Any, rows: Particles, outcome: Outcome, is_own: bool = False
     ) -> np.ndarray:
-        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed."""
+        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed.
+
+        The rows have the prior's log density in place of weights.
+        """
         found, x = np.full(len(rows), np.nan), self.problem.joint(rows)
         x.flags.writeable = False
         where = "where it has drawn" if is_own else "at a draw of a later generation, as recycling asks it"
         error: BaseException = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
         try:
             with self._theirs(proposal):
-                for i, value in _log_density(proposal, x):
+                for i, value in _log_density(undefended(proposal), x):
                     found[i] = value
+                found = mixed(proposal, found, rows.log_weights)
         except BaseException as raised:
             error = raised
         is_bad = ~(found < math.inf) | (is_own & (found == -math.inf))
@@ -312,6 +358,15 @@ class Evaluator:
             at = int(np.argmax(is_bad))
             outcome.fail(int(rows.ids[at]), x[at], error, "proposal")
         return found
+
+
+def _no_distance(value: float) -> ValueError:
+    """What is wrong with a number that is no distance."""
+    if math.isnan(value):
+        return NanDistanceError("the distance of the simulated from the observed data is nan")
+    return DistanceError(
+        f"the distance gave {value!r}, expected a number >= 0: the smaller it is, the nearer are the data"
+    )
 
 
 def _column(distances: Any, n: int) -> np.ndarray:
@@ -333,8 +388,11 @@ def _floats(what: str, values: Any) -> np.ndarray:
     return np.array(array, np.float64, order="C")
 
 
-def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray) -> None:
-    """Raise ProblemError for a prior that would never give a usable proposal."""
+def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray, is_narrowed: bool) -> None:
+    """Raise ProblemError for a prior that would never give a usable proposal.
+
+    One that is narrowed by a constraint may do so in another block.
+    """
     if log_prior.shape != (len(theta),):
         raise ProblemError(f"logpdf of the prior gave shape {log_prior.shape}, expected ({len(theta)},)")
     is_bad = np.isnan(log_prior) | (log_prior == np.inf)
@@ -342,7 +400,7 @@ def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray) -> 
         raise ProblemError(
             f"logpdf of the prior is {log_prior[is_bad][0]} for theta = {theta[is_bad][0].tolist()}"
         )
-    if order.level == 0 and not (log_prior > -np.inf).any():
+    if order.level == 0 and not (is_narrowed or (log_prior > -np.inf).any()):
         raise ProblemError("all draws of the prior lie outside its own support: sample and logpdf disagree")
 
 

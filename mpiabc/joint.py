@@ -12,11 +12,12 @@ normalised among them: prior_m, where these are too few to be fitted to.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.population import Population
@@ -41,6 +42,11 @@ class ModelPrior:
     def is_normalised(self) -> bool:
         """Whether all priors say so."""
         return all(getattr(prior, "is_normalised", False) for prior in self.priors)
+
+    @property
+    def where(self) -> Any:
+        """A constraint, if one of the priors has one."""
+        return next(filter(None, (getattr(prior, "where", None) for prior in self.priors)), None)
 
     @property
     def widths(self) -> list[int]:
@@ -84,10 +90,6 @@ class ModelProposal:
         """Whether a model had too few particles for a full covariance."""
         return any(getattr(proposal, "is_diagonal", False) for proposal in self.proposals)
 
-    def with_prior(self, prior: ModelPrior) -> "ModelProposal":
-        """The same, as it was before it was kept."""
-        return replace(self, prior=prior)
-
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws, (n, D + 1)."""
         return _drawn(self.probabilities, self.parts, self.prior.widths, n, rng)
@@ -98,7 +100,8 @@ class ModelProposal:
         for k, (part, d) in enumerate(zip(self.parts, self.prior.widths, strict=True)):
             rows = np.flatnonzero(m == k)
             if rows.size:
-                out[rows] += _by_row(part, part.logpdf, x[rows, :d])
+                theta, kernel = x[rows, :d], undefended(part)
+                out[rows] += self._mixed(part, k, _by_row(kernel, kernel.logpdf, theta), theta)
         return out
 
     def log_others(self, rows: np.ndarray) -> np.ndarray:
@@ -109,12 +112,21 @@ class ModelProposal:
             at = np.flatnonzero(model == k)
             if not at.size:
                 continue
-            if hasattr(part, "log_others"):
+            theta, kernel = self.theta[rows[at], :d], undefended(part)
+            if hasattr(kernel, "log_others"):
                 place = np.cumsum(self.model == k) - 1  # of a particle among those of its model
-                out[at] += _by_row(part, part.log_others, place[rows[at]])
+                found = _by_row(kernel, kernel.log_others, place[rows[at]])
             else:
-                out[at] += _by_row(part, part.logpdf, self.theta[rows[at], :d])
+                found = _by_row(kernel, kernel.logpdf, theta)
+            out[at] += self._mixed(part, k, found, theta)
         return out
+
+    def _mixed(self, part: Any, k: int, found: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        """The densities of a model's part, of which those without the prior's share are known."""
+        if part is undefended(part):
+            return found
+        prior = self.prior.priors[k]
+        return mixed(part, found, _by_row(prior, prior.logpdf, theta))
 
 
 def fitted(fit: Callable[[Population, Any], Any], population: Population, prior: ModelPrior) -> ModelProposal:

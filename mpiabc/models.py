@@ -11,6 +11,7 @@ from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, fingerprint
 from mpiabc.joint import ModelPrior
+from mpiabc.kept import holds_numbers
 from mpiabc.particles import Particles
 from mpiabc.population import Model
 from mpiabc.problem import Problem, arrived, signature, told
@@ -60,6 +61,26 @@ class Models:
     def distance(self) -> Any:
         """What measures all of them."""
         return self.models[0].distance
+
+    @property
+    def structure(self) -> Any:
+        """That of what is kept of simulated data."""
+        return self.models[0].structure
+
+    @property
+    def observed_row(self) -> np.ndarray:
+        """The observed data as a row (k,)."""
+        return self.models[0].observed_row
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the distance gets what simulators returned."""
+        return self.models[0].is_raw
+
+    @property
+    def example(self) -> Any:
+        """Of what is kept, then."""
+        return self.models[0].example
 
     @property
     def vectorized(self) -> bool:
@@ -114,7 +135,8 @@ class Models:
         """Code and values of all parts as they are in this process, now."""
         roles = ("simulate", "summarize", "prior")
         parts = {f"{role} of {m.name}": getattr(m, role) for m in self.models for role in roles}
-        return fingerprint(**parts, distance=self.distance)
+        more = {} if holds_numbers(self.observed) else {"observed": self.observed}
+        return fingerprint(**parts, distance=self.distance, **more)
 
     def arrived(self) -> "Models":
         """These models, which have come from another process; raises ProblemError for other code here."""
@@ -180,14 +202,13 @@ def _check_alike(one: Problem, other: Problem) -> None:
         mine, theirs = getattr(one, name), getattr(other, name)
         if mine != theirs:
             raise ProblemError(f"{pair} have {name}={mine!r} and {name}={theirs!r}: give both the same")
-    structures = Structure(one.observed), Structure(other.observed)
-    if structures[0].shapes != structures[1].shapes or not structures[0].agrees(structures[1]):
+    if not _have_one_structure(one, other):
         raise ProblemError(
-            f"{pair} have observed data of different structure, {structures[0]} and {structures[1]}: models "
+            f"{pair} have observed data of different structure, {one.structure} and {other.structure}: models "
             "are compared by the same data"
         )
-    rows = [structures[0].row(problem.observed) for problem in (one, other)]
-    if not np.array_equal(rows[0], rows[1], equal_nan=True):
+    is_same = np.array_equal(one.observed_row, other.observed_row, equal_nan=True)
+    if not is_same or fingerprint(data=one.observed) != fingerprint(data=other.observed):
         raise ProblemError(f"{pair} have other observed data: models are compared by the same data")
     if fingerprint(distance=one.distance) != fingerprint(distance=other.distance):
         raise ProblemError(
@@ -196,6 +217,14 @@ def _check_alike(one: Problem, other: Problem) -> None:
         )
     if len({"comm" in signature(problem.simulate).extras for problem in (one, other)}) > 1:
         raise ProblemError(f"of {pair} one simulator takes comm: let both take it, or none")
+
+
+def _have_one_structure(one: Problem, other: Problem) -> bool:
+    """Whether what is kept of both has the same parts in the same places."""
+    mine, theirs = one.structure, other.structure
+    if not (isinstance(mine, Structure) and isinstance(theirs, Structure)):
+        return type(mine) is type(theirs) and one.is_raw == other.is_raw
+    return one.is_raw == other.is_raw and mine.shapes == theirs.shapes and mine.agrees(theirs)
 
 
 def _check_names(problems: Sequence[Problem]) -> None:

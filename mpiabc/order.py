@@ -6,15 +6,21 @@ that is not ours is not kept: who has it fits it again.
 """
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
+from mpiabc import distance
 from mpiabc.acceptors import Acceptor, Within
-from mpiabc.joint import ModelProposal
+from mpiabc.defended import Defended
+from mpiabc.discrete import MixedMixture
+from mpiabc.free import Freed
+from mpiabc.joint import ModelPrior, ModelProposal
 from mpiabc.kernel import Proposal
+from mpiabc.layout import Layout, layout_of
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
 from mpiabc.records import order_number
@@ -36,7 +42,12 @@ class Order:
     acceptor: Acceptor = field(default_factory=Within)
     first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
+    keep: str = "accepted"  # "theta": no statistics of accepted evaluations
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
+    sample: int = 0  # so many simulated rows are looked at by who decides next, accepted or not
+    sample_end: float = math.inf  # rows of rejected ids below it come home, if there is a sample
+    is_sample_weighed: bool = False  # whether these have weights, too
+    calibrated: int = 0  # simulations that its distance was fitted to before
 
     @property
     def number(self) -> int:
@@ -48,11 +59,15 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_PARTS = (GaussianMixture, LocalGaussianMixture, ModelProposal, Within)
-_OURS: dict[str, type] = {cls.__name__: cls for cls in _PARTS}
-_ANEW = ("inverse", "prior")  # fields that are computed when a part is made, or that the problem has
+_OF_ORDERS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, ModelProposal, Within
+_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_OF_ORDERS, *distance.FITTED)}
+_FOREIGN = {"foreign": True}  # in place of a distance that is not ours
+_ANEW = ("inverse",)  # fields that are computed when a part is made
+_OF_PROBLEM = ("prior", "layout")  # fields that the problem has
+_OF_MODELS = "proposals"  # the field that has a part for each model
 _OF_POPULATION = ("theta", "weights", "model")  # columns that parts refer to
-_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor")
+_KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
+_OF_SAMPLE = ("sample", "sample_end", "is_sample_weighed", "calibrated")  # kept where there is a sample
 
 Arrays = list[np.ndarray]
 
@@ -60,11 +75,14 @@ Arrays = list[np.ndarray]
 def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
     """The order as JSON, and arrays; its proposal is null if it is the prior, or not ours."""
     arrays: Arrays = []
-    told = {name: _flat(getattr(order, name), before, arrays) for name in _KEPT}
+    names = (*_KEPT, *_OF_SAMPLE) if order.sample else _KEPT
+    told = {name: _flat_part(name, getattr(order, name), before, arrays) for name in names}
+    known = len(arrays)
     try:
         told["proposal"] = None if before is None else _flat(order.proposal, before, arrays)
     except ForeignError:
-        told["proposal"], arrays = None, []
+        del arrays[known:]
+        told["proposal"] = None
     return json.dumps(told), arrays
 
 
@@ -73,9 +91,39 @@ def epsilon_of(text: str) -> float:
     return json.loads(text)["epsilon"]
 
 
-def restored(text: str, arrays: Arrays, before: Population | None) -> dict[str, Any]:
-    """The inverse of `kept`: what an Order is made of, besides its key."""
-    return {name: _whole(value, before, arrays) for name, value in json.loads(text).items()}
+def calibrated(text: str) -> int:
+    """Simulations that were made before the generation of a kept order."""
+    return int(json.loads(text).get("calibrated", 0))
+
+
+def has_foreign_distance(text: str) -> bool:
+    """Whether a kept order lacks its distance, which is to be fitted again."""
+    return json.loads(text)["distance"] == _FOREIGN
+
+
+def distance_of(text: str, arrays: Arrays) -> Any:
+    """The distance of a kept order; None is the problem's own."""
+    return _Whole(arrays).of(json.loads(text)["distance"])
+
+
+def _flat_part(name: str, part: Any, before: Population | None, arrays: Arrays) -> Any:
+    known = len(arrays)
+    try:
+        return _flat(part, before, arrays)
+    except ForeignError:
+        if name != "distance":
+            raise
+        del arrays[known:]
+        return _FOREIGN
+
+
+def restored(text: str, arrays: Arrays, before: Population | None, prior: Any = None) -> dict[str, Any]:
+    """The inverse of `kept`: what an Order is made of, besides its key and its distance.
+
+    prior: the problem's.
+    """
+    whole, values = _Whole(arrays, before, prior), json.loads(text).items()
+    return {name: whole.of(value) for name, value in values if name != "distance"}
 
 
 def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
@@ -83,44 +131,67 @@ def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple):
-        return [_flat(part, before, arrays) for part in value]
+        return [_flat(item, before, arrays) for item in value]
     if isinstance(value, np.ndarray):
-        if found := _place(value, before):
-            return found
+        for name in _OF_POPULATION:
+            if value is getattr(before, name, None):
+                return {"of the population": name}
         is_factor = value.ndim == 3  # triangular: half of it is enough
         arrays.append(value[:, *np.tril_indices(value.shape[1])] if is_factor else value)
         return {"array": len(arrays) - 1} | ({"triangular": value.shape[1]} if is_factor else {})
     cls = type(value)
     if _OURS.get(cls.__name__) is not cls:
         raise ForeignError(cls.__name__)
-    names = [f.name for f in fields(value) if f.name not in _ANEW]
-    return {"class": cls.__name__} | {n: _flat(getattr(value, n), before, arrays) for n in names}
+    names = [f.name for f in fields(value) if f.name not in (*_ANEW, *_OF_PROBLEM)]
+    told = {n: _flat(getattr(value, n), before, arrays) for n in names if n != _OF_MODELS}
+    if isinstance(value, ModelProposal) and before is not None:  # each is fitted to its model's particles
+        pairs = zip(value.proposals, before.each(), strict=True)
+        told[_OF_MODELS] = [_flat(part, own, arrays) for part, own in pairs]
+    return {"class": cls.__name__} | told
 
 
-def _place(value: np.ndarray, before: Population | None) -> dict[str, Any] | None:
-    """Where a population has this very column, or that of one of its models; None if it has not."""
-    for m, part in enumerate([before, *(before.each() if before else ())]):
-        for name in _OF_POPULATION:
-            if value is getattr(part, name, None):
-                return {"of the population": name} | ({"model": m - 1} if m else {})
-    return None
+@dataclass(frozen=True)
+class _Whole:
+    """What makes parts of JSON."""
+
+    arrays: Arrays
+    before: Population | None = None
+    prior: Any = None
+
+    @property
+    def layout(self) -> Layout:
+        """That of the problem's prior."""
+        return layout_of(self.prior)
+
+    def of(self, value: Any) -> Any:
+        """The value of which `_flat` made this."""
+        if isinstance(value, list):
+            return tuple(map(self.of, value))
+        if not isinstance(value, dict):
+            return value
+        if "of the population" in value:
+            return getattr(self.before, value["of the population"])
+        if "array" in value:
+            return _unfolded(self.arrays[value["array"]], value.get("triangular"))
+        cls = _OURS[value["class"]]
+        parts = {name: self.of(part) for name, part in value.items() if name not in ("class", _OF_MODELS)}
+        if _OF_MODELS in value:
+            parts[_OF_MODELS] = self._of_models(value[_OF_MODELS])
+        theirs = {f.name: getattr(self, f.name) for f in fields(cls) if f.name in _OF_PROBLEM}
+        return cls(**parts, **theirs)
+
+    def _of_models(self, told: list[Any]) -> tuple[Any, ...]:
+        """The parts for each model."""
+        if not isinstance(self.prior, ModelPrior) or self.before is None:
+            return tuple(None for _ in told)
+        each = zip(told, self.before.each(), self.prior.priors, strict=True)
+        return tuple(replace(self, before=own, prior=prior).of(part) for part, own, prior in each)
 
 
-def _whole(value: Any, before: Population | None, arrays: Arrays) -> Any:
-    if isinstance(value, list):
-        return tuple(_whole(part, before, arrays) for part in value)
-    if not isinstance(value, dict):
-        return value
-    if "of the population" in value:
-        part = before if "model" not in value or before is None else before.of(value["model"])
-        return getattr(part, value["of the population"])
-    if "array" in value:
-        array = arrays[value["array"]]
-        d = value.get("triangular")
-        if d is None:
-            return array
-        whole = np.zeros((len(array), d, d))
-        whole[:, *np.tril_indices(d)] = array
-        return whole
-    parts = {name: _whole(part, before, arrays) for name, part in value.items() if name != "class"}
-    return _OURS[value["class"]](**parts)
+def _unfolded(array: np.ndarray, d: int | None) -> np.ndarray:
+    """The array; factors (N, d, d) of their triangles."""
+    if d is None:
+        return array
+    whole = np.zeros((len(array), d, d))
+    whole[:, *np.tril_indices(d)] = array
+    return whole

@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from mpiabc.order import Order
 from mpiabc.particles import Particles, joined
 from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
-from mpiabc.structure import StructureMismatchError
+from mpiabc.streams import stride_of
+from mpiabc.structure import DistanceError, StructureMismatchError
 from mpiabc.team import OfAnotherError, Told
 
 
@@ -19,7 +21,16 @@ class NanDistanceError(ValueError):
     """A distance that is not a number."""
 
 
-_KINDS: dict[type, str] = {StructureMismatchError: "structure", NanDistanceError: "nan"}
+class CensoredError(ProblemError):
+    """A rejection without data, where parts are fitted to what was simulated."""
+
+
+_KINDS: dict[type, str] = {
+    StructureMismatchError: "structure",
+    DistanceError: "distance",
+    NanDistanceError: "nan",
+    CensoredError: "censored",
+}
 
 
 class Outcome:
@@ -35,6 +46,7 @@ class Outcome:
         self._status = np.zeros(stop - start, np.uint8)
         self._tries = np.zeros((stop - start, 2), np.int64) if order.is_static else None
         self._parts: list[Particles] = []
+        self._rejected: list[Particles] = []
         self._addresses: list[np.ndarray] = []
         self._failed: dict[int, list[int]] = {}  # by the first id of a batch: its rows, with one failure
 
@@ -49,13 +61,25 @@ class Outcome:
             self._parts.append(accepted)
             self._addresses.append(addresses[status == Status.ACCEPTED])
 
-    def fail(self, index: int, theta: np.ndarray | None, error: BaseException, kind: str = "") -> None:
-        """Note a failed evaluation, and whether it ends the run. Raises what is no failure but a stop."""
+    def reject(self, rows: Particles) -> None:
+        """Take simulated rows that were not accepted, and may be of the sample."""
+        if len(rows):
+            self._rejected.append(rows)
+
+    def fail(
+        self, index: int, theta: np.ndarray | None, error: BaseException, kind: str = "", hint: str = ""
+    ) -> None:
+        """Note a failed evaluation, and whether it ends the run; `hint`: what may help to mend it.
+
+        Raises what is no failure but a stop.
+        """
         if is_asked_to_stop(error):
             raise error
         values = {} if theta is None else self._problem.named(theta)
         kind = kind or _KINDS.get(type(error), "exception")
         words, remote, where, is_exposed = told(error, self._where)
+        if hint:
+            words, remote = f"{words}; {hint}", f"{remote.rstrip()}\n{hint}\n" if remote else ""
         failure = Failure(self._order.level, index, values, words, remote, where, kind)
         self.failures.append(failure)
         self.is_exposed |= is_exposed
@@ -68,6 +92,7 @@ class Outcome:
         rows = joined(self._parts).take(np.arange(size))
         end = int(rows.ids[-1]) + 1
         self._parts, self._status[end - self.start :] = [rows], Status.UNKNOWN
+        self._rejected = [part.take(part.ids < end) for part in self._rejected]
         self.failures = [failure for failure in self.failures if failure.index < end]
         self.is_ended &= bool(self.failures)
 
@@ -76,9 +101,11 @@ class Outcome:
         """How many rows were accepted."""
         return sum(map(len, self._parts))
 
-    def fail_together(self, first: int, rows: np.ndarray, theta: np.ndarray, error: BaseException) -> None:
+    def fail_together(
+        self, first: int, rows: np.ndarray, theta: np.ndarray, error: BaseException, hint: str = ""
+    ) -> None:
         """Note that these rows of a batch have failed together, as the first one's failure."""
-        self.fail(first + int(rows[0]), theta[rows[0]], error)
+        self.fail(first + int(rows[0]), theta[rows[0]], error, hint=hint)
         self._failed.setdefault(first, []).extend(rows.tolist())
 
     def failed(self, first: int, n: int) -> list[int]:
@@ -93,7 +120,11 @@ class Outcome:
         rows = joined(self._parts)
         return rows if self._tries is None else rows.take(np.argsort(np.concatenate(self._addresses)))
 
-    def records(self, rows: Particles, began: float) -> Records:
+    def rejected(self) -> Particles | None:
+        """The rejected rows, if there are any."""
+        return joined(self._rejected) if self._rejected else None
+
+    def records(self, rows: Particles, began: float, rejected: Particles | None = None) -> Records:
         """All of it; of what lies above a failure that ends the run, nothing."""
         records = Records(
             self._order.number,
@@ -107,6 +138,9 @@ class Outcome:
             notes=tuple(sorted(self.notes)),
             is_exposed=self.is_exposed,
         )
+        if rejected is not None:
+            stride = stride_of(self._order.size, self._problem.step) if self._order.is_static else 0
+            records = replace(records, rejected=rejected, stride=stride)
         return records.only(self._is_below_failure()) if self.is_ended else records
 
     def _is_below_failure(self) -> np.ndarray:
@@ -136,6 +170,8 @@ def is_of_the_outside(error: BaseException | None) -> bool:
 
 def _in_words(error: BaseException) -> str:
     text = text_of(error)
+    if isinstance(error, DistanceError):
+        return text
     if isinstance(error, StructureMismatchError):
         return f"the simulated data have not the structure of the observed data: {text}"
     if isinstance(error, NanDistanceError | ProblemError):

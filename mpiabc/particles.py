@@ -21,7 +21,11 @@ class Column(NamedTuple):
 
     def shape(self, m: int, widths: dict[str, int]) -> tuple[int, ...]:
         """Of `m` rows."""
-        return (m, widths[self.width]) if self.width else (m,)
+        return (m, abs(widths[self.width])) if self.width else (m,)
+
+    def dtype_of(self, widths: dict[str, int]) -> np.dtype:
+        """Of these widths: one below 0 says that the numbers are of single precision."""
+        return np.dtype(np.float32 if self.width and widths[self.width] < 0 else self.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +57,8 @@ class Particles:
         return {name: getattr(self, name) for name in columns()}
 
     def widths(self) -> dict[str, int]:
-        """How many numbers a row has, by kind of width."""
-        return {c.width: getattr(self, name).shape[1] for name, c in columns().items() if c.width}
+        """How many numbers a row has, by kind of width; negative, if they are of single precision."""
+        return {c.width: _width(getattr(self, name)) for name, c in columns().items() if c.width}
 
     def take(self, rows: np.ndarray) -> "Particles":
         """Those of an index, or where a mask is true, in arrays of their own."""
@@ -68,6 +72,10 @@ class Particles:
     def pack(self) -> bytes:
         """The columns as one buffer."""
         return b"".join(column.tobytes() for column in self.columns().values())
+
+
+def _width(array: np.ndarray) -> int:
+    return -array.shape[1] if array.dtype == np.float32 else array.shape[1]
 
 
 @cache
@@ -86,7 +94,8 @@ def joined(parts: Sequence[Particles]) -> Particles:
 
 def packed_size(m: int, widths: dict[str, int]) -> int:
     """Bytes of `m` packed rows."""
-    return sum(np.dtype(c.dtype).itemsize * math.prod(c.shape(m, widths)) for c in columns().values())
+    sizes = (c.dtype_of(widths).itemsize * math.prod(c.shape(m, widths)) for c in columns().values())
+    return sum(sizes)
 
 
 def unpacked(buffer: bytes | bytearray | memoryview, at: int, m: int, widths: dict[str, int]) -> Particles:
@@ -94,7 +103,7 @@ def unpacked(buffer: bytes | bytearray | memoryview, at: int, m: int, widths: di
     arrays = []
     for column in columns().values():
         shape = column.shape(m, widths)
-        array: np.ndarray = np.frombuffer(buffer, column.dtype, math.prod(shape), at)
+        array: np.ndarray = np.frombuffer(buffer, column.dtype_of(widths), math.prod(shape), at)
         arrays.append(array.reshape(shape))
         at += array.nbytes
     return Particles(*arrays)

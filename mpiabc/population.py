@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -93,6 +94,13 @@ class _Names:
 
     def __set__(self, population: Any, names: tuple[str, ...]) -> None:
         population.__dict__["names"] = names
+
+
+def unlike(names: Collection[str], name: str) -> str:
+    """A name that none of these is: with underscores behind it, if need be."""
+    while name in names:
+        name += "_"
+    return name
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -302,6 +310,7 @@ class Population(Particles):
     def to_dataframe(self) -> Any:
         """A pandas data frame: a column a parameter, then weight, distance, id.
 
+        Parameters keep their names: where one is called so itself, ours is `weight_`, `distance_`, or `id_`.
         Of several models: first a column with the name of a particle's, and nan for parameters of others.
         """
         try:
@@ -309,9 +318,8 @@ class Population(Particles):
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
         columns = self._by_name() if self.models else dict(zip(self.names, self.theta.T, strict=True))
-        return pandas.DataFrame(
-            columns | {"weight": self.weights, "distance": self.distances, "id": self.ids}
-        )
+        ours = {"weight": self.weights, "distance": self.distances, "id": self.ids}
+        return pandas.DataFrame(columns | {unlike(columns, name): column for name, column in ours.items()})
 
     def _by_name(self) -> dict[str, Any]:
         """Columns of all models' parameters; one that several have is one column."""
@@ -332,8 +340,12 @@ class Past:
     failures: int = 0
     tried: tuple[int, ...] = ()  # ids, at each level
     proposals: tuple[Any, ...] = ()  # of the levels from 1 on, if evaluations are recycled
+    sample: Particles | None = None  # of the last one, or of a calibration, if its order wanted one
+    calibrated: int = 0  # simulations of a calibration, before the first generation
 
-    def after(self, population: Population, proposals: tuple[Any, ...] = ()) -> "Past":
+    def after(
+        self, population: Population, proposals: tuple[Any, ...] = (), sample: Particles | None = None
+    ) -> "Past":
         """The past with one more generation; `proposals`: with that of this one."""
         return Past(
             population,
@@ -341,6 +353,7 @@ class Past:
             self.failures + population.failures,
             (*self.tried, population.evaluations),
             proposals,
+            sample,
         )
 
     @property

@@ -3,24 +3,27 @@
 import dataclasses
 import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpiabc import mapped
-from mpiabc.arguments import real, whole
+from mpiabc.arguments import real, told_fields, whole
 from mpiabc.command import Command
-from mpiabc.distance import PNorm, RowDistance, measures_rows
+from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
+from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
+from mpiabc.layout import shown
+from mpiabc.marginals import Adapted
 from mpiabc.particles import Particles
 from mpiabc.population import Model
 from mpiabc.prior import JointPrior, Prior
 from mpiabc.protection import protected
 from mpiabc.streams import BLOCK
-from mpiabc.structure import Data, Structure
+from mpiabc.structure import Data, Structure, told_of
 
 #: Keyword-only parameters that a simulator may declare, each passed by name.
 EXTRAS = ("epsilon", "id", "comm")
@@ -71,17 +74,23 @@ class Problem:
     comes back for them is dropped. A call that raises is then one failure, that of its batch.
 
     observed, of which a copy is kept, has the structure of what `simulate`, or `summarize` after it, returns.
-    `distance` is a callable (simulated, observed) -> float, or has `rows`, see `RowDistance`. on_error:
-    "raise" ends the run with the worker's traceback, "reject" counts a failed evaluation as a rejection, an
-    int k ends the run at the k-th.
+    `distance` is a callable (simulated, observed) -> float, or has `rows`, see `RowDistance`. A callable may
+    compare anything: where observed data are no numbers, or `summarize` gives them other names, it gets what
+    `simulate` returned, and only what `summarize` makes of that, if there is one, is kept; where they are
+    numbers, simulated data may have more keys, and what has not the observed form is kept as nan. Without
+    observed data the simulator returns its distance. `summarize(data)` may declare a keyword-only `rng`,
+    which goes on where `simulate` has left it.
+
+    on_error: "raise" ends the run with the worker's traceback, "reject" counts a failed evaluation as a
+    rejection, an int k ends the run at the k-th.
 
     Raises ProblemError for a part that cannot work.
     """
 
     prior: JointPrior
     simulate: Callable[..., Data]
-    observed: Data
-    summarize: Callable[[Data], Data] | None = None
+    observed: Data = None
+    summarize: Callable[..., Data] | None = None
     distance: Callable[[Data, Data], float] | RowDistance | None = None
     vectorized: bool = False
     batch: int | None = None
@@ -89,14 +98,16 @@ class Problem:
     timeout: float | None = None
     name: str | None = None
     fingerprint: Fingerprint = field(init=False, repr=False)
+    is_raw: bool = field(default=False, init=False, repr=False)  # the distance gets what `simulate` returned
+    example: Data = field(default=None, init=False, repr=False)  # then: of what is kept
 
     def __init__(
         self,
         prior: JointPrior,
         simulate: Callable[..., Data],
-        observed: Data,
+        observed: Data = None,
         *,
-        summarize: Callable[[Data], Data] | None = None,
+        summarize: Callable[..., Data] | None = None,
         distance: Callable[[Data, Data], float] | RowDistance | None = None,
         vectorized: bool = False,
         batch: int | None = None,
@@ -105,19 +116,22 @@ class Problem:
         name: str | None = None,
     ) -> None:
         values = {key: value for key, value in locals().items() if key != "self"}
-        values["distance"] = PNorm() if distance is None else distance
+        values["prior"] = Prior(prior) if isinstance(prior, Mapping) else prior
+        if distance is None:
+            values["distance"] = Returned() if observed is None else PNorm()
         values["name"] = getattr(simulate, "__name__", type(simulate).__name__) if name is None else name
-        Structure(observed)
         values["observed"] = protected(observed)()
         for key, value in values.items():
             object.__setattr__(self, key, value)
         _check(self)
         # Before the first evaluation, so that counters agree; it travels along, for `arrived`.
         object.__setattr__(self, "fingerprint", self.fingerprint_here())
+        _decide_what_is_kept(self)
 
     def fingerprint_here(self) -> Fingerprint:
         """Code and values of the parts as they are in this process, now."""
-        parts = ("simulate", "summarize", "distance", "prior")
+        parts = ["simulate", "summarize", "distance", "prior"]
+        parts += [] if holds_numbers(self.observed) else ["observed"]
         return fingerprint(**{name: getattr(self, name) for name in parts})
 
     def arrived(self) -> "Problem":
@@ -157,7 +171,7 @@ class Problem:
 
     def named(self, x: np.ndarray) -> dict[str, Any]:
         """The parameters of a drawn row, by name."""
-        return dict(zip(self.prior.names, x.tolist(), strict=True))
+        return shown(self.prior, x.tolist())
 
     @property
     def step(self) -> int:
@@ -166,13 +180,28 @@ class Problem:
             return self.batch
         return BLOCK if self.vectorized else 1
 
+    @property
+    def structure(self) -> Structure | Nothing:
+        """The structure of what is kept of simulated data, and, if they are numbers, of the observed ones."""
+        if not self.is_raw:
+            return Structure(self.observed if self.observed is not None else 0.0)
+        if self.example is not None:
+            return Structure(self.example)
+        return Nothing("its distance" if self.observed is None else told_of(self.observed))
+
+    @property
+    def observed_row(self) -> np.ndarray:
+        """The observed data as a row (k,) of what is kept of them."""
+        data = self.example if self.is_raw else self.observed
+        return self.structure.row(0.0 if data is None else data)
+
     def plain(self) -> dict[str, Any]:
         """What a file says of it as plain data: the observed row, its labels, bounds of the parameters."""
-        structure = Structure(self.observed)
+        structure = Nothing("") if self.observed is None else self.structure
         has_labels = structure.size <= _MOST_LABELS
         bounds = self.prior.bounds() if isinstance(self.prior, Prior) else None
         return {
-            "observed": structure.row(self.observed),
+            "observed": self.observed_row[: structure.size],
             "labels": structure.labels() if has_labels else None,
             "bounds": bounds,
         }
@@ -182,7 +211,7 @@ class Problem:
         return {
             "parameter names": ", ".join(self.prior.names),
             "prior": told(self.prior),
-            "observed data": f"{Structure(self.observed)} {_digest_of_data(self.observed)}",
+            "observed data": _told_data(self.observed),
             "simulator": told(self.simulate),
             "summary": told(self.summarize),
             "distance": told(self.distance),
@@ -249,14 +278,89 @@ def _check(problem: Problem) -> None:
         if not is_there and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
     signature(problem.simulate)
+    if (
+        problem.observed is None
+        and problem.summarize is not None
+        and not isinstance(problem.distance, Returned)
+    ):
+        raise ProblemError(
+            "summarize without observed data: nothing says what is kept, or compared; give observed data, or "
+            "leave the distance out too, so that what summarize returns is the distance"
+        )
     if isinstance(problem.simulate, Command):
         _check_command(problem.simulate, problem)
+    is_callable = not measures_rows(problem.distance)
+    if problem.observed is None and not (is_callable or isinstance(problem.distance, Returned)):
+        raise ProblemError(
+            f"distance={told(problem.distance)} compares numbers, and there are no observed data: give "
+            "observed=, or leave the distance out too, where the simulator returns it"
+        )
+    if not is_callable and problem.observed is not None:
+        kept_of(problem.observed, None, is_callable)
     check = getattr(problem.distance, "check", None)
     if callable(check):
         check(problem.observed)
     _check_batch(problem)
     object.__setattr__(problem, "on_error", policy(problem.on_error))
     object.__setattr__(problem, "timeout", time_limit(problem.timeout))
+
+
+def _decide_what_is_kept(problem: Problem) -> None:
+    """Raises ProblemError for observed data, or a summary, that cannot be what they are for."""
+    distance = problem.distance
+    is_callable = isinstance(distance, Returned) or not measures_rows(distance)
+    if problem.observed is None and is_callable:
+        kept = Kept(not (problem.vectorized and isinstance(distance, Returned)), None)
+    else:
+        kept = kept_of(problem.observed, summary_of(problem.summarize), is_callable)
+    if not kept.is_raw:
+        _check_holes(problem)
+    if kept.is_raw and problem.vectorized:
+        raise ProblemError(
+            f"vectorized=True, and the distance compares {told_of(problem.observed)}: what a vectorised "
+            "simulator returns is taken apart by the first axis of arrays; leave vectorized out, or give "
+            "observed data that are numbers, as summarize returns them"
+        )
+    if kept.is_raw:
+        object.__setattr__(problem, "is_raw", True)
+        object.__setattr__(problem, "example", kept.example)
+
+
+def _check_holes(problem: Problem) -> None:
+    """Raise ProblemError for observed data with nan, unless the distance leaves these out."""
+    row, distance = problem.observed_row, of_data(problem.distance, problem.observed)
+    holes = np.flatnonzero(np.isnan(row))
+    if not holes.size:
+        return
+    if len(holes) == len(row):
+        raise ProblemError("observed data are nan, all of them: give at least one number")
+    if measures_rows(distance) and not np.isnan(distance.rows(row[None], row)).any():
+        return
+    which = problem.structure.labels()[holes[0]]
+    name = which.partition("[")[0]
+    where = f" of {name!r}" if isinstance(problem.observed, Mapping) else ""
+    raise ProblemError(
+        f"observed data{where} contain nan, {which} first: leave missing values out of the data, or give "
+        'distance=mpiabc.PNorm(missing="ignore"), which compares all others'
+    )
+
+
+def summary_of(summarize: Callable[..., Data] | None) -> Callable[..., Data] | None:
+    """A summary as a callable of data and an rng, which it gets if it declares it.
+
+    Without an rng, as for observed data, it gets one of seed 0.
+    """
+    if summarize is None or not _takes_rng_too(summarize):
+        return summarize
+    return lambda data, rng=None: summarize(data, rng=np.random.default_rng(0) if rng is None else rng)
+
+
+def _takes_rng_too(summarize: Callable[..., Data]) -> bool:
+    try:
+        parameter = inspect.signature(summarize).parameters.get("rng")
+    except (TypeError, ValueError):
+        return False
+    return parameter is not None and parameter.kind is parameter.KEYWORD_ONLY
 
 
 def policy(on_error: Any) -> str | int:
@@ -317,8 +421,10 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
     if isinstance(part, Command):
         return repr(part)
     if isinstance(part, Prior):
-        parts = zip(part.names, part.marginals, strict=True)
-        return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts)})"
+        parts = part.parts | ({} if part.where is None else {"where": part.where})
+        return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts.items())})"
+    if isinstance(part, Adapted):
+        return f"{part.kind}{told(part.parts, seen)}"
     if hasattr(getattr(part, "dist", None), "name"):
         return f"{part.dist.name}{told((part.args, part.kwds), seen)}"
     if callable(part) and hasattr(part, "__qualname__"):
@@ -330,10 +436,19 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
 
 def _attributes(part: Any, seen: tuple[int, ...]) -> str:
     if dataclasses.is_dataclass(part):
-        values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+        values = {name: getattr(part, name) for name in told_fields(part)}
     else:
         values = getattr(part, "__dict__", {})
     return ", ".join(f"{name}={told(value, seen)}" for name, value in values.items())
+
+
+def _told_data(observed: Data) -> str:
+    """Observed data as text; what are no numbers is in the fingerprint."""
+    if observed is None:
+        return "none"
+    if not holds_numbers(observed):
+        return told_of(observed)
+    return f"{Structure(observed)} {_digest_of_data(observed)}"
 
 
 def _digest_of_data(data: Any) -> str:

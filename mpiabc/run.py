@@ -17,12 +17,13 @@ import numpy as np
 
 from mpiabc import checks, guard, recycling, threads, voice, waste
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
-from mpiabc.evaluate import Level, theta_of
+from mpiabc.evaluate import Calibration, Level, theta_of
 from mpiabc.ledger import Ledger, SlotLedger, fatal
 from mpiabc.models import AnyProblem
-from mpiabc.order import Arrays
+from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
 from mpiabc.population import Past, Population
@@ -68,11 +69,13 @@ class _Level:
     is_kept: bool
     base: Population
     rows: np.ndarray  # an index of the survivors in the base
-    log_densities: np.ndarray  # as far as they are known
+    log_densities: np.ndarray  # as far as they are known; without the prior's share, if there is one
 
     def known(self) -> tuple[Level, bool, Population, Particles]:
         """What is opened."""
-        survivors = recycling.with_density(self.base.take(self.rows), self.log_densities)
+        kept = self.base.take(self.rows)
+        log_density = mixed(self.order.proposal, self.log_densities, kept.log_densities[:, 0])
+        survivors = recycling.with_density(kept, log_density)
         return self.order, self.is_kept, self.base, survivors
 
 
@@ -93,6 +96,7 @@ class Run:
         self._resumed = resumed  # until it is used
         self._opened: Open | None = None
         self._next_level: _Level | None = None  # while densities for it are computed
+        self._is_calibrating = False  # while simulations of the prior are made for the first distance
         self._attempt = 0  # how often a generation was taken back
         self._told: set[str] = set()  # what was looked at in this call
         self._worst = math.inf  # effective sample size, of those that are told
@@ -106,6 +110,8 @@ class Run:
         """
         if self._opened is None:
             return self._next()
+        if self._is_calibrating:
+            return self._calibrated(records, self._opened.ledger, self._opened.past)
         if self._next_level is not None:
             return self._gathered(records, self._opened.ledger, self._next_level)
         new = [Keep(part) for part in records if self._opened.ledger.tell(part)]
@@ -124,8 +130,10 @@ class Run:
         """What was proposed for an evaluation; in the first try of a slot, if static."""
         return theta_of(self._problem, order, address) if isinstance(order, Level) else {}
 
-    def failed(self, failure: Failure) -> Records:
-        """The record of an evaluation that ends the process which makes it."""
+    def failed(self, failure: Failure) -> Records | None:
+        """The record of an evaluation that ends the process which makes it; None of one that is not kept."""
+        if self._is_calibrating:
+            return None
         number = order_number(failure.generation, self._attempt)
         return failed(failure, failure.index + self._planner.step, number)
 
@@ -141,22 +149,26 @@ class Run:
         """The next order, and what there is to tell of it; or the end."""
         if self.reason is not None:
             return [*self._looked_at_batch(), Done(self.reason)]
+        if (calibration := self._calibration()) is not None:
+            return self._open_calibration(calibration)
         with reproducible(), voice.listening():
             decided, is_kept = self._decided()
             if decided is None:
-                return [*self._looked_at_batch(), Done("threshold")]
+                return [*self._looked_at_batch(), Done(self._planner.end(self._past))]
             order, base = replace(decided.order, attempt=self._attempt), decided.base
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
+            told += [Tell("distance", decided.doubt)] if decided.doubt else []
             if base is None or self._planner.weights is None:
                 return [*told, *self._open(order, is_kept, base)]
             rows = recycling.survivors(base, order.epsilon)
             if order.earlier is None:
                 return [*told, *self._open(order, is_kept, base, base.take(rows))]
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
-            if recycling.are_dear(order.proposal, base.theta, rows):
+            kernel = undefended(order.proposal)
+            if recycling.are_dear(kernel, base.theta, rows):
                 return [*told, *self._open_densities(level)]
             with self._planner.asking("the kernel", order.proposal):
-                level.log_densities[:] = recycling.log_others(order.proposal, base.theta, rows)
+                level.log_densities[:] = recycling.log_others(kernel, base.theta, rows)
         return [*told, *self._open(*level.known())]
 
     def _open(
@@ -169,10 +181,39 @@ class Run:
         self._recover(ledger, resumed.records)
         return [*self._looked_at_deaths(order, resumed.deaths), self._opened, *self._ended(self._opened)]
 
+    def _calibration(self) -> Calibration | None:
+        """What must be known before generation 0 is decided, unless that was decided before."""
+        kept = None if self._resumed is None else self._resumed.order
+        if kept is not None and not has_foreign_distance(kept[0]):
+            return None
+        return self._planner.calibration(self._past)
+
+    def _open_calibration(self, order: Calibration) -> list[Action]:
+        """Let workers simulate what the first distance is fitted to; nothing of it is kept."""
+        ledger, order = self._ledger(order, 0)  # type: ignore[assignment]
+        self._is_calibrating = True
+        self._opened = Open(order, ledger, self._past, is_kept=True)
+        return [self._opened]
+
+    def _calibrated(
+        self, records: Iterable[Records], ledger: Ledger | SlotLedger, past: Past
+    ) -> list[Action]:
+        """Take simulations in, and go on when all are there."""
+        for part in records:
+            ledger.tell(part)
+        if not ledger.complete:
+            return [Done(ledger.exhausted)] if ledger.exhausted else []
+        if fatal(ledger, self.on_error, past.failures):
+            return []
+        self._is_calibrating, self._opened = False, None
+        self._past = replace(past, sample=ledger.sample(), calibrated=ledger.counts()[1])
+        return self._next()
+
     def _open_densities(self, level: "_Level") -> list[Action]:
         """Let workers compute what the newest proposal says of the survivors; nothing of it is kept."""
         order, self._next_level = level.order, level
-        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, order.proposal, level.rows)
+        proposal = undefended(order.proposal)
+        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, proposal, level.rows)
         self._opened = Open(job, SlotLedger(job.number, len(level.rows)), self._past, is_kept=True)
         return [self._opened]
 
@@ -198,8 +239,10 @@ class Run:
     def _ledger(self, order: Level, survivors: int) -> tuple[Ledger | SlotLedger, Level]:
         size = order.size - survivors
         most_ids = self._stopping.most_ids(size)
-        most_simulations = self._stopping.most_simulations(self._past.simulations)
+        most_simulations = self._stopping.most_simulations(self._past.simulations + order.calibrated)
         bounds = {"step": self._planner.step, "most_ids": most_ids, "most_simulations": most_simulations}
+        if order.sample:
+            bounds |= {"sample": order.sample, "sample_end": order.sample_end}
         if order.is_static:
             most = min(most_ids, most_simulations)
             limited = replace(order, most_tries=None if math.isinf(most) else int(most))
@@ -225,11 +268,14 @@ class Run:
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
         with self._floats.steady():
-            population = _population(self._problem, opened, self._planner.weights)
-        past = self._planner.after(self._past, opened.order.proposal, population)
+            planner = self._planner
+            population = _population(self._problem, opened, planner.weights, planner.inside)
+            sample = ledger.sample() if opened.order.sample else None
+        past = planner.after(self._past, opened.order.proposal, population, sample)
+        past = replace(past, simulations=past.simulations + opened.order.calibrated)
         self._opened, self._past = None, past
         self._uses[opened.order.level] = _use(population, opened)
-        commit = Commit(population, ledger.failures_below_cut(), opened)
+        commit = Commit(population, ledger.failures_below_cut(), opened, sample)
         return [commit, *self._looked_at_weights(population)]
 
     # What is told.
@@ -241,7 +287,8 @@ class Run:
         with guard.at_work(Asking("the prior")):
             found = (checks.of_prior(model.prior, self._planner.key) for model in self._problem.models)
             note = next(filter(None, found), "")
-        return [Tell("prior", note)] if note else []
+        infinite = checks.of_data(self._problem.observed_row, self._problem.structure)
+        return [Tell(topic, said) for topic, said in (("prior", note), ("observed", infinite)) if said]
 
     def _looked_at_deaths(self, order: Level, deaths: Sequence[Death]) -> list[Action]:
         """Whose evaluations may have ended the process that made them; more than one where MPI ended all.
@@ -275,7 +322,7 @@ class Run:
         if not order.level:
             return []
         told: list[Action] = []
-        if getattr(order.proposal, "is_diagonal", False):
+        if getattr(undefended(order.proposal), "is_diagonal", False):
             told.append(
                 Tell(
                     "kernel",
@@ -286,7 +333,7 @@ class Run:
         if "proposal" not in self._told:
             self._told.add("proposal")
             with guard.at_work(Asking("the kernel")):
-                note = checks.of_proposal(order.proposal, order.key)
+                note = checks.of_proposal(undefended(order.proposal), order.key)
             if note:
                 told.append(Tell("proposal", note))
         return told
@@ -312,14 +359,20 @@ class Run:
         return [Tell("collapse", note, is_anew=True)]
 
 
-def _population(problem: AnyProblem, opened: Open, how: str | None) -> Population:
-    """The survivors and the ledger's rows, with normalised weights."""
+def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any = 1.0) -> Population:
+    """The survivors and the ledger's rows, with normalised weights; `inside`: what `where` leaves."""
     order, ledger = opened.order, opened.ledger
     evaluations, simulations = ledger.counts()
     parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
     rows = joined([*parts, *([ledger.population()] if ledger.size else [])])
     tried = (*opened.past.tried, evaluations)
+    log_inside = np.log(np.atleast_1d(inside))  # of each model
     log_weights = recycling.log_weights(rows, tried, how)
+    evidence = recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)) - log_inside[0]
+    if len(log_inside) > 1:
+        rescaled = rows.weighed(rows.log_weights - log_inside[rows.model], rows.log_densities)
+        log_weights = log_weights - log_inside[rows.model]
+        evidence = recycling.log_evidence(rescaled, tried, isinstance(ledger, SlotLedger))
     weightless = ~np.isfinite(log_weights)
     if weightless.any():
         first = int(np.argmax(weightless))
@@ -336,7 +389,7 @@ def _population(problem: AnyProblem, opened: Open, how: str | None) -> Populatio
         evaluations=evaluations,
         simulations=simulations,
         failures=len(ledger.failures_below_cut()),
-        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)),
+        log_evidence=float(evidence),
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         **rows.columns(),

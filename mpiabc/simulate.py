@@ -15,18 +15,19 @@ from weakref import WeakSet
 import numpy as np
 
 from mpiabc import guard, team
+from mpiabc.distance import Returned
+from mpiabc.layout import Layout, layout_of
 from mpiabc.models import AnyProblem, Models
 from mpiabc.order import Order
-from mpiabc.outcome import Outcome
-from mpiabc.problem import REJECT, EvaluationId, Problem, signature
+from mpiabc.outcome import CensoredError, Outcome
+from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
 from mpiabc.protection import protected
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import Purpose, Stream
-from mpiabc.structure import Structure, StructureMismatchError, number
+from mpiabc.structure import DistanceError, StructureMismatchError, number
 
-LANE = (
-    1 << 48
-)  # added to a block's number once for each model before: calls of each have a stream of their own
+LANE = 1 << 48  # of a model's calls in a block, whose streams lie so far apart
+_UNFINISHED = object()  # what a call that has not returned gave
 _PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
 
 _GLOBAL_RANDOM = (
@@ -37,6 +38,10 @@ _OWN_RANDOM = (
     "a simulation that was repeated is another one, and it drew nothing from rng: the simulator has random "
     "numbers of its own, or seeds them itself, so the run cannot be reproduced; draw from rng, or seed them "
     "from it"
+)
+_NOT_KEPT = (
+    "simulated data have not the structure of the observed data: the distance takes them as they are, and "
+    'what does not fit is kept as nan; let summarize give them that structure, or keep="theta"'
 )
 _FLOATS = (
     "the simulator leaves another rounding mode, or flush to zero, behind: the floating-point environment is "
@@ -152,8 +157,11 @@ class _Model(NamedTuple):
     """One model of a problem, of which there mostly is one."""
 
     names: tuple[str, ...]
+    layout: Layout
+    width: int  # numbers of a row that are its own
     call: Callable[..., Any]  # (theta, rng)
-    summarize: Callable[[Any], Any] | None
+    summarize: Callable[..., Any] | None
+    draws_summary: bool  # summarize is given an rng, too
     takes_rng: bool
     may_return_none: bool
 
@@ -179,7 +187,7 @@ class Simulator:
         self.is_first = False  # the next block is the run's first one
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
-        self._structure = Structure(problem.observed)
+        self._structure: Any = problem.structure
         self._observed = protected(problem.observed)
         self._models = [_model(model, order, self) for model in problem.models]
         self._stream = Stream(order.key, Purpose.SIMULATION)
@@ -191,13 +199,58 @@ class Simulator:
         """
         return (self._together if self._problem.vectorized else self._one_by_one)(block, rows, outcome)
 
-    def data_of(self, block: Block, rows: Any) -> Any:
-        """Simulated and summarised data of one row, or, vectorised, of several; None if rejected."""
+    def simulated(self, block: Block, rows: Any) -> tuple[Any, "_Model"]:
+        """Simulated data of one row, or, vectorised, of several, None if rejected; and whose they are."""
         data, model = self._data(block, rows)
         if data is None or data is REJECT:
             self._check_rejection(data, model)
-            return None
-        return data if model.summarize is None else model.summarize(data)
+            return None, model
+        return data, model
+
+    def summarised(self, data: Any, model: "_Model") -> Any:
+        """What is made of what was just simulated; data themselves, if nothing is."""
+        if model.summarize is None:
+            return data
+        return model.summarize(data, self._stream.here) if model.draws_summary else model.summarize(data)
+
+    def measured(self, data: Any, model: "_Model", outcome: Outcome) -> tuple[Any, float]:
+        """What is kept of simulated data, as a row, and their distance by a callable."""
+        if not self._problem.is_raw:
+            return self._compared(self.summarised(data, model), outcome)
+        if isinstance(self._problem.distance, Returned):
+            return [], number(self.summarised(data, model))
+        return self._kept(data, model), number(self._measure(data))
+
+    def _measure(self, data: Any) -> Any:
+        """What the callable says."""
+        assert self._distance is not None
+        return self._distance(data, self._observed())
+
+    def _kept(self, data: Any, model: "_Model") -> Any:
+        """What is kept of simulated data where the distance gets these, as a row."""
+        return self._structure.flatten(
+            data if self._problem.example is None else self.summarised(data, model)
+        )
+
+    def _compared(self, data: Any, outcome: Outcome) -> tuple[Any, float]:
+        """The same for summarised data, which may have more than the observed ones, or another form."""
+        mismatch: StructureMismatchError | None = None
+        row: Any
+        try:
+            row = self._structure.flatten(data)
+        except StructureMismatchError as error:
+            mismatch = error
+        try:
+            distance = number(self._measure(data))
+        except Exception as error:
+            if mismatch is None or is_asked_to_stop(error):
+                raise
+            raise mismatch from None  # which says more
+        if mismatch is not None:
+            row, is_whole = self._structure.fitting(data)
+            if not is_whole:
+                outcome.notes.add(_NOT_KEPT)
+        return row, distance
 
     def take_part(self, block: Block, row: int, model: int) -> None:
         """Simulate this row, or, vectorised, a model's of its block, for a team whose first rank has it."""
@@ -208,17 +261,18 @@ class Simulator:
         """What the simulator returns, and whose it is: rows of one call are of one model."""
         at: int
         m = int(self.models_of(block, np.atleast_1d(rows)[:1])[0])
+        model = self._models[m]
         if self._problem.vectorized:
             self.lane = m * LANE
-            values, at = block.theta.take(rows, axis=0).T.copy(), block.number + self.lane
+            values = block.theta.take(rows, axis=0)
+            theta, at = model.layout.columns(values[:, : model.width]), block.number + self.lane
             self.ids = block.first + rows
         else:
-            values, self.at = block.theta[rows].tolist(), block.first + rows
+            (values,) = self._values(block, np.array([rows]))
+            theta, self.at = model.layout.row(values), block.first + rows
             at = self.at
         if prepare := self._states.preparation():
             prepare(at)
-        model = self._models[m]
-        theta = dict(zip(model.names, values, strict=False))  # beyond them lies what other models have
         return model.call(theta, self._stream.at(self._order.level, at)), model
 
     def models_of(self, block: Block, rows: np.ndarray) -> np.ndarray:
@@ -233,19 +287,26 @@ class Simulator:
             return repeat(self._models[0])
         return map(self._models.__getitem__, self.models_of(block, rows).tolist())
 
+    def _values(self, block: Block, rows: np.ndarray) -> list[list[float]]:
+        """The parameters of each row, without what other models have."""
+        values = block.theta[rows].tolist()
+        if len(self._models) == 1:
+            return values
+        return [row[: self._models[int(row[-1])].width] for row in values]
+
     def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One simulation for each of the rows, each from the stream of its own id."""
         flatten, stream, t = self._structure.flatten, self._stream.at, self._order.level
-        distance, observed = self._distance, self._observed
+        is_measured_here = self._distance is not None
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
         ids = (block.first + rows).tolist()
         models, current = self._each_model(block, rows), None
-        for index, values, model in zip(ids, block.theta[rows].tolist(), models, strict=False):
+        for index, values, model in zip(ids, self._values(block, rows), models, strict=False):
             self.at = index
             if model is not current:
-                names, simulate, summarize, _, _ = current = model
-            theta = dict(zip(names, values, strict=False))
+                given, simulate, summarize, current = model.layout.row, model.call, model.summarize, model
+            theta, data = given(values), _UNFINISHED
             if watch:
                 watch(index)
             try:
@@ -255,13 +316,14 @@ class Simulator:
                 if data is None or data is REJECT:
                     self._check_rejection(data, model)
                     continue
-                if summarize is not None:
-                    data = summarize(data)
-                summary = flatten(data)
-                if distance is not None:
-                    distances.append(number(distance(data, observed())))
+                if is_measured_here:
+                    summary, distance = self.measured(data, model, outcome)
+                    distances.append(distance)
+                else:
+                    summary = flatten(data if summarize is None else self.summarised(data, model))
             except BaseException as error:
-                outcome.fail(index, block.theta[index - block.first], error)
+                hint = self._hint(error, model) if data is _UNFINISHED else ""
+                outcome.fail(index, block.theta[index - block.first], error, hint=hint)
                 if outcome.is_ended:
                     break
                 continue
@@ -303,11 +365,15 @@ class Simulator:
         self.at = block.first
         if self._watch:
             self._watch(block.first)
+        data: Any = _UNFINISHED
+        summaries: Any = None
         try:
-            data = self.data_of(block, called)
-            summaries = None if data is None else self._structure.rows(data, len(called))
+            data, whose = self.simulated(block, called)
+            if data is not None:
+                summaries = self._structure.rows(self.summarised(data, whose), len(called))
         except BaseException as error:
-            self._fail(block, rows, error, outcome)
+            hint = self._hint(error, self._models[model]) if data is _UNFINISHED else ""
+            self._fail(block, rows, error, outcome, hint)
             summaries = None
         self._states.look_at_floats(outcome)
         if summaries is None:
@@ -320,13 +386,25 @@ class Simulator:
             return Simulated(rows, wanted, None)
         return self._each_measured(block, rows, wanted, outcome)
 
-    def _fail(self, block: Block, rows: np.ndarray, error: BaseException, outcome: Outcome) -> None:
+    def _hint(self, error: BaseException, model: _Model) -> str:
+        """How the simulator was called, where it may not have expected that."""
+        if not isinstance(error, TypeError | KeyError | AttributeError):
+            return ""
+        keys = ", ".join(map(repr, model.names))
+        values = "arrays" if self._problem.vectorized else "floats"
+        rng = ", rng a numpy.random.Generator" if model.takes_rng else ""
+        call = "simulate(theta, rng)" if model.takes_rng else "simulate(theta)"
+        return f"it was called as {call}, theta a dict of {values} with the keys {keys}{rng}"
+
+    def _fail(
+        self, block: Block, rows: np.ndarray, error: BaseException, outcome: Outcome, hint: str
+    ) -> None:
         """A call has failed, and with it these rows: one failure each, or one of the batch."""
         if self._problem.batch is not None and rows.size:
-            outcome.fail_together(block.first, rows, block.theta, error)
+            outcome.fail_together(block.first, rows, block.theta, error, hint)
             return
         for row in rows:
-            outcome.fail(block.first + int(row), block.theta[row], error)
+            outcome.fail(block.first + int(row), block.theta[row], error, hint=hint)
             if outcome.is_ended:
                 break
 
@@ -354,7 +432,17 @@ class Simulator:
         return Simulated(np.array(rows, int), table, measured)
 
     def _check_rejection(self, data: Any, model: _Model) -> None:
-        """Raise for a None that may be a forgotten `return`."""
+        """Raise for a None that may be a forgotten `return`, and where all simulations must be known."""
+        if data is REJECT and self._order.sample:
+            raise CensoredError(
+                "the simulator returned mpiabc.REJECT, and a part of the run is fitted to all simulations, "
+                "such as the scale of the distance: return the data, or give numbers as the scale"
+            )
+        if data is None and isinstance(self._problem.distance, Returned) and not model.may_return_none:
+            raise DistanceError(
+                "the simulator returned None, expected its distance, one real number, as there are no "
+                "observed data; return mpiabc.REJECT to reject"
+            )
         if data is None and not model.may_return_none:
             raise StructureMismatchError(
                 f"the simulator returned None, expected {self._structure}; return mpiabc.REJECT to reject"
@@ -372,8 +460,7 @@ class Simulator:
         if self._watch:
             self._watch(self.at)
         try:
-            data, is_block = self.data_of(block, rows), self._problem.vectorized
-            again = self._structure.rows(data, len(rows)) if is_block else self._structure.row(data)
+            again = self._again(block, rows)
         except BaseException as error:
             if is_asked_to_stop(error):
                 raise
@@ -381,6 +468,18 @@ class Simulator:
         self._states.look_at_floats(outcome)
         if again is None or not np.array_equal(again, summaries, equal_nan=True):
             outcome.notes.add(_OWN_RANDOM)
+
+    def _again(self, block: Block, rows: Any) -> np.ndarray | None:
+        """What is kept of a simulation that is repeated."""
+        data, model = self.simulated(block, rows)
+        if data is None:
+            return None
+        if self._problem.is_raw:
+            return np.asarray(self._kept(data, model), np.float64)
+        data = self.summarised(data, model)
+        if self._problem.vectorized:
+            return self._structure.rows(data, len(rows))
+        return self._structure.row(data) if self._distance is None else self._structure.fitting(data)[0]
 
 
 def _in_line(parts: list[Simulated]) -> Simulated:
@@ -395,8 +494,12 @@ def _model(problem: Problem, order: Order, simulator: Simulator) -> _Model:
     """One of the models, ready to be called."""
     takes_rng, extras = signature(problem.simulate)
     call = _caller(problem, order, simulator)
-    names = tuple(problem.prior.names)
-    return _Model(names, call, problem.summarize, takes_rng, "epsilon" in extras)
+    names, summarize = problem.names, summary_of(problem.summarize)
+    draws = summarize is not problem.summarize
+    may_return_none = "epsilon" in extras
+    return _Model(
+        names, layout_of(problem.prior), len(names), call, summarize, draws, takes_rng, may_return_none
+    )
 
 
 def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..., Any]:

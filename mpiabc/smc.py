@@ -15,19 +15,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from mpiabc import guard, models, recycling, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
+from mpiabc.adaptive import measure_of
 from mpiabc.arguments import whole
+from mpiabc.constraint import share_inside
+from mpiabc.distance import is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
-from mpiabc.kernel import Gaussian, Kernel
+from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
+from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
-from mpiabc.planner import Planner
-from mpiabc.population import Population
+from mpiabc.order import calibrated
+from mpiabc.planner import Planner, takes_prior
+from mpiabc.population import Past, Population
 from mpiabc.problem import Problem, signature, told
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
 from mpiabc.progress import told as told_of
@@ -39,13 +45,13 @@ from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import stream_key
-from mpiabc.structure import Structure
-from mpiabc.threshold import Constant, Quantile, Threshold
+from mpiabc.threshold import Constant, Listed, Quantile, Threshold
 from mpiabc.version import STREAMS
 
 _log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
 
+_INSIDE = "share of the prior inside where"
 _MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
 
 
@@ -57,9 +63,10 @@ class ABCSMC:
     integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
-    only at how many particles each has brought. Of a list of problems, each a model of the same data, the
-    run says how probable they are, from `model_prior`, their probabilities before the data, which are equal
-    if none are given. Raises ProblemError for bad settings.
+    only at how many particles each has brought. keep="theta": the statistics of accepted particles are kept
+    nowhere, `summaries` is (N, 0), and files of large data stay small. Of a list of problems, each a model of
+    the same data, the run says how probable they are, from `model_prior`, their probabilities before the
+    data, which are equal if none are given. Raises ProblemError for bad settings.
     """
 
     def __init__(
@@ -73,6 +80,7 @@ class ABCSMC:
         model_prior: Any = None,
         recycle: bool | None = None,
         weights: str | None = None,
+        keep: str = "accepted",
     ) -> None:
         self.problem = models.of(problem, model_prior)
         self.population_size = _whole("population_size", population_size, 2)
@@ -83,8 +91,28 @@ class ABCSMC:
             raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+        for part in self.problem.models:
+            self._check_kernel(part.prior)
         self.weights = self._weights(recycle, weights)
+        self.keep = _kept(keep)
+        self._check_adaptive()
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
+
+    def _check_kernel(self, prior: Any) -> None:
+        """Raise ProblemError for a kernel that is not for this prior."""
+        if getattr(self.kernel, "defensive", 0.0) and not getattr(prior, "is_normalised", False):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} with prior={told(prior)}, which does not say that its "
+                "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
+            )
+        if not (layout_of(prior).is_free or takes_prior(self.kernel)):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} has fit(population), and the prior has integers, choices or "
+                "shares, of which its proposals would know nothing: write fit(population, prior), or leave "
+                "kernel out"
+            )
+        if isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
+            self.kernel.check(prior)
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
         """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""
@@ -108,6 +136,32 @@ class ABCSMC:
                     "normalised: set its is_normalised = True if they are, or leave recycle out"
                 )
         return weights or recycling.BALANCE
+
+    def _check_adaptive(self) -> None:
+        """Raise ProblemError for what does not go together with a distance that is fitted to simulations."""
+        if not is_adaptive(self.problem.distance):
+            return
+        said = f"distance={told(self.problem.distance)} is fitted to the simulations of each generation"
+        if isinstance(self.threshold, Constant | Listed):
+            raise ProblemError(
+                f"{said}, and threshold={told(self.threshold)} is in units of one of them: give "
+                "threshold=mpiabc.Quantile(...), or numbers as the scale"
+            )
+        if self.weights is not None:
+            raise ProblemError(
+                f"recycle=True, and {said}: what an earlier one has rejected is gone; leave recycle out, or "
+                "give numbers as the scale"
+            )
+        if self.keep == "theta":
+            raise ProblemError(
+                f'keep="theta", and {said}: particles are measured again by their statistics; leave keep '
+                "out, or give numbers as the scale"
+            )
+        if any("epsilon" in signature(model.simulate).extras for model in self.problem.models):
+            raise ProblemError(
+                f"the simulator takes epsilon, and {said}: who rejects early leaves holes in them; leave "
+                "epsilon out, or give numbers as the scale"
+            )
 
     def run(
         self,
@@ -185,7 +239,7 @@ class ABCSMC:
                     "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
                     "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
                 )
-            _check_size(self.problem, self.population_size)
+            _check_size(self.problem, self.population_size, self.keep)
             resumable_status()  # a wrong one is said now
             if not has_rule and self.threshold.epsilon(10**9, None) is not None:
                 raise ProblemError(
@@ -210,7 +264,20 @@ class ABCSMC:
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
         parts = self.kernel, self.threshold
-        planner = Planner(prior, *parts, key, size, is_static, self.weights, self.problem.step)
+        measure = measure_of(self.problem)
+        inside = settings.get(_INSIDE, 1.0)
+        planner = Planner(
+            prior,
+            *parts,
+            key,
+            size,
+            is_static,
+            self.weights,
+            self.problem.step,
+            measure,
+            keep=self.keep,
+            inside=inside,
+        )
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
             Line(progress),
@@ -224,6 +291,7 @@ class ABCSMC:
         with _ending_noted(file, observers, limits):
             with reproducible():
                 past = planner.past(history, history.order)
+                past = _with_simulations(past, history)
             kept = history.order(past.level)
             deaths = _deaths(file, None if kept is None else past.level)
             resumed = Resumed(kept, writer.recovered(past.level), deaths)
@@ -244,7 +312,7 @@ class ABCSMC:
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
         told_models = [[m.name, list(m.names), m.probability] for m in self.problem.told_models]
-        mine = {
+        mine: dict[str, Any] = {
             "names": list(self.problem.names),
             **({"models": told_models} if told_models else {}),
             **self.problem.parts(),
@@ -253,6 +321,7 @@ class ABCSMC:
             "threshold": told(self.threshold),
             "seed": self.seed,
             "recycle": self.weights,
+            "keep": None if self.keep == "accepted" else self.keep,
             "scheduling": "static" if is_static else "dynamic",
             "streams": STREAMS,
         }
@@ -263,6 +332,11 @@ class ABCSMC:
         found = None if overwrite else file.settings()
         if found is None:
             mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
+            if choices := _choices(self.problem):
+                mine["choices"] = choices
+            if any(getattr(model.prior, "where", None) is not None for model in self.problem.models):
+                shares = [_inside(file, model.prior, mine["seed"]) for model in self.problem.models]
+                mine[_INSIDE] = shares if len(shares) > 1 else shares[0]
             parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
             settings = mine | sameness.noted(fingerprint)
             file.start(settings, self.problem.name or "", parts, self.problem.plain())
@@ -271,6 +345,33 @@ class ABCSMC:
             mine["seed"] = found.get("seed")
         sameness.check(file, mine, found, fingerprint, accept_changes)
         return found
+
+
+def _choices(problem: AnyProblem) -> dict[str, list[str]]:
+    """The values of each choice, as text; a parameter of one of several models is named with it."""
+    several = len(problem.models) > 1
+    return {
+        f"{model.names[c.column]}{f' of {model.name}' if several else ''}": [str(v) for v in c.values]
+        for model in problem.models
+        for c in layout_of(model.prior).choices
+    }
+
+
+def _inside(file: Store, prior: Any, seed: int) -> float:
+    """The share of a prior that its constraint leaves. Raises ProblemError, and then leaves no new file."""
+    try:
+        return share_inside(prior, stream_key(seed))
+    except ProblemError:
+        file.discard_if_new()
+        raise
+
+
+def _with_simulations(past: Past, history: History) -> Past:
+    """The past with what its distance was fitted to before, and what the next one is."""
+    first = history.order(0)
+    before = 0 if first is None or not past.level else calibrated(first[0])
+    sample = history.sample(past.level - 1)
+    return replace(past, simulations=past.simulations + before, sample=sample)
 
 
 def _published(engine: Engine) -> list[Observer]:
@@ -408,14 +509,22 @@ def _check_models(problem: AnyProblem, stopping: Stopping) -> None:
         raise ProblemError(f"models={stopping.models} with {told_n}: give a smaller number, or leave it out")
 
 
-def _check_size(problem: AnyProblem, n: int) -> None:
+def _check_size(problem: AnyProblem, n: int, keep: str) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
-    k = Structure(problem.observed).size
+    k = problem.structure.size if keep == "accepted" else 0
     if 8 * n * k >= _MOST_BYTES:
         raise ProblemError(
             f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
-            "takes: reduce the data by summarize=, or the population"
+            'takes: reduce the data by summarize=, or the population, or give keep="theta"'
         )
+
+
+def _kept(keep: Any) -> str:
+    if keep not in ("accepted", "theta"):
+        raise ProblemError(
+            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, or 'theta', for none"
+        )
+    return str(keep)
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     GLOBALS = 3  # seeds of the global generators that a simulator may use
     CHECK = 4  # draws that only look whether parts fit together
     OWN = 5  # seeds of generators that somebody's function holds
+    CONSTRAINT = 6  # draws of a prior, of which it leaves a share
 
 
 def stream_key(seed: int) -> tuple[int, int]:
@@ -102,6 +103,11 @@ class Stream:
         """Whether nothing was drawn since the last move."""
         state = self._bits.state
         return state["buffer_pos"] == 4 and np.array_equal(state["state"]["counter"], self._counter)
+
+    @property
+    def here(self) -> np.random.Generator:
+        """The generator where it stands."""
+        return self._rng
 
     def at(self, generation: int, index: int) -> np.random.Generator:
         """The generator of address `(generation, index)`, at its first draw."""

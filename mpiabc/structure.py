@@ -18,6 +18,14 @@ class StructureMismatchError(ValueError):
     """Data that have not the structure of the observed data."""
 
 
+class DistanceError(StructureMismatchError):
+    """What a distance gave is none."""
+
+
+class NoNumbersError(ProblemError):
+    """Observed data that hold something else than numbers, or nothing."""
+
+
 class Structure:
     """How data of one fixed structure become a row of `size` floats and back.
 
@@ -26,13 +34,13 @@ class Structure:
     """
 
     def __init__(self, example: Data) -> None:
-        self._told = _told(example)
+        self._told = told_of(example)
         self.is_mapping = isinstance(example, Mapping)
         parts = example if self.is_mapping else {"": example}
         if not all(isinstance(name, str) for name in parts):
-            raise ProblemError(f"observed data have the names {list(parts)!r}, expected text")
+            raise NoNumbersError(f"observed data have the names {list(parts)!r}, expected text")
         if not parts:
-            raise ProblemError("observed data are empty: give a float, an array, or a dict of them")
+            raise NoNumbersError("observed data are empty: give a float, an array, or a dict of them")
         self.shapes = {str(name): np.shape(_observed(part, name)) for name, part in parts.items()}
         widths = [int(np.prod(shape)) for shape in self.shapes.values()]
         ends = np.cumsum(widths).tolist()
@@ -41,7 +49,7 @@ class Structure:
         }
         self.size: int = ends[-1]
         if not self.size:
-            raise ProblemError(f"observed data hold no number, they are {self}: give at least one")
+            raise NoNumbersError(f"observed data hold no number, they are {self}: give at least one")
         self._axes = {str(name): axes for name, part in parts.items() if (axes := axes_of(part))}
         self.flatten: Callable[[Data], Row] = self._flattener()
 
@@ -58,6 +66,17 @@ class Structure:
         for name, part in self._parts(data):
             out[:, self.slices[name]] = self._array(name, part, data, (n,)).reshape(n, -1)
         return out
+
+    def fitting(self, data: Data) -> tuple[np.ndarray, bool]:
+        """What data have of this structure as a row, the rest nan; and whether they have all of it."""
+        row, is_whole = np.full(self.size, np.nan), True
+        for name, place in self.slices.items():
+            try:
+                part = data[name] if self.is_mapping else data
+                row[place] = self._array(name, part, data).ravel()
+            except Exception:  # whatever somebody's object raises when it is asked
+                is_whole = False
+        return row, is_whole
 
     def unflatten(self, row: np.ndarray) -> Data:
         """A row of floats in the structure that users know; they may write into it."""
@@ -213,11 +232,11 @@ class Structure:
     ) -> StructureMismatchError:
         how = f" with a first axis of {first[0]} for a vectorised simulator" if first else ""
         why = f"; {f'in {name!r}, ' if name else ''}{reason}" if reason else ""
-        return StructureMismatchError(f"it is {_told(data)}, expected {self}{how}{why}")
+        return StructureMismatchError(f"it is {told_of(data)}, expected {self}{how}{why}")
 
 
 def number(value: Any) -> float:
-    """What a distance gave as a float; raises StructureMismatchError if it is not one real number."""
+    """What a distance gave as a float; raises DistanceError if it is not one real number."""
     if type(value) is float:
         return value
     if type(value) in EXACT:
@@ -229,7 +248,7 @@ def number(value: Any) -> float:
             return float(array.item())
     except RefusedError as error:
         reason = f": {error}"
-    raise StructureMismatchError(f"the distance gave {_told(value)}, expected one real number{reason}")
+    raise DistanceError(f"the distance gave {told_of(value)}, expected one real number{reason}")
 
 
 def _observed(part: Any, name: str) -> np.ndarray:
@@ -238,18 +257,16 @@ def _observed(part: Any, name: str) -> np.ndarray:
     try:
         array = float64(part)
     except RefusedError as error:
-        raise ProblemError(
-            f"observed data{where} are {_told(part)}, expected a number or an array of numbers: {error}"
+        raise NoNumbersError(
+            f"observed data{where} are {told_of(part)}, expected a number or an array of numbers: {error}"
         ) from None
-    if np.isnan(array).any():
-        raise ProblemError(f"observed data{where} contain nan: leave missing values out of the data")
     return array
 
 
-def _told(data: Data) -> str:
+def told_of(data: Data) -> str:
     """What data are, in words: `{"y": float, "z": array (3,)}`."""
     if isinstance(data, Mapping):
-        return "{" + ", ".join(f'"{name}": {_told(part)}' for name, part in data.items()) + "}"
+        return "{" + ", ".join(f'"{name}": {told_of(part)}' for name, part in data.items()) + "}"
     try:
         shape = float64(data).shape
     except RefusedError:

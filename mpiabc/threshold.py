@@ -1,7 +1,8 @@
 """Rules for epsilon, the largest accepted distance.
 
 A rule is anything with `epsilon(generation, previous) -> float | None`: `previous` is the population
-before, None for generation 0; None as the answer means that no smaller threshold is left.
+before, None for generation 0; None as the answer means that no smaller threshold is left. `end`, a text, may
+say why; it follows "threshold: " as the reason of the run's end.
 """
 
 import math
@@ -31,6 +32,8 @@ class Quantile:
     With the default start, generation 0 is a sample of the prior. Where many distances are equal the
     quantile may not fall; then the next smaller distance is taken.
     """
+
+    end = "no distance is smaller"  # why there is no next one
 
     alpha: float = 0.5
     start: float = math.inf

@@ -385,7 +385,7 @@ def test_kept_order_is_the_order_bit_for_bit(tmp_path):
     history = run(several.sampler(kernel=mpiabc.LocalGaussian()), tmp_path)
     before, problem = history[1], of(several.problems(), several.PRIOR)
     text, arrays = history.order(2)
-    kept = restored(text, arrays, before)["proposal"].with_prior(problem.prior)
+    kept = restored(text, arrays, before, problem.prior)["proposal"]
     fitted = joint.fitted(lambda part, prior: mpiabc.LocalGaussian().fit(part), before, problem.prior)
     x = fitted.sample(100, np.random.default_rng(1))
     assert np.array_equal(kept.sample(100, np.random.default_rng(1)), x, equal_nan=True)

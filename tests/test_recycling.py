@@ -268,7 +268,7 @@ def test_threshold_that_does_not_fall_ends_the_run(tmp_path):
 
     abc = mpiabc.ABCSMC(problems.problem(), 50, threshold=Floor(), seed=1, recycle=True)
     history = abc.run(tmp_path / "run.db", scheduler="serial", simulations=10**6)
-    assert history.reason == "threshold"
+    assert history.reason == "threshold: all particles meet the next one"
     assert history[-1].epsilon == 1.0
 
 

@@ -18,14 +18,13 @@ from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.models import AnyProblem
 from mpiabc.order import Order
-from mpiabc.planner import Decided, Planner
+from mpiabc.planner import Decided, Planner, fitted
 from mpiabc.population import Past, Population
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
 from mpiabc.schedulers.alone import ALONE
 from mpiabc.store import History
 from mpiabc.streams import stream_key
-from mpiabc.structure import Structure
 from mpiabc.team import being
 
 
@@ -126,7 +125,7 @@ def _order(history: History, problem: AnyProblem, parts: "_Parts", t: int) -> Or
         decided = planner.next(past)
     if decided is None:
         raise ProblemError(f"there is no generation {t}: {settings['threshold']} has no threshold for it")
-    return replace(decided.order, is_static=False, earlier=None)
+    return replace(decided.order, is_static=False, earlier=None, keep="accepted")
 
 
 @dataclass(frozen=True)
@@ -141,9 +140,9 @@ class _Parts:
         """The run's own."""
         return self._part("problem")
 
-    def fit(self, population: Population) -> Any:
+    def fit(self, population: Population, prior: Any, *, epsilon: float) -> Any:
         """What the kernel gives."""
-        return self._part("kernel").fit(population)
+        return fitted(self._part("kernel"), population, prior, epsilon)
 
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """What the threshold gives."""
@@ -207,6 +206,7 @@ class _Evaluation:
             "status": self.status(),
         }
         is_measured = len(self.records.rows) > 0
+        is_kept = is_measured and self.records.rows.summaries.size > 0
         if is_measured:
             values["distance"] = repr(float(self.records.rows.distances[0]))
         if self.records.status[0] != Status.OUTSIDE:
@@ -215,24 +215,22 @@ class _Evaluation:
             values["stored"] = f"no: the population was complete after {stored.evaluations} evaluations"
         if stored is not None and self.index in stored.ids:
             values["stored"] = "equal, bit for bit" if self._equals(stored) else "another result"
-        return pairs(values) + (f"\n\n{table(self._summaries(stored))}" if is_measured else "")
+        return pairs(values) + (f"\n\n{table(self._summaries(stored))}" if is_kept else "")
 
     def _equals(self, stored: Population) -> bool:
         row = np.flatnonzero(stored.ids == self.index)
-        return all(
-            np.array_equal(getattr(self.records.rows, name), getattr(stored, name)[row], equal_nan=True)
-            for name in ("model", "theta", "distances", "summaries")
-        )
+        names = ["model", "theta", "distances", *(["summaries"] if stored.summaries.size else [])]
+        pairs = ((getattr(self.records.rows, n), getattr(stored, n)[row]) for n in names)
+        return all(np.array_equal(mine, theirs, equal_nan=True) for mine, theirs in pairs)
 
     def _summaries(self, stored: Population | None) -> list[list[str]]:
         """Simulated and observed summaries by label, and those stored if they are there."""
-        structure = Structure(self.problem.observed)
-        observed = structure.row(self.problem.observed)
+        labels, observed = self.problem.structure.labels(), self.problem.observed_row
         columns = {"simulated": self.records.rows.summaries[0], "observed": observed}
-        if stored is not None and self.index in stored.ids:
+        if stored is not None and stored.summaries.size and self.index in stored.ids:
             columns["stored"] = stored.summaries[stored.ids == self.index][0]
         cells = ([repr(value) for value in column.tolist()] for column in columns.values())
-        rows = zip(structure.labels(), *cells, strict=True)
+        rows = zip(labels, *cells, strict=True)
         return [["summary", *columns], *map(list, rows)]
 
     def debug(self) -> None:
@@ -251,6 +249,7 @@ class _Evaluation:
         simulator = self._evaluator.simulator
         model = int(simulator.models_of(self._block, np.array([self._row]))[0])
         rows = simulator.rows_of_call(self._block, model) if problem.vectorized else self._row
-        data = simulator.data_of(self._block, rows)
+        data, of = simulator.simulated(self._block, rows)
+        summary = None if data is None else simulator.summarised(data, of)
         if data is not None and not problem.vectorized and callable(problem.distance):
-            problem.distance(data, protected(problem.observed)())
+            problem.distance(data if problem.is_raw else summary, protected(problem.observed)())

@@ -4,14 +4,18 @@ import argparse
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mpiabc import whereabouts
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.order import epsilon_of
+from mpiabc.population import weighted_quantile
 from mpiabc.progress import duration, told
 from mpiabc.records import DEATH, Failure
 from mpiabc.store import History, live
@@ -20,6 +24,8 @@ _SILENCE = 10.0  # seconds; a run gives a sign of life every second
 _ABSENCE = 2.0  # seconds, where nobody is there who could give one; containers hide processes, though
 _NOT_SHOWN = ("names", "models", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
+_MOST_PARAMETERS = 20  # whose failures are placed
+_QUARTILES = (0.25, 0.5, 0.75)
 
 
 def add(commands: Any) -> None:
@@ -51,6 +57,8 @@ def _show(options: argparse.Namespace) -> int:
     failures = history.failures
     if failures:
         say(f"\n{_failures(failures, options.failures)}")
+    if places := _places(failures, history):
+        say(f"\nwhere they lie, beside what was accepted:\n{table(places)}")
     return 0
 
 
@@ -125,7 +133,29 @@ def _failures(failures: list[Failure], is_all: bool) -> str:
     if not is_all:
         more = f"{left} more; " if left else ""
         told.append(f"{more}--failures shows all, with their tracebacks")
-    return "\n".join([f"failed evaluations: {len(failures)}", *told])
+    kinds = Counter(failure.kind for failure in failures).most_common()
+    of_kinds = f" ({', '.join(f'{kind} {n}' for kind, n in kinds)})" if len(kinds) > 1 else ""
+    return "\n".join([f"failed evaluations: {len(failures)}{of_kinds}", *told])
+
+
+def _places(failures: list[Failure], history: History) -> list[list[str]]:
+    """Where failures lie in parameter space, and where what was accepted first and last does."""
+    names = history.settings["names"]
+    choices = history.settings.get("choices", {})  # which lie nowhere
+    numbers = [(i, name) for i, name in enumerate(names) if name not in choices]
+    thetas = [failure.theta for failure in failures if failure.theta.keys() == set(names)]
+    failed = np.array([[0.0 if n in choices else theta[n] for n in names] for theta in thetas])
+    if not len(failed) or not numbers:
+        return []
+    groups = {f"failed ({len(failed)})": (failed, np.ones(len(failed)))}
+    for population in [history[t] for t in sorted({0, len(history) - 1})] if len(history) else []:
+        groups[f"generation {population.generation}"] = population.theta, population.weights
+    rows = [["", "", "lowest", *(f"{q:.0%}" for q in _QUARTILES), "highest"]]
+    for i, name in numbers[:_MOST_PARAMETERS]:
+        for j, (group, (theta, weights)) in enumerate(groups.items()):
+            at = weighted_quantile(theta[:, i], weights, [0, *_QUARTILES, 1])
+            rows.append(["" if j else name, group, *(f"{value:.4g}" for value in at)])
+    return rows
 
 
 def _failure(failure: Failure, is_full: bool) -> str:

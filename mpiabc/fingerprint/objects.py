@@ -129,7 +129,7 @@ def _slots(value: Any) -> dict[str, Any]:
 def state_of_ours(value: Any) -> dict[str, Any]:
     """Of an object of this package that is no dataclass: a prior's marginals under their names."""
     found = dict(attributes(value))
-    names, marginals = found.get("names", ()), found.pop("marginals", ())
+    names, marginals = found.get("_labels", found.get("names", ())), found.pop("marginals", ())
     public = {key: item for key, item in found.items() if not key.startswith("_")}
     return public | dict(zip(map(str, names), marginals, strict=False))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.errors import StoreError
+from mpiabc.particles import Particles
 from mpiabc.population import Population
 from mpiabc.records import Failure, is_readable
 from mpiabc.store.files import DamagedError, Patience, connect_to_write, damaged, errors_told
@@ -24,12 +25,14 @@ from mpiabc.store.schema import (
     ARRAYS,
     NUMBERS,
     SCHEMA,
+    blob_of,
     check_format,
     crc_of_order,
     crc_of_row,
     drop,
     insert_failures,
     insert_journal,
+    insert_sample,
     is_ours,
     lacking,
     modernise,
@@ -149,13 +152,19 @@ class Store:
             for key, value in [*values.items(), ("generations", 0)]:
                 put(db, key, value)
 
-    def commit(self, population: Population, failures: list[Failure], reason: str | None) -> None:
+    def commit(
+        self,
+        population: Population,
+        failures: list[Failure],
+        reason: str | None,
+        sample: Particles | None = None,
+    ) -> None:
         """Write a generation, all of it or nothing, and whether it ends the run.
 
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
         """
         row = {name: kind(getattr(population, name)) for name, kind in NUMBERS.items()}
-        row |= {name: getattr(population, name).tobytes() for name in ARRAYS}
+        row |= {name: blob_of(name, getattr(population, name)) for name in ARRAYS}
         row["digest"] = population.digest()
         row["crc"] = crc_of_row(row)
         places = ", ".join(f":{name}" for name in row)
@@ -163,6 +172,8 @@ class Store:
             modernise(db)
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
             insert_failures(db, failures[:_MOST_FAILURES])
+            if sample is not None:
+                insert_sample(db, population.generation, sample)
             put(db, "generations", population.generation + 1)
             put(db, "reason", reason)
             kept = population.generation if reason is None else population.generation + 1
@@ -234,7 +245,7 @@ class Store:
 
     def discard_if_new(self) -> None:
         """Leave no file behind a problem that never ran."""
-        if self._is_new and not len(self.history()):
+        if self._is_new and (self.path.stat().st_size == 0 or not len(self.history())):
             self._is_discarded = True
 
     def history(self) -> History:

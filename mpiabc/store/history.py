@@ -16,7 +16,8 @@ import numpy as np
 
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
-from mpiabc.population import Model, Population
+from mpiabc.particles import Particles
+from mpiabc.population import Model, Population, unlike
 from mpiabc.records import DEATH, Failure, failures_in
 from mpiabc.store.files import DamagedError, attempts, damaged
 from mpiabc.store.parts import rebuilt
@@ -31,6 +32,7 @@ from mpiabc.store.schema import (
     reading,
     unpacked_arrays,
     whole_buffers,
+    whole_sample,
 )
 
 _log = logging.getLogger(__name__)
@@ -96,9 +98,25 @@ class History:
                     return told, unpacked_arrays(arrays)
         return None
 
+    def sample(self, generation: int) -> Particles | None:
+        """The sample of a generation's simulations; None if it has none here. Raises DamagedError."""
+        with reading(self.path) as db:
+            if "generation" not in columns_of(db, "sample"):
+                return None  # a file of an older mpiabc
+        query = "SELECT crc, widths, rows FROM sample WHERE generation = ?"
+        for row in self._read(query, generation):
+            if (found := whole_sample(*row)) is None:
+                raise DamagedError(self.path, f"the sample of generation {generation}")
+            return found
+        return None
+
     @property
     def reason(self) -> str | None:
         """What ended the run: a stopping rule, or "interrupted: ..." or "failed: ..."; None: it goes on.
+
+        "threshold": it has no more, as a list at its end; "threshold: no distance is smaller": a quantile
+        cannot fall; "threshold: all particles meet the next one": where evaluations are recycled, nothing
+        new is needed. Older files have "threshold" for all of these.
 
         None too after a death that left no time to write; the run can be continued after all of these.
         """
@@ -176,8 +194,13 @@ class History:
         return [by_address[address] for address in sorted(by_address)]
 
     def to_dataframe(self) -> Any:
-        """All populations in one pandas data frame, with the generation as a column."""
-        frames = [population.to_dataframe().assign(generation=t) for t, population in enumerate(self)]
+        """All populations in one pandas data frame, with the generation as a column.
+
+        Where a parameter is called so itself, the column is `generation_`.
+        """
+        names, models = self._models()
+        name = unlike([*names, *(name for model in models for name in model.names)], "generation")
+        frames = [population.to_dataframe().assign(**{name: t}) for t, population in enumerate(self)]
         import pandas
 
         return pandas.concat(frames, ignore_index=True)
@@ -270,6 +293,7 @@ def damage(path: Path) -> str | None:
         history = History(path)
         _ = history.settings, history.reason, history.problem_name, history.failures
         deque(history, maxlen=0)  # each is read, none is kept
+        deque(map(history.sample, range(len(history))), maxlen=0)
     except DamagedError as error:
         return error.found
     except StoreError:  # it cannot be read now, which is no damage
