@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpiabc import guard, recycling
+from mpiabc import guard, joint, recycling
 from mpiabc.adaptive import Measure
 from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level
+from mpiabc.joint import ModelPrior
 from mpiabc.order import Arrays, distance_of, epsilon_of, has_foreign_distance, restored
 from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
@@ -63,7 +64,7 @@ class Planner:
     is_sample_weighed: bool = False  # and wants their weights, too
     keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
-    inside: float = 1.0  # the share of the prior that its constraint leaves
+    inside: Any = 1.0  # the share of the prior that its constraint leaves, or that of each model's
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
@@ -128,6 +129,10 @@ class Planner:
         if base is None:
             return self.prior
         with self.asking("the kernel", self.kernel):
+            if isinstance(self.prior, ModelPrior):
+                return joint.fitted(
+                    lambda own, prior: fitted(self.kernel, own, prior, epsilon), base, self.prior
+                )
             return fitted(self.kernel, base, self.prior, epsilon)
 
     @contextmanager

@@ -27,9 +27,11 @@ class Stopping:
     simulations: int | None = None
     acceptance_rate: float | None = None
     walltime: float | None = None  # seconds
+    models: int | None = None  # that have particles
 
     def __post_init__(self) -> None:
         self._take("generations", whole, lambda n: n >= 1, "a whole number of at least 1")
+        self._take("models", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("simulations", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("epsilon", real, lambda x: x >= 0, "a distance >= 0")
         self._take("acceptance_rate", real, lambda x: 0 < x <= 1, "a number in (0, 1]")
@@ -51,7 +53,9 @@ class Stopping:
         """Whether any rule is set."""
         return self != Stopping()
 
-    def reason(self, generations: int, epsilon: float, simulations: int) -> str | None:
+    def reason(
+        self, generations: int, epsilon: float, simulations: int, models: int | None = None
+    ) -> str | None:
         """Which rule ends a run of so many committed generations, if one does."""
         if self.generations is not None and generations >= self.generations:
             return "generations"
@@ -59,6 +63,8 @@ class Stopping:
             return "epsilon"
         if self.simulations is not None and simulations >= self.simulations:
             return "simulations"
+        if self.models is not None and models is not None and models <= self.models:
+            return "models"
         return None
 
     def most_ids(self, size: int) -> float:

@@ -1,5 +1,6 @@
 """What goes with what: every setting beside every other one, on one problem that can take them all."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -78,6 +79,7 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "defensive share": ({}, {"kernel": mpiabc.Gaussian(defensive=0.1)}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
+    "several models": ({}, {}),
 }
 
 
@@ -87,7 +89,14 @@ def sampler(settings):
     for setting in settings:
         of_problem |= SETTINGS[setting][0]
         of_sampler |= SETTINGS[setting][1]
-    return mpiabc.ABCSMC(mpiabc.Problem(observed={"y": 1.0}, **of_problem), 40, **of_sampler)
+    problem = mpiabc.Problem(observed={"y": 1.0}, **of_problem)
+    return mpiabc.ABCSMC(several(problem) if "several models" in settings else problem, 40, **of_sampler)
+
+
+def several(problem):
+    """It, and a model with a parameter more."""
+    prior = mpiabc.Prior(mu=mpiabc.Normal(1, 1), unused=mpiabc.Uniform(0, 1))
+    return [problem, replace(problem, prior=prior, name="another")]
 
 
 def schedulers(settings):
@@ -128,6 +137,8 @@ def test_settings_go_together_or_are_refused_in_a_sentence(pair, tmp_path):
 
 def test_all_that_goes_together_goes_together_at_once(tmp_path):
     """Of two that exclude each other, the later one."""
-    chosen = "vectorised, may reject, recycled, callable distance, local kernel, failures rejected"
+    chosen = (
+        "vectorised, may reject, recycled, callable distance, local kernel, failures rejected, several models"
+    )
     one, other = digests(chosen.split(", "), tmp_path)
     assert one == other

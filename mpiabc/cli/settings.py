@@ -69,6 +69,7 @@ SETTINGS = {
     "epsilon": _Setting(_number, "E", "stop when the threshold is at most this"),
     "simulations": _Setting(_whole, "S", "stop after so many simulations"),
     "acceptance_rate": _Setting(_number, "R", "stop when a generation cannot reach this"),
+    "models": _Setting(_whole, "M", "stop when only so many models have particles left"),
     "walltime": _Setting(
         _text,
         "W",

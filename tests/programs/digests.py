@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mpiabc
 from tests import problems
-from tests.programs import batches, foreign
+from tests.programs import batches, foreign, several
 
 
 def parts_of_ones_own():
@@ -29,6 +29,8 @@ STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
     "batches": batches.sampler,
+    "several models": several.sampler,
+    "several models, batches": lambda: several.sampler(vectorized=True, batch=512),
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
     "integers and choices": mixed,
@@ -36,6 +38,7 @@ STATIC = {  # those for static scheduling, too
 VARIANTS = STATIC | {
     "recycled, integers and choices": lambda: mixed(recycle=True),
     "recycled, batches": lambda: batches.sampler(recycle=True),
+    "recycled, several models": lambda: several.sampler(recycle=True),
     "recycled": lambda: problems.sampler(recycle=True, simulate=problems.gaussian_late, n=60),
     "recycled, vectorized": lambda: problems.sampler(
         simulate=problems.gaussian_vectorized, vectorized=True, recycle=True
