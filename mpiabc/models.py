@@ -127,9 +127,8 @@ class Models:
 
     def named(self, x: np.ndarray) -> dict[str, Any]:
         """The model of a drawn row, and its parameters, by name."""
-        *theta, m = x.tolist()
-        model = self.models[int(m)]
-        return {"model": model.name, **dict(zip(model.prior.names, theta, strict=False))}
+        model = self.models[int(x[-1])]
+        return {"model": model.name, **model.named(x[: model.width])}
 
     def fingerprint_here(self) -> Fingerprint:
         """Code and values of all parts as they are in this process, now."""
