@@ -204,8 +204,8 @@ def _check_alike(one: Problem, other: Problem) -> None:
             raise ProblemError(f"{pair} have {name}={mine!r} and {name}={theirs!r}: give both the same")
     if not _have_one_structure(one, other):
         raise ProblemError(
-            f"{pair} have observed data of different structure, {one.structure} and {other.structure}: models "
-            "are compared by the same data"
+            f"{pair} have observed data of different structure, {one.structure} and {other.structure}: "
+            "models are compared by the same data"
         )
     is_same = np.array_equal(one.observed_row, other.observed_row, equal_nan=True)
     if not is_same or fingerprint(data=one.observed) != fingerprint(data=other.observed):
