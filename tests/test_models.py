@@ -231,6 +231,68 @@ def test_model_that_has_died_comes_back_from_its_prior(tmp_path):
     assert proposal.logpdf(back) == pytest.approx(expected)
 
 
+def test_constraint_of_a_model_narrows_its_prior_and_rescales_nothing(tmp_path):
+    """What `where` leaves of one model's prior is told by its evidence and its probability."""
+    near, far = several.problems(vectorized=True)
+    upper = mpiabc.Prior(nu=stats.norm(3, 1), where=lambda theta: theta["nu"] > 3)
+    narrowed = replace(far, prior=upper, name="far")
+    abc = mpiabc.ABCSMC([near, narrowed], 3000, threshold=mpiabc.Listed([3, 1.5]), seed=1)
+    last = run(abc, tmp_path, generations=2)[-1]
+    z = several.evidence(1.5)[0], Posterior(stats.truncnorm(0, np.inf, 3, 1), 1.0, 1.5).evidence
+    log, error = last.bayes_factor("near", "far")
+    assert abs(log - np.log(z[0] / z[1])) < 4 * error
+    log, error = last.evidence("far")
+    assert abs(log - np.log(z[1])) < 4 * error
+    assert np.log(2) > 8 * error  # without the constant it would be wrong
+
+
+def counts(theta, rng):
+    """A model with an integer and a choice."""
+    assert theta["c"] in ("low", "high")
+    high = theta["c"] == "high"
+    return {"y": theta["k"] + high + rng.standard_normal(), "z": 9 * rng.standard_normal()}
+
+
+def lines(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal(), "z": 9 * rng.standard_normal()}
+
+
+def mixed_sampler(n, threshold=None, **options):
+    """Models with discrete and continuous parameters, and a distance that is fitted to simulations."""
+    discrete = mpiabc.Prior({"k": mpiabc.Integer(0, 4), "c": mpiabc.Choice(["low", "high"])})
+    continuous = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
+    pairs = ((discrete, counts), (continuous, lines))
+    models = [mpiabc.Problem(*pair, {"y": 1.0, "z": 0.0}, **options) for pair in pairs]
+    return mpiabc.ABCSMC(models, n, threshold=threshold, seed=1)
+
+
+def test_integers_an_adaptive_distance_and_several_models_go_together(tmp_path):
+    """On any schedule, and stopped inside generations."""
+
+    def adaptive():
+        return mixed_sampler(80, distance=mpiabc.PNorm(scale="mad"))
+
+    expected = digests(run(adaptive(), tmp_path, name="whole.db"))
+    assert digests(run(adaptive(), tmp_path, Simulated(7, random_time), "many.db")) == expected
+    for budget in (60, 150, 400):
+        run(adaptive(), tmp_path, Simulated(3, random_time), generations=None, simulations=budget)
+    assert digests(run(adaptive(), tmp_path)) == expected
+
+
+def test_model_with_integers_has_its_exact_probability(tmp_path):
+    """By enumeration: y = k + [high] + e, against mu ~ N(0, 2^2)."""
+
+    def y_alone(simulated, observed):
+        return abs(simulated["y"] - observed["y"])
+
+    abc = mixed_sampler(1200, mpiabc.Listed([3, 1.5]), distance=y_alone)
+    last = run(abc, tmp_path, generations=2)[-1]
+    means = np.add.outer(np.arange(5), np.arange(2)).ravel()
+    z = np.mean(stats.norm.cdf(2.5 - means) - stats.norm.cdf(-0.5 - means))
+    log, error = last.bayes_factor("counts", "lines")
+    assert abs(log - np.log(z / several.evidence(1.5)[0])) < 4 * error
+
+
 # Populations.
 
 
