@@ -2,7 +2,7 @@
 
 from mpiabc import cluster, schedulers
 from mpiabc.command import Command
-from mpiabc.distance import PNorm
+from mpiabc.distance import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import Gaussian, LocalGaussian
 from mpiabc.pool import Pool
@@ -19,6 +19,7 @@ from mpiabc.version import __version__
 __all__ = [
     "ABCSMC",
     "REJECT",
+    "Aggregate",
     "Command",
     "Constant",
     "Error",
@@ -29,18 +30,22 @@ __all__ = [
     "LocalGaussian",
     "LogNormal",
     "LogUniform",
+    "Mahalanobis",
     "Normal",
     "PNorm",
     "Pool",
     "Population",
+    "Predicted",
     "Prior",
     "Problem",
     "ProblemError",
     "Quantile",
     "SchedulerError",
     "SimulatorError",
+    "SlicedWasserstein",
     "StoreError",
     "Uniform",
+    "Wasserstein",
     "__version__",
     "cluster",
     "open",

@@ -10,9 +10,16 @@ from mpiabc.schedulers import Map
 from tests import problems
 from tests.cluster import Simulated, random_time
 from tests.programs import foreign
+from tests.test_distances import LeastSquares
 
 NORMALISED = "which does not say that its densities are normalised"
+FITTED = "is fitted to the simulations of each generation"
+CENSORED = "REJECT, and a part of the run is fitted to all simulations"
 REFUSED = {  # what does not go together, and how it is told
+    ("recycled", "adaptive scale"): f"recycle=True, and distance=PNorm.*{FITTED}",
+    ("recycled", "predictor"): f"recycle=True, and distance=Predicted.*{FITTED}",
+    ("may reject", "adaptive scale"): CENSORED,
+    ("may reject", "predictor"): CENSORED,
     ("static", "recycled"): "recycle=True with static scheduling",
     ("recycled", "constant"): r"recycle=True with threshold=Constant\(value=2.0\)",
     ("recycled", "kernel of one's own"): f"recycle=True with kernel=.*{NORMALISED}",
@@ -63,6 +70,8 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "prior of one's own": ({"prior": Flat()}, {}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
+    "adaptive scale": ({"distance": mpiabc.PNorm(scale="mad")}, {"threshold": mpiabc.Quantile()}),
+    "predictor": ({"distance": mpiabc.Predicted(LeastSquares())}, {"threshold": mpiabc.Quantile()}),
 }
 
 
