@@ -2,9 +2,9 @@
 
     mpirun -n 4 python examples/predictor.py        (or without mpirun: all cores of this machine)
 
-Fearnhead and Prangle (2012, doi:10.1111/j.1467-9868.2011.01010.x): the best single statistic for a parameter is
-its posterior mean, and a regression of parameters on statistics learns it. The network is fitted after each
-generation to its first simulations, accepted or not. It needs scikit-learn.
+Fearnhead and Prangle (2012, doi:10.1111/j.1467-9868.2011.01010.x): the best single statistic for a parameter
+is its posterior mean, and a regression of parameters on statistics learns it. The network is fitted after
+each generation to its first simulations, accepted or not. It needs scikit-learn.
 """
 
 import numpy as np

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mpiabc.particles import Particles
+from mpiabc.particles import Particles, within
 
 
 class Acceptor(Protocol):
@@ -25,4 +25,4 @@ class Within:
 
     def accept(self, measured: Particles, epsilon: float) -> np.ndarray:
         """Where the distance is at most epsilon."""
-        return measured.distances <= epsilon
+        return within(measured.distances, epsilon)

@@ -27,7 +27,7 @@ class Order:
 
     level: int
     key: tuple[int, int]  # of the streams, from the run's seed
-    epsilon: float
+    epsilon: Any  # a float, or, of several distances, one for each (m,)
     proposal: Proposal
     size: int
     is_static: bool = False
@@ -80,9 +80,13 @@ def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
     return json.dumps(told), arrays
 
 
-def epsilon_of(text: str) -> float:
+def epsilon_of(text: str) -> Any:
     """The epsilon of a kept order."""
-    return json.loads(text)["epsilon"]
+    return _as_epsilon(json.loads(text)["epsilon"])
+
+
+def _as_epsilon(value: Any) -> Any:
+    return np.array(value) if isinstance(value, list) else value
 
 
 def calibrated(text: str) -> int:
@@ -102,6 +106,8 @@ def distance_of(text: str, arrays: Arrays) -> Any:
 
 def _flat_part(name: str, part: Any, before: Population | None, arrays: Arrays) -> Any:
     known = len(arrays)
+    if name == "epsilon" and isinstance(part, np.ndarray):
+        return part.tolist()
     try:
         return _flat(part, before, arrays)
     except ForeignError:
@@ -113,8 +119,10 @@ def _flat_part(name: str, part: Any, before: Population | None, arrays: Arrays) 
 
 def restored(text: str, arrays: Arrays, before: Population | None) -> dict[str, Any]:
     """The inverse of `kept`: what an Order is made of, besides its key and its distance."""
-    values = json.loads(text).items()
-    return {name: _whole(value, before, arrays) for name, value in values if name != "distance"}
+    values = json.loads(text)
+    epsilon = _as_epsilon(values.pop("epsilon"))
+    whole = {name: _whole(value, before, arrays) for name, value in values.items() if name != "distance"}
+    return whole | {"epsilon": epsilon}
 
 
 def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:

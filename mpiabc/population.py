@@ -45,6 +45,11 @@ class Named(np.ndarray):
     __str__ = __repr__
 
 
+def short(epsilon: Any, digits: int = 6) -> str:
+    """An epsilon, or one for each of several distances, as people read it."""
+    return ", ".join(f"{value:.{digits}g}" for value in np.ravel(epsilon).tolist())
+
+
 @quiet
 def effective_sample_size(weights: np.ndarray) -> float:
     """Kish effective sample size, (sum w)^2 / sum w^2."""
@@ -71,8 +76,8 @@ def unlike(names: Collection[str], name: str) -> str:
 class Population(Particles):
     """The accepted evaluations of one generation.
 
-    theta (N, d), weights (N,) summing to 1, distances (N,), summaries (N, k), ids (N,) int64. log_weights
-    (N,): log prior - log of the density that the particle was drawn from; weights are made of these where
+    theta (N, d), weights (N,) summing to 1, distances (N,), or (N, m) of several, summaries (N, k), ids (N,)
+    int64. log_weights (N,): log prior - log of the density that the particle was drawn from; weights are made of these where
     nothing is recycled. level (N,) int64: the generation whose proposal brought the particle, an earlier one
     if it was recycled. The counts are of ids from `first` up to the cut: `evaluations` all, `simulations`
     those inside the prior's support. `dispatched` depends on timing and is for information only.
@@ -83,15 +88,20 @@ class Population(Particles):
     log_weights: np.ndarray = None  # type: ignore[assignment]
     first: int = 0
     generation: int
-    epsilon: float
+    epsilon: Any  # a float; of several distances, one for each, (m,)
     evaluations: int
     simulations: int
     failures: int
     log_evidence: float
     dispatched: int
     seconds: float
+    columns_of_distances: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.columns_of_distances and not isinstance(self.distances, Named):
+            object.__setattr__(self, "distances", Named(self.distances, self.columns_of_distances))
+        if isinstance(self.epsilon, np.ndarray):
+            self.epsilon.flags.writeable = False
         if self.log_weights is None:
             with np.errstate(all="ignore"):
                 object.__setattr__(self, "log_weights", np.log(self.weights))
@@ -103,7 +113,7 @@ class Population(Particles):
 
     def __repr__(self) -> str:
         return (
-            f"<Population {self.generation}: {len(self)} particles, epsilon {self.epsilon:.6g}, "
+            f"<Population {self.generation}: {len(self)} particles, epsilon {short(self.epsilon)}, "
             f"ess {self.ess:.0f}, acceptance rate {self.acceptance_rate:.3g}>"
         )
 
@@ -168,7 +178,13 @@ class Population(Particles):
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
         columns = dict(zip(self.names, self.theta.T, strict=True))
-        ours = {"weight": self.weights, "distance": self.distances, "id": self.ids}
+        names = self.columns_of_distances or range(self.distances.shape[-1])
+        distances = (
+            {"distance": self.distances}
+            if self.distances.ndim == 1
+            else {f"distance_{name}": np.asarray(self.distances)[:, i] for i, name in enumerate(names)}
+        )
+        ours = {"weight": self.weights, **distances, "id": self.ids}
         return pandas.DataFrame(columns | {unlike(self.names, name): column for name, column in ours.items()})
 
 

@@ -375,6 +375,7 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
         log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)),
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
+        columns_of_distances=ledger.columns,
         **rows.columns(),
     )
 

@@ -6,7 +6,7 @@ Users' callables get copies and read-only arrays of what others need.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -21,7 +21,7 @@ from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
 from mpiabc.protection import protected
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import Purpose, Stream
-from mpiabc.structure import DistanceError, StructureMismatchError, number
+from mpiabc.structure import DistanceError, StructureMismatchError, numbers, told_of
 
 _UNFINISHED = object()  # what a call that has not returned gave
 _PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
@@ -166,6 +166,8 @@ class Simulator:
         self.at = -1  # the id in work
         self.ids: Any = None  # those of a vectorised simulator
         self.is_first = False  # the next block is the run's first one
+        self.columns: tuple[str, ...] = ()  # names of several distances
+        self._width: int | None = None  # how many they are, once one was measured
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
         self._structure: Any = problem.structure
@@ -198,13 +200,29 @@ class Simulator:
             return data
         return self._summarize(data, self._stream.here) if self._draws_summary else self._summarize(data)
 
-    def measured(self, data: Any, outcome: Outcome) -> tuple[Any, float]:
+    def measured(self, data: Any, outcome: Outcome) -> tuple[Any, Any]:
         """What is kept of simulated data, as a row, and their distance by a callable."""
         if not self._problem.is_raw:
             return self._compared(self.summarised(data), outcome)
         if isinstance(self._problem.distance, Returned):
-            return [], number(self.summarised(data))
-        return self._kept(data), number(self._measure(data))
+            return [], self._number(self.summarised(data))
+        return self._kept(data), self._number(self._measure(data))
+
+    def _number(self, value: Any) -> float | tuple[float, ...]:
+        """What a distance gave, one number or several, as many as ever."""
+        if type(value) is float and self._width == 1:
+            return value
+        found = numbers(value)
+        width = len(found) if isinstance(found, tuple) else 1
+        names = tuple(map(str, value)) if isinstance(value, Mapping) and width > 1 else ()
+        if self._width is None:
+            self._width, self.columns = width, names
+        if (width, names) != (self._width, self.columns):
+            raise DistanceError(
+                f"the distance gave {told_of(value)}, and {self._width} {self.columns or 'numbers'} before: "
+                "it gives as many, of the same names in the same order, in every evaluation"
+            )
+        return found
 
     def _measure(self, data: Any) -> Any:
         """What the callable says."""
@@ -215,7 +233,7 @@ class Simulator:
         """What is kept of simulated data where the distance gets these, as a row."""
         return self._structure.flatten(data if self._problem.example is None else self.summarised(data))
 
-    def _compared(self, data: Any, outcome: Outcome) -> tuple[Any, float]:
+    def _compared(self, data: Any, outcome: Outcome) -> tuple[Any, Any]:
         """The same for summarised data, which may have more than the observed ones, or another form."""
         mismatch: StructureMismatchError | None = None
         row: Any
@@ -224,7 +242,7 @@ class Simulator:
         except StructureMismatchError as error:
             mismatch = error
         try:
-            distance = number(self._measure(data))
+            distance = self._number(self._measure(data))
         except Exception as error:
             if mismatch is None or is_asked_to_stop(error):
                 raise
@@ -359,7 +377,7 @@ class Simulator:
             self.at = block.first + row
             try:
                 data = self._structure.unflatten(summary)
-                distances.append(number(self._distance(data, self._observed())))
+                distances.append(self._number(self._distance(data, self._observed())))
                 done.append(row)
             except BaseException as error:
                 outcome.fail(block.first + row, block.theta[row], error)
@@ -367,7 +385,7 @@ class Simulator:
                     break
         return self._simulated(done, summaries[np.searchsorted(rows, np.array(done, int))], distances)
 
-    def _simulated(self, rows: Any, summaries: Any, distances: list[float]) -> Simulated:
+    def _simulated(self, rows: Any, summaries: Any, distances: list[Any]) -> Simulated:
         table = np.asarray(summaries, np.float64).reshape(len(rows), self._structure.size)
         measured = None if self._distance is None else np.array(distances, np.float64)
         return Simulated(np.array(rows, int), table, measured)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mpiabc import batch
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
@@ -23,7 +25,7 @@ class Stopping:
     """
 
     generations: int | None = None
-    epsilon: float | None = None
+    epsilon: Any = None  # a number, or one for each of several distances
     simulations: int | None = None
     acceptance_rate: float | None = None
     walltime: float | None = None  # seconds
@@ -31,7 +33,7 @@ class Stopping:
     def __post_init__(self) -> None:
         self._take("generations", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("simulations", whole, lambda n: n >= 1, "a whole number of at least 1")
-        self._take("epsilon", real, lambda x: x >= 0, "a distance >= 0")
+        self._take("epsilon", _distances, lambda x: bool(np.all(np.asarray(x) >= 0)), "a distance >= 0")
         self._take("acceptance_rate", real, lambda x: 0 < x <= 1, "a number in (0, 1]")
 
     def _take(
@@ -51,11 +53,11 @@ class Stopping:
         """Whether any rule is set."""
         return self != Stopping()
 
-    def reason(self, generations: int, epsilon: float, simulations: int) -> str | None:
+    def reason(self, generations: int, epsilon: Any, simulations: int) -> str | None:
         """Which rule ends a run of so many committed generations, if one does."""
         if self.generations is not None and generations >= self.generations:
             return "generations"
-        if self.epsilon is not None and generations and epsilon <= self.epsilon:
+        if self.epsilon is not None and generations and np.all(np.asarray(epsilon) <= self.epsilon):
             return "epsilon"
         if self.simulations is not None and simulations >= self.simulations:
             return "simulations"
@@ -68,6 +70,14 @@ class Stopping:
     def most_simulations(self, used: int) -> float:
         """Simulations that the budget leaves to the open generation."""
         return math.inf if self.simulations is None else self.simulations - used
+
+
+def _distances(value: Any) -> Any:
+    """A number, or as many as there are distances."""
+    if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) != 1:
+        return real(value)
+    found = [real(each) for each in value]
+    return None if not found or None in found else tuple(found)
 
 
 def chosen(walltime: float | str | None) -> float | str | None:

@@ -17,6 +17,7 @@ from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.order import Order
+from mpiabc.particles import within
 from mpiabc.planner import Decided, Planner
 from mpiabc.population import Past, Population
 from mpiabc.problem import Problem
@@ -193,7 +194,7 @@ class _Evaluation:
             return "outside the prior's support: rejected without a simulation"
         if status == Status.REJECTED:
             return "rejected early: the simulator returned None"
-        return "accepted" if self.records.rows.distances[0] <= self.order.epsilon else "rejected"
+        return "accepted" if within(self.records.rows.distances, self.order.epsilon)[0] else "rejected"
 
     def told(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
@@ -201,14 +202,14 @@ class _Evaluation:
         theta = ", ".join(f"{name}={x!r}" for name, x in zip(names, self.theta.tolist(), strict=True))
         values = {
             "evaluation": f"{self.order.level}:{self.index}",
-            "epsilon": repr(float(self.order.epsilon)),
+            "epsilon": _exactly(self.order.epsilon),
             "theta": theta,
             "status": self.status(),
         }
         is_measured = len(self.records.rows) > 0
         is_kept = is_measured and self.records.rows.summaries.size > 0
         if is_measured:
-            values["distance"] = repr(float(self.records.rows.distances[0]))
+            values["distance"] = _exactly(self.records.rows.distances[0])
         if self.records.status[0] != Status.OUTSIDE:
             values["seconds"] = f"{self.records.seconds:.3g}"
         if stored is not None and self.index >= stored.first + stored.evaluations:
@@ -251,3 +252,8 @@ class _Evaluation:
         summary = None if data is None else simulator.summarised(data)
         if data is not None and not problem.vectorized and callable(problem.distance):
             problem.distance(data if problem.is_raw else summary, protected(problem.observed)())
+
+
+def _exactly(value: Any) -> str:
+    """A number, or several, to the last bit."""
+    return ", ".join(map(repr, np.ravel(np.asarray(value, np.float64)).tolist()))
