@@ -119,5 +119,7 @@ def none(**widths: int) -> Particles:
 
 def within(distances: np.ndarray, epsilon: Any) -> np.ndarray:
     """Where a distance (n,), or each of several (n, m), is at most epsilon, or its own one (m,)."""
-    is_near = np.asarray(distances <= epsilon if len(distances) else np.zeros(0, bool))
+    if not len(distances):
+        return np.zeros(0, bool)
+    is_near: np.ndarray = distances <= epsilon
     return is_near.all(axis=1) if is_near.ndim > 1 else is_near
