@@ -1,10 +1,14 @@
 """mpiabc: approximate Bayesian computation by sequential Monte Carlo, on every core you have."""
 
-from mpiabc import cluster, schedulers
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mpiabc import schedulers
 from mpiabc.command import Command
 from mpiabc.distance import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
-from mpiabc.kernel import Gaussian, LocalGaussian
+from mpiabc.kernel import OLCM, Gaussian, LocalGaussian
+from mpiabc.marginals import Choice, Integer
 from mpiabc.pool import Pool
 from mpiabc.population import Population
 from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
@@ -16,15 +20,21 @@ from mpiabc.team import worker
 from mpiabc.threshold import Constant, Listed, Quantile
 from mpiabc.version import __version__
 
+if TYPE_CHECKING:
+    from mpiabc import cluster
+
 __all__ = [
     "ABCSMC",
+    "OLCM",
     "REJECT",
     "Aggregate",
+    "Choice",
     "Command",
     "Constant",
     "Error",
     "Gaussian",
     "History",
+    "Integer",
     "Interrupted",
     "Listed",
     "LocalGaussian",
@@ -52,3 +62,10 @@ __all__ = [
     "schedulers",
     "worker",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`mpiabc.cluster`, which workers have no use for, is imported when it is asked for."""
+    if name == "cluster":
+        return import_module("mpiabc.cluster")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -93,6 +93,6 @@ class Advancing(Protocol):
         """Records of a committed order are in doubt, and forgotten by its ledger: go on from there."""
         ...
 
-    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+    def theta_of(self, order: Any, address: int) -> dict[str, Any]:
         """What was proposed for an evaluation that can tell nothing itself."""
         ...

@@ -4,6 +4,7 @@ What is taken in becomes Python's own number, which the run's file, JSON and mes
 that it is no such number, so that each place says in its own sentence what it expects.
 """
 
+import dataclasses
 import operator
 from numbers import Real
 from typing import Any
@@ -37,3 +38,21 @@ def real(value: Any) -> float | int | None:
     except (TypeError, ValueError):
         return None
     return float(array) if array.shape == () and array.dtype.kind in "iuf" else None
+
+
+def added(default: Any) -> Any:
+    """A field that a part has got later: told only where it is not its default, as older files know it."""
+    return dataclasses.field(default=default, metadata={"is added": True})
+
+
+def told_fields(part: Any) -> list[str]:
+    """The names of the fields of a dataclass's object that tell it from another."""
+    fields = dataclasses.fields(part)
+    return [
+        f.name for f in fields if not ("is added" in f.metadata and _is(getattr(part, f.name), f.default))
+    ]
+
+
+def _is(value: Any, default: Any) -> bool:
+    is_plain = isinstance(value, bool | int | float | str) and type(value) is type(default)
+    return value is default or (is_plain and value == default)

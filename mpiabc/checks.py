@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.free import Freed
 from mpiabc.kept import Nothing
-from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
+from mpiabc.mixture import Mixture
 from mpiabc.prior import Prior
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, Purpose, Stream
@@ -46,7 +47,7 @@ def _of_holes(missing: np.ndarray, structure: Structure | Nothing) -> str:
 
 def of_proposal(proposal: Any, key: tuple[int, int]) -> str:
     """What is wrong with a proposal of a kernel, in words; empty if nothing is seen."""
-    if isinstance(proposal, GaussianMixture | LocalGaussianMixture):
+    if isinstance(proposal, Freed | Mixture):
         return ""
     return _ignored_rng("the kernel", proposal, key) or _mismatch("the kernel", proposal, key)
 

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from mpiabc import guard, programs, team
+from mpiabc.defended import mixed, undefended
 from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.kept import is_narrow
+from mpiabc.layout import shown
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
@@ -47,10 +49,10 @@ def evaluate(problem: Problem, order: Order, start: int, stop: int) -> Records:
     return Evaluator(problem, order)(start, stop)
 
 
-def theta_of(problem: Problem, order: Order, id: int) -> dict[str, float]:
+def theta_of(problem: Problem, order: Order, id: int) -> dict[str, Any]:
     """The proposal of an evaluation; of the first one of a slot, if static."""
     block = Evaluator(problem, order).block_with(id)
-    return dict(zip(problem.prior.names, block.theta[id - block.first].tolist(), strict=True))
+    return shown(problem.prior, block.theta[id - block.first].tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +160,7 @@ class Evaluator:
         if at < 0:
             return None
         if self._block and self._block.has(at):  # else its proposals were being drawn
-            row, names = self._block.theta[at - self._block.first], self.problem.prior.names
-            theta = dict(zip(names, row.tolist(), strict=True))
+            theta = shown(self.problem.prior, self._block.theta[at - self._block.first].tolist())
         return Failure(self.order.level, at, theta, how, "", self.where, "exit")
 
     def _outcome(self, start: int, stop: int) -> Outcome:
@@ -244,7 +245,7 @@ class Evaluator:
             theta.flags.writeable = False
             with self._theirs(prior):
                 log_prior = _floats("logpdf of the prior", prior.logpdf(theta))
-            _check_densities(self.order, theta, log_prior)
+            _check_densities(self.order, theta, log_prior, getattr(prior, "where", None) is not None)
             self._block = Block(number, theta, log_prior)
         return self._block
 
@@ -334,14 +335,18 @@ class Evaluator:
     def _log_density(
         self, proposal: Any, rows: Particles, outcome: Outcome, is_own: bool = False
     ) -> np.ndarray:
-        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed."""
+        """Log density of a proposal at these rows, its own draws or not; one that gives none has failed.
+
+        The rows have the prior's log density in place of weights.
+        """
         found = np.full(len(rows), np.nan)
         where = "where it has drawn" if is_own else "at a draw of a later generation, as recycling asks it"
         error: BaseException = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
         try:
             with self._theirs(proposal):
-                for i, value in _log_density(proposal, rows.theta):
+                for i, value in _log_density(undefended(proposal), rows.theta):
                     found[i] = value
+                found = mixed(proposal, found, rows.log_weights)
         except BaseException as raised:
             error = raised
         is_bad = ~(found < math.inf) | (is_own & (found == -math.inf))
@@ -380,8 +385,11 @@ def _floats(what: str, values: Any) -> np.ndarray:
     return np.array(array, np.float64, order="C")
 
 
-def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray) -> None:
-    """Raise ProblemError for a prior that would never give a usable proposal."""
+def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray, is_narrowed: bool) -> None:
+    """Raise ProblemError for a prior that would never give a usable proposal.
+
+    One that is narrowed by a constraint may do so in another block.
+    """
     if log_prior.shape != (len(theta),):
         raise ProblemError(f"logpdf of the prior gave shape {log_prior.shape}, expected ({len(theta)},)")
     is_bad = np.isnan(log_prior) | (log_prior == np.inf)
@@ -389,7 +397,7 @@ def _check_densities(order: Order, theta: np.ndarray, log_prior: np.ndarray) -> 
         raise ProblemError(
             f"logpdf of the prior is {log_prior[is_bad][0]} for theta = {theta[is_bad][0].tolist()}"
         )
-    if order.level == 0 and not (log_prior > -np.inf).any():
+    if order.level == 0 and not (is_narrowed or (log_prior > -np.inf).any()):
         raise ProblemError("all draws of the prior lie outside its own support: sample and logpdf disagree")
 
 

@@ -26,25 +26,17 @@ _GUIDED = 4096  # draws from which on a table of where to begin is worth making
 _CURVE = 500  # components from which on a curve costs less than their sum
 
 
-@dataclass(frozen=True, eq=False)
-class _Mixture:
-    """Normal distributions around the particles."""
+class Mixture:
+    """A distribution around each particle; what is abstract here says which. A dataclass."""
 
     is_rowwise = True  # a row's density does not depend on the rows beside it
 
     centres: np.ndarray  # (N, d)
     weights: np.ndarray  # (N,)
-    cholesky: np.ndarray
-    inverse: np.ndarray = None  # type: ignore[assignment]  # of the factor, computed if not given
-    is_diagonal: bool = False  # there were too few particles for a full covariance
-
-    def __post_init__(self) -> None:
-        if self.inverse is None:
-            object.__setattr__(self, "inverse", np.linalg.inv(self.cholesky))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made of it when it is needed: that does not travel."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
     @quiet
     def logpdf(self, theta: np.ndarray) -> np.ndarray:
@@ -81,6 +73,10 @@ class _Mixture:
 
     def _placed(self, numbers: np.ndarray, z: np.ndarray) -> np.ndarray:
         """The draws that are made of these."""
+        return self.moved(self._parents(numbers), z)
+
+    def moved(self, parents: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Draws around these particles, made of these numbers (n, d)."""
         raise NotImplementedError
 
     def _parents(self, numbers: np.ndarray) -> np.ndarray:
@@ -170,11 +166,27 @@ def _leave_out(exponents: np.ndarray, columns: np.ndarray) -> None:
     exponents[rows, columns[rows]] = -np.inf
 
 
-class GaussianMixture(_Mixture):
+@dataclass(frozen=True, eq=False)
+class _Gaussians(Mixture):
+    """Normal distributions around the particles."""
+
+    centres: np.ndarray
+    weights: np.ndarray
+    cholesky: np.ndarray
+    inverse: np.ndarray = None  # type: ignore[assignment]  # of the factor, computed if not given
+    is_diagonal: bool = False  # there were too few particles for a full covariance
+
+    def __post_init__(self) -> None:
+        if self.inverse is None:
+            object.__setattr__(self, "inverse", np.linalg.inv(self.cholesky))
+
+
+class GaussianMixture(_Gaussians):
     """sum_j W_j N(theta; centre_j, L L^T), with one Cholesky factor L (d, d)."""
 
-    def _placed(self, numbers: np.ndarray, z: np.ndarray) -> np.ndarray:
-        return self.centres.take(self._parents(numbers), axis=0) + np.einsum("nk,dk->nd", z, self.cholesky)
+    def moved(self, parents: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Draws around these particles, made of normal numbers (n, d)."""
+        return self.centres.take(parents, axis=0) + np.einsum("nk,dk->nd", z, self.cholesky)
 
     def _log_sums(self, theta: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """By the curve, if there is one, where it is sure."""
@@ -220,11 +232,11 @@ class GaussianMixture(_Mixture):
         return np.ascontiguousarray(np.vstack([v.T, self._log_weights - 0.5 * np.square(v).sum(axis=1)]))
 
 
-class LocalGaussianMixture(_Mixture):
+class LocalGaussianMixture(_Gaussians):
     """sum_j W_j N(theta; centre_j, L_j L_j^T), with Cholesky factors L (N, d, d)."""
 
-    def _placed(self, numbers: np.ndarray, z: np.ndarray) -> np.ndarray:
-        parents = self._parents(numbers)
+    def moved(self, parents: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Draws around these particles, made of normal numbers (n, d)."""
         return self.centres[parents] + np.einsum("nk,ndk->nd", z, self.cholesky[parents])
 
     def _prepared(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

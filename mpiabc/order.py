@@ -15,9 +15,14 @@ import numpy as np
 
 from mpiabc import distance
 from mpiabc.acceptors import Acceptor, Within
+from mpiabc.defended import Defended
+from mpiabc.discrete import MixedMixture
+from mpiabc.free import Freed
 from mpiabc.kernel import Proposal
+from mpiabc.layout import Layout, layout_of
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
+from mpiabc.prior import JointPrior
 from mpiabc.records import order_number
 
 
@@ -54,11 +59,11 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_OURS: dict[str, type] = {
-    cls.__name__: cls for cls in (GaussianMixture, LocalGaussianMixture, Within, *distance.FITTED)
-}
+_OF_ORDERS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, Within
+_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_OF_ORDERS, *distance.FITTED)}
 _FOREIGN = {"foreign": True}  # in place of a distance that is not ours
 _ANEW = ("inverse",)  # fields that are computed when a part is made
+_OF_PROBLEM = ("prior", "layout")  # fields that the problem has
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
 _OF_SAMPLE = ("sample", "sample_end", "is_sample_weighed", "calibrated")  # kept where there is a sample
@@ -101,7 +106,7 @@ def has_foreign_distance(text: str) -> bool:
 
 def distance_of(text: str, arrays: Arrays) -> Any:
     """The distance of a kept order; None is the problem's own."""
-    return _whole(json.loads(text)["distance"], None, arrays)
+    return _Whole(arrays).of(json.loads(text)["distance"])
 
 
 def _flat_part(name: str, part: Any, before: Population | None, arrays: Arrays) -> Any:
@@ -117,12 +122,18 @@ def _flat_part(name: str, part: Any, before: Population | None, arrays: Arrays) 
         return _FOREIGN
 
 
-def restored(text: str, arrays: Arrays, before: Population | None) -> dict[str, Any]:
-    """The inverse of `kept`: what an Order is made of, besides its key and its distance."""
-    values = json.loads(text)
+def restored(
+    text: str, arrays: Arrays, before: Population | None, prior: JointPrior | None = None
+) -> dict[str, Any]:
+    """The inverse of `kept`: what an Order is made of, besides its key and its distance.
+
+    prior: the problem's.
+    """
+    whole, values = _Whole(arrays, before, prior), json.loads(text)
     epsilon = _as_epsilon(values.pop("epsilon"))
-    whole = {name: _whole(value, before, arrays) for name, value in values.items() if name != "distance"}
-    return whole | {"epsilon": epsilon}
+    return {name: whole.of(value) for name, value in values.items() if name != "distance"} | {
+        "epsilon": epsilon
+    }
 
 
 def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
@@ -141,24 +152,43 @@ def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
     cls = type(value)
     if _OURS.get(cls.__name__) is not cls:
         raise ForeignError(cls.__name__)
-    names = [f.name for f in fields(value) if f.name not in _ANEW]
+    names = [f.name for f in fields(value) if f.name not in (*_ANEW, *_OF_PROBLEM)]
     return {"class": cls.__name__} | {n: _flat(getattr(value, n), before, arrays) for n in names}
 
 
-def _whole(value: Any, before: Population | None, arrays: Arrays) -> Any:
-    if isinstance(value, list):
-        return tuple(_whole(item, before, arrays) for item in value)
-    if not isinstance(value, dict):
-        return value
-    if "of the population" in value:
-        return getattr(before, value["of the population"])
-    if "array" in value:
-        array = arrays[value["array"]]
-        d = value.get("triangular")
-        if d is None:
-            return array
-        whole = np.zeros((len(array), d, d))
-        whole[:, *np.tril_indices(d)] = array
-        return whole
-    parts = {name: _whole(part, before, arrays) for name, part in value.items() if name != "class"}
-    return _OURS[value["class"]](**parts)
+@dataclass(frozen=True)
+class _Whole:
+    """What makes parts of JSON."""
+
+    arrays: Arrays
+    before: Population | None = None
+    prior: JointPrior | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """That of the problem's prior."""
+        return layout_of(self.prior)
+
+    def of(self, value: Any) -> Any:
+        """The value of which `_flat` made this."""
+        if isinstance(value, list):
+            return tuple(map(self.of, value))
+        if not isinstance(value, dict):
+            return value
+        if "of the population" in value:
+            return getattr(self.before, value["of the population"])
+        if "array" in value:
+            return _unfolded(self.arrays[value["array"]], value.get("triangular"))
+        cls = _OURS[value["class"]]
+        parts = {name: self.of(part) for name, part in value.items() if name != "class"}
+        theirs = {f.name: getattr(self, f.name) for f in fields(cls) if f.name in _OF_PROBLEM}
+        return cls(**parts, **theirs)
+
+
+def _unfolded(array: np.ndarray, d: int | None) -> np.ndarray:
+    """The array; factors (N, d, d) of their triangles."""
+    if d is None:
+        return array
+    whole = np.zeros((len(array), d, d))
+    whole[:, *np.tril_indices(d)] = array
+    return whole

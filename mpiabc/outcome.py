@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mpiabc.errors import ProblemError, shortened, text_of
+from mpiabc.layout import shown
 from mpiabc.order import Order
 from mpiabc.particles import Particles, joined
 from mpiabc.problem import Problem
@@ -75,7 +76,7 @@ class Outcome:
         """
         if is_asked_to_stop(error):
             raise error
-        values = {} if theta is None else dict(zip(self._problem.prior.names, theta.tolist(), strict=True))
+        values = {} if theta is None else shown(self._problem.prior, theta.tolist())
         kind = kind or _KINDS.get(type(error), "exception")
         words, remote, where, is_exposed = told(error, self._where)
         if hint:

@@ -121,5 +121,13 @@ def within(distances: np.ndarray, epsilon: Any) -> np.ndarray:
     """Where a distance (n,), or each of several (n, m), is at most epsilon, or its own one (m,)."""
     if not len(distances):
         return np.zeros(0, bool)
-    is_near: np.ndarray = distances <= epsilon
-    return is_near.all(axis=1) if is_near.ndim > 1 else is_near
+    is_near = np.asarray(distances) <= epsilon
+    return np.all(is_near, axis=1) if np.ndim(is_near) > 1 else np.asarray(is_near)
+
+
+def nearness(distances: np.ndarray, epsilon: Any) -> np.ndarray:
+    """One number (n,) that says which rows are nearer: of several distances, the largest in its epsilon."""
+    if distances.ndim == 1:
+        return distances
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(np.asarray(distances) / epsilon, nan=0.0, posinf=np.inf).max(axis=1)

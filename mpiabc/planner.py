@@ -1,5 +1,6 @@
 """What next: from the last population to the next order. The one place that fits anything."""
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,6 +63,7 @@ class Planner:
     is_sample_weighed: bool = False  # and wants their weights, too
     keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
+    inside: float = 1.0  # the share of the prior that its constraint leaves
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
@@ -97,7 +99,7 @@ class Planner:
     def decided(self, past: Past, epsilon: Any, distance: Any = None) -> Decided:
         """The order after this past with this epsilon, and this distance, which has measured the past."""
         base = self._base(past.last, epsilon)
-        proposal = self._fitted(base)
+        proposal = self._fitted(base, epsilon)
         decided = past.level, self.key, epsilon, proposal, self.size, self.is_static
         options = {"distance": distance, "keep": self.keep, "errors": self.errors}
         order = Level(*decided, **options, calibrated=past.calibrated)
@@ -122,12 +124,12 @@ class Planner:
         """What the proposal for an epsilon is fitted to."""
         return last if last is None or self.weights is None else recycling.base(last, epsilon)
 
-    def _fitted(self, base: Population | None) -> Any:
-        """The proposal of this population; the prior if there is none."""
+    def _fitted(self, base: Population | None, epsilon: Any) -> Any:
+        """The proposal of this population for a threshold; the prior if there is no population."""
         if base is None:
             return self.prior
         with self.asking("the kernel", self.kernel):
-            return self.kernel.fit(base)
+            return fitted(self.kernel, base, self.prior, epsilon)
 
     @contextmanager
     def asking(self, what: str, part: Any) -> Iterator[None]:
@@ -142,9 +144,9 @@ class Planner:
         distance = self._distance(past) if is_foreign else distance_of(text, arrays)
         past = self._seen(past, distance)
         base = self._base(past.last, epsilon_of(text))
-        parts = restored(text, arrays, base) | {"distance": distance}
+        parts = restored(text, arrays, base, self.prior) | {"distance": distance}
         proposal = parts.pop("proposal")
-        proposal = self._fitted(base) if proposal is None else proposal
+        proposal = self._fitted(base, parts["epsilon"]) if proposal is None else proposal
         order = Level(key=self.key, proposal=proposal, errors=self.errors, **parts)
         return Decided(self._in_line(order, past), base)
 
@@ -199,6 +201,35 @@ class Planner:
         first = -(-end // self.step) * self.step
         earlier = past.proposals if self._needs_densities else None
         return replace(order, first=first, earlier=earlier)
+
+
+def fitted(kernel: Any, population: Population, prior: Any, epsilon: Any = None) -> Any:
+    """What a kernel gives: by fit(population), or fit(population, prior) if that is how it is written.
+
+    One that declares a keyword-only `epsilon` gets the next threshold.
+    """
+    more = {"epsilon": epsilon} if _takes_epsilon(kernel) else {}
+    return kernel.fit(population, prior, **more) if takes_prior(kernel) else kernel.fit(population, **more)
+
+
+def _takes_epsilon(kernel: Any) -> bool:
+    try:
+        parameter = inspect.signature(kernel.fit).parameters.get("epsilon")
+    except (TypeError, ValueError):
+        return False
+    return parameter is not None and parameter.kind is parameter.KEYWORD_ONLY
+
+
+def takes_prior(kernel: Any) -> bool:
+    """Whether `fit` has a second parameter that must be given, or is called prior."""
+    try:
+        parameters = list(inspect.signature(kernel.fit).parameters.values())
+    except (TypeError, ValueError):
+        return False  # a builtin that does not tell
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 1 and (
+        positional[1].default is inspect.Parameter.empty or positional[1].name == "prior"
+    )
 
 
 def _epsilon(threshold: Any, level: int, last: Population | None) -> Any:

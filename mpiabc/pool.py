@@ -119,7 +119,7 @@ class _Map:
         """A map commits nothing."""
         return []
 
-    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+    def theta_of(self, order: Any, address: int) -> dict[str, Any]:
         """An item has no parameters."""
         return {}
 

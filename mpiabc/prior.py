@@ -6,13 +6,17 @@ distributions below are ours because they are light (no scipy.stats in a worker)
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from mpiabc.arguments import whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
+from mpiabc.layout import Layout, Options
+from mpiabc.marginals import Choice, Several, Shares, Smoothed, check_support, of_one, of_several
 
 
 @runtime_checkable
@@ -136,44 +140,109 @@ class LogNormal(_OfLogarithm):
 
 
 class Prior:
-    """Independent marginals: `Prior(mu=scipy.stats.norm(0, 2), k=mpiabc.LogUniform(0.1, 10))`.
+    """Marginals by name: `Prior(mu=scipy.stats.norm(0, 2), k=mpiabc.LogUniform(0.1, 10))`, or a dict of them.
 
-    Raises ProblemError for no marginals, for what is no distribution, and for discrete ones.
+    A dict may have any text and integers as names: `theta[...]` is asked with what it has, results have it as
+    text. A marginal is one of SciPy's distributions, frozen or new, a `gaussian_kde`, or one of ours; of an
+    integer, a discrete one of SciPy's or `mpiabc.Integer`; `mpiabc.Choice` for values that have no order. A
+    tuple of names has a distribution of them together: `{("a", "b"): stats.multivariate_normal(...)}`, or
+    `stats.dirichlet`, with a name for each share. `where`, such as `lambda theta: theta["a"] < theta["b"]`,
+    narrows the support: what does not satisfy it is never simulated. It is asked with arrays, and if it gives
+    no array of truth values for them, row by row. The density stays that of the marginals, whatever `where`
+    leaves of it; the evidence is divided by what it leaves.
+
+    Raises ProblemError for no marginals, for what is no distribution, and for arguments outside its domain.
     """
 
     is_normalised = True
+    where: Callable[[dict], Any] | None = None
 
-    def __init__(self, **marginals: Any) -> None:
-        if not marginals:
-            raise ProblemError("the prior is empty: name at least one parameter, Prior(mu=...)")
-        self.names: tuple[str, ...] = tuple(marginals)
-        self.marginals = tuple(_checked(name, marginal) for name, marginal in marginals.items())
+    def __init__(
+        self,
+        mapping: Mapping[Any, Any] | None = None,
+        /,
+        *,
+        where: Callable[[dict], Any] | None = None,
+        **marginals: Any,
+    ) -> None:
+        given = _joined(mapping, marginals)
+        if where is not None:
+            self.where = _callable(where)
+        keys = [key if isinstance(key, tuple) else (key,) for key in given]
+        self.names: tuple[str, ...] = _names(tuple(name for key in keys for name in key))
+        self.marginals = tuple(
+            of_several(tuple(map(str, key)), marginal)
+            if isinstance(key, tuple)
+            else _checked(str(key), marginal)
+            for key, marginal in given.items()
+        )
+        self._arrange(keys)
+
+    def _arrange(self, keys: Sequence[tuple]) -> None:
+        """What is made of names and marginals, which stand in the columns that their names have."""
+        self._labels = tuple(", ".join(map(str, key)) for key in keys)
+        ends = np.cumsum([len(key) for key in keys]).tolist()
+        self._slices = [slice(end - len(key), end) for key, end in zip(keys, ends, strict=True)]
+        self._layout = _layout(tuple(name for key in keys for name in key), self._slices, self.marginals)
         is_uniform = [isinstance(marginal, Uniform) for marginal in self.marginals]
         # A box needs one comparison for all its sides; the other marginals are asked one by one.
-        self._box = np.flatnonzero(is_uniform)
         self._others = np.flatnonzero(~np.array(is_uniform)).tolist()
-        self._low = np.array([self.marginals[i].low for i in self._box])
-        self._high = np.array([self.marginals[i].high for i in self._box])
+        sides = [marginal for marginal in self.marginals if isinstance(marginal, Uniform)]
+        uniform = zip(self._slices, is_uniform, strict=True)
+        self._box = np.array([at.start for at, is_side in uniform if is_side], np.intp)
+        self._low = np.array([side.low for side in sides])
+        self._high = np.array([side.high for side in sides])
         self._log_box = -sum(math.log(side) for side in self._high - self._low)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "_layout" not in state:  # of an older file
+            self._arrange([(name,) for name in self.names])
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The marginals by name; of several parameters, by all their names."""
+        return dict(zip(self._labels, self.marginals, strict=True))
+
+    @property
+    def layout(self) -> Layout:
+        """What the columns of theta are."""
+        return self._layout
 
     @quiet
     def bounds(self) -> list[tuple[float, float] | None]:
         """The ends of each parameter's support; None where its marginal has no `support()`."""
-        return [_support(marginal) for marginal in self.marginals]
+        found: list[tuple[float, float] | None] = []
+        for marginal, at in zip(self.marginals, self._slices, strict=True):
+            width = at.stop - at.start
+            is_joint = isinstance(marginal, Several)
+            found += marginal.bounds(width) if is_joint else [_support(marginal)]
+        return found
 
     def __repr__(self) -> str:
-        parts = zip(self.names, self.marginals, strict=True)
-        return f"Prior({', '.join(f'{name}={_told(marginal)}' for name, marginal in parts)})"
+        parts = [f"{name}={_told(marginal)}" for name, marginal in self.parts.items()]
+        return f"Prior({', '.join(parts if self.where is None else [*parts, 'where=...'])})"
 
     @quiet
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` draws, (n, d)."""
+        """`n` draws, (n, d), whatever `where` says of them."""
         columns = [m.rvs(size=n, random_state=rng) for m in self.marginals]
-        return np.stack(columns, axis=1) if len(columns) > 1 else np.reshape(columns[0], (n, 1))
+        theta = np.column_stack(columns) if len(columns) > 1 else np.reshape(columns[0], (n, len(self.names)))
+        return theta.astype(np.float64) if theta.dtype.kind in "iu" else theta
 
     @quiet
     def logpdf(self, theta: np.ndarray) -> np.ndarray:
-        """Log density of theta (n, d), (n,); -inf outside the support."""
+        """Log density of theta (n, d), (n,); -inf outside the support.
+
+        Raises ProblemError for a `where` that gives no truth values.
+        """
+        total = self._log_density(theta)
+        if self.where is not None:
+            self._narrow(self.where, theta, total)
+        return total
+
+    def _log_density(self, theta: np.ndarray) -> np.ndarray:
+        """That of the marginals."""
         if len(self._box):
             in_box = theta[:, self._box] if self._others else theta
             is_between = (in_box >= self._low) & (in_box <= self._high)
@@ -182,8 +251,93 @@ class Prior:
         else:
             total = np.zeros(len(theta))
         for i in self._others:
-            total += self.marginals[i].logpdf(theta[:, i])
+            marginal, at = self.marginals[i], self._slices[i]
+            density = getattr(marginal, "logpmf", None) or marginal.logpdf
+            total += density(theta[:, at] if isinstance(marginal, Several) else theta[:, at.start])
         return total
+
+    def _narrow(self, where: Callable[[dict], Any], theta: np.ndarray, total: np.ndarray) -> None:
+        """Leave in the support what satisfies `where`, which is asked of nothing else."""
+        rows = np.flatnonzero(total > -np.inf)
+        if rows.size:
+            total[rows[~satisfies(where, self._layout, theta[rows])]] = -np.inf
+
+
+def satisfies(where: Callable[[dict], Any], layout: Layout, theta: np.ndarray) -> np.ndarray:
+    """Which rows of theta (n, d) satisfy a constraint, (n,). Raises ProblemError."""
+    try:
+        found = np.asarray(where(layout.columns(theta)))
+    except Exception:  # it is not written for arrays: `and`, `if`, math.log
+        found = np.empty(0)
+    if found.shape == (len(theta),) and found.dtype == bool:
+        return found
+    return np.array([_satisfies(where, layout.row(row)) for row in theta.tolist()], bool)
+
+
+def _satisfies(where: Callable[[dict], Any], row: dict) -> bool:
+    """Whether one row does."""
+    told = ", ".join(f"{name}={value!r}" for name, value in row.items())
+    try:
+        found = where(row)
+    except Exception as error:
+        raise ProblemError(
+            f"where of the prior raised {type(error).__name__}: {error}, for {told}"
+        ) from error
+    if not isinstance(found, bool | np.bool_) and not (
+        np.shape(found) == () and np.asarray(found).dtype == bool
+    ):
+        raise ProblemError(f"where of the prior gave {found!r}, expected True or False, for {told}")
+    return bool(found)
+
+
+def _joined(mapping: Mapping[Any, Any] | None, marginals: dict[str, Any]) -> dict[Any, Any]:
+    """The marginals of a dict, and those that are named."""
+    if mapping is not None and not isinstance(mapping, Mapping):
+        raise ProblemError(
+            f"Prior({mapping!r}): give distributions by name, Prior(mu=...), or a dict of them"
+        )
+    given = dict(mapping or {}) | marginals
+    if not given:
+        raise ProblemError("the prior is empty: name at least one parameter, Prior(mu=...)")
+    return given
+
+
+def _names(keys: tuple) -> tuple[str, ...]:
+    """Names of parameters as text. Raises ProblemError for others than text and integers, and for twins."""
+    for key in keys:
+        if not isinstance(key, str) and whole(key) is None:
+            raise ProblemError(
+                f"the name {key!r} of a parameter is {type(key).__name__}: give text or integers"
+            )
+    names = tuple(map(str, keys))
+    for name in names:
+        if names.count(name) > 1:
+            raise ProblemError(f"the parameter {name!r} is there twice: give each a name of its own")
+    return names
+
+
+def _callable(where: Any) -> Callable[[dict], Any]:
+    if callable(where):
+        return where
+    raise ProblemError(
+        f"where={where!r} is no callable theta -> bool; a parameter of the name goes into a dict, "
+        'Prior({"where": ...})'
+    )
+
+
+def _layout(keys: tuple, slices: Sequence[slice], marginals: Sequence[Any]) -> Layout:
+    """What the columns are that these marginals have."""
+    integers: list[int] = []
+    choices: list[Options] = []
+    rests: list[tuple[int, tuple[int, ...]]] = []
+    for marginal, at in zip(marginals, slices, strict=True):
+        if isinstance(marginal, Choice):
+            choices.append(Options(at.start, marginal.values, np.array(marginal.probabilities)))
+        elif hasattr(marginal, "logpmf"):
+            integers.append(at.start)
+        elif isinstance(marginal, Shares):
+            rests.append((at.stop - 1, tuple(range(at.start, at.stop - 1))))
+    return Layout(keys, tuple(integers), tuple(choices), tuple(rests))
 
 
 def _support(marginal: Any) -> tuple[float, float] | None:
@@ -194,24 +348,27 @@ def _support(marginal: Any) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _checked(name: str, marginal: Any) -> Any:
-    """The marginal, or its quick twin; ProblemError if it is none."""
-    is_frozen = hasattr(getattr(marginal, "dist", None), "name")
-    if is_frozen and hasattr(marginal, "pmf"):
+def _checked(name: str, given: Any) -> Any:
+    """The marginal, or its twin in our manner; ProblemError if it is none."""
+    marginal, who = of_one(given), f"parameter {name!r}"
+    is_there = any(callable(getattr(marginal, density, None)) for density in ("logpdf", "logpmf"))
+    if not (is_there and callable(getattr(marginal, "rvs", None))):
         raise ProblemError(
-            f"parameter {name!r} has the discrete distribution {_told(marginal)}: discrete parameters "
-            "are not supported yet, give a continuous distribution"
-        )
-    if not (callable(getattr(marginal, "rvs", None)) and callable(getattr(marginal, "logpdf", None))):
-        raise ProblemError(
-            f"parameter {name!r} has {marginal!r} as its prior, expected a distribution, such as "
+            f"{who} has {marginal!r} as its prior, expected a distribution, such as "
             "scipy.stats.norm(0, 1) or mpiabc.Uniform(0, 1)"
         )
     if isinstance(marginal, type) or hasattr(marginal, "freeze"):
         raise ProblemError(
-            f"parameter {name!r} has a distribution without parameters: freeze it by a call, as in "
-            "scipy.stats.norm(0, 1)"
+            f"{who} has a distribution without parameters: freeze it by a call, as in scipy.stats.norm(0, 1)"
         )
+    if type(marginal).__module__.startswith("scipy.stats._multivariate"):
+        raise ProblemError(
+            f"{who} has {_told(marginal)}: give a name for each of its numbers, {{('a', 'b'): ...}}"
+        )
+    if isinstance(marginal, Smoothed) and len(marginal.parts[0]) != 1:
+        raise ProblemError(f"{who} has a density of {len(marginal.parts[0])} numbers: give a name for each")
+    check_support(who, _told(marginal), marginal)
+    is_frozen = hasattr(getattr(marginal, "dist", None), "name")
     return _quick_twin(marginal) if is_frozen else marginal
 
 

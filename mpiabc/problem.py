@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import mapped
-from mpiabc.arguments import real, whole
+from mpiabc.arguments import real, told_fields, whole
 from mpiabc.command import Command
 from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
-from mpiabc.fingerprint.objects import of_before
 from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
+from mpiabc.marginals import Adapted
 from mpiabc.prior import JointPrior, Prior
 from mpiabc.protection import protected
 from mpiabc.streams import BLOCK
@@ -113,6 +113,7 @@ class Problem:
         name: str | None = None,
     ) -> None:
         values = {key: value for key, value in locals().items() if key != "self"}
+        values["prior"] = Prior(prior) if isinstance(prior, Mapping) else prior
         if distance is None:
             values["distance"] = Returned() if observed is None else PNorm()
         values["name"] = getattr(simulate, "__name__", type(simulate).__name__) if name is None else name
@@ -378,8 +379,10 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
     if isinstance(part, Command):
         return repr(part)
     if isinstance(part, Prior):
-        parts = zip(part.names, part.marginals, strict=True)
-        return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts)})"
+        parts = part.parts | ({} if part.where is None else {"where": part.where})
+        return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts.items())})"
+    if isinstance(part, Adapted):
+        return f"{part.kind}{told(part.parts, seen)}"
     if hasattr(getattr(part, "dist", None), "name"):
         return f"{part.dist.name}{told((part.args, part.kwds), seen)}"
     if callable(part) and hasattr(part, "__qualname__"):
@@ -391,8 +394,7 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
 
 def _attributes(part: Any, seen: tuple[int, ...]) -> str:
     if dataclasses.is_dataclass(part):
-        values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-        values = of_before(part, values)
+        values = {name: getattr(part, name) for name in told_fields(part)}
     else:
         values = getattr(part, "__dict__", {})
     return ", ".join(f"{name}={told(value, seen)}" for name, value in values.items())

@@ -56,7 +56,7 @@ class Failure:
 
     generation: int
     index: int
-    theta: dict[str, float]
+    theta: dict[str, Any]
     error: str  # one line
     traceback: str
     where: str = ""  # "rank 3 of 4 on node17"

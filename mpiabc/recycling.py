@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.errors import ProblemError
-from mpiabc.particles import Particles, within
+from mpiabc.particles import Particles, nearness, within
 from mpiabc.population import Population
 
 BALANCE, LEVELS = WEIGHTS = ("balance", "levels")
@@ -37,20 +37,12 @@ def base(population: Population, epsilon: Any) -> Population:
     is_near = within(population.distances, epsilon)
     if np.count_nonzero(is_near) < min(n, _LEAST_CENTRES * d):
         is_near = np.zeros(n, bool)
-        is_near[np.lexsort((population.ids, _one(population.distances, epsilon)))[: _LEAST_CENTRES * d]] = (
-            True
-        )
+        is_near[
+            np.lexsort((population.ids, nearness(population.distances, epsilon)))[: _LEAST_CENTRES * d]
+        ] = True
     weights = population.weights[is_near]
     rows: dict[str, Any] = population.take(is_near).columns()
     return replace(population, weights=weights / weights.sum(), **rows)
-
-
-def _one(distances: np.ndarray, epsilon: Any) -> np.ndarray:
-    """One number (n,) that says which rows are nearer: of several distances, the largest in its epsilon."""
-    if distances.ndim == 1:
-        return distances
-    with np.errstate(all="ignore"):
-        return np.nan_to_num(np.asarray(distances) / epsilon, nan=0.0, posinf=np.inf).max(axis=1)
 
 
 def with_density(rows: Particles, log_density: np.ndarray) -> Particles:

@@ -17,9 +17,11 @@ import numpy as np
 
 from mpiabc import checks, guard, recycling, threads, voice, waste
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level, theta_of
+from mpiabc.layout import shown
 from mpiabc.ledger import Ledger, SlotLedger, fatal
 from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles, joined
@@ -67,11 +69,13 @@ class _Level:
     is_kept: bool
     base: Population
     rows: np.ndarray  # an index of the survivors in the base
-    log_densities: np.ndarray  # as far as they are known
+    log_densities: np.ndarray  # as far as they are known; without the prior's share, if there is one
 
     def known(self) -> tuple[Level, bool, Population, Particles]:
         """What is opened."""
-        survivors = recycling.with_density(self.base.take(self.rows), self.log_densities)
+        kept = self.base.take(self.rows)
+        log_density = mixed(self.order.proposal, self.log_densities, kept.log_densities[:, 0])
+        survivors = recycling.with_density(kept, log_density)
         return self.order, self.is_kept, self.base, survivors
 
 
@@ -122,7 +126,7 @@ class Run:
         self._opened, self._past = replace(opened, order=order, is_kept=True), opened.past
         return [Void(order.level), self._opened, *self._ended(self._opened)]
 
-    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+    def theta_of(self, order: Any, address: int) -> dict[str, Any]:
         """What was proposed for an evaluation; in the first try of a slot, if static."""
         return theta_of(self._problem, order, address) if isinstance(order, Level) else {}
 
@@ -160,10 +164,11 @@ class Run:
             if order.earlier is None:
                 return [*told, *self._open(order, is_kept, base, base.take(rows))]
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
-            if recycling.are_dear(order.proposal, base.theta, rows):
+            kernel = undefended(order.proposal)
+            if recycling.are_dear(kernel, base.theta, rows):
                 return [*told, *self._open_densities(level)]
             with self._planner.asking("the kernel", order.proposal):
-                level.log_densities[:] = recycling.log_others(order.proposal, base.theta, rows)
+                level.log_densities[:] = recycling.log_others(kernel, base.theta, rows)
         return [*told, *self._open(*level.known())]
 
     def _open(
@@ -207,7 +212,8 @@ class Run:
     def _open_densities(self, level: "_Level") -> list[Action]:
         """Let workers compute what the newest proposal says of the survivors; nothing of it is kept."""
         order, self._next_level = level.order, level
-        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, order.proposal, level.rows)
+        proposal = undefended(order.proposal)
+        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, proposal, level.rows)
         self._opened = Open(job, SlotLedger(job.number, len(level.rows)), self._past, is_kept=True)
         return [self._opened]
 
@@ -262,9 +268,10 @@ class Run:
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
         with self._floats.steady():
-            population = _population(self._problem, opened, self._planner.weights)
+            planner = self._planner
+            population = _population(self._problem, opened, planner.weights, math.log(planner.inside))
             sample = ledger.sample() if opened.order.sample else None
-        past = self._planner.after(self._past, opened.order.proposal, population, sample)
+        past = planner.after(self._past, opened.order.proposal, population, sample)
         past = replace(past, simulations=past.simulations + opened.order.calibrated)
         self._opened, self._past = None, past
         self._uses[opened.order.level] = _use(population, opened)
@@ -314,7 +321,7 @@ class Run:
         if not order.level:
             return []
         told: list[Action] = []
-        if getattr(order.proposal, "is_diagonal", False):
+        if getattr(undefended(order.proposal), "is_diagonal", False):
             told.append(
                 Tell(
                     "kernel",
@@ -325,7 +332,7 @@ class Run:
         if "proposal" not in self._told:
             self._told.add("proposal")
             with guard.at_work(Asking("the kernel")):
-                note = checks.of_proposal(order.proposal, order.key)
+                note = checks.of_proposal(undefended(order.proposal), order.key)
             if note:
                 told.append(Tell("proposal", note))
         return told
@@ -349,8 +356,8 @@ class Run:
         return [Tell("collapse", note, is_anew=True)]
 
 
-def _population(problem: Problem, opened: Open, how: str | None) -> Population:
-    """The survivors and the ledger's rows, with normalised weights."""
+def _population(problem: Problem, opened: Open, how: str | None, log_inside: float = 0.0) -> Population:
+    """The survivors and the ledger's rows, with normalised weights; `log_inside`: what `where` leaves."""
     order, ledger = opened.order, opened.ledger
     evaluations, simulations = ledger.counts()
     parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
@@ -372,7 +379,7 @@ def _population(problem: Problem, opened: Open, how: str | None) -> Population:
         evaluations=evaluations,
         simulations=simulations,
         failures=len(ledger.failures_below_cut()),
-        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)),
+        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)) - log_inside,
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         columns_of_distances=ledger.columns,
@@ -394,7 +401,7 @@ def _weightless(
     """Whose density leaves an accepted evaluation without a weight; both are asked again."""
     asked = {"prior": problem.prior, "kernel's proposal": order.proposal}
     said = {name: float(np.asarray(part.logpdf(theta[None]))[0]) for name, part in asked.items()}
-    values = zip(problem.prior.names, theta.tolist(), strict=True)
+    values = shown(problem.prior, theta.tolist()).items()
     where = (
         f"in evaluation {id.generation}:{id.index}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
     )

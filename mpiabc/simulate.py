@@ -15,6 +15,7 @@ import numpy as np
 
 from mpiabc import guard, team
 from mpiabc.distance import Returned
+from mpiabc.layout import layout_of
 from mpiabc.order import Order
 from mpiabc.outcome import CensoredError, Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
@@ -171,6 +172,7 @@ class Simulator:
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
         self._structure: Any = problem.structure
+        self._layout = layout_of(problem.prior)
         self._summarize = summary_of(problem.summarize)
         self._draws_summary = self._summarize is not problem.summarize
         self._observed = protected(problem.observed)
@@ -262,26 +264,26 @@ class Simulator:
         """What the simulator returns."""
         at: int
         if self._problem.vectorized:
-            values, at = block.theta.take(rows, axis=0).T.copy(), block.number
+            theta, at = self._layout.columns(block.theta.take(rows, axis=0)), block.number
             self.ids = block.first + rows
         else:
-            values, self.at = block.theta[rows].tolist(), block.first + rows
+            theta, self.at = self._layout.row(block.theta[rows].tolist()), block.first + rows
             at = self.at
         if prepare := self._states.preparation():
             prepare(at)
-        theta = dict(zip(self._problem.prior.names, values, strict=True))
         return self._call(theta, self._stream.at(self._order.level, at))
 
     def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One simulation for each of the rows, each from the stream of its own id."""
-        names, flatten, summarize = self._problem.prior.names, self._structure.flatten, self._summarize
+        given, flatten, summarize = self._layout.row, self._structure.flatten, self._summarize
         simulate, stream, t = self._call, self._stream.at, self._order.level
+        is_measured_here = self._distance is not None
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
         ids = (block.first + rows).tolist()
         for index, values in zip(ids, block.theta[rows].tolist(), strict=True):
             self.at = index
-            theta, data = dict(zip(names, values, strict=True)), _UNFINISHED
+            theta, data = given(values), _UNFINISHED
             if watch:
                 watch(index)
             try:
@@ -291,11 +293,11 @@ class Simulator:
                 if data is None or data is REJECT:
                     self._check_rejection(data)
                     continue
-                if self._distance is None:
-                    summary = flatten(data if summarize is None else self.summarised(data))
-                else:
+                if is_measured_here:
                     summary, distance = self.measured(data, outcome)
                     distances.append(distance)
+                else:
+                    summary = flatten(data if summarize is None else self.summarised(data))
             except BaseException as error:
                 hint = self._hint(error) if data is _UNFINISHED else ""
                 outcome.fail(index, block.theta[index - block.first], error, hint=hint)

@@ -23,13 +23,15 @@ from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.adaptive import measure_of
 from mpiabc.arguments import whole
+from mpiabc.constraint import share_inside
 from mpiabc.distance import is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
-from mpiabc.kernel import Gaussian, Kernel
+from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
+from mpiabc.layout import layout_of
 from mpiabc.order import calibrated
-from mpiabc.planner import Planner
+from mpiabc.planner import Planner, takes_prior
 from mpiabc.population import Past, Population
 from mpiabc.problem import Problem, signature, told
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
@@ -48,6 +50,7 @@ from mpiabc.version import STREAMS
 _log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
 
+_INSIDE = "share of the prior inside where"
 _MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
 
 
@@ -89,6 +92,19 @@ class ABCSMC:
             raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+        if getattr(self.kernel, "defensive", 0.0) and not getattr(problem.prior, "is_normalised", False):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} with prior={told(problem.prior)}, which does not say that its "
+                "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
+            )
+        if not (layout_of(problem.prior).is_free or takes_prior(self.kernel)):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} has fit(population), and the prior has integers, choices or "
+                "shares, of which its proposals would know nothing: write fit(population, prior), or leave "
+                "kernel out"
+            )
+        if isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
+            self.kernel.check(problem.prior)
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
         self._check_adaptive()
@@ -242,8 +258,18 @@ class ABCSMC:
         prior, size = self.problem.prior, self.population_size
         parts = self.kernel, self.threshold
         measure = measure_of(self.problem)
+        inside = settings.get(_INSIDE, 1.0)
         planner = Planner(
-            prior, *parts, key, size, is_static, self.weights, self.problem.step, measure, keep=self.keep
+            prior,
+            *parts,
+            key,
+            size,
+            is_static,
+            self.weights,
+            self.problem.step,
+            measure,
+            keep=self.keep,
+            inside=inside,
         )
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
@@ -278,7 +304,7 @@ class ABCSMC:
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
-        mine = {
+        mine: dict[str, Any] = {
             "names": list(self.problem.prior.names),
             **self.problem.parts(),
             "population_size": self.population_size,
@@ -297,6 +323,12 @@ class ABCSMC:
         found = None if overwrite else file.settings()
         if found is None:
             mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
+            if choices := layout_of(self.problem.prior).choices:
+                mine["choices"] = {
+                    mine["names"][c.column]: [str(value) for value in c.values] for c in choices
+                }
+            if getattr(self.problem.prior, "where", None) is not None:
+                mine[_INSIDE] = _inside(file, self.problem.prior, mine["seed"])
             parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
             settings = mine | sameness.noted(fingerprint)
             file.start(settings, self.problem.name or "", parts, self.problem.plain())
@@ -305,6 +337,15 @@ class ABCSMC:
             mine["seed"] = found.get("seed")
         sameness.check(file, mine, found, fingerprint, accept_changes)
         return found
+
+
+def _inside(file: Store, prior: Any, seed: int) -> float:
+    """The share of a prior that its constraint leaves. Raises ProblemError, and then leaves no new file."""
+    try:
+        return share_inside(prior, stream_key(seed))
+    except ProblemError:
+        file.discard_if_new()
+        raise
 
 
 def _with_simulations(past: Past, history: History) -> Past:

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     GLOBALS = 3  # seeds of the global generators that a simulator may use
     CHECK = 4  # draws that only look whether parts fit together
     OWN = 5  # seeds of generators that somebody's function holds
+    CONSTRAINT = 6  # draws of a prior, of which it leaves a share
 
 
 def stream_key(seed: int) -> tuple[int, int]:

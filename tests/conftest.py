@@ -1,6 +1,7 @@
 """Where the tests find their parts: both MPIs, each in an environment of its own."""
 
 import atexit
+import compileall
 import fcntl
 import importlib.metadata
 import os
@@ -26,6 +27,7 @@ def pytest_configure(config):
     """All that a session leaves goes with one folder, also where processes are killed."""
     if not hasattr(config, "workerinput"):  # those of xdist have it from the one that starts them
         tempfile.tempdir = os.environ["TMPDIR"] = _scratch()
+        compileall.compile_dir(ROOT / "mpiabc", quiet=2)  # thousands of processes would, where none may write
     obey_signals()
 
 

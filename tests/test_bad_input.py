@@ -33,7 +33,6 @@ BAD = {
     "empty prior": (lambda: mpiabc.Prior(), "the prior is empty"),
     "prior that is no distribution": (lambda: mpiabc.Prior(mu=3), "parameter 'mu' has 3 as its prior"),
     "prior that is not frozen": (lambda: mpiabc.Prior(mu=stats.norm), "freeze it"),
-    "discrete prior": (lambda: mpiabc.Prior(k=stats.poisson(3)), "discrete parameters are not supported yet"),
     "uniform without width": (lambda: mpiabc.Uniform(1, 1), "no width"),
     "problem without prior": (lambda: mpiabc.Problem(stats.norm(), never, 1.0), "the prior is"),
     "simulator that is none": (lambda: mpiabc.Problem(GOOD, 3, 1.0), "simulate is 3, expected a callable"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ from mpiabc.kernel import default_scale
 from mpiabc.mixture import GaussianMixture
 from mpiabc.population import effective_sample_size, weighted_quantile
 from mpiabc.records import pack
+from mpiabc.schedulers.together import Backoff
 from mpiabc.stopping import seconds
 from mpiabc.store import Store
 from mpiabc.store.schema import crc_of
@@ -337,3 +339,19 @@ def test_digest_sees_every_bit():
 )
 def test_walltime_is_read(text, expected):
     assert seconds(text) == expected
+
+
+def test_who_waits_looks_again_after_a_hundredth_of_what_was_waited(monkeypatch):
+    """The first tenth of a second in steps of a millisecond at most; twenty, from two seconds on."""
+    waits, backoff = [], Backoff()
+    monkeypatch.setattr(time, "sleep", waits.append)
+    while sum(waits) < 10:
+        before = sum(waits)
+        backoff.wait()
+        if sum(waits) > before:
+            assert waits[-1] <= min(max(0.001, before / 100), 0.02) * (1 + 1e-9)
+    assert waits[0] < 0.0001
+    assert waits[-1] == 0.02
+    backoff.reset()
+    backoff.wait()
+    assert len(waits) == waits.index(0.02) + waits.count(0.02)  # after a reset it only yields at first

@@ -24,16 +24,22 @@ REFUSED = {  # what does not go together, and how it is told
     ("recycled", "constant"): r"recycle=True with threshold=Constant\(value=2.0\)",
     ("recycled", "kernel of one's own"): f"recycle=True with kernel=.*{NORMALISED}",
     ("recycled", "prior of one's own"): f"recycle=True with prior=.*{NORMALISED}",
+    ("kernel of one's own", "integers and choices"): r"has fit\(population\), and the prior has integers",
+    ("prior of one's own", "defensive share"): f"defensive=0.1\\) with prior=.*{NORMALISED}",
+    (
+        "free coordinates",
+        "prior of one's own",
+    ): "proposes in free coordinates, and the prior, a Flat, does not",
 }
 
 
 def simulator(settings):
-    """y ~ N(mu, 1), which may reject, break, or see many mu at once."""
+    """y ~ N(mu, 1), or N(mu + k, 1), which may reject, break, or see many mu at once."""
     share_rejected = 0.1 if "may reject" in settings else 0.0
     share_broken = 0.1 if "failures rejected" in settings else 0.0
 
     def simulate(theta, rng):
-        y = theta["mu"] + rng.standard_normal(np.shape(theta["mu"]))
+        y = theta["mu"] + theta.get("k", 0) + rng.standard_normal(np.shape(theta["mu"]))
         if rng.random() < share_broken:
             raise RuntimeError("the pump broke")
         return mpiabc.REJECT if rng.random() < share_rejected else {"y": y}
@@ -53,6 +59,9 @@ class Flat:
         return np.where(np.abs(theta[:, 0]) < 6, -np.log(12), -np.inf)
 
 
+MIXED = mpiabc.Prior(mu=mpiabc.Normal(0, 2), k=mpiabc.Integer(0, 3), c=mpiabc.Choice(["a", "b"]))
+
+
 def far(simulated, observed):
     return abs(simulated["y"] - observed["y"])
 
@@ -67,7 +76,13 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "callable distance": ({"distance": far}, {}),
     "kernel of one's own": ({}, {"kernel": foreign.Student()}),
     "local kernel": ({}, {"kernel": mpiabc.LocalGaussian()}),
+    "optimal local kernel": ({}, {"kernel": mpiabc.OLCM(shrink=True)}),
+    "free coordinates": ({}, {"kernel": mpiabc.Gaussian(free=True)}),
+    "only theta kept": ({}, {"keep": "theta"}),
     "prior of one's own": ({"prior": Flat()}, {}),
+    "integers and choices": ({"prior": MIXED}, {}),
+    "constrained prior": ({"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda t: t["mu"] > 0)}, {}),
+    "defensive share": ({}, {"kernel": mpiabc.Gaussian(defensive=0.1)}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
     "adaptive scale": ({"distance": mpiabc.PNorm(scale="mad")}, {"threshold": mpiabc.Quantile()}),

@@ -92,7 +92,7 @@ class Call:
         """It commits nothing."""
         return []
 
-    def theta_of(self, order: Any, address: int) -> dict[str, float]:
+    def theta_of(self, order: Any, address: int) -> dict[str, Any]:
         """What is drawn inside the function is not known here."""
         return {}
 

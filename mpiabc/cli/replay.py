@@ -16,9 +16,10 @@ from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
+from mpiabc.layout import shown
 from mpiabc.order import Order
 from mpiabc.particles import within
-from mpiabc.planner import Decided, Planner
+from mpiabc.planner import Decided, Planner, fitted
 from mpiabc.population import Past, Population
 from mpiabc.problem import Problem
 from mpiabc.protection import protected
@@ -140,9 +141,9 @@ class _Parts:
         """The run's own."""
         return self._part("problem")
 
-    def fit(self, population: Population) -> Any:
+    def fit(self, population: Population, prior: Any, *, epsilon: float) -> Any:
         """What the kernel gives."""
-        return self._part("kernel").fit(population)
+        return fitted(self._part("kernel"), population, prior, epsilon)
 
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """What the threshold gives."""
@@ -198,8 +199,8 @@ class _Evaluation:
 
     def told(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
-        names = self.problem.prior.names
-        theta = ", ".join(f"{name}={x!r}" for name, x in zip(names, self.theta.tolist(), strict=True))
+        given = shown(self.problem.prior, self.theta.tolist())
+        theta = ", ".join(f"{name}={x!r}" for name, x in given.items())
         values = {
             "evaluation": f"{self.order.level}:{self.index}",
             "epsilon": _exactly(self.order.epsilon),

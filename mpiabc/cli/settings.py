@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mpiabc.errors import ProblemError
-from mpiabc.kernel import Gaussian, Kernel, LocalGaussian
+from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
 from mpiabc.threshold import Constant, Listed, Quantile, Threshold
 
 
@@ -49,7 +49,7 @@ def _threshold(name: str, text: str) -> Threshold:
 
 
 def _kernel(name: str, text: str) -> Kernel:
-    kernels = {"gaussian": Gaussian, "local": LocalGaussian}
+    kernels = {"gaussian": Gaussian, "local": LocalGaussian, "olcm": OLCM}
     if text not in kernels:
         raise ProblemError(f"{name}={text!r}: give {' or '.join(kernels)}")
     return kernels[text]()
@@ -76,7 +76,7 @@ SETTINGS = {
         "MPIABC_WALLTIME says",
     ),
     "threshold": _Setting(_threshold, "RULE", "quantile:0.5 (the default), listed:4,2,1 or constant:3"),
-    "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default) or local"),
+    "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default), local or olcm"),
     "recycle": _Setting(_switch, "", "keep what was accepted before and meets the new threshold"),
     "weights": _Setting(_text, "HOW", "of recycled evaluations: balance (the default) or levels"),
     "keep": _Setting(_text, "WHAT", "of what is accepted: accepted (the default), or theta, no statistics"),

@@ -139,14 +139,17 @@ def _failures(failures: list[Failure], is_all: bool) -> str:
 def _places(failures: list[Failure], history: History) -> list[list[str]]:
     """Where failures lie in parameter space, and where what was accepted first and last does."""
     names = history.settings["names"]
-    failed = np.array([[f.theta[n] for n in names] for f in failures if f.theta.keys() == set(names)])
-    if not len(failed):
+    choices = history.settings.get("choices", {})  # which lie nowhere
+    numbers = [(i, name) for i, name in enumerate(names) if name not in choices]
+    thetas = [failure.theta for failure in failures if failure.theta.keys() == set(names)]
+    failed = np.array([[0.0 if n in choices else theta[n] for n in names] for theta in thetas])
+    if not len(failed) or not numbers:
         return []
     groups = {f"failed ({len(failed)})": (failed, np.ones(len(failed)))}
     for population in [history[t] for t in sorted({0, len(history) - 1})] if len(history) else []:
         groups[f"generation {population.generation}"] = population.theta, population.weights
     rows = [["", "", "lowest", *(f"{q:.0%}" for q in _QUARTILES), "highest"]]
-    for i, name in enumerate(names[:_MOST_PARAMETERS]):
+    for i, name in numbers[:_MOST_PARAMETERS]:
         for j, (group, (theta, weights)) in enumerate(groups.items()):
             at = weighted_quantile(theta[:, i], weights, [0, *_QUARTILES, 1])
             rows.append(["" if j else name, group, *(f"{value:.4g}" for value in at)])

@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mpiabc.arguments import real
+from mpiabc.arguments import added, real
 from mpiabc.distance.scales import check_scale, scales
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.particles import Particles
 from mpiabc.structure import Structure
 
-LATER = {"is_later": True}  # of fields that files of before do not say, as long as they have their default
 _MOST_TOLD = 5
 
 
@@ -37,8 +36,8 @@ class PNorm:
 
     p: float = 2
     weights: Any = None
-    scale: Any = field(default=None, metadata=LATER)
-    missing: str = field(default="raise", metadata=LATER)
+    scale: Any = added(None)
+    missing: str = added("raise")
 
     def __post_init__(self) -> None:
         p = real(self.p)

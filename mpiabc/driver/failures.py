@@ -25,7 +25,7 @@ class Failures:
     """Those of one open order."""
 
     def __init__(
-        self, opened: Open, on_error: str | int, theta_of: Callable[[Any, int], dict[str, float]]
+        self, opened: Open, on_error: str | int, theta_of: Callable[[Any, int], dict[str, Any]]
     ) -> None:
         self._order, self._ledger, self._on_error = opened.order, opened.ledger, on_error
         self._before, self._theta_of = opened.past.failures, theta_of

@@ -5,7 +5,6 @@ import sys
 import types
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -129,20 +128,10 @@ def _slots(value: Any) -> dict[str, Any]:
 
 def state_of_ours(value: Any) -> dict[str, Any]:
     """Of an object of this package that is no dataclass: a prior's marginals under their names."""
-    found = of_before(value, dict(attributes(value)))
-    names, marginals = found.get("names", ()), found.pop("marginals", ())
+    found = dict(attributes(value))
+    names, marginals = found.get("_labels", found.get("names", ())), found.pop("marginals", ())
     public = {key: item for key, item in found.items() if not key.startswith("_")}
     return public | dict(zip(map(str, names), marginals, strict=False))
-
-
-def of_before(value: Any, found: dict[str, Any]) -> dict[str, Any]:
-    """Attributes without those that files of before do not say, where they have their default."""
-    later = (
-        {f.name: f.default for f in fields(value) if f.metadata.get("is_later")}
-        if is_dataclass(value)
-        else {}
-    )
-    return {name: item for name, item in found.items() if name not in later or item is not later[name]}
 
 
 def function_parts(function: FunctionType) -> Iterator[tuple[str, str, Any]]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import mapped
+from mpiabc.arguments import told_fields
 from mpiabc.fingerprint import objects
 from mpiabc.fingerprint.bytecode import digest
 from mpiabc.fingerprint.places import (
@@ -239,10 +240,10 @@ class Texts:
         if own is not None:
             return own if cls in _BUILTIN else self._call(name + own, objects.attributes(value), depth)
         if is_dataclass(value):
-            name = cls.__qualname__ if is_our_class(cls) else name
-            items = {field.name: objects.attribute(value, field.name) for field in fields(value)}
-            items = objects.of_before(value, items)
-            return f"{name}({self._named(items, depth)})"
+            is_ours = is_our_class(cls)
+            told = told_fields(value) if is_ours else [field.name for field in fields(value)]
+            items = {field: objects.attribute(value, field) for field in told}
+            return f"{cls.__qualname__ if is_ours else name}({self._named(items, depth)})"
         if is_our_class(cls):
             return f"{cls.__qualname__}({self._named(objects.state_of_ours(value), depth)})"
         if is_users_class(cls):

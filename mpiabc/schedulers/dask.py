@@ -4,7 +4,6 @@ Dask moves tasks and says when a worker is gone; what is to be done about it the
 are fetched by coroutines on the client's own loop, many at a time, so nothing polls and nothing blocks.
 """
 
-import asyncio
 import concurrent.futures
 import json
 import logging
@@ -16,7 +15,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -51,7 +50,6 @@ _PAUSED = (
     "Dask gives a paused worker nothing until its memory is below the limit: start workers with a larger "
     "--memory-limit, or 0 for none"
 )
-_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
 class Dask(OneLeads):
@@ -185,7 +183,7 @@ class _Connection:
         left = max(0.5, min(_CONNECT, self._end - time.monotonic()))
         try:
             with concurrent.futures.ThreadPoolExecutor(1) as thread:  # this one may have a loop
-                if not thread.submit(asyncio.run, self._answers(address, left)).result():
+                if not thread.submit(_run, self._answers(address, left)).result():
                     return None
             return self._library.Client(address, timeout=left, set_as_default=False)
         except ValueError as error:
@@ -203,6 +201,8 @@ class _Connection:
 
     async def _answers(self, address: str, seconds: float) -> bool:
         """Whether somebody answers before the time is over, or a signal comes."""
+        import asyncio
+
         arguments = self._library.Security().get_connection_args("client")
         attempt = asyncio.ensure_future(self._library.core.connect(address, timeout=seconds, **arguments))
         while not attempt.done() and heard() is None:
@@ -328,7 +328,7 @@ class _Cluster:
         self._asked = time.monotonic()
         try:
             threads_of = self._client.nthreads()
-        except (OSError, *_CANCELLED) as error:
+        except (OSError, *_cancelled()) as error:
             raise self._gone() from error
         n = sum(threads_of.values())
         self._n = n if self._work is work else len(threads_of)
@@ -342,7 +342,7 @@ class _Cluster:
         try:
             workers = self._client.scheduler_info(n_workers=-1)["workers"]
             tasks = self._client.processing()
-        except (OSError, *_CANCELLED) as error:
+        except (OSError, *_cancelled()) as error:
             raise self._gone() from error
         mine = f"mpiabc-{self._run}-"
         found = []
@@ -379,7 +379,7 @@ class _Cluster:
             is_returned, self._dead = worker in self._dead, self._dead | {worker}
             return Lost(lease, "a worker", f"Dask gave it up: {error}", is_returned=is_returned)
         # Distributed's own CancelledError, as we have taken nothing back, and its CommClosedError:
-        if isinstance(error, (*_CANCELLED, OSError)):
+        if isinstance(error, (*_cancelled(), OSError)):
             self._look()
             return Lost(lease, "a worker", "the workers were restarted", is_returned=True)
         if isinstance(error, ImportError | AttributeError):
@@ -397,7 +397,7 @@ class _Cluster:
 
     def close(self) -> None:
         """Leave the scheduler without a trace of us, and close what we have opened."""
-        with suppress(*_CANCELLED, OSError, ValueError):
+        with suppress(*_cancelled(), OSError, ValueError):
             self._client.unsubscribe_topic(self._topic)
         if not self._is_ours:
             return
@@ -405,6 +405,20 @@ class _Cluster:
         self._client.close(timeout=_CLOSE)
         if cluster is not None:
             cluster.close()
+
+
+def _cancelled() -> tuple[type[BaseException], type[BaseException]]:
+    """What a cancelled task is; asyncio is 60 ms that only who uses Dask needs."""
+    import asyncio
+
+    return asyncio.CancelledError, concurrent.futures.CancelledError
+
+
+def _run(work: Coroutine[Any, Any, bool]) -> bool:
+    """Do it on a loop of its own."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def _paused(told: dict[str, Any]) -> str:

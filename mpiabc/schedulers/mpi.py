@@ -82,8 +82,6 @@ _SPEAKERS = 4  # ranks that then say what they wait for: the last of them after 
 _GRACE = 2.0  # seconds that messages have to go out at the end
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
 _SPEAKING = 3.0  # seconds that rank 0 has to say what ended a job, which launchers then end with any rank
-_IDLE = 0.05  # seconds at most between two looks of a rank that is in no team
-_HELD = 0.01  # seconds between two looks of a held rank, at most: nothing is urgent between two runs
 
 _NOT_HERE = "a rank that has not come to this run has not called run again, or is held up before it"
 _COLLECTIVE = (
@@ -917,7 +915,7 @@ class _Rank:
         self._child: ProcessesEngine | None = None
         self._lead: teams.Lead | None = None
         self._follower: teams.Follower | None = None
-        self._backoff = Backoff(longest=_HELD)
+        self._backoff = Backoff()
         if problem is not None:
             self._take(problem, group)
         side = self._lead or self._follower
@@ -975,7 +973,7 @@ class _Rank:
             self._child = ProcessesEngine(
                 problem, 1, start="spawn", where=self._where, cores=self._cores, who=self._who
             )
-        self._backoff = Backoff(longest=_IDLE) if self._is_idle() else Backoff()
+        self._backoff.reset()
 
     def _has_taken(self, travelled: memoryview) -> bool:
         """Take the problem that has come with a greeting; rank 0 is told if it cannot be loaded."""
@@ -1002,9 +1000,6 @@ class _Rank:
         """The run ends in an error: ranks of teams may sit in calls from which they never come back."""
         if self._lead or self._follower:
             _torn.add(self._wire.comm.rank)
-
-    def _is_idle(self) -> bool:
-        return self._follower is not None and self._follower.wire is None
 
     def _is_over(self) -> bool:
         """Whether the run is, here: a team goes on until its first rank has done what it was at."""

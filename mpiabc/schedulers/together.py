@@ -10,24 +10,30 @@ from mpiabc.schedulers.silence import Awaited
 
 
 class Backoff:
-    """Waits that begin short and grow to a millisecond: quick answers at 3 % of a core."""
+    """Waits that begin short and grow to a millisecond, and on to a hundredth of what has been waited.
 
-    def __init__(self, shortest: float = 2e-5, longest: float = 1e-3) -> None:
-        self._shortest, self._longest = shortest, longest
+    Quick answers at 3 % of a core; who has waited for seconds is at most 20 ms late.
+    """
+
+    _SHORTEST, _USUAL, _LONGEST, _SHARE = 2e-5, 1e-3, 2e-2, 0.01
+
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Something happened: be quick again."""
-        self._next = 0.0
+        self._next = self._waited = 0.0
 
     def wait(self, most: float = float("inf")) -> None:
         """Give the core away for a moment, at most for `most` seconds."""
-        if self._next < self._shortest:
+        if self._next < self._SHORTEST:
             os.sched_yield()
-            self._next += self._shortest / 10
-        else:
-            time.sleep(min(self._next, most))
-            self._next = min(2 * self._next, self._longest)
+            self._next += self._SHORTEST / 10
+            return
+        time.sleep(min(self._next, most))
+        self._waited += self._next
+        longest = min(max(self._USUAL, self._SHARE * self._waited), self._LONGEST)
+        self._next = min(2 * self._next, longest)
 
 
 class Together:

@@ -251,7 +251,7 @@ class Store:
 
     def discard_if_new(self) -> None:
         """Leave no file behind a problem that never ran."""
-        if self._is_new and not len(self.history()):
+        if self._is_new and (self.path.stat().st_size == 0 or not len(self.history())):
             self._is_discarded = True
 
     def history(self) -> History:

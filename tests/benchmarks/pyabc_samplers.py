@@ -1,8 +1,8 @@
 """pyABC's samplers and ours under the same analyses: seconds until they are done, and processor time.
 
-    python -m tests.benchmarks.pyabc_samplers [--workers 2] [--models 0 10 50]
+    python -m tests.benchmarks.pyabc_samplers [--workers 2] [--models 0 10 50] [--particles 100]
 
-A model sleeps so many milliseconds; three generations of 100 particles with given thresholds. Each figure is
+A model sleeps so many milliseconds; three generations of particles with given thresholds. Each figure is
 of a process, or a job, of its own, and of its sampling alone: imports and starts are left out.
 """
 
@@ -125,7 +125,7 @@ def _cpu():
     return sum(used.ru_utime + used.ru_stime for used in both)
 
 
-def measure(name, milliseconds, workers):
+def measure(name, milliseconds, workers, particles):
     """In the process that leads: seconds, evaluations and this process's own processor time, as JSON."""
     warnings.simplefilter("ignore")
     import pyabc
@@ -152,7 +152,7 @@ def measure(name, milliseconds, workers):
         sampler.sample_until_n_accepted = timed
         eps = pyabc.ListEpsilon([2, 1, 0.5])
         abc = pyabc.ABCSMC(
-            Model(milliseconds), prior, distance, population_size=100, eps=eps, sampler=sampler
+            Model(milliseconds), prior, distance, population_size=particles, eps=eps, sampler=sampler
         )
         abc.new("sqlite://", {"data": 2.5})
         abc.run(max_nr_populations=3)
@@ -170,11 +170,11 @@ def _warmed(sampler, workers):
     sampler.sample_until_n_accepted(4 * workers, wait, 0, all_accepted=True)
 
 
-def measured(name, milliseconds, workers):
+def measured(name, milliseconds, workers, particles):
     """The same in a process, or job, of its own; None where it fails."""
     make, extra = SAMPLERS[name]
     program = [sys.executable, "-m", "tests.benchmarks.pyabc_samplers", "--one", name]
-    program += ["--models", str(milliseconds), "--workers", str(workers)]
+    program += ["--models", str(milliseconds), "--workers", str(workers), "--particles", str(particles)]
     if make in _ON_RANKS:
         mpirun = Path(sys.executable).with_name("mpirun")
         program = [str(mpirun if mpirun.exists() else "mpirun"), "-n", str(workers + extra), *program]
@@ -189,11 +189,12 @@ def measured(name, milliseconds, workers):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--particles", type=int, default=100)
     arguments.add_argument("--models", type=float, nargs="+", default=[0, 10, 50], help="milliseconds")
     arguments.add_argument("--one", choices=SAMPLERS, help=argparse.SUPPRESS)
     told = arguments.parse_args()
     if told.one:
-        measure(told.one, told.models[0], told.workers)
+        measure(told.one, told.models[0], told.workers, told.particles)
         return
     print(f"{told.workers} workers; seconds (milliseconds of processor time an evaluation, where it leads)")
     print(f"{'':42}" + "".join(f"{f'{model:g} ms':>18}" for model in told.models))
@@ -203,7 +204,7 @@ def main():
             continue
         cells = []
         for model in told.models:
-            found = measured(name, model, told.workers)
+            found = measured(name, model, told.workers, told.particles)
             cells.append("failed" if found is None else _told(found))
         print(f"{name:42}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
 

@@ -15,14 +15,26 @@ def parts_of_ones_own():
     return mpiabc.ABCSMC(problem, 60, kernel=foreign.Student(), threshold=foreign.Sharper(), seed=1)
 
 
+def mixed(**options):
+    prior = mpiabc.Prior(mu=mpiabc.Normal(0, 2), k=mpiabc.Integer(0, 3), c=mpiabc.Choice(["a", "b"]))
+    problem = mpiabc.Problem(prior, mixed_gaussian, {"y": 1.0})
+    return mpiabc.ABCSMC(problem, 40, seed=1, **options)
+
+
+def mixed_gaussian(theta, rng):
+    return {"y": theta["mu"] + theta["k"] - (theta["c"] == "b") + rng.standard_normal()}
+
+
 STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
     "batches": batches.sampler,
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
+    "integers and choices": mixed,
 }
 VARIANTS = STATIC | {
+    "recycled, integers and choices": lambda: mixed(recycle=True),
     "recycled, batches": lambda: batches.sampler(recycle=True),
     "recycled": lambda: problems.sampler(recycle=True, simulate=problems.gaussian_late, n=60),
     "recycled, vectorized": lambda: problems.sampler(

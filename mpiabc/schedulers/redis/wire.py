@@ -24,7 +24,6 @@ import hmac
 import json
 import os
 import secrets
-import ssl
 import stat
 import struct
 import time
@@ -164,6 +163,8 @@ class Server:
 
         No authority is asked, as any of them could vouch for others; so names and dates do not matter either.
         """
+        import ssl  # 30 ms that only a broker with a certificate needs
+
         wanted = ssl.PEM_cert_to_DER_cert(certificate)
 
         def greet(connection: Any) -> None:

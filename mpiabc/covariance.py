@@ -1,0 +1,26 @@
+"""Covariances of weighted particles, shrunk where these are few for their dimension."""
+
+import numpy as np
+
+
+def covariance(delta: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """sum_i w_i delta_i delta_i^T of deviations (n, d), (d, d)."""
+    return np.einsum("n,ni,nj->ij", weights, delta, delta)
+
+
+def shrunk(matrix: np.ndarray, delta: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A covariance (d, d), drawn towards its diagonal as far as its own errors suggest.
+
+    Ledoit and Wolf (2004, doi:10.1016/S0047-259X(03)00096-4) for standardised parameters, so that units do
+    not matter: (1 - b²/d²) C + b²/d² I of correlations C, with d² = |C - I|² and b², at most d², the sum
+    over i of w_i² |z_i z_i^T - C|².
+    """
+    sd = np.sqrt(np.diagonal(matrix))
+    z, correlation = delta / sd, matrix / np.outer(sd, sd)
+    square = np.square(correlation).sum()
+    of_row = np.square(np.square(z).sum(axis=1)) - 2 * np.einsum("ni,ij,nj->n", z, correlation, z) + square
+    error, spread = float(np.square(weights) @ of_row), float(square - len(sd))
+    share = min(1.0, error / spread) if spread > 0 else 1.0
+    out = (1 - share) * matrix
+    np.fill_diagonal(out, np.diagonal(matrix))
+    return out
