@@ -21,7 +21,7 @@ class Network:
 
     def fit(self, theta, summaries):
         self.scaler, self.units = StandardScaler().fit(summaries), StandardScaler().fit(theta)
-        self.network = MLPRegressor((32,), solver="lbfgs", alpha=0.1, max_iter=300, random_state=1)
+        self.network = MLPRegressor(hidden_layer_sizes=(32,), solver="lbfgs", max_iter=300, random_state=1)
         self.network.fit(self.scaler.transform(summaries), self.units.transform(theta).squeeze())
 
     def predict(self, summaries):

@@ -80,7 +80,8 @@ class Population(Particles):
     int64. log_weights (N,): log prior - log of the density that the particle was drawn from; weights are made
     of these where nothing is recycled. level (N,) int64: the generation whose proposal brought the particle,
     an earlier one if it was recycled. The counts are of ids from `first` up to the cut: `evaluations` all,
-    `simulations` those inside the prior's support. `dispatched` depends on timing and is for information only.
+    `simulations` those inside the prior's support. `dispatched` depends on timing, and is for information
+    only.
     """
 
     names: tuple[str, ...]
