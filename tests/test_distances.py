@@ -13,6 +13,7 @@ from mpiabc.order import distance_of, has_foreign_distance
 from mpiabc.schedulers import Map
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.programs.foreign import LeastSquares
 
 RNG = np.random.default_rng(2)
 FAULTS = {"loss": 0.1, "duplicate": 0.1, "doubt": 0.05}
@@ -127,17 +128,6 @@ def test_a_covariance_without_a_direction_leaves_it_out():
     sample = problems.population(table, np.full(50, 0.02), np.zeros(50), table)
     fitted = mpiabc.Mahalanobis().fit(sample, np.zeros(2))
     assert fitted.rows(np.array([[1.0, 99.0]]), np.zeros(2)) == pytest.approx(1 / table[:, 0].std(ddof=1))
-
-
-class LeastSquares:
-    """theta as a linear function of the statistics."""
-
-    def fit(self, theta, summaries):
-        ones = np.ones((len(summaries), 1))
-        self.coefficients = np.linalg.lstsq(np.hstack([ones, summaries]), theta, rcond=None)[0]
-
-    def predict(self, summaries):
-        return self.coefficients[0] + summaries @ self.coefficients[1:]
 
 
 ADAPTIVE = {

@@ -10,7 +10,6 @@ from mpiabc.schedulers import Map
 from tests import problems
 from tests.cluster import Simulated, random_time
 from tests.programs import foreign
-from tests.test_distances import LeastSquares
 
 NORMALISED = "which does not say that its densities are normalised"
 FITTED = "is fitted to the simulations of each generation"
@@ -86,7 +85,7 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
     "adaptive scale": ({"distance": mpiabc.PNorm(scale="mad")}, {"threshold": mpiabc.Quantile()}),
-    "predictor": ({"distance": mpiabc.Predicted(LeastSquares())}, {"threshold": mpiabc.Quantile()}),
+    "predictor": ({"distance": mpiabc.Predicted(foreign.LeastSquares())}, {"threshold": mpiabc.Quantile()}),
 }
 
 
