@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpiabc import noise, schedulers, sizes
 from mpiabc.command import Command
-from mpiabc.distance import PNorm
+from mpiabc.distance import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import OLCM, Gaussian, LocalGaussian
 from mpiabc.marginals import Choice, Integer
@@ -28,6 +28,7 @@ __all__ = [
     "ABCSMC",
     "OLCM",
     "REJECT",
+    "Aggregate",
     "Choice",
     "Command",
     "Constant",
@@ -40,19 +41,23 @@ __all__ = [
     "LocalGaussian",
     "LogNormal",
     "LogUniform",
+    "Mahalanobis",
     "Noise",
     "Normal",
     "PNorm",
     "Pool",
     "Population",
+    "Predicted",
     "Prior",
     "Problem",
     "ProblemError",
     "Quantile",
     "SchedulerError",
     "SimulatorError",
+    "SlicedWasserstein",
     "StoreError",
     "Uniform",
+    "Wasserstein",
     "__version__",
     "cluster",
     "noise",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpiabc.particles import Particles
+from mpiabc.particles import Particles, within
 from mpiabc.streams import Purpose, Stream
 
 Uniform = Callable[[Particles], np.ndarray]
@@ -36,7 +36,7 @@ class Within:
 
     def accept(self, measured: Particles, epsilon: float, uniform: Uniform | None = None) -> np.ndarray:
         """Where the distance is at most epsilon."""
-        return measured.distances <= epsilon
+        return within(measured.distances, epsilon)
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,11 @@ def measure_of(problem: AnyProblem) -> Measure | None:
 def _measured(population: Population, distance: RowDistance, observed: np.ndarray) -> Population:
     summaries = np.asarray(population.summaries, np.float64)
     distances = np.array(distance.rows(summaries, observed), np.float64)
-    if distances.shape != (len(population),) or np.isnan(distances).any():
+    if len(distances) != len(population) or distances.ndim not in (1, 2) or np.isnan(distances).any():
         raise ProblemError(
             f"the distance {told(distance)}, fitted to generation {population.generation}, measures its "
             f"{len(population)} particles as {distances.tolist()[:3]}, ...: expected one real number for each"
         )
-    return population.with_values(distances=distances, epsilon=float(distances.max()))
+    epsilon = distances.max(axis=0)
+    epsilon = epsilon if epsilon.ndim else float(epsilon)
+    return population.with_values(distances=distances, epsilon=epsilon)

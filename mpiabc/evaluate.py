@@ -30,6 +30,7 @@ from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
+from mpiabc.population import short
 from mpiabc.records import CALIBRATION, Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.simulate import LANE, Block, Simulated, Simulator, States
@@ -59,7 +60,7 @@ class Level(Order):
     """One level of a run as a job: what turns its leases into records."""
 
     def __str__(self) -> str:
-        return f"generation {self.level}: epsilon {self.epsilon:.6g}"
+        return f"generation {self.level}: epsilon {short(self.epsilon)}"
 
     def evaluator(
         self, problem: AnyProblem, where: str | None = None, watch: Callable[[int], None] | None = None
@@ -132,7 +133,8 @@ class Evaluator:
                 outcome = self._outcome(start, stop)
                 outcome.is_exposed |= watched.were_run() or team.has_exposed()
                 weighed = self._weigh(outcome.rows(), outcome)
-                return outcome.records(weighed, began, self._sampled(outcome))
+                records = outcome.records(weighed, began, self._sampled(outcome))
+                return replace(records, columns=columns) if (columns := self.simulator.columns) else records
         except KeyboardInterrupt:  # a stop, in the middle of it
             watched.end()
             raise
@@ -298,9 +300,11 @@ class Evaluator:
             with self._theirs(self._distance):
                 rows, summaries, distances = self._measured(block, rows, summaries, outcome)
         is_one = distances >= self._least
+        if distances.ndim > 1:
+            distances, is_one = distances.reshape(len(rows), -1), is_one.all(axis=1)
         if not is_one.all():
-            for row, distance in zip(rows[~is_one].tolist(), distances[~is_one].tolist(), strict=True):
-                outcome.fail(block.first + row, block.theta[row], _no_distance(distance))
+            for row, distance in zip(rows[~is_one].tolist(), distances[~is_one], strict=True):
+                outcome.fail(block.first + row, block.theta[row], _no_distance(float(np.min(distance))))
             rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         drawn = self.problem.split(block.theta.take(rows, axis=0))
@@ -411,10 +415,11 @@ def _no_distance(value: float) -> ValueError:
 def _column(distances: Any, n: int) -> np.ndarray:
     """The distances of n rows. Raises ProblemError for what are none."""
     found = np.asarray(distances)
-    if found.shape != (n,) or found.dtype.kind not in "biuf":
+    is_table = found.ndim == 2 and len(found) == n and found.shape[1] > 1
+    if not (found.shape == (n,) or is_table) or found.dtype.kind not in "biuf":
         raise ProblemError(
             f"rows of the distance gave {found.dtype} of shape {found.shape}, expected one real number a "
-            f"row: shape ({n},)"
+            f"row: shape ({n},), or several: shape ({n}, m)"
         )
     return found.astype(np.float64, copy=False)
 

@@ -21,6 +21,7 @@ from mpiabc.free import Coordinates, Freed
 from mpiabc.guard import quiet
 from mpiabc.layout import Layout, layout_of
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture, Mixture
+from mpiabc.particles import nearness, within
 from mpiabc.population import Population
 
 _LEAST = 10  # times d: fewer particles are no measure of a covariance
@@ -239,13 +240,14 @@ class _Aimed:
         return LocalGaussianMixture(theta, population.weights, factors, is_diagonal=is_diagonal)
 
 
-def _nearest(population: Population, epsilon: float) -> np.ndarray:
+def _nearest(population: Population, epsilon: Any) -> np.ndarray:
     """An index of the particles that meet a threshold, at least of ten times d, in their order."""
     n, d = population.theta.shape
-    near = np.flatnonzero(population.distances <= epsilon)
+    near = np.flatnonzero(within(population.distances, epsilon))
     if len(near) >= min(n, _LEAST * d):
         return near
-    return np.sort(np.lexsort((population.ids, population.distances))[: _LEAST * d])
+    nearest = np.lexsort((population.ids, nearness(population.distances, epsilon)))
+    return np.sort(nearest[: _LEAST * d])
 
 
 class Mixing(Protocol):

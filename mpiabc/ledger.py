@@ -51,6 +51,7 @@ class _Addresses:
         self._statuses = np.zeros(1024, np.uint8)  # from `first` on
         self._returned: list[tuple[int, int]] = []  # heap of ranges to hand out again
         self._records: list[Records] = []
+        self.columns: tuple[str, ...] = ()  # names of several distances
 
     @property
     def cut(self) -> float:
@@ -65,6 +66,7 @@ class _Addresses:
         part = self._status(start, stop)
         new = (part == Status.UNKNOWN) & (records.status != Status.UNKNOWN)
         self._failures |= {f.index: f for f in records.failures}
+        self.columns = self.columns or records.columns
         if not new.any():
             return False
         if not new.all():

@@ -32,7 +32,7 @@ class Order:
 
     level: int
     key: tuple[int, int]  # of the streams, from the run's seed
-    epsilon: float
+    epsilon: Any  # a float, or, of several distances, one for each (m,)
     proposal: Proposal
     size: int
     is_static: bool = False
@@ -86,9 +86,13 @@ def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
     return json.dumps(told), arrays
 
 
-def epsilon_of(text: str) -> float:
+def epsilon_of(text: str) -> Any:
     """The epsilon of a kept order."""
-    return json.loads(text)["epsilon"]
+    return _as_epsilon(json.loads(text)["epsilon"])
+
+
+def _as_epsilon(value: Any) -> Any:
+    return np.array(value) if isinstance(value, list) else value
 
 
 def acceptor_of(text: str) -> Acceptor:
@@ -113,6 +117,8 @@ def distance_of(text: str, arrays: Arrays) -> Any:
 
 def _flat_part(name: str, part: Any, before: Population | None, arrays: Arrays) -> Any:
     known = len(arrays)
+    if name == "epsilon" and isinstance(part, np.ndarray):
+        return part.tolist()
     try:
         return _flat(part, before, arrays)
     except ForeignError:
@@ -127,8 +133,11 @@ def restored(text: str, arrays: Arrays, before: Population | None, prior: Any = 
 
     prior: the problem's.
     """
-    whole, values = _Whole(arrays, before, prior), json.loads(text).items()
-    return {name: whole.of(value) for name, value in values if name != "distance"}
+    whole, values = _Whole(arrays, before, prior), json.loads(text)
+    epsilon = _as_epsilon(values.pop("epsilon"))
+    return {name: whole.of(value) for name, value in values.items() if name != "distance"} | {
+        "epsilon": epsilon
+    }
 
 
 def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:

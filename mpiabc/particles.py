@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
@@ -17,10 +17,13 @@ class Column(NamedTuple):
 
     filled_by: str  # propose, simulate, measure, or weigh
     dtype: type = np.float64
-    width: str = ""  # numbers in a row: one, "d" one for each parameter, "k" each summary, "l" each level
+    width: str = ""  # numbers in a row: one, "d" one for each parameter, "k" each summary, "l" each level,
+    # "c" each of several distances
 
     def shape(self, m: int, widths: dict[str, int]) -> tuple[int, ...]:
         """Of `m` rows."""
+        if self.width == "c" and not widths["c"]:
+            return (m,)  # there is one
         return (m, abs(widths[self.width])) if self.width else (m,)
 
     def dtype_of(self, widths: dict[str, int]) -> np.dtype:
@@ -34,7 +37,7 @@ class Particles:
 
     ids: Annotated[np.ndarray, Column("propose", np.int64)]
     theta: Annotated[np.ndarray, Column("propose", width="d")]
-    distances: Annotated[np.ndarray, Column("measure")]
+    distances: Annotated[np.ndarray, Column("measure", width="c")]
     log_weights: Annotated[np.ndarray, Column("weigh")]  # log prior - log proposal
     summaries: Annotated[np.ndarray, Column("simulate", width="k")]
     level: Annotated[np.ndarray, Column("propose", np.int64)] = None  # type: ignore[assignment]  # proposed by
@@ -75,6 +78,8 @@ class Particles:
 
 
 def _width(array: np.ndarray) -> int:
+    if array.ndim == 1:
+        return 0
     return -array.shape[1] if array.dtype == np.float32 else array.shape[1]
 
 
@@ -112,3 +117,19 @@ def unpacked(buffer: bytes | bytearray | memoryview, at: int, m: int, widths: di
 def none(**widths: int) -> Particles:
     """No rows; of widths that are not given, none either."""
     return unpacked(b"", 0, 0, {c.width: widths.get(c.width, 0) for c in columns().values()})
+
+
+def within(distances: np.ndarray, epsilon: Any) -> np.ndarray:
+    """Where a distance (n,), or each of several (n, m), is at most epsilon, or its own one (m,)."""
+    if not len(distances):
+        return np.zeros(0, bool)
+    is_near = np.asarray(distances) <= epsilon
+    return np.all(is_near, axis=1) if np.ndim(is_near) > 1 else np.asarray(is_near)
+
+
+def nearness(distances: np.ndarray, epsilon: Any) -> np.ndarray:
+    """One number (n,) that says which rows are nearer: of several distances, the largest in its epsilon."""
+    if distances.ndim == 1:
+        return distances
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(np.asarray(distances) / epsilon, nan=0.0, posinf=np.inf).max(axis=1)

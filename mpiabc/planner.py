@@ -82,7 +82,7 @@ class Planner:
         past = self._seen(past, distance)
         with self.asking("the threshold", self.threshold):
             epsilon = _epsilon(self.threshold, past.level, past.last)
-        if epsilon is None or (self.weights and past.last and epsilon == past.last.epsilon):
+        if epsilon is None or (self.weights and past.last and np.array_equal(epsilon, past.last.epsilon)):
             return None  # at the same threshold all particles would be recycled
         return self.decided(past, epsilon, distance)
 
@@ -91,8 +91,9 @@ class Planner:
         if self.measure is None or past.level or past.sample is not None:
             return None
         with self.asking("the threshold", self.threshold):
-            if _epsilon(self.threshold, 0, None) in (None, math.inf):
-                return None
+            epsilon = _epsilon(self.threshold, 0, None)
+        if epsilon is None or np.all(epsilon == math.inf):
+            return None
         m, (first, second) = max(self._sized(past), LEAST_SAMPLE), self.key
         key = first ^ _OTHERWISE, second
         order = Calibration(0, key, math.inf, self.prior, m, self.is_static, errors=self.errors)
@@ -108,7 +109,7 @@ class Planner:
         why = getattr(self.threshold, "end", "") if epsilon is None else "all particles meet the next one"
         return f"threshold: {why}" if why else "threshold"
 
-    def decided(self, past: Past, epsilon: float = math.inf, distance: Any = None) -> Decided:
+    def decided(self, past: Past, epsilon: Any = math.inf, distance: Any = None) -> Decided:
         """The order after this past with this epsilon, or with the temperature that is next.
 
         distance: has measured the past.
@@ -138,7 +139,7 @@ class Planner:
         with self.asking("the distance", distance):
             return self.measure.seen(past, distance)
 
-    def _base(self, last: Population | None, acceptor: Acceptor, epsilon: float) -> Population | None:
+    def _base(self, last: Population | None, acceptor: Acceptor, epsilon: Any) -> Population | None:
         """What the proposal for an epsilon is fitted to."""
         if last is None or self.weights is None:
             return last
@@ -162,7 +163,7 @@ class Planner:
         with self.asking("the kernel", proposal):
             return cooled(noise, before, last, math.log(len(last) / ids), log_ratios)
 
-    def _fitted(self, base: Population | None, epsilon: float) -> Any:
+    def _fitted(self, base: Population | None, epsilon: Any) -> Any:
         """The proposal of this population for a threshold; the prior if there is no population."""
         if base is None:
             return self.prior
@@ -247,7 +248,7 @@ class Planner:
         m, last = max(order.size, LEAST_SAMPLE), past.last
         share = 1.0 if last is None or not last.evaluations else last.simulations / last.evaluations
         ids, end = math.ceil(4 * m / share), math.inf
-        if order.epsilon < math.inf:  # else what was simulated is accepted
+        if np.any(order.epsilon < math.inf):  # else what was simulated is accepted
             tries = -(-ids // order.size)
             end = tries * stride_of(order.size, self.step) if self.is_static else order.first + ids
         weighed = self.is_sample_weighed
@@ -263,7 +264,7 @@ class Planner:
         return replace(order, first=first, earlier=earlier)
 
 
-def fitted(kernel: Any, population: Population, prior: Any, epsilon: float | None = None) -> Any:
+def fitted(kernel: Any, population: Population, prior: Any, epsilon: Any = None) -> Any:
     """What a kernel gives: by fit(population), or fit(population, prior) if that is how it is written.
 
     One that declares a keyword-only `epsilon` gets the next threshold.
@@ -292,18 +293,34 @@ def takes_prior(kernel: Any) -> bool:
     )
 
 
-def _epsilon(threshold: Any, level: int, last: Population | None) -> float | None:
+def _epsilon(threshold: Any, level: int, last: Population | None) -> Any:
     """What a threshold says for a level; None if it has no more.
 
-    Raises ProblemError for what is no real number, and for one above that of the last population.
+    Raises ProblemError for what is no real number, nor one for each of several distances, and for what lies
+    above that of the last population.
     """
     given = threshold.epsilon(level, last)
     if given is None:
         return None
-    epsilon = real(given)
+    epsilon = real(given) if np.ndim(given) == 0 else _several(given)
     said = f"{told(threshold)} gives {told(given)} as the epsilon of generation {level}"
-    if epsilon is None or math.isnan(epsilon):
+    if epsilon is None or np.isnan(epsilon).any():
         raise ProblemError(f"{said}: a threshold gives a real number, or None when it has no more")
-    if last is not None and epsilon > last.epsilon:
+    if last is not None:
+        _check_columns(said, epsilon, last)
+    if last is not None and np.any(epsilon > np.asarray(last.epsilon)):
         raise ProblemError(f"{said}: it rises from {last.epsilon!r}, and must not")
-    return float(epsilon)
+    return float(epsilon) if np.ndim(epsilon) == 0 else epsilon
+
+
+def _several(given: Any) -> np.ndarray | None:
+    values = [real(value) for value in np.asarray(given).ravel().tolist()] if np.ndim(given) == 1 else []
+    found = np.array([value for value in values if value is not None], np.float64)
+    return found if len(values) == len(found) > 1 else None
+
+
+def _check_columns(said: str, epsilon: Any, last: Population) -> None:
+    """Raise ProblemError for as many thresholds as there are no distances."""
+    if np.ndim(epsilon) and np.shape(epsilon) != last.distances.shape[1:]:
+        m = last.distances.shape[1] if last.distances.ndim > 1 else 1
+        raise ProblemError(f"{said}: these are {len(epsilon)} numbers for {m} distances")

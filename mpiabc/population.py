@@ -48,6 +48,11 @@ class Named(np.ndarray):
     __str__ = __repr__
 
 
+def short(epsilon: Any, digits: int = 6) -> str:
+    """An epsilon, or one for each of several distances, as people read it."""
+    return ", ".join(f"{value:.{digits}g}" for value in np.ravel(epsilon).tolist())
+
+
 @quiet
 def effective_sample_size(weights: np.ndarray) -> float:
     """Kish effective sample size, (sum w)^2 / sum w^2."""
@@ -107,11 +112,12 @@ def unlike(names: Collection[str], name: str) -> str:
 class Population(Particles):
     """The accepted evaluations of one generation.
 
-    theta (N, d), weights (N,) summing to 1, distances (N,), summaries (N, k), ids (N,) int64. log_weights
-    (N,): log prior - log of the density that the particle was drawn from; weights are made of these where
-    nothing is recycled. level (N,) int64: the generation whose proposal brought the particle, an earlier one
-    if it was recycled. The counts are of ids from `first` up to the cut: `evaluations` all, `simulations`
-    those inside the prior's support. `dispatched` depends on timing and is for information only.
+    theta (N, d), weights (N,) summing to 1, distances (N,), or (N, m) of several, summaries (N, k), ids (N,)
+    int64. log_weights (N,): log prior - log of the density that the particle was drawn from; weights are made
+    of these where nothing is recycled. level (N,) int64: the generation whose proposal brought the particle,
+    an earlier one if it was recycled. The counts are of ids from `first` up to the cut: `evaluations` all,
+    `simulations` those inside the prior's support. `dispatched` depends on timing, and is for information
+    only.
 
     Of several models: `model` (N,) is the index of a particle's, theta (N, max d) has nan beyond that one's
     parameters, and what is said of parameters is said of one model: `of(problem)`.
@@ -123,15 +129,20 @@ class Population(Particles):
     log_weights: np.ndarray = None  # type: ignore[assignment]
     first: int = 0
     generation: int
-    epsilon: float
+    epsilon: Any  # a float; of several distances, one for each, (m,)
     evaluations: int
     simulations: int
     failures: int
     log_evidence: float
     dispatched: int
     seconds: float
+    columns_of_distances: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.columns_of_distances and not isinstance(self.distances, Named):
+            object.__setattr__(self, "distances", Named(self.distances, self.columns_of_distances))
+        if isinstance(self.epsilon, np.ndarray):
+            self.epsilon.flags.writeable = False
         if self.log_weights is None:
             with np.errstate(all="ignore"):
                 object.__setattr__(self, "log_weights", np.log(self.weights))
@@ -143,7 +154,7 @@ class Population(Particles):
 
     def __repr__(self) -> str:
         return (
-            f"<Population {self.generation}: {len(self)} particles, epsilon {self.epsilon:.6g}, "
+            f"<Population {self.generation}: {len(self)} particles, epsilon {short(self.epsilon)}, "
             f"ess {self.ess:.0f}, acceptance rate {self.acceptance_rate:.3g}>"
         )
 
@@ -318,8 +329,16 @@ class Population(Particles):
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
         columns = self._by_name() if self.models else dict(zip(self.names, self.theta.T, strict=True))
-        ours = {"weight": self.weights, "distance": self.distances, "id": self.ids}
+        ours = {"weight": self.weights, **self._distances_by_name(), "id": self.ids}
         return pandas.DataFrame(columns | {unlike(columns, name): column for name, column in ours.items()})
+
+    def _distances_by_name(self) -> dict[str, np.ndarray]:
+        """A column for each of several distances, if they are several."""
+        if self.distances.ndim == 1:
+            return {"distance": self.distances}
+        columns = np.asarray(self.distances).T
+        names = self.columns_of_distances or range(len(columns))
+        return {f"distance_{name}": column for name, column in zip(names, columns, strict=True)}
 
     def _by_name(self) -> dict[str, Any]:
         """Columns of all models' parameters; one that several have is one column."""

@@ -339,7 +339,7 @@ def _check_holes(problem: Problem) -> None:
     if not holes.size:
         return
     if len(holes) == len(row):
-        raise ProblemError("observed data are nan, all of them: give at least one number")
+        raise ProblemError("observed data contain nan and nothing else: give at least one number")
     if measures_rows(distance) and not np.isnan(distance.rows(row[None], row)).any():
         return
     which = problem.structure.labels()[holes[0]]

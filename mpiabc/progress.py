@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from mpiabc.driver import Committed, Event, Noted, Progressed, Said, Waited
+from mpiabc.population import short
 from mpiabc.voice import is_terminal, put
 
 _log = logging.getLogger(__name__)
@@ -52,10 +53,10 @@ def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
         if isinstance(event, Committed):
             population = event.population
             _log.info(
-                "generation %d: epsilon %.6g, %d of %d accepted (%.3g)%s, ess %.0f%s, %s, "
+                "generation %d: epsilon %s, %d of %d accepted (%.3g)%s, ess %.0f%s, %s, "
                 "workers simulated %.0f %% of it",
                 population.generation,
-                population.epsilon,
+                short(population.epsilon),
                 population.accepted,
                 population.evaluations,
                 population.acceptance_rate,
@@ -87,7 +88,8 @@ def told(event: Progressed) -> str:
     """How far a generation is, on one line."""
     left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
     return (
-        f"generation {event.level}, epsilon {event.epsilon:.4g}: {event.accepted}/{event.size} accepted, "
+        f"generation {event.level}, epsilon {short(event.epsilon, 4)}: "
+        f"{event.accepted}/{event.size} accepted, "
         f"{event.rate:.3g} simulations/s, {event.busy}/{event.workers} busy{left}"
     )
 

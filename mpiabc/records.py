@@ -102,6 +102,7 @@ class Records:
     notes: tuple[str, ...] = ()  # what the user should be told, once a run
     is_exposed: bool = False  # programs had a part in it, which a signal to the job may have ended
     rejected: Particles = field(default_factory=none)  # simulated, and perhaps of the sample
+    columns: tuple[str, ...] = ()  # names of several distances
     stride: int = 0  # of static scheduling: what a rejected id's remainder by it is the slot
 
     @property
@@ -155,17 +156,17 @@ def brought(number: int, start: int, stop: int, payload: bytes, began: float) ->
 
 _LAYOUT = -7  # what buffers begin with; those of older files begin with the number of a job
 _HEADER = struct.Struct("<11qd")
-_WIDER = -6  # the same with another header in front, and rejected rows behind
-_FIRST_HEADER = struct.Struct("<7q")
+_WIDER = -6  # the same of several distances, with another header in front, and rejected rows behind
+_FIRST_HEADER = struct.Struct("<9q")
 
 
 def pack(records: Records) -> bytes:
     """`records` as one buffer: a header, then the arrays, then what is rarely there, as JSON."""
-    rejected = records.rejected
-    if not len(rejected):
-        return _packed(records)
+    rejected, several = records.rejected, records.rows.widths()["c"]
     buffer = _packed(records)
-    head = _WIDER, len(buffer), records.stride, len(rejected), *rejected.widths().values()
+    if not (len(rejected) or several):
+        return buffer
+    head = _WIDER, len(buffer), records.stride, several, len(rejected), *rejected.widths().values()
     return b"".join([_FIRST_HEADER.pack(*head), buffer, rejected.pack()])
 
 
@@ -173,7 +174,8 @@ def _packed(records: Records) -> bytes:
     """All but the rejected rows."""
     more, rows = _more(records), records.rows
     tries = b"" if records.tries is None else records.tries.tobytes()
-    sizes = rows.widths() | {"tries": len(tries), "more": len(more), "payload": len(records.payload)}
+    widths = {name: width for name, width in rows.widths().items() if name != "c"}
+    sizes = widths | {"tries": len(tries), "more": len(more), "payload": len(records.payload)}
     head = _LAYOUT, records.job, records.start, records.stop, len(rows)
     header = _HEADER.pack(*head, *sizes.values(), records.seconds)
     return b"".join([header, rows.pack(), tries, records.status.tobytes(), more, records.payload])
@@ -205,7 +207,7 @@ def is_readable(buffer: bytes | bytearray | memoryview) -> bool:
     return int.from_bytes(buffer[:8], "little", signed=True) in (_LAYOUT, _WIDER)
 
 
-def unpack(buffer: bytes | bytearray | memoryview) -> Records:
+def unpack(buffer: bytes | bytearray | memoryview, several: int = 0) -> Records:
     """The inverse of `pack`; raises ValueError for a buffer that `pack` did not make."""
     if int.from_bytes(buffer[:8], "little", signed=True) == _WIDER and len(buffer) >= _FIRST_HEADER.size:
         return _unpacked_wider(memoryview(buffer))
@@ -214,7 +216,7 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     layout, job, start, stop, m, d, k, levels, *sizes, seconds = _HEADER.unpack_from(buffer)
     if layout != _LAYOUT:
         raise ValueError(f"a record buffer of layout {-layout}, not {-_LAYOUT}")
-    widths, count = {"d": d, "k": k, "l": levels}, stop - start
+    widths, count = {"c": several, "d": d, "k": k, "l": levels}, stop - start
     lengths = [packed_size(m, widths), sizes[0], count, *sizes[1:]]
     at = list(accumulate(lengths, initial=_HEADER.size))
     if len(buffer) != at[-1]:
@@ -235,22 +237,24 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
         bytes(buffer[at[4] :]),
         tuple(more.get("notes", ())),
         more.get("exposed", False),
+        columns=tuple(more.get("columns", ())),
     )
 
 
 def _unpacked_wider(buffer: memoryview) -> Records:
     """Records with rejected rows."""
-    _, length, stride, m, d, k, levels = _FIRST_HEADER.unpack_from(buffer)
-    widths, at = {"d": d, "k": k, "l": levels}, _FIRST_HEADER.size
+    _, length, stride, several, m, d, c, k, levels = _FIRST_HEADER.unpack_from(buffer)
+    widths, at = {"c": c, "d": d, "k": k, "l": levels}, _FIRST_HEADER.size
     if len(buffer) != at + length + packed_size(m, widths):
         raise ValueError(f"a record buffer of {len(buffer)} bytes does not fit its first header")
-    records = unpack(buffer[at : at + length])
+    records = unpack(buffer[at : at + length], several)
     return replace(records, rejected=unpacked(buffer, at + length, m, widths), stride=stride)
 
 
 def _more(records: Records) -> bytes:
     """Failures, notes and exposure as JSON; nothing where there are none."""
-    if not (records.failures or records.notes or records.is_exposed):
+    if not (records.failures or records.notes or records.is_exposed or records.columns):
         return b""
-    told = {"failures": [vars(failure) for failure in records.failures]}
-    return json.dumps(told | {"notes": records.notes, "exposed": records.is_exposed}).encode()
+    told: dict[str, Any] = {"failures": [vars(failure) for failure in records.failures]}
+    told |= {"notes": records.notes, "exposed": records.is_exposed}
+    return json.dumps(told | ({"columns": records.columns} if records.columns else {})).encode()

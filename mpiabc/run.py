@@ -396,6 +396,7 @@ def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any 
         log_evidence=float(evidence) + log_constant(order.acceptor, order.epsilon),
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
+        columns_of_distances=ledger.columns,
         **rows.columns(),
     )
 

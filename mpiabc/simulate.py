@@ -6,7 +6,7 @@ Users' callables get copies and read-only arrays of what others need.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
 from mpiabc.protection import protected
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import Purpose, Stream
-from mpiabc.structure import DistanceError, StructureMismatchError, number
+from mpiabc.structure import DistanceError, StructureMismatchError, numbers, told_of
 
 LANE = 1 << 48  # of a model's calls in a block, whose streams lie so far apart
 _UNFINISHED = object()  # what a call that has not returned gave
@@ -185,6 +185,8 @@ class Simulator:
         self.ids: Any = None  # those of a vectorised simulator
         self.lane = 0  # of a vectorised call, by its model
         self.is_first = False  # the next block is the run's first one
+        self.columns: tuple[str, ...] = ()  # names of several distances
+        self._width: int | None = None  # how many they are, once one was measured
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
         self._structure: Any = problem.structure
@@ -213,13 +215,29 @@ class Simulator:
             return data
         return model.summarize(data, self._stream.here) if model.draws_summary else model.summarize(data)
 
-    def measured(self, data: Any, model: "_Model", outcome: Outcome) -> tuple[Any, float]:
+    def measured(self, data: Any, model: "_Model", outcome: Outcome) -> tuple[Any, Any]:
         """What is kept of simulated data, as a row, and their distance by a callable."""
         if not self._problem.is_raw:
             return self._compared(self.summarised(data, model), outcome)
         if isinstance(self._problem.distance, Returned):
-            return [], number(self.summarised(data, model))
-        return self._kept(data, model), number(self._measure(data))
+            return [], self._number(self.summarised(data, model))
+        return self._kept(data, model), self._number(self._measure(data))
+
+    def _number(self, value: Any) -> float | tuple[float, ...]:
+        """What a distance gave, one number or several, as many as ever."""
+        if type(value) is float and self._width == 1:
+            return value
+        found = numbers(value)
+        width = len(found) if isinstance(found, tuple) else 1
+        names = tuple(map(str, value)) if isinstance(value, Mapping) and width > 1 else ()
+        if self._width is None:
+            self._width, self.columns = width, names
+        if (width, names) != (self._width, self.columns):
+            raise DistanceError(
+                f"the distance gave {told_of(value)}, and {self._width} {self.columns or 'numbers'} before: "
+                "it gives as many, of the same names in the same order, in every evaluation"
+            )
+        return found
 
     def _measure(self, data: Any) -> Any:
         """What the callable says."""
@@ -232,7 +250,7 @@ class Simulator:
             data if self._problem.example is None else self.summarised(data, model)
         )
 
-    def _compared(self, data: Any, outcome: Outcome) -> tuple[Any, float]:
+    def _compared(self, data: Any, outcome: Outcome) -> tuple[Any, Any]:
         """The same for summarised data, which may have more than the observed ones, or another form."""
         mismatch: StructureMismatchError | None = None
         row: Any
@@ -241,7 +259,7 @@ class Simulator:
         except StructureMismatchError as error:
             mismatch = error
         try:
-            distance = number(self._measure(data))
+            distance = self._number(self._measure(data))
         except Exception as error:
             if mismatch is None or is_asked_to_stop(error):
                 raise
@@ -418,7 +436,7 @@ class Simulator:
             self.at = block.first + row
             try:
                 data = self._structure.unflatten(summary)
-                distances.append(number(self._distance(data, self._observed())))
+                distances.append(self._number(self._distance(data, self._observed())))
                 done.append(row)
             except BaseException as error:
                 outcome.fail(block.first + row, block.theta[row], error)
@@ -426,7 +444,7 @@ class Simulator:
                     break
         return self._simulated(done, summaries[np.searchsorted(rows, np.array(done, int))], distances)
 
-    def _simulated(self, rows: Any, summaries: Any, distances: list[float]) -> Simulated:
+    def _simulated(self, rows: Any, summaries: Any, distances: list[Any]) -> Simulated:
         table = np.asarray(summaries, np.float64).reshape(len(rows), self._structure.size)
         measured = None if self._distance is None else np.array(distances, np.float64)
         return Simulated(np.array(rows, int), table, measured)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
+
 from mpiabc import batch
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
@@ -24,7 +26,7 @@ class Stopping:
     """
 
     generations: int | None = None
-    epsilon: float | None = None
+    epsilon: Any = None  # a number, or one for each of several distances
     simulations: int | None = None
     acceptance_rate: float | None = None
     walltime: float | None = None  # seconds
@@ -36,7 +38,7 @@ class Stopping:
         self._take("generations", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("models", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("simulations", whole, lambda n: n >= 1, "a whole number of at least 1")
-        self._take("epsilon", real, lambda x: x >= 0, "a distance >= 0")
+        self._take("epsilon", _distances, lambda x: bool(np.all(np.asarray(x) >= 0)), "a distance >= 0")
         self._take("acceptance_rate", real, lambda x: 0 < x <= 1, "a number in (0, 1]")
         self._take(
             "min_epsilon_change", real, lambda x: 0 < x < 1, "a share of epsilon in (0, 1), such as .01"
@@ -63,10 +65,10 @@ class Stopping:
     def reason(
         self,
         generations: int,
-        epsilon: float,
+        epsilon: Any,
         simulations: int,
         *,
-        before: float = math.inf,
+        before: Any = math.inf,
         ess: float = math.inf,
         models: int | None = None,
     ) -> str | None:
@@ -76,11 +78,11 @@ class Stopping:
         """
         if self.generations is not None and generations >= self.generations:
             return "generations"
-        if self.epsilon is not None and generations and epsilon <= self.epsilon:
+        if self.epsilon is not None and generations and np.all(np.asarray(epsilon) <= self.epsilon):
             return "epsilon"
         if self.simulations is not None and simulations >= self.simulations:
             return "simulations"
-        if self.min_epsilon_change is not None and before - epsilon < self.min_epsilon_change * before:
+        if self.min_epsilon_change is not None and _stalls(before, epsilon, self.min_epsilon_change):
             return "min_epsilon_change"
         if self.ess is not None and ess < self.ess * (1 - 1e-9):  # equal weights may lack the last bit
             return "ess"
@@ -95,6 +97,21 @@ class Stopping:
     def most_simulations(self, used: int) -> float:
         """Simulations that the budget leaves to the open generation."""
         return math.inf if self.simulations is None else self.simulations - used
+
+
+def _stalls(before: Any, epsilon: Any, share: float) -> bool:
+    """Whether an epsilon, or each of several, fell by less than a share of the one before."""
+    before, epsilon = np.asarray(before, np.float64), np.asarray(epsilon, np.float64)
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        return bool(np.all(before - epsilon < share * before))
+
+
+def _distances(value: Any) -> Any:
+    """A number, or as many as there are distances."""
+    if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) != 1:
+        return real(value)
+    found = [real(each) for each in value]
+    return None if not found or None in found else tuple(found)
 
 
 def chosen(walltime: float | str | timedelta | None) -> float | str | timedelta | None:

@@ -235,6 +235,18 @@ class Structure:
         return StructureMismatchError(f"it is {told_of(data)}, expected {self}{how}{why}")
 
 
+def numbers(value: Any) -> float | tuple[float, ...]:
+    """What a distance gave: a float, or, of an array or a dict, as many; raises DistanceError."""
+    if isinstance(value, Mapping):
+        found = tuple(map(number, value.values()))
+        return found[0] if len(found) == 1 else found or number(value)
+    try:
+        array = float64(value)
+    except RefusedError:
+        return number(value)
+    return tuple(array.tolist()) if array.ndim == 1 and array.size > 1 else number(value)
+
+
 def number(value: Any) -> float:
     """What a distance gave as a float; raises DistanceError if it is not one real number."""
     if type(value) is float:

@@ -395,5 +395,5 @@ def test_holes_in_observed_data_are_left_out_and_said_once(tmp_path, caplog):
 def test_holes_without_that_are_told(distance):
     with pytest.raises(mpiabc.ProblemError, match=r"'a' contain nan, a\[1\] first.*missing=\"ignore\""):
         of(distance, HOLED)
-    with pytest.raises(mpiabc.ProblemError, match="nan, all of them"):
+    with pytest.raises(mpiabc.ProblemError, match="nan and nothing else"):
         of(mpiabc.PNorm(missing="ignore"), {"a": np.full(3, np.nan), "b": np.nan})

@@ -13,7 +13,13 @@ from tests.cluster import Simulated, random_time
 from tests.programs import foreign
 
 NORMALISED = "which does not say that its densities are normalised"
+FITTED = "is fitted to the simulations of each generation"
+CENSORED = "REJECT, and a part of the run is fitted to all simulations"
 REFUSED = {  # what does not go together, and how it is told
+    ("recycled", "adaptive scale"): f"recycle=True, and distance=PNorm.*{FITTED}",
+    ("recycled", "predictor"): f"recycle=True, and distance=Predicted.*{FITTED}",
+    ("may reject", "adaptive scale"): CENSORED,
+    ("may reject", "predictor"): CENSORED,
     ("static", "recycled"): "recycle=True with static scheduling",
     ("may reject", "noise"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
     ("may reject", "noise of one's own"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
@@ -92,6 +98,8 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "noise": ({}, {"threshold": None, "acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=0.2), steps=2)}),
     "noise of one's own": ({}, {"threshold": None, "acceptor": mpiabc.Noise(log_density, steps=2)}),
     "several models": ({}, {}),
+    "adaptive scale": ({"distance": mpiabc.PNorm(scale="mad")}, {"threshold": mpiabc.Quantile()}),
+    "predictor": ({"distance": mpiabc.Predicted(foreign.LeastSquares())}, {"threshold": mpiabc.Quantile()}),
 }
 
 

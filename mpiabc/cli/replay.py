@@ -212,14 +212,14 @@ class _Evaluation:
         theta = ", ".join(f"{name}={x!r}" for name, x in self.problem.named(self.theta).items())
         values = {
             "evaluation": f"{self.order.level}:{self.index}",
-            "epsilon": repr(float(self.order.epsilon)),
+            "epsilon": _exactly(self.order.epsilon),
             "theta": theta,
             "status": self.status(),
         }
         is_measured = len(self.records.rows) > 0
         is_kept = is_measured and self.records.rows.summaries.size > 0
         if is_measured:
-            values["distance"] = repr(float(self.records.rows.distances[0]))
+            values["distance"] = _exactly(self.records.rows.distances[0])
         if self.records.status[0] != Status.OUTSIDE:
             values["seconds"] = f"{self.records.seconds:.3g}"
         if stored is not None and self.index >= stored.first + stored.evaluations:
@@ -266,3 +266,8 @@ class _Evaluation:
             takes_theta = getattr(problem.distance, "takes_theta", False)  # where there is one model
             more = [layout_of(problem.prior).row(self.theta.tolist())] if takes_theta else []
             problem.distance(data if problem.is_raw else summary, protected(problem.observed)(), *more)
+
+
+def _exactly(value: Any) -> str:
+    """A number, or several, to the last bit."""
+    return ", ".join(map(repr, np.ravel(np.asarray(value, np.float64)).tolist()))

@@ -9,7 +9,7 @@ from mpiabc.cli.files import load_problem, split, texts_of
 from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, as_options, read_settings
 from mpiabc.cli.words import UnsaidError, pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
-from mpiabc.population import Population
+from mpiabc.population import Population, short
 from mpiabc.schedulers import MPI, Processes, resolve
 from mpiabc.schedulers.base import count
 from mpiabc.smc import ABCSMC
@@ -104,7 +104,7 @@ def _outcome(history: History) -> str:
     last = history[-1]
     ending = ({"models": last.told_models} if last.models else {}) | {
         "generations": str(len(history)),
-        "epsilon": f"{last.epsilon:.6g}",
+        "epsilon": short(last.epsilon),
         "ess": f"{last.ess:.1f}",
         "reason": str(history.reason),
         "digest": last.digest(),

@@ -15,7 +15,7 @@ from mpiabc import whereabouts
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.order import epsilon_of
-from mpiabc.population import weighted_quantile
+from mpiabc.population import short, weighted_quantile
 from mpiabc.progress import duration, told
 from mpiabc.records import DEATH, Failure
 from mpiabc.store import History, live
@@ -47,7 +47,7 @@ def _show(options: argparse.Namespace) -> int:
     if sign := live.read(history.path):
         say(_alive(sign))
     elif order := history.order(len(history)):
-        say(f"generation {len(history)} is open: epsilon {epsilon_of(order[0]):.6g}")
+        say(f"generation {len(history)} is open: epsilon {short(epsilon_of(order[0]))}")
     for line in _whereabouts(history.path, is_alive=sign is not None and _is_fresh(sign)):
         say(line)
     if DEATH in history.notes:
@@ -113,7 +113,7 @@ def _generations(history: History) -> list[list[str]]:
     return [["generation", "epsilon", *numbers, *models, "digest"]] + [
         [
             str(p.generation),
-            f"{p.epsilon:.6g}",
+            short(p.epsilon),
             str(len(p)),
             str(p.evaluations),
             str(p.simulations),

@@ -5,7 +5,10 @@ anything with `rows`, which gets the numbers of many simulations at once. One th
 has `fit(sample, observed)` too, and gives the distance of the next generation.
 """
 
+from mpiabc.distance.aggregate import Aggregate, Terms
+from mpiabc.distance.mahalanobis import Mahalanobis, Whitened
 from mpiabc.distance.norm import Norm, PNorm
+from mpiabc.distance.predicted import Predicted, Predictor
 from mpiabc.distance.rows import (
     Adaptive,
     Returned,
@@ -15,16 +18,31 @@ from mpiabc.distance.rows import (
     measures_rows,
     of_data,
 )
+from mpiabc.distance.transport import Matched, Sliced, SlicedWasserstein, Sorted, Wasserstein
 
-FITTED = (Norm,)  # what our own distances are fitted to, as orders keep it
+FITTED = (  # what our own distances are fitted to, as orders keep it
+    PNorm,
+    Norm,
+    Terms,
+    Whitened,
+    Sorted,
+    Matched,
+    Sliced,
+)
 
 __all__ = [
     "FITTED",
     "Adaptive",
+    "Aggregate",
+    "Mahalanobis",
     "Norm",
     "PNorm",
+    "Predicted",
+    "Predictor",
     "Returned",
     "RowDistance",
+    "SlicedWasserstein",
+    "Wasserstein",
     "ignores_holes",
     "is_adaptive",
     "measures_rows",

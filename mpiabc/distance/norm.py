@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.arguments import added, real
-from mpiabc.distance.scales import NAMED, scales
+from mpiabc.distance.scales import check_scale, scales
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.particles import Particles
@@ -43,9 +43,8 @@ class PNorm:
         p = real(self.p)
         if p is None or not p >= 1:
             raise ProblemError(f"PNorm(p={self.p!r}) is no norm: give p >= 1, or math.inf")
-        if isinstance(self.scale, str) and self.scale not in NAMED:
-            names = ", ".join(map(repr, NAMED))
-            raise ProblemError(f"PNorm(scale={self.scale!r}): give one of {names}, a function, or numbers")
+        if isinstance(self.scale, str):
+            check_scale("PNorm", self.scale)
         if self.missing not in ("raise", "ignore"):
             raise ProblemError(f'PNorm(missing={self.missing!r}): give "raise" or "ignore"')
 
@@ -84,7 +83,7 @@ class PNorm:
         if self.is_adaptive:
             return Scaled(self.p, factors, self.scale, tuple(structure.labels()))
         given = _numbers("scale", _whole(self.scale, structure), structure.size)
-        return Norm(self.p, _divided(factors, given))
+        return Norm(self.p, divided(factors, given))
 
     def check(self, observed: Any) -> None:
         """Raise ProblemError for weights of other data: `rows` sees their number alone."""
@@ -137,7 +136,7 @@ class Scaled:
 
     def fit(self, sample: Particles, observed: np.ndarray) -> Norm:
         """The norm with the scales of this sample."""
-        return Norm(self.p, _divided(self.factors, self._scales(sample, observed)))
+        return Norm(self.p, divided(self.factors, self._scales(sample, observed)))
 
     def doubts(self, sample: Particles, observed: np.ndarray) -> str | None:
         """What the user should know of a fit: which statistics say nothing, though they are not as observed.
@@ -147,19 +146,22 @@ class Scaled:
         is_left_out = (self._scales(sample, observed) == 0) & (self.factors != 0)
         is_as_observed = (sample.summaries == observed).all(axis=0)
         names = [self.labels[i] for i in np.flatnonzero(is_left_out & ~is_as_observed)]
-        if not names:
-            return None
-        told = ", ".join(names[:_MOST_TOLD]) + (", ..." if len(names) > _MOST_TOLD else "")
-        return (
-            f"the scale of {told} is 0, as simulations hardly differ there, and not all are as observed: the "
-            'distance goes on without; give weights, or another scale, such as "std"'
-        )
+        return without_scale(names) if names else None
 
     def _scales(self, sample: Particles, observed: np.ndarray) -> np.ndarray:
         used, found = np.flatnonzero(self.factors), np.zeros(len(self.factors))
         simulated = np.asarray(sample.summaries, np.float64).take(used, axis=1)
         found[used] = scales(self.scale, simulated, observed[used])
         return found
+
+
+def without_scale(names: list[str]) -> str:
+    """That these are left out, though not all simulations are as observed."""
+    told = ", ".join(names[:_MOST_TOLD]) + (", ..." if len(names) > _MOST_TOLD else "")
+    return (
+        f"the scale of {told} is 0, as simulations hardly differ there, and not all are as observed: the "
+        'distance goes on without; give weights, or another scale, such as "std"'
+    )
 
 
 def norm(difference: np.ndarray, p: float) -> np.ndarray:
@@ -175,7 +177,7 @@ def norm(difference: np.ndarray, p: float) -> np.ndarray:
     return (difference**p).sum(axis=1) ** (1 / p)
 
 
-def _divided(factors: np.ndarray, by: np.ndarray) -> np.ndarray:
+def divided(factors: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Factors for these scales; 0 where a scale is 0."""
     return np.divide(factors, by, out=np.zeros(len(factors)), where=by > 0)
 

@@ -32,6 +32,14 @@ def pcmad(simulated: np.ndarray, observed: np.ndarray) -> np.ndarray:
 NAMED: dict[str, Scale] = {"mad": mad, "std": std, "pcmad": pcmad}
 
 
+def check_scale(what: str, scale: Any) -> None:
+    """Raise ProblemError for a scale that cannot be fitted."""
+    if not (callable(scale) or (isinstance(scale, str) and scale in NAMED)):
+        raise ProblemError(
+            f"{what}(scale={scale!r}): give one of {', '.join(map(repr, NAMED))}, or a function"
+        )
+
+
 def scales(scale: Any, simulated: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """The scale (k,) of each column by its finite values; 0 where there are none.
 

@@ -6,6 +6,7 @@ raises nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mpiabc.population import Population
 from mpiabc.schedulers.base import Said
@@ -17,7 +18,7 @@ class Progressed:
     """How far the open generation is; told at most five times a second."""
 
     level: int
-    epsilon: float
+    epsilon: Any  # a number, or of several distances a list
     size: int
     accepted: int
     simulations: int

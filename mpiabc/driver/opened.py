@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from mpiabc.driver.events import Progressed
 from mpiabc.driver.failures import Failures
 from mpiabc.driver.pace import Pace
@@ -80,7 +82,7 @@ class Opened:
         order, ledger = self.order, self.ledger
         return Progressed(
             level=order.level,
-            epsilon=order.epsilon,
+            epsilon=order.epsilon.tolist() if isinstance(order.epsilon, np.ndarray) else order.epsilon,
             size=ledger.size,
             accepted=ledger.accepted,
             simulations=ledger.simulations,

@@ -174,7 +174,11 @@ class Store:
 
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
         """
-        row = {name: kind(getattr(population, name)) for name, kind in NUMBERS.items()}
+        numbers = {name: getattr(population, name) for name in NUMBERS}
+        row = {
+            name: value.tobytes() if isinstance(value, np.ndarray) else NUMBERS[name](value)
+            for name, value in numbers.items()
+        }
         row |= {name: blob_of(name, getattr(population, name)) for name in ARRAYS}
         row["digest"] = population.digest()
         row["crc"] = crc_of_row(row)
@@ -185,6 +189,8 @@ class Store:
             insert_failures(db, failures[:_MOST_FAILURES])
             if sample is not None:
                 insert_sample(db, population.generation, sample)
+            if population.columns_of_distances:
+                put(db, "distances", json.dumps(population.columns_of_distances))
             put(db, "generations", population.generation + 1)
             put(db, "reason", reason)
             kept = population.generation if reason is None else population.generation + 1

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -236,12 +237,13 @@ class History:
     def _load(self, generation: int) -> Population:
         """A population, checked by its digest: a reader without locks may meet a half-written file."""
         models = self._models()
+        columns = tuple(self._json("distances", "[]"))
         for _ in attempts():
             row: dict[str, Any] = {}
             for row in self._rows(generation):
                 population = content(row, *models)
                 if population is not None:
-                    return population
+                    return replace(population, columns_of_distances=columns) if columns else population
         if not row:
             raise StoreError(f"{self.path} does not hold generation {generation} any more: open it again")
         raise DamagedError(

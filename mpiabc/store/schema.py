@@ -259,9 +259,13 @@ def _population(row: Mapping[str, Any], names: tuple[str, ...], models: tuple[Mo
     for name, column in ARRAYS.items():
         if row[name] is not None:
             array = _column(row[name], column)
-            width = {column.width: d if column.width == "d" else len(array) // n}
-            arrays[name] = array.reshape(column.shape(n, width))
-    return Population(names=names, models=models, **arrays, **_numbers(row))
+            many = len(array) // n
+            several = {"c": many if many > 1 else 0, "d": d}
+            arrays[name] = array.reshape(column.shape(n, {column.width: several.get(column.width, many)}))
+    numbers = _numbers(row)
+    if isinstance(numbers["epsilon"], bytes):  # of several distances
+        numbers["epsilon"] = np.frombuffer(numbers["epsilon"], np.float64)
+    return Population(names=names, models=models, **arrays, **numbers)
 
 
 def _column(blob: bytes, column: Column) -> np.ndarray:

@@ -44,6 +44,20 @@ def resized(**options):
     )
 
 
+def fitted(distance, threshold=None):
+    prior = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
+    problem = mpiabc.Problem(prior, with_noise, {"y": 1.0, "noise": 0.0}, distance=distance)
+    return mpiabc.ABCSMC(problem, 40, threshold=threshold, seed=1)
+
+
+def with_noise(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal(), "noise": 100 * rng.standard_normal()}
+
+
+def by_name(simulated, observed):
+    return {key: abs(simulated[key] - observed[key]) for key in ("y", "noise")}
+
+
 STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
@@ -55,6 +69,9 @@ STATIC = {  # those for static scheduling, too
     "integers and choices": mixed,
     "noise": noisy,
     "sizes": resized,
+    "scales": lambda: fitted(mpiabc.PNorm(scale="mad"), mpiabc.Quantile(start=3.0)),
+    "predictor": lambda: fitted(mpiabc.Predicted(foreign.LeastSquares())),
+    "several distances": lambda: fitted(by_name),
 }
 VARIANTS = STATIC | {
     "recycled, integers and choices": lambda: mixed(recycle=True),

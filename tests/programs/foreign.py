@@ -37,3 +37,14 @@ class Mahalanobis:
     def rows(self, simulated, observed):
         factor = np.eye(simulated.shape[1]) + 0.5
         return np.sqrt(np.square((simulated - observed) @ factor).sum(axis=1))
+
+
+class LeastSquares:
+    """theta as a linear function of the statistics."""
+
+    def fit(self, theta, summaries):
+        ones = np.ones((len(summaries), 1))
+        self.coefficients = np.linalg.lstsq(np.hstack([ones, summaries]), theta, rcond=None)[0]
+
+    def predict(self, summaries):
+        return self.coefficients[0] + summaries @ self.coefficients[1:]
