@@ -129,6 +129,13 @@ class ModelProposal:
         return mixed(part, found, _by_row(prior, prior.logpdf, theta))
 
 
+def rows_of(population: Population) -> np.ndarray:
+    """Particles as rows that were drawn: theta (N, d), and behind it, where models are several, the model."""
+    if not population.models:
+        return population.theta
+    return np.column_stack([population.theta, population.model])
+
+
 def fitted(fit: Callable[[Population, Any], Any], population: Population, prior: ModelPrior) -> ModelProposal:
     """The proposal of a population: `fit(population, prior)` gives that of one model."""
     counts = np.bincount(population.model, minlength=len(prior.priors))

@@ -1,7 +1,7 @@
 """Several problems as one: models of the same data, of which a run says how probable each is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -177,6 +177,13 @@ def of(problem: Any, model_prior: Any = None) -> AnyProblem:
         _check_alike(problems[0], part)
     _check_names(problems)
     return Models(problems, probabilities, problems[0].on_error)
+
+
+def measured_by(problem: AnyProblem, distance: Any) -> AnyProblem:
+    """The problem, or the models, with another distance."""
+    if isinstance(problem, Problem):
+        return replace(problem, distance=distance)
+    return replace(problem, models=tuple(replace(model, distance=distance) for model in problem.models))
 
 
 def _probabilities(given: Any, n: int) -> tuple[float, ...]:
