@@ -246,6 +246,39 @@ def test_constraint_of_a_model_narrows_its_prior_and_rescales_nothing(tmp_path):
     assert np.log(2) > 8 * error  # without the constant it would be wrong
 
 
+def test_noise_model_weighs_models_by_their_densities(tmp_path):
+    """At temperature 1 the evidence of a model is the density of the data, exactly."""
+    noise = mpiabc.Noise(mpiabc.noise.Normal(sd=1.0), steps=3)
+    models = several.problems(vectorized=True)
+    abc = mpiabc.ABCSMC(models, 2500, acceptor=noise, seed=1, model_prior=several.PRIOR)
+    last = run(abc, tmp_path, generations=4)[-1]
+    exact = stats.norm.logpdf(1.0, [0, 3], np.sqrt([6, 3]))
+    assert last.epsilon == 1
+    log, error = last.bayes_factor("near", "far")
+    assert abs(log - (exact[0] - exact[1])) < 4 * error
+    for m in range(2):
+        log, error = last.evidence(m)
+        assert abs(log - exact[m]) < 4 * error
+
+
+@pytest.mark.parametrize("setting", ["noise", "size"])
+def test_what_needs_one_model_is_refused(setting):
+    settings = {
+        "noise": (
+            {"acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=first_parameter))},
+            "looks at theta, with sev",
+        ),
+        "size": ({"population_size": mpiabc.sizes.CV(0.1, low=20, high=90)}, "CV.* with several models"),
+    }
+    options, told = settings[setting]
+    with pytest.raises(mpiabc.ProblemError, match=told):
+        mpiabc.ABCSMC(several.problems(), **{"population_size": 20} | options)
+
+
+def first_parameter(theta):
+    return theta["mu"]
+
+
 def counts(theta, rng):
     """A model with an integer and a choice."""
     assert theta["c"] in ("low", "high")

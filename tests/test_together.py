@@ -14,6 +14,7 @@ from tests.programs import foreign
 
 NORMALISED = "which does not say that its densities are normalised"
 REFUSED = {  # what does not go together, and how it is told
+    ("several models", "noise of one's own"): "that looks at theta, with several models",
     ("static", "recycled"): "recycle=True with static scheduling",
     ("may reject", "noise"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
     ("may reject", "noise of one's own"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
