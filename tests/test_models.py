@@ -571,6 +571,37 @@ def test_failures_replay_and_show_name_the_model(tmp_path, capsys):
     assert f"theta       model={models[history[1].model[0]].name!r}, " in told
 
 
+def test_command_line_takes_a_list_of_problems_and_tells_each_model(tmp_path, capsys):
+    file = tmp_path / "which.py"
+    file.write_text("from tests.programs.several import problems as make\nproblems = make()\n")
+    store = tmp_path / "which.db"
+    options = [
+        "--population-size",
+        40,
+        "--generations",
+        2,
+        "--scheduler",
+        "serial",
+        "--store",
+        store,
+        "--seed",
+        1,
+    ]
+    assert main(["run", f"{file}:problems", *map(str, options)]) == 0
+    told = capsys.readouterr().out
+    assert "parameter of near" in told
+    assert "parameter of far" in told
+    assert f"models       {mpiabc.open(store)[-1].told_models}" in told
+    assert main(["replay", str(store), "1:3", "--problem", f"{file}:problems"]) == 0
+
+
+def test_live_line_knows_how_probable_models_were(tmp_path, capsys):
+    history = run(several.sampler(), tmp_path, Simulated(3, random_time), progress=True)
+    told = capsys.readouterr().err
+    assert f"; before: {history[1].told_models}" in told
+    assert "before" not in told[: told.index("generation 1")]
+
+
 def other(**changes):
     """Of the two problems the second, with something else."""
     second = several.problems()[1]
