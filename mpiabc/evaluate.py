@@ -109,7 +109,7 @@ class Evaluator:
         self._nothing = self._kept(none(d=problem.width, k=problem.structure.size))
         self._states = States(problem, order)
         self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
-        self._layout = layout_of(problem.models[0].prior)  # noise that looks at theta is of one model
+        self._layout = layout_of(problem.models[0].prior)  # of a distance that looks at theta
         self._wants_all = getattr(order.acceptor, "wants_all", False)
         self._least = -math.inf if self._wants_all else -_ROUNDING  # of what is no distance but a density
         self._takes_theta = getattr(self._distance, "takes_theta", False)

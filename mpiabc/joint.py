@@ -20,6 +20,7 @@ import numpy as np
 from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
+from mpiabc.particles import Particles
 from mpiabc.population import Population
 
 STAY = 0.7  # the probability of a particle's own model
@@ -129,13 +130,6 @@ class ModelProposal:
         return mixed(part, found, _by_row(prior, prior.logpdf, theta))
 
 
-def rows_of(population: Population) -> np.ndarray:
-    """Particles as rows that were drawn: theta (N, d), and behind it, where models are several, the model."""
-    if not population.models:
-        return population.theta
-    return np.column_stack([population.theta, population.model])
-
-
 def fitted(fit: Callable[[Population, Any], Any], population: Population, prior: ModelPrior) -> ModelProposal:
     """The proposal of a population: `fit(population, prior)` gives that of one model."""
     counts = np.bincount(population.model, minlength=len(prior.priors))
@@ -145,6 +139,11 @@ def fitted(fit: Callable[[Population, Any], Any], population: Population, prior:
     )
     probabilities = proposed(population.model_probabilities(), prior.probabilities)
     return ModelProposal(probabilities, proposals, population.theta, population.model, prior)
+
+
+def drawn(prior: Any, rows: Particles) -> np.ndarray:
+    """Particles as rows that a prior draws: theta, and of several models the index behind it."""
+    return np.column_stack([rows.theta, rows.model]) if isinstance(prior, ModelPrior) else rows.theta
 
 
 @quiet

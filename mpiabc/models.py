@@ -10,7 +10,7 @@ import numpy as np
 from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, fingerprint
-from mpiabc.joint import ModelPrior
+from mpiabc.joint import ModelPrior, drawn
 from mpiabc.kept import holds_numbers
 from mpiabc.particles import Particles
 from mpiabc.population import Model
@@ -123,13 +123,16 @@ class Models:
 
     def joint(self, rows: Particles) -> np.ndarray:
         """Particles as rows that were drawn (n, D + 1)."""
-        return np.column_stack([rows.theta, rows.model])
+        return drawn(self.prior, rows)
 
     def named(self, x: np.ndarray) -> dict[str, Any]:
         """The model of a drawn row, and its parameters, by name."""
-        *theta, m = x.tolist()
-        model = self.models[int(m)]
-        return {"model": model.name, **dict(zip(model.prior.names, theta, strict=False))}
+        model = self.models[int(x[-1])]
+        return {"model": model.name, **model.named(x[: model.width])}
+
+    def measured_by(self, distance: Any) -> "Models":
+        """These models with another distance."""
+        return replace(self, models=tuple(model.measured_by(distance) for model in self.models))
 
     def fingerprint_here(self) -> Fingerprint:
         """Code and values of all parts as they are in this process, now."""
@@ -177,13 +180,6 @@ def of(problem: Any, model_prior: Any = None) -> AnyProblem:
         _check_alike(problems[0], part)
     _check_names(problems)
     return Models(problems, probabilities, problems[0].on_error)
-
-
-def measured_by(problem: AnyProblem, distance: Any) -> AnyProblem:
-    """The problem, or the models, with another distance."""
-    if isinstance(problem, Problem):
-        return replace(problem, distance=distance)
-    return replace(problem, models=tuple(replace(model, distance=distance) for model in problem.models))
 
 
 def _probabilities(given: Any, n: int) -> tuple[float, ...]:

@@ -59,17 +59,8 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_OF_ORDERS = (
-    Defended,
-    Freed,
-    GaussianMixture,
-    LocalGaussianMixture,
-    MixedMixture,
-    ModelProposal,
-    Tempered,
-    Within,
-)
-_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_OF_ORDERS, *distance.FITTED)}
+_PROPOSALS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, ModelProposal
+_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_PROPOSALS, *distance.FITTED, Tempered, Within)}
 _FOREIGN = {"foreign": True}  # in place of a distance that is not ours
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_PROBLEM = ("prior", "layout")  # fields that the problem has

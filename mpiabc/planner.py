@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,7 +153,7 @@ class Planner:
         log_weights = recycling.log_weights(last, past.tried, self.weights)
 
         def log_ratios(rows: np.ndarray) -> np.ndarray:
-            log_prior = self.prior.logpdf(joint.rows_of(last)[rows])
+            log_prior = self.prior.logpdf(joint.drawn(self.prior, last)[rows])
             log_q = log_prior - log_weights[rows] + before.log_weights(last.take(rows), last.epsilon)
             others = recycling.log_others(undefended(proposal), last.theta, rows)
             return mixed(proposal, others, log_prior) - log_q
@@ -170,7 +169,9 @@ class Planner:
         most = epsilon if self.noise is None else math.inf  # temperatures are no distances
         with self.asking("the kernel", self.kernel):
             if isinstance(self.prior, ModelPrior):
-                return joint.fitted(partial(fitted, self.kernel, epsilon=most), base, self.prior)
+                return joint.fitted(
+                    lambda own, prior: fitted(self.kernel, own, prior, most), base, self.prior
+                )
             return fitted(self.kernel, base, self.prior, most)
 
     def _sized(self, past: Past) -> int:

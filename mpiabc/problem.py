@@ -62,6 +62,8 @@ class EvaluationId(NamedTuple):
 class Problem:
     """What is to be inferred.
 
+    prior: a `Prior`, a dict of what one is made of, or anything with names, sample(n, rng) and logpdf(theta).
+
     simulate(theta, rng) returns a float, an array, or a dict of them, or `mpiabc.REJECT`; `theta` maps names
     to floats, `rng` is the numpy Generator of this evaluation alone. Written simulate(theta), it finds
     NumPy's and Python's global generators seeded for the evaluation. Keyword-only parameters that it
@@ -168,6 +170,10 @@ class Problem:
     def joint(self, rows: Particles) -> np.ndarray:
         """Particles as rows that were drawn."""
         return rows.theta
+
+    def measured_by(self, distance: Any) -> "Problem":
+        """The same with another distance."""
+        return dataclasses.replace(self, distance=distance)
 
     def named(self, x: np.ndarray) -> dict[str, Any]:
         """The parameters of a drawn row, by name."""

@@ -145,8 +145,8 @@ class Run:
         if past.last is None:
             return None
         before = math.inf if len(past.epsilons) < 2 else past.epsilons[-2]
-        rules: dict[str, Any] = {"before": before, "ess": past.last.ess, "models": past.models}
-        return self._stopping.reason(past.level, past.last.epsilon, past.simulations, **rules)
+        done, ess = (past.level, past.last.epsilon, past.simulations), past.last.ess
+        return self._stopping.reason(*done, before=before, ess=ess, models=past.models)
 
     def _next(self) -> list[Action]:
         """The next order, and what there is to tell of it; or the end."""

@@ -133,7 +133,7 @@ class ABCSMC:
 
     def _listen_through(self, noise: Noise, threshold: Any) -> None:
         """Let a noise model take the place of distance and threshold. Raises ProblemError."""
-        problem, parts = self.problem, self.problem.models
+        problem = self.problem
         if not isinstance(noise, Noise):
             raise ProblemError(f"acceptor={noise!r}: give mpiabc.Noise(model), or leave it out")
         if threshold is not None:
@@ -146,23 +146,21 @@ class ABCSMC:
                 f"acceptor=Noise(...) with distance={told(problem.distance)}: the noise's density takes the "
                 "place of a distance; leave distance out of the problem"
             )
-        if any("epsilon" in signature(part.simulate).extras for part in parts):
+        if any("epsilon" in signature(model.simulate).extras for model in problem.models):
             raise ProblemError(
                 "acceptor=Noise(...) with a simulator that takes epsilon, to reject by it: whatever is "
                 "simulated has a density; leave epsilon out"
             )
         distance = noise.distance()
-        if len(parts) > 1 and getattr(distance, "takes_theta", False):
+        if distance.takes_theta and len(problem.models) > 1:
             raise ProblemError(
-                "acceptor=Noise(...) that looks at theta, with several models, whose parameters are not the "
-                "same: give a noise of the data alone, or let the simulators add it"
+                f"acceptor={told(noise)}, which looks at theta, with several models, whose parameters have "
+                "nothing in common: add the noise in simulators, or give one problem"
             )
-        for part in parts:
-            noise.check(part.names)
-        names, prior = parts[0].names, parts[0].prior
-        bounds = zip(names, getattr(prior, "bounds", lambda: [None] * len(names))(), strict=True)
-        self.problem, self.threshold = models.measured_by(problem, distance), None
-        self._log_c = noise.log_c(problem.observed_row, dict(bounds))
+        self.problem, self.threshold = problem.measured_by(distance), None
+        maxima = [_log_c(noise, model) for model in problem.models]
+        known = [maximum for maximum in maxima if maximum is not None]
+        self._log_c = max(known) if len(known) == len(maxima) else None
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
         """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""
@@ -415,6 +413,14 @@ class ABCSMC:
         if self.seed is None:
             mine["seed"] = found.get("seed")
         return sameness.check(file, mine, found, fingerprint, accept_changes, self.threshold)
+
+
+def _log_c(noise: Noise, problem: Problem) -> float | None:
+    """The log of the largest density of a problem's noise, if that is known. Raises ProblemError."""
+    prior = problem.prior
+    noise.check(prior.names)
+    bounds = getattr(prior, "bounds", lambda: [None] * len(prior.names))()
+    return noise.log_c(problem.observed_row, dict(zip(prior.names, bounds, strict=True)))
 
 
 def _choices(problem: AnyProblem) -> dict[str, list[str]]:

@@ -28,9 +28,9 @@ class Stopping:
     simulations: int | None = None
     acceptance_rate: float | None = None
     walltime: float | None = None  # seconds
-    models: int | None = None  # that have particles
     min_epsilon_change: float | None = None  # relative
     ess: float | None = None
+    models: int | None = None  # that have particles
 
     def __post_init__(self) -> None:
         self._take("generations", whole, lambda n: n >= 1, "a whole number of at least 1")
@@ -81,12 +81,12 @@ class Stopping:
             return "epsilon"
         if self.simulations is not None and simulations >= self.simulations:
             return "simulations"
-        if self.models is not None and models is not None and models <= self.models:
-            return "models"
         if self.min_epsilon_change is not None and before - epsilon < self.min_epsilon_change * before:
             return "min_epsilon_change"
         if self.ess is not None and ess < self.ess * (1 - 1e-9):  # equal weights may lack the last bit
             return "ess"
+        if self.models is not None and models is not None and models <= self.models:
+            return "models"
         return None
 
     def most_ids(self, size: int) -> float:

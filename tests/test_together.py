@@ -14,7 +14,7 @@ from tests.programs import foreign
 
 NORMALISED = "which does not say that its densities are normalised"
 REFUSED = {  # what does not go together, and how it is told
-    ("several models", "noise of one's own"): "that looks at theta, with several models",
+    ("noise of one's own", "several models"): "which looks at theta, with several models",
     ("static", "recycled"): "recycle=True with static scheduling",
     ("may reject", "noise"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
     ("may reject", "noise of one's own"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
@@ -90,9 +90,9 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "sizes that change": ({}, {"population_size": [40, 10, 30]}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
-    "several models": ({}, {}),
     "noise": ({}, {"threshold": None, "acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=0.2), steps=2)}),
     "noise of one's own": ({}, {"threshold": None, "acceptor": mpiabc.Noise(log_density, steps=2)}),
+    "several models": ({}, {}),
 }
 
 
@@ -103,7 +103,8 @@ def sampler(settings):
         of_problem |= SETTINGS[setting][0]
         of_sampler |= SETTINGS[setting][1]
     problem = mpiabc.Problem(observed={"y": 1.0}, **of_problem)
-    return mpiabc.ABCSMC(several(problem) if "several models" in settings else problem, **of_sampler)
+    options = {"population_size": 40} | of_sampler
+    return mpiabc.ABCSMC(several(problem) if "several models" in settings else problem, **options)
 
 
 def several(problem):

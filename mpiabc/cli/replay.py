@@ -100,7 +100,7 @@ def _given(history: History, target: str, parts: "_Parts") -> AnyProblem:
     shares = [share for _, _, share in history.settings.get("models") or ()]
     problem = models.of(load_problem(texts_of(target)["problem"]), shares or None)
     if history.settings.get("acceptor") is not None:
-        problem = models.measured_by(problem, parts.problem.distance)
+        problem = problem.measured_by(parts.problem.distance)
     _check_same(problem, history)
     return problem
 
@@ -263,6 +263,6 @@ class _Evaluation:
         data, of = simulator.simulated(self._block, rows)
         summary = None if data is None else simulator.summarised(data, of)
         if data is not None and not problem.vectorized and callable(problem.distance):
-            takes_theta = getattr(problem.distance, "takes_theta", False)  # of one model
+            takes_theta = getattr(problem.distance, "takes_theta", False)  # where there is one model
             more = [layout_of(problem.prior).row(self.theta.tolist())] if takes_theta else []
             problem.distance(data if problem.is_raw else summary, protected(problem.observed)(), *more)
