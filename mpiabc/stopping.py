@@ -75,6 +75,7 @@ class Stopping:
         """Which rule ends a run of so many committed generations, if one does.
 
         epsilon, ess: of the last one; `before`: the epsilon of the one before, infinite if there is none.
+        models: how many of several have particles.
         """
         if self.generations is not None and generations >= self.generations:
             return "generations"

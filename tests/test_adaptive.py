@@ -177,7 +177,7 @@ def test_a_sample_that_is_damaged_is_told_before_any_work(tmp_path):
     file = tmp_path / "run.db"
     run(file, generations=2)
     content = bytearray(file.read_bytes())
-    rows = mpiabc.open(file).sample(1).pack()
+    rows = mpiabc.open(file).sample(1).theta.tobytes()
     content[content.index(rows[:64])] ^= 1
     file.write_bytes(content)
     with pytest.raises(mpiabc.StoreError, match="the sample of generation 1"):
