@@ -371,17 +371,17 @@ def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any 
     rows = joined([*parts, *([ledger.population()] if ledger.size else [])])
     tried = opened.past.tried_at(order.first, evaluations, rows.ids)
     log_inside = np.log(np.atleast_1d(inside))  # of each model
-    log_weights = recycling.log_weights(rows, tried, how)
-    evidence = recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)) - log_inside[0]
+    log_weights, own = recycling.log_weights(rows, tried, how), rows
     if len(log_inside) > 1:
-        rescaled = rows.weighed(rows.log_weights - log_inside[rows.model], rows.log_densities)
         log_weights = log_weights - log_inside[rows.model]
-        evidence = recycling.log_evidence(rescaled, tried, isinstance(ledger, SlotLedger))
+        own = rows.weighed(rows.log_weights - log_inside[rows.model], rows.log_densities)
+        log_inside = np.zeros(1)
     weightless = ~np.isfinite(log_weights)
     if weightless.any():
         first = int(np.argmax(weightless))
         at = EvaluationId(int(rows.level[first]), int(rows.ids[first]))
         raise _weightless(problem, order, at, problem.joint(rows)[first], log_weights[first])
+    evidence = recycling.log_evidence(own, tried, isinstance(ledger, SlotLedger)) - log_inside[0]
     weights = np.exp(log_weights - log_weights.max())  # at most 1, and one of them is
     return Population(
         names=problem.names,
