@@ -3,12 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mpiabc import schedulers
+from mpiabc import noise, schedulers, sizes
 from mpiabc.command import Command
 from mpiabc.distance import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import OLCM, Gaussian, LocalGaussian
 from mpiabc.marginals import Choice, Integer
+from mpiabc.noise import Noise
 from mpiabc.pool import Pool
 from mpiabc.population import Population
 from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
@@ -41,6 +42,7 @@ __all__ = [
     "LogNormal",
     "LogUniform",
     "Mahalanobis",
+    "Noise",
     "Normal",
     "PNorm",
     "Pool",
@@ -58,8 +60,10 @@ __all__ = [
     "Wasserstein",
     "__version__",
     "cluster",
+    "noise",
     "open",
     "schedulers",
+    "sizes",
     "worker",
 ]
 

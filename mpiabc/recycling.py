@@ -12,7 +12,6 @@ with the kernel that stands on a particle itself left out of q_l: it was put the
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,23 +25,18 @@ _MOST_PAIRS = 3_000_000  # that one process goes through: some 50 ms
 _LEAST_CENTRES = 10  # times d: fewer survivors are no base for a kernel
 
 
-def survivors(population: Population, epsilon: Any) -> np.ndarray:
-    """An index of the particles that meet a new threshold."""
-    return np.flatnonzero(within(population.distances, epsilon))
+def base(population: Population, epsilon: Any, is_near: np.ndarray | None = None) -> Population:
+    """What the next proposal is fitted to: the survivors, or the nearest particles if these are too few.
 
-
-def base(population: Population, epsilon: Any) -> Population:
-    """What the next proposal is fitted to: the survivors, or the nearest particles if these are too few."""
+    is_near: which of them survive, if that is not said by their distances alone.
+    """
     n, d = population.theta.shape
-    is_near = within(population.distances, epsilon)
+    is_near = within(population.distances, epsilon) if is_near is None else is_near
     if np.count_nonzero(is_near) < min(n, _LEAST_CENTRES * d):
         is_near = np.zeros(n, bool)
-        is_near[
-            np.lexsort((population.ids, nearness(population.distances, epsilon)))[: _LEAST_CENTRES * d]
-        ] = True
-    weights = population.weights[is_near]
-    rows: dict[str, Any] = population.take(is_near).columns()
-    return replace(population, weights=weights / weights.sum(), **rows)
+        nearest = np.lexsort((population.ids, nearness(population.distances, epsilon)))
+        is_near[nearest[: _LEAST_CENTRES * d]] = True
+    return population.taken(is_near)
 
 
 def with_density(rows: Particles, log_density: np.ndarray) -> Particles:

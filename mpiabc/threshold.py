@@ -2,10 +2,14 @@
 
 A rule is anything with `epsilon(generation, previous) -> float | None`: `previous` is the population
 before, None for generation 0; None as the answer means that no smaller threshold is left. `end`, a text, may
-say why; it follows "threshold: " as the reason of the run's end.
+say why; it follows "threshold: " as the reason of the run's end. `goes_on(before, decided) -> bool`, if there
+is one, says whether it may take the place of the rule `before` (as it is told in a run's settings) in a run
+that has used the epsilons `decided`.
 """
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -46,6 +50,11 @@ class Quantile:
             raise ProblemError(f"Quantile(start={self.start!r}): give a threshold > 0")
         object.__setattr__(self, "alpha", alpha)
         object.__setattr__(self, "start", start)
+
+    def goes_on(self, before: str, decided: Sequence[float]) -> bool:
+        """Whether it is a gentler quantile."""
+        match = re.fullmatch(rf"Quantile\(alpha=(\S+), start={self.start!r}\)", before)
+        return match is not None and float(match[1]) <= self.alpha
 
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """The quantile, or None if all distances are equal to the last epsilon.
@@ -94,9 +103,17 @@ class Listed:
             raise ProblemError(f"Listed({list(values)}) does not fall: give each threshold below the last")
         object.__setattr__(self, "thresholds", values)
 
+    def goes_on(self, before: str, decided: Sequence[float]) -> bool:
+        """Whether it is a list that begins with the thresholds that were used."""
+        return before.startswith("Listed(") and self.thresholds[: len(decided)] == tuple(map(_plain, decided))
+
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """The threshold of that place in the list, None after the last."""
         return self.thresholds[generation] if generation < len(self.thresholds) else None
+
+
+def _plain(epsilon: Any) -> Any:
+    return tuple(epsilon.tolist()) if isinstance(epsilon, np.ndarray) else epsilon
 
 
 def _rows(thresholds: Any) -> tuple[tuple[float, ...], ...]:
