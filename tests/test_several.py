@@ -181,6 +181,9 @@ def test_lists_of_thresholds_that_are_none(case):
 
 
 def test_as_many_thresholds_as_distances(tmp_path):
+    for i, distance in enumerate([lambda s, o: 1.0, lambda s, o: [1.0, 2.0, 3.0]]):
+        with pytest.raises((mpiabc.ProblemError, mpiabc.SimulatorError), match="there are 2 thresholds"):
+            run(tmp_path / f"{i}.db", distance, threshold=mpiabc.Listed([[3, 2], [2, 1]]))
     with pytest.raises(mpiabc.ProblemError, match="3 numbers for 2 distances"):
         run(tmp_path / "run.db", threshold=Three())
 
