@@ -8,7 +8,6 @@ A run fits in the process that leads, and orders carry what came of it.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -72,7 +71,6 @@ def _measured(population: Population, distance: RowDistance, observed: np.ndarra
             f"the distance {told(distance)}, fitted to generation {population.generation}, measures its "
             f"{len(population)} particles as {distances.tolist()[:3]}, ...: expected one real number for each"
         )
-    epsilon: Any = distances.max(axis=0)
-    return population.with_values(
-        distances=distances, epsilon=epsilon if np.ndim(epsilon) else float(epsilon)
-    )
+    epsilon = distances.max(axis=0)
+    epsilon = epsilon if epsilon.ndim else float(epsilon)
+    return population.with_values(distances=distances, epsilon=epsilon)

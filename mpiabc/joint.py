@@ -141,12 +141,12 @@ def fitted(fit: Callable[[Population, Any], Any], population: Population, prior:
     return ModelProposal(probabilities, proposals, population.theta, population.model, prior)
 
 
-@quiet
 def drawn(prior: Any, rows: Particles) -> np.ndarray:
     """Particles as rows that a prior draws: theta, and of several models the index behind it."""
     return np.column_stack([rows.theta, rows.model]) if isinstance(prior, ModelPrior) else rows.theta
 
 
+@quiet
 def proposed(shares: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """The probabilities (M,) of models to be proposed, from their shares P of the population's weights."""
     others = (shares.sum() - shares) * (1 - STAY) / (len(shares) - 1)

@@ -329,14 +329,16 @@ class Population(Particles):
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
         columns = self._by_name() if self.models else dict(zip(self.names, self.theta.T, strict=True))
-        names = self.columns_of_distances or range(self.distances.shape[-1])
-        distances = (
-            {"distance": self.distances}
-            if self.distances.ndim == 1
-            else {f"distance_{name}": np.asarray(self.distances)[:, i] for i, name in enumerate(names)}
-        )
-        ours = {"weight": self.weights, **distances, "id": self.ids}
+        ours = {"weight": self.weights, **self._distances_by_name(), "id": self.ids}
         return pandas.DataFrame(columns | {unlike(columns, name): column for name, column in ours.items()})
+
+    def _distances_by_name(self) -> dict[str, np.ndarray]:
+        """A column for each of several distances, if they are several."""
+        if self.distances.ndim == 1:
+            return {"distance": self.distances}
+        columns = np.asarray(self.distances).T
+        names = self.columns_of_distances or range(len(columns))
+        return {f"distance_{name}": column for name, column in zip(names, columns, strict=True)}
 
     def _by_name(self) -> dict[str, Any]:
         """Columns of all models' parameters; one that several have is one column."""

@@ -87,10 +87,11 @@ def _named(who: str, at: str, seconds: float, why: str) -> str:
 def told(event: Progressed) -> str:
     """How far a generation is, on one line."""
     left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
+    models = f"; before: {event.models}" if event.models else ""
     return (
         f"generation {event.level}, epsilon {short(event.epsilon, 4)}: "
         f"{event.accepted}/{event.size} accepted, "
-        f"{event.rate:.3g} simulations/s, {event.busy}/{event.workers} busy{left}"
+        f"{event.rate:.3g} simulations/s, {event.busy}/{event.workers} busy{left}{models}"
     )
 
 

@@ -75,6 +75,7 @@ class Stopping:
         """Which rule ends a run of so many committed generations, if one does.
 
         epsilon, ess: of the last one; `before`: the epsilon of the one before, infinite if there is none.
+        models: how many of several have particles.
         """
         if self.generations is not None and generations >= self.generations:
             return "generations"
@@ -99,10 +100,11 @@ class Stopping:
         return math.inf if self.simulations is None else self.simulations - used
 
 
-def _stalls(before: Any, epsilon: Any, least: float) -> bool:
-    """Whether an epsilon, or each of several, fell by less than this share of the one before."""
-    with np.errstate(invalid="ignore"):
-        return bool(np.all(np.asarray(before) - epsilon < least * np.asarray(before)))
+def _stalls(before: Any, epsilon: Any, share: float) -> bool:
+    """Whether an epsilon, or each of several, fell by less than a share of the one before."""
+    before, epsilon = np.asarray(before, np.float64), np.asarray(epsilon, np.float64)
+    with np.errstate(invalid="ignore"):  # both may be infinite
+        return bool(np.all(before - epsilon < share * before))
 
 
 def _distances(value: Any) -> Any:

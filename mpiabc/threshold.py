@@ -105,15 +105,17 @@ class Listed:
 
     def goes_on(self, before: str, decided: Sequence[float]) -> bool:
         """Whether it is a list that begins with the thresholds that were used."""
-        return before.startswith("Listed(") and self.thresholds[: len(decided)] == tuple(map(_plain, decided))
+        return before.startswith("Listed(") and _same(self.thresholds[: len(decided)], decided)
 
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """The threshold of that place in the list, None after the last."""
         return self.thresholds[generation] if generation < len(self.thresholds) else None
 
 
-def _plain(epsilon: Any) -> Any:
-    return tuple(epsilon.tolist()) if isinstance(epsilon, np.ndarray) else epsilon
+def _same(thresholds: Sequence[Any], decided: Sequence[Any]) -> bool:
+    """Whether these are the thresholds that were decided, of one distance or of several."""
+    pairs = zip(thresholds, decided, strict=False)
+    return len(thresholds) == len(decided) and all(np.array_equal(a, b) for a, b in pairs)
 
 
 def _rows(thresholds: Any) -> tuple[tuple[float, ...], ...]:

@@ -12,12 +12,15 @@ from scipy import special, stats
 import mpiabc
 from mpiabc import joint
 from mpiabc.cli import main
+from mpiabc.driver.opened import Opened
 from mpiabc.evaluate import Evaluator, Level
+from mpiabc.ledger import Ledger
 from mpiabc.models import of
 from mpiabc.order import restored
+from mpiabc.progress import told
 from mpiabc.schedulers import Map, Processes
 from mpiabc.streams import Purpose, Stream, stream_key
-from tests.cluster import Simulated, random_time
+from tests.cluster import Cluster, Simulated, random_time
 from tests.conftest import ROOT, environment
 from tests.problems import Posterior, digests
 from tests.programs import several
@@ -95,45 +98,30 @@ def test_errors_are_as_large_as_they_say(tmp_path):
     assert 0.7 < np.std(scores) < 1.4  # +- 4 of its own errors, 1 / sqrt(80), would be .55 to 1.45
 
 
-def without_models(proposal, x):
-    """The density of theta alone."""
-    return joint.ModelProposal.logpdf(proposal, x) - np.log(proposal.probabilities)[x[:, -1].astype(int)]
-
-
-def without_prior(prior, x):
-    return joint.ModelPrior.logpdf(prior, x) - np.log(prior.probabilities)[x[:, -1].astype(int)]
+def of_models(values, x):
+    """Of each row, the logarithm of its model's value."""
+    return np.log(values)[x[:, -1].astype(int)]
 
 
 def without_normalisation(proposal, x):
     """Weights of the particles that sum to one over all models, not within each."""
-    shares = np.bincount(proposal.model, minlength=2) / len(proposal.model)
-    return joint.ModelProposal.logpdf(proposal, x) + np.log(shares)[x[:, -1].astype(int)]
+    return of_models(np.bincount(proposal.model, minlength=2) / len(proposal.model), x)
 
 
-@pytest.mark.parametrize("wrong", [without_models, without_prior, without_normalisation])
+WRONG = {  # what is added to a density
+    "proposal without models": (joint.ModelProposal, lambda part, x: -of_models(part.probabilities, x)),
+    "prior without models": (joint.ModelPrior, lambda part, x: -of_models(part.probabilities, x)),
+    "weights not normalised": (joint.ModelProposal, without_normalisation),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_weight_is_noticed(wrong, monkeypatch, tmp_path):
     """What the exact targets are for: each of these mistakes moves the Bayes factor off."""
-
-    class Mutant:
-        """A distribution with another density."""
-
-        def __init__(self, part):
-            self.part = part
-
-        def __getattr__(self, name):
-            return getattr(self.part, name)
-
-        def logpdf(self, x):
-            return wrong(self.part, x)
-
-    sampler = several.sampler(2000, (3, 1.5), vectorized=True)
-    if wrong is without_prior:
-        monkeypatch.setitem(vars(sampler.problem), "prior", Mutant(sampler.problem.prior))
-        monkeypatch.setattr("mpiabc.planner.ModelPrior", Mutant)
-    else:
-        fitted = joint.fitted
-        monkeypatch.setattr("mpiabc.joint.fitted", lambda *parts: Mutant(fitted(*parts)))
-    assert misses(run(sampler, tmp_path, generations=2)[-1]) > 6
+    cls, more = WRONG[wrong]
+    right = cls.logpdf
+    monkeypatch.setattr(cls, "logpdf", lambda part, x: right(part, x) + more(part, x))
+    assert misses(run(several.sampler(2000, (3, 1.5), vectorized=True), tmp_path, generations=2)[-1]) > 6
 
 
 def coin(n, name, a=1.0, b=1.0, observed=2):
@@ -244,6 +232,39 @@ def test_constraint_of_a_model_narrows_its_prior_and_rescales_nothing(tmp_path):
     log, error = last.evidence("far")
     assert abs(log - np.log(z[1])) < 4 * error
     assert np.log(2) > 8 * error  # without the constant it would be wrong
+
+
+def test_noise_model_weighs_models_by_their_densities(tmp_path):
+    """At temperature 1 the evidence of a model is the density of the data, exactly."""
+    noise = mpiabc.Noise(mpiabc.noise.Normal(sd=1.0), steps=3)
+    models = several.problems(vectorized=True)
+    abc = mpiabc.ABCSMC(models, 2500, acceptor=noise, seed=1, model_prior=several.PRIOR)
+    last = run(abc, tmp_path, generations=4)[-1]
+    exact = stats.norm.logpdf(1.0, [0, 3], np.sqrt([6, 3]))
+    assert last.epsilon == 1
+    log, error = last.bayes_factor("near", "far")
+    assert abs(log - (exact[0] - exact[1])) < 4 * error
+    for m in range(2):
+        log, error = last.evidence(m)
+        assert abs(log - exact[m]) < 4 * error
+
+
+@pytest.mark.parametrize("setting", ["noise", "size"])
+def test_what_needs_one_model_is_refused(setting):
+    settings = {
+        "noise": (
+            {"acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=first_parameter))},
+            "looks at theta, with sev",
+        ),
+        "size": ({"population_size": mpiabc.sizes.CV(0.1, low=20, high=90)}, "CV.* with several models"),
+    }
+    options, told = settings[setting]
+    with pytest.raises(mpiabc.ProblemError, match=told):
+        mpiabc.ABCSMC(several.problems(), **{"population_size": 20} | options)
+
+
+def first_parameter(theta):
+    return theta["mu"]
 
 
 def counts(theta, rng):
@@ -536,6 +557,38 @@ def test_failures_replay_and_show_name_the_model(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "equal, bit for bit" in told
     assert f"theta       model={models[history[1].model[0]].name!r}, " in told
+
+
+def test_command_line_takes_a_list_of_problems_and_tells_each_model(tmp_path, capsys):
+    file = tmp_path / "which.py"
+    file.write_text("from tests.programs.several import problems as make\nproblems = make()\n")
+    store = tmp_path / "which.db"
+    options = [
+        "--population-size",
+        40,
+        "--generations",
+        2,
+        "--scheduler",
+        "serial",
+        "--store",
+        store,
+        "--seed",
+        1,
+    ]
+    assert main(["run", f"{file}:problems", *map(str, options)]) == 0
+    told = capsys.readouterr().out
+    assert "parameter of near" in told
+    assert "parameter of far" in told
+    assert f"models       {mpiabc.open(store)[-1].told_models}" in told
+    assert main(["replay", str(store), "1:3", "--problem", f"{file}:problems"]) == 0
+
+
+def test_live_line_knows_how_probable_models_were(wide):
+    order = Level(1, stream_key(1), 1.5, of(several.problems()).prior, 10)
+    opened = Opened(order, Ledger(1, 10), None, 0.0, models=wide[0].told_models)
+    line = told(opened.progress(1.0, Cluster(3, random_time, None)))
+    near, far = wide[0].model_probabilities()
+    assert line.endswith(f"0/3 busy; before: near {near:.3g}, far {far:.3g}")
 
 
 def other(**changes):

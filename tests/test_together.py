@@ -20,7 +20,7 @@ REFUSED = {  # what does not go together, and how it is told
     ("recycled", "predictor"): f"recycle=True, and distance=Predicted.*{FITTED}",
     ("only theta kept", "adaptive scale"): f'keep="theta", and distance=PNorm.*{FITTED}',
     ("only theta kept", "predictor"): f'keep="theta", and distance=Predicted.*{FITTED}',
-    ("predictor", "several models"): f"distance=Predicted.*{FITTED}, and several models",
+    ("several models", "predictor"): f"distance=Predicted.*{FITTED}, and several models",
     ("may reject", "adaptive scale"): CENSORED,
     ("may reject", "predictor"): CENSORED,
     ("static", "recycled"): "recycle=True with static scheduling",
@@ -98,11 +98,11 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "sizes that change": ({}, {"population_size": [40, 10, 30]}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
-    "adaptive scale": ({"distance": mpiabc.PNorm(scale="mad")}, {"threshold": mpiabc.Quantile()}),
-    "predictor": ({"distance": mpiabc.Predicted(foreign.LeastSquares())}, {"threshold": mpiabc.Quantile()}),
     "noise": ({}, {"threshold": None, "acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=0.2), steps=2)}),
     "noise of one's own": ({}, {"threshold": None, "acceptor": mpiabc.Noise(log_density, steps=2)}),
     "several models": ({}, {}),
+    "adaptive scale": ({"distance": mpiabc.PNorm(scale="mad")}, {"threshold": mpiabc.Quantile()}),
+    "predictor": ({"distance": mpiabc.Predicted(foreign.LeastSquares())}, {"threshold": mpiabc.Quantile()}),
 }
 
 

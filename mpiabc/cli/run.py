@@ -109,14 +109,15 @@ def _outcome(history: History) -> str:
         "reason": str(history.reason),
         "digest": last.digest(),
     }
-    tables = "\n\n".join(table(_parameters(part)) for part in last.each() or [last] if part is not None)
+    parts = {last.models[m].name: part for m, part in enumerate(last.each()) if part is not None}
+    tables = "\n\n".join(table(_parameters(part, name)) for name, part in (parts or {"": last}).items())
     return f"{tables}\n\n{pairs(ending)}"
 
 
-def _parameters(population: Population) -> list[list[str]]:
-    """A row for each parameter: mean, std and quantiles."""
+def _parameters(population: Population, model: str) -> list[list[str]]:
+    """A row for each parameter: mean, std and quantiles; `model`: whose they are, if there are several."""
     columns = [population.mean(), population.std(), *population.quantile([0.025, 0.5, 0.975])]
-    heads = ["parameter", "mean", "std", "2.5%", "50%", "97.5%"]
+    heads = [f"parameter of {model}" if model else "parameter", "mean", "std", "2.5%", "50%", "97.5%"]
     return [heads] + [
         [name, *(f"{column[i]:.6g}" for column in columns)] for i, name in enumerate(population.names)
     ]

@@ -26,6 +26,7 @@ class Progressed:
     seconds: float  # since it was opened
     workers: int
     busy: int
+    models: str = ""  # and how probable they were in the generation before, where there are several
 
     @property
     def rate(self) -> float:

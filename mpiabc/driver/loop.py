@@ -163,7 +163,8 @@ class Driver:
         self._keeper.open(action)
         order, ledger = action.order, action.ledger
         failures = Failures(action, self._job.on_error, self._job.theta_of)
-        self._open = {order.number: Opened(order, ledger, failures, self._clock())}
+        models = "" if action.base is None else action.base.told_models
+        self._open = {order.number: Opened(order, ledger, failures, self._clock(), models=models)}
         self._done = None
         self._engine.begin(order)
 

@@ -26,6 +26,7 @@ class Opened:
     cut: float = math.inf  # as the engine knows it
     copied: set[Lease] = field(default_factory=set)
     worked: float = 0.0  # seconds of workers
+    models: str = ""  # as the population before says
 
     def __str__(self) -> str:
         return f"in generation {self.order.level}, {self.ledger.accepted} of {self.ledger.size} accepted"
@@ -90,4 +91,5 @@ class Opened:
             seconds=now - self.began,
             workers=engine.workers,
             busy=engine.busy(),
+            models=self.models,
         )

@@ -236,7 +236,8 @@ class History:
 
     def _load(self, generation: int) -> Population:
         """A population, checked by its digest: a reader without locks may meet a half-written file."""
-        models, columns = self._models(), tuple(self._json("distances", "[]"))
+        models = self._models()
+        columns = tuple(self._json("distances", "[]"))
         for _ in attempts():
             row: dict[str, Any] = {}
             for row in self._rows(generation):

@@ -27,20 +27,6 @@ def mixed_gaussian(theta, rng):
     return {"y": theta["mu"] + theta["k"] - (theta["c"] == "b") + rng.standard_normal()}
 
 
-def fitted(distance, threshold=None):
-    prior = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
-    problem = mpiabc.Problem(prior, with_noise, {"y": 1.0, "noise": 0.0}, distance=distance)
-    return mpiabc.ABCSMC(problem, 40, threshold=threshold, seed=1)
-
-
-def with_noise(theta, rng):
-    return {"y": theta["mu"] + rng.standard_normal(), "noise": 100 * rng.standard_normal()}
-
-
-def by_name(simulated, observed):
-    return {key: abs(simulated[key] - observed[key]) for key in ("y", "noise")}
-
-
 def noisy(**options):
     """Data with noise, by a function of data and theta: its largest density is a guess."""
     options = {"population_size": 60, "acceptor": mpiabc.Noise(log_density, steps=2), "seed": 1} | options
@@ -58,6 +44,20 @@ def resized(**options):
     )
 
 
+def fitted(distance, threshold=None):
+    prior = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
+    problem = mpiabc.Problem(prior, with_noise, {"y": 1.0, "noise": 0.0}, distance=distance)
+    return mpiabc.ABCSMC(problem, 40, threshold=threshold, seed=1)
+
+
+def with_noise(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal(), "noise": 100 * rng.standard_normal()}
+
+
+def by_name(simulated, observed):
+    return {key: abs(simulated[key] - observed[key]) for key in ("y", "noise")}
+
+
 STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
@@ -67,11 +67,11 @@ STATIC = {  # those for static scheduling, too
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
     "integers and choices": mixed,
+    "noise": noisy,
+    "sizes": resized,
     "scales": lambda: fitted(mpiabc.PNorm(scale="mad"), mpiabc.Quantile(start=3.0)),
     "predictor": lambda: fitted(mpiabc.Predicted(foreign.LeastSquares())),
     "several distances": lambda: fitted(by_name),
-    "noise": noisy,
-    "sizes": resized,
 }
 VARIANTS = STATIC | {
     "recycled, integers and choices": lambda: mixed(recycle=True),
