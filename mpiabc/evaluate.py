@@ -302,6 +302,12 @@ class Evaluator:
         is_one = distances >= self._least
         if distances.ndim > 1:
             distances, is_one = distances.reshape(len(rows), -1), is_one.all(axis=1)
+        if np.ndim(self.order.epsilon) and distances.shape[1:] != np.shape(self.order.epsilon):
+            for row in rows.tolist():
+                outcome.fail(
+                    block.first + row, block.theta[row], _another_number(self.order.epsilon, distances)
+                )
+            rows, summaries, distances, is_one = rows[:0], summaries[:0], distances[:0], is_one[:0]
         if not is_one.all():
             for row, distance in zip(rows[~is_one].tolist(), distances[~is_one], strict=True):
                 outcome.fail(block.first + row, block.theta[row], _no_distance(float(np.min(distance))))
@@ -409,6 +415,14 @@ def _no_distance(value: float) -> ValueError:
         return NanDistanceError("the distance of the simulated from the observed data is nan")
     return DistanceError(
         f"the distance gave {value!r}, expected a number >= 0: the smaller it is, the nearer are the data"
+    )
+
+
+def _another_number(epsilon: Any, distances: np.ndarray) -> ValueError:
+    """What is wrong with as many distances as there are no thresholds."""
+    m = distances.shape[1] if distances.ndim > 1 else 1
+    return DistanceError(
+        f"the distance gave {m} numbers, and there are {np.size(epsilon)} thresholds: give one for each"
     )
 
 

@@ -25,7 +25,7 @@ from mpiabc.actions import Done
 from mpiabc.adaptive import measure_of
 from mpiabc.arguments import whole
 from mpiabc.constraint import share_inside
-from mpiabc.distance import PNorm, is_adaptive
+from mpiabc.distance import PNorm, Predicted, is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
@@ -195,6 +195,11 @@ class ABCSMC:
         if not is_adaptive(self.problem.distance):
             return
         said = f"distance={told(self.problem.distance)} is fitted to the simulations of each generation"
+        if isinstance(self.problem.distance, Predicted) and len(self.problem.models) > 1:
+            raise ProblemError(
+                f"{said}, and several models have parameters of their own: there are none to be learnt for "
+                "all; give another distance, or one model"
+            )
         if isinstance(self.threshold, Constant | Listed):
             raise ProblemError(
                 f"{said}, and threshold={told(self.threshold)} is in units of one of them: give "
@@ -239,7 +244,8 @@ class ABCSMC:
         many `simulations`, an `acceptance_rate` that a generation cannot reach, an epsilon that fell by less
         than `min_epsilon_change` (.01: a hundredth), a generation whose effective sample size is below `ess`,
         so many `models` left with particles, or `walltime` (seconds, a timedelta, text such as "2h", or
-        "auto": shortly before the batch system ends the job), after which the run can be continued. They never change a population. A run goes on
+        "auto": shortly before the batch system ends the job), after which the run can be continued. They
+        never change a population. A run goes on
         with another threshold where nothing is decided yet: with a list that begins with the thresholds that
         were used, or a gentler quantile; with any other, and if code or values have changed meanwhile, with
         `accept_changes` only. Its file notes that. Job scripts set MPIABC_SCHEDULER, which
@@ -298,6 +304,12 @@ class ABCSMC:
                 )
             _check_size(self.problem, sizes.largest(self.population_size), self.keep)
             resumable_status()  # a wrong one is said now
+            if stopping.min_epsilon_change is not None and is_adaptive(self.problem.distance):
+                raise ProblemError(
+                    f"min_epsilon_change={stopping.min_epsilon_change} with a distance that is fitted to the "
+                    "simulations of each generation: epsilons of two are in different units; leave it out, "
+                    "or give numbers as the scale"
+                )
             if self.acceptor is not None and stopping.min_epsilon_change is not None:
                 raise ProblemError(
                     f"min_epsilon_change={stopping.min_epsilon_change} with acceptor=Noise(...), whose "

@@ -1,6 +1,8 @@
 """Distances whose scales are fitted to simulations: Prangle 2017; Schälte et al. 2021."""
 
 import math
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 import mpiabc
 from mpiabc import ledger
+from mpiabc.cli import main
 from mpiabc.distance import Norm, scales
 from mpiabc.evaluate import evaluate
 from mpiabc.order import distance_of, has_foreign_distance, kept
@@ -176,10 +179,9 @@ def test_a_run_goes_on_inside_a_generation_and_beyond_its_end(quiet, tmp_path):
 def test_a_sample_that_is_damaged_is_told_before_any_work(tmp_path):
     file = tmp_path / "run.db"
     run(file, generations=2)
-    content = bytearray(file.read_bytes())
-    rows = mpiabc.open(file).sample(1).theta.tobytes()
-    content[content.index(rows[:64])] ^= 1
-    file.write_bytes(content)
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("UPDATE sample SET crc = crc + 1 WHERE generation = 1")
+        db.commit()
     with pytest.raises(mpiabc.StoreError, match="the sample of generation 1"):
         run(file)
 
@@ -263,6 +265,14 @@ class Bad(Own):
         return "a distance"
 
 
+def test_an_evaluation_is_replayed_with_the_distance_of_its_generation(tmp_path, capsys):
+    for name, distance in {"own": Own(), "ours": mpiabc.PNorm(scale="mad")}.items():
+        history = run(tmp_path / f"{name}.db", distance, generations=3)
+        at = int(history[2].ids[5])
+        assert main(["replay", str(history.path), f"2:{at}", "--trust"]) == 0
+        assert "equal, bit for bit" in capsys.readouterr().out
+
+
 def test_a_fit_that_gives_no_distance_is_told(tmp_path):
     with pytest.raises(mpiabc.ProblemError, match=r"fit of the distance Bad gave 'a distance', expected"):
         run(tmp_path / "run.db", Bad())
@@ -311,6 +321,13 @@ def test_refused_in_a_sentence_before_any_work(case):
     build, sentence = REFUSED[case]
     with pytest.raises(mpiabc.ProblemError, match=sentence):
         build()
+
+
+def test_epsilons_of_different_units_are_not_compared(tmp_path):
+    sampling = sampler(mpiabc.PNorm(scale="mad"))
+    with pytest.raises(mpiabc.ProblemError, match=r"min_epsilon_change=0\.1 with a distance that is fitted"):
+        sampling.run(tmp_path / "run.db", min_epsilon_change=0.1, scheduler="serial")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_rejection_without_data_leaves_a_hole_in_the_sample(tmp_path):

@@ -231,7 +231,7 @@ class Says:
 
 
 @pytest.mark.parametrize(
-    "value", ["3", True, 3j, [3.0, 2.0], np.ones(1), np.nan, np.ma.masked, b"3"], ids=str
+    "value", ["3", True, 3j, [3.0, "2"], np.ones(1), np.nan, np.ma.masked, b"3"], ids=str
 )
 def test_epsilon_that_is_no_number_is_refused_with_its_threshold(value, tmp_path):
     sampler = settings(threshold=Says(value))

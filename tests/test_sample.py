@@ -13,7 +13,7 @@ from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.particles import joined
 from mpiabc.planner import Planner
 from mpiabc.population import Past
-from mpiabc.records import Status, pack, unpack
+from mpiabc.records import _LAYOUT, Status, pack, unpack
 from mpiabc.store import Store
 from mpiabc.streams import stream_key, stride_of
 from tests import problems
@@ -107,7 +107,7 @@ def test_a_generation_that_is_smaller_than_the_sample_has_all_its_simulations():
 def test_rows_of_rejected_ids_travel_only_where_they_are_wanted():
     plain, with_sample = (evaluate(INSIDE, order(sample=m), 0, 60) for m in (0, M))
     assert not len(plain.rejected)
-    assert pack(plain)[:8] == (-5).to_bytes(8, "little", signed=True)
+    assert pack(plain)[:8] == _LAYOUT.to_bytes(8, "little", signed=True)
     assert pack(replace(with_sample, rejected=plain.rejected, seconds=plain.seconds)) == pack(plain)
     assert len(evaluate(INSIDE, order(), END, END + 60).rejected) == 0
 

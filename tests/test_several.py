@@ -9,7 +9,7 @@ import mpiabc
 from mpiabc.cli import main
 from mpiabc.evaluate import evaluate
 from mpiabc.population import weighted_quantile
-from mpiabc.records import pack, unpack
+from mpiabc.records import _LAYOUT, pack, unpack
 from mpiabc.schedulers import Map
 from tests import problems
 from tests.cluster import Simulated, random_time
@@ -145,7 +145,7 @@ def test_orders_have_them_as_lists(quiet):
 
 def test_records_of_one_distance_are_packed_as_ever():
     one = evaluate(problems.problem(), problems.generation(10), 0, 30)
-    assert pack(one)[:8] == (-5).to_bytes(8, "little", signed=True)
+    assert pack(one)[:8] == _LAYOUT.to_bytes(8, "little", signed=True)
     again = unpack(pack(one))
     assert again.rows.distances.shape == (len(one.rows),)
 
@@ -181,6 +181,9 @@ def test_lists_of_thresholds_that_are_none(case):
 
 
 def test_as_many_thresholds_as_distances(tmp_path):
+    for i, distance in enumerate([lambda s, o: 1.0, lambda s, o: [1.0, 2.0, 3.0]]):
+        with pytest.raises((mpiabc.ProblemError, mpiabc.SimulatorError), match="there are 2 thresholds"):
+            run(tmp_path / f"{i}.db", distance, threshold=mpiabc.Listed([[3, 2], [2, 1]]))
     with pytest.raises(mpiabc.ProblemError, match="3 numbers for 2 distances"):
         run(tmp_path / "run.db", threshold=Three())
 

@@ -18,6 +18,9 @@ CENSORED = "REJECT, and a part of the run is fitted to all simulations"
 REFUSED = {  # what does not go together, and how it is told
     ("recycled", "adaptive scale"): f"recycle=True, and distance=PNorm.*{FITTED}",
     ("recycled", "predictor"): f"recycle=True, and distance=Predicted.*{FITTED}",
+    ("only theta kept", "adaptive scale"): f'keep="theta", and distance=PNorm.*{FITTED}',
+    ("only theta kept", "predictor"): f'keep="theta", and distance=Predicted.*{FITTED}',
+    ("several models", "predictor"): f"distance=Predicted.*{FITTED}, and several models",
     ("may reject", "adaptive scale"): CENSORED,
     ("may reject", "predictor"): CENSORED,
     ("static", "recycled"): "recycle=True with static scheduling",

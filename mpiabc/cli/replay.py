@@ -11,6 +11,7 @@ import numpy as np
 
 from mpiabc import guard, models
 from mpiabc.acceptors import Uniforms
+from mpiabc.adaptive import measure_of
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
@@ -123,7 +124,8 @@ def _order(history: History, problem: AnyProblem, parts: "_Parts", t: int) -> Or
     key, size = stream_key(settings["seed"]), LEAST  # it says nothing of a single id
     weights = settings.get("recycle")
     planner = Planner(problem.prior, parts, parts, key, size, False, weights, problem.step)
-    past, found = Past(history[t - 1] if t else None), history.order(t)
+    planner = replace(planner, measure=measure_of(problem))
+    past, found = Past(history[t - 1] if t else None, sample=history.sample(t - 1)), history.order(t)
     decided: Decided | None
     if found is not None:
         decided = planner.again(found, past)
