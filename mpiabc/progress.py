@@ -91,7 +91,7 @@ def told(event: Progressed) -> str:
     return (
         f"generation {event.level}, epsilon {short(event.epsilon, 4)}: "
         f"{event.accepted}/{event.size} accepted, "
-        f"{event.rate:.3g} simulations/s, {event.busy}/{event.workers} busy{left}"
+        f"{event.rate:.3g} simulations/s, {event.busy}/{event.workers} busy{left}{models}"
     )
 
 
