@@ -182,8 +182,8 @@ def of(problem: Any, model_prior: Any = None) -> AnyProblem:
     _check_names(problems)
     if isinstance(problems[0].distance, Predicted):
         raise ProblemError(
-            f"distance={told(problems[0].distance)} with several models, which have no parameters in common to "
-            "be predicted: give a distance of statistics"
+            f"distance={told(problems[0].distance)} with several models, which have no parameters in common "
+            "to be predicted: give a distance of statistics"
         )
     return Models(problems, probabilities, problems[0].on_error)
 
