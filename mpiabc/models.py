@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.arguments import real
+from mpiabc.distance import Predicted
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, fingerprint
 from mpiabc.joint import ModelPrior, drawn
@@ -179,6 +180,11 @@ def of(problem: Any, model_prior: Any = None) -> AnyProblem:
     for part in problems[1:]:
         _check_alike(problems[0], part)
     _check_names(problems)
+    if isinstance(problems[0].distance, Predicted):
+        raise ProblemError(
+            f"distance={told(problems[0].distance)} with several models, which have no parameters in common "
+            "to be predicted: give a distance of statistics"
+        )
     return Models(problems, probabilities, problems[0].on_error)
 
 
