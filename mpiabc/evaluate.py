@@ -300,7 +300,7 @@ class Evaluator:
         is_one = distances >= self._least
         if not is_one.all():
             for row, distance in zip(rows[~is_one].tolist(), distances[~is_one].tolist(), strict=True):
-                outcome.fail(block.first + row, block.theta[row], _no_distance(distance))
+                outcome.fail(block.first + row, block.theta[row], _no_distance(distance, self._wants_all))
             rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         drawn = self.problem.split(block.theta.take(rows, axis=0))
@@ -399,8 +399,12 @@ class Evaluator:
         return found
 
 
-def _no_distance(value: float) -> ValueError:
-    """What is wrong with a number that is no distance."""
+def _no_distance(value: float, is_density: bool) -> ValueError:
+    """What is wrong with a number that is no distance, or no log density."""
+    if is_density:
+        return NanDistanceError(
+            "the log density of the observed data, if the simulated are true, is no number"
+        )
     if math.isnan(value):
         return NanDistanceError("the distance of the simulated from the observed data is nan")
     return DistanceError(

@@ -233,12 +233,13 @@ class ABCSMC:
         The first stopping rule that holds ends the run: so many `generations`, an `epsilon` reached, so
         many `simulations`, an `acceptance_rate` that a generation cannot reach, an epsilon that fell by less
         than `min_epsilon_change` (.01: a hundredth), a generation whose effective sample size is below `ess`,
-        so many `models` left with particles, or `walltime` (seconds, a timedelta, text such as "2h", or "auto": shortly before the batch system
-        ends the job), after which the run can be continued. They never change a population. A run goes on
-        with another threshold where nothing is decided yet: with a list that begins with the thresholds that
-        were used, or a gentler quantile; with any other, and if code or values have changed meanwhile, with
-        `accept_changes` only. Its file notes that. Job scripts set MPIABC_SCHEDULER, which
-        scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that is given none.
+        so many `models` left with particles, or `walltime` (seconds, a timedelta, text such as "2h", or
+        "auto": shortly before the batch system ends the job), after which the run can be continued. They
+        never change a population. A run goes on with another threshold where nothing is decided yet: with a
+        list that begins with the thresholds that were used, or a gentler quantile; with any other, and if
+        code or values have changed meanwhile, with `accept_changes` only. Its file notes that. Job scripts
+        set MPIABC_SCHEDULER, which scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that is
+        given none.
 
         Raises ProblemError and StoreError before any work, SimulatorError for failing evaluations,
         Interrupted (exit status 75, or MPIABC_RESUMABLE_STATUS) after a signal or the walltime.
