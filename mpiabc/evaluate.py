@@ -310,7 +310,7 @@ class Evaluator:
             rows, summaries, distances, is_one = rows[:0], summaries[:0], distances[:0], is_one[:0]
         if not is_one.all():
             for row, distance in zip(rows[~is_one].tolist(), distances[~is_one], strict=True):
-                outcome.fail(block.first + row, block.theta[row], _no_distance(float(np.min(distance))))
+                outcome.fail(block.first + row, block.theta[row], _no_distance(float(np.min(distance)), self._wants_all))
             rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         drawn = self.problem.split(block.theta.take(rows, axis=0))
@@ -409,8 +409,12 @@ class Evaluator:
         return found
 
 
-def _no_distance(value: float) -> ValueError:
-    """What is wrong with a number that is no distance."""
+def _no_distance(value: float, is_density: bool) -> ValueError:
+    """What is wrong with a number that is no distance, or no log density."""
+    if is_density:
+        return NanDistanceError(
+            "the log density of the observed data, if the simulated are true, is no number"
+        )
     if math.isnan(value):
         return NanDistanceError("the distance of the simulated from the observed data is nan")
     return DistanceError(

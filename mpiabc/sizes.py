@@ -125,39 +125,51 @@ class CV:
 
 
 def variation_of_one(population: Population) -> float:
-    """The mean coefficient of variation of a kernel density estimate of one draw."""
+    """The mean coefficient of variation of a kernel density estimate of one draw.
+
+    With several models a draw is one of a model: P(m) of the draws tell of the density in model m.
+    """
+    if not population.models:
+        return _variation(population, 1.0)
+    shares = population.model_probabilities().tolist()
+    return sum(p * _variation(population.of(m), p) for m, p in enumerate(shares) if p > 0)
+
+
+def _variation(population: Population, share: float) -> float:
+    """The same, where only this share of the draws is of these particles."""
     places = np.unique(np.linspace(0, len(population) - 1, _MOST_PLACES).astype(int))
     weights = population.weights[places] / population.weights[places].sum()
-    found = np.concatenate([_variations(*part) for part in _densities(population, places)])
+    parts = _densities(population, places)
+    found = np.concatenate([_variations(part, population.weights, share) for part in parts])
     return float(np.add.reduce(weights * found))
 
 
-def _variations(shares: np.ndarray, densities: np.ndarray) -> np.ndarray:
-    """sd / mean of the densities (places, N) under the shares (N,) of the kernels."""
-    mean = np.add.reduce(shares * densities, axis=1)
-    square = np.add.reduce(shares * np.square(densities), axis=1)
-    return np.sqrt(np.maximum(0.0, square / np.square(mean) - 1.0))
+def _variations(densities: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
+    """sd / mean of the densities (places, N) of kernels with these weights (N,)."""
+    mean = np.add.reduce(weights * densities, axis=1)
+    square = np.add.reduce(weights * np.square(densities), axis=1)
+    return np.sqrt(np.maximum(0.0, square / np.square(mean) / share - 1.0))
 
 
-def _densities(population: Population, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Weights (N,), and what each particle's kernel says of some places, up to a factor, (places, N)."""
+def _densities(population: Population, places: np.ndarray) -> Iterator[np.ndarray]:
+    """What each particle's kernel says of some places, up to a factor, (places, N)."""
     white = _whitened(population)
     height = max(1, _PAIRS // len(white))
     for i in range(0, len(places), height):
         squares = np.zeros((len(places[i : i + height]), len(white)))
         for column in white.T:
             squares += np.square(column[places[i : i + height], None] - column)
-        yield population.weights, np.exp(-0.5 * squares)
+        yield np.exp(-0.5 * squares)
 
 
 def _whitened(population: Population) -> np.ndarray:
-    """The particles in units of their kernel, without what is the same in all of them, as integers may be."""
-    varying = np.flatnonzero(np.ptp(population.theta, axis=0))
-    theta = population.theta[:, varying]
-    if not varying.size:
-        return theta
-    names = tuple(population.names[i] for i in varying)
-    inverse = Gaussian().mixture(replace(population, theta=theta, names=names)).inverse
+    """Particles (N, d) in units of their kernel, without what does not vary, or not all of them have."""
+    varies = np.ptp(population.theta, axis=0) > 0
+    if not varies.any():
+        return np.zeros((len(population), 1))
+    names = tuple(name for name, does in zip(population.names, varies, strict=True) if does)
+    theta = np.ascontiguousarray(population.theta[:, varies])
+    inverse = Gaussian().mixture(replace(population, names=names, theta=theta)).inverse
     return np.einsum("nk,dk->nd", theta, inverse)
 
 

@@ -465,3 +465,8 @@ def test_acceptors_of_before_weigh_nothing():
     assert acceptors.log_weights(acceptors.Within(), None, 1.0) is None
     assert acceptors.log_constant(acceptors.Within(), 1.0) == 0.0
     assert Structure(SPREAD).size == 3
+
+
+def test_density_that_is_no_number_fails_as_one(tmp_path):
+    with pytest.raises(mpiabc.SimulatorError, match=r"log density of the observed data, .* is no number"):
+        ran(tmp_path / "run.db", lambda simulated, observed: math.nan, problems.problem(), n=50)

@@ -1,6 +1,7 @@
 """Sizes of populations, and the stops and thresholds that a run may be given later."""
 
 import json
+import math
 from datetime import timedelta
 
 import numpy as np
@@ -128,6 +129,16 @@ def test_sizes_do_not_depend_on_the_schedule_and_are_not_asked_again(size, recyc
             lambda self, at, last: asked(self, at, last) if at > t else pytest.fail("again"),
         )
     assert problems.digests(ran(tmp_path / "b.db", size, recycle=recycle)) == problems.digests(expected)
+
+
+def test_parameters_that_do_not_vary_say_nothing_of_the_size():
+    """Such as an integer that all particles have come to, or what another model has not."""
+    before = population(60, 2)
+    theta = np.column_stack([before.theta, np.full(60, 3.0), np.r_[np.full(30, np.nan), np.ones(30)]])
+    more = problems.population(theta, before.weights, before.distances, before.summaries)
+    assert sizes.variation_of_one(more) == sizes.variation_of_one(before)
+    same = problems.population(theta[:, 2:3], before.weights, before.distances, before.summaries)
+    assert sizes.CV(low=10).size(1, same) == 10
 
 
 def test_static_scheduling_has_as_many_slots_as_the_generation_particles(tmp_path):
@@ -354,3 +365,65 @@ def test_same_command_again_changes_nothing_in_the_file(tmp_path):
     ran(tmp_path / "run.db", 60, generations=2)
     after = mpiabc.open(tmp_path / "run.db")
     assert (after.settings, after.notes, problems.digests(after)) == told
+
+
+# pyABC's own tests of adaptive sizes, as native problems with its tolerances.
+
+
+def test_gaussian_of_several_populations_of_adaptive_size(tmp_path):
+    """x ~ N(0, 1), y ~ N(x, .5^2), y = 2: test_gaussian_multiple_populations_adpative_population_size."""
+
+    def simulate(theta, rng):
+        return {"y": theta["x"] + 0.5 * rng.standard_normal(theta["x"].shape)}
+
+    problem = mpiabc.Problem(mpiabc.Prior(x=mpiabc.Normal(0, 1)), simulate, {"y": 2.0}, vectorized=True)
+    abc = mpiabc.ABCSMC(problem, sizes.CV(0.02, start=600), threshold=mpiabc.Quantile(0.5, 0.2), seed=1)
+    history = abc.run(tmp_path / "run.db", generations=4, scheduler="serial")
+    assert len(history) == 4
+    sd = 1 / math.sqrt(1 + 1 / 0.5**2)
+    mean, last = sd**2 * 2 / 0.5**2, history[-1]
+    grid = np.linspace(-8, 8, 50)
+    empirical = np.array([last.weights[last["x"] <= x].sum() for x in grid])
+    assert np.max(np.abs(empirical - stats.norm.cdf(grid, mean, sd))) < 0.08  # there .15
+    assert abs(last.mean()["x"] - mean) < 0.07
+    assert abs(last.std()["x"] - sd) < 0.12
+
+
+@pytest.mark.parametrize("n", [20, 100, 1000])
+def test_size_that_is_adapted_does_not_depend_on_the_size_before(n):
+    """Of the same distribution: test_adapt_single_model, which looks at the size that is adapted to."""
+    theta = np.random.default_rng(5).standard_normal((n, 1))
+    before = problems.population(theta, np.full(n, 1 / n), np.zeros(n), theta)
+    rule = sizes.CV(0.05, low=2)
+    assert rule.size(1, before) == pytest.approx(130, rel=0.3)
+    assert sizes.CV(0.05, low=2).size(2, before) == rule.size(1, before)
+
+
+def test_sizes_leave_what_they_look_at_as_it_is():
+    """test_transitions_not_modified."""
+    before = population(40, 2)
+    digest = before.digest()
+    for rule in (sizes.CV(), sizes.ESS(100), sizes.Listed([10])):
+        rule.size(1, before)
+    assert before.digest() == digest
+
+
+def test_two_competing_gaussians_of_adaptive_size(tmp_path):
+    """test_two_competing_gaussians_multiple_population_adaptive_populatin_size; as tight as there, .07."""
+
+    def simulate(theta, rng):
+        return {"y": theta["x"] + 0.5 * rng.standard_normal(theta["x"].shape)}
+
+    models = [
+        mpiabc.Problem(
+            mpiabc.Prior(x=mpiabc.Normal(mu, 0.5)), simulate, {"y": 1.0}, vectorized=True, name=f"mean {mu}"
+        )
+        for mu in (0, 1)
+    ]
+    rule = sizes.CV(0.02, start=400, high=1000)
+    abc = mpiabc.ABCSMC(models, rule, threshold=mpiabc.Quantile(0.5, 0.2), seed=1)
+    history = abc.run(tmp_path / "run.db", generations=3, epsilon=0.05, scheduler="serial")
+    assert len(history) == 3
+    exact = stats.norm.pdf(1.0, [0, 1], math.sqrt(0.5))
+    assert np.abs(history[-1].model_probabilities() - exact / exact.sum()).sum() < 0.07
+    assert all(len(p) <= 1000 for p in history)
