@@ -14,7 +14,7 @@ import numpy as np
 
 from mpiabc import discrete
 from mpiabc.arguments import added, real, whole
-from mpiabc.covariance import covariance, shrunk
+from mpiabc.covariance import covariance, extended, shrunk
 from mpiabc.defended import Defended
 from mpiabc.errors import ProblemError
 from mpiabc.free import Coordinates, Freed
@@ -233,9 +233,7 @@ class _Aimed:
         if self.kernel.shrink:
             matrix = shrunk(matrix, delta, weights)
         factor, is_diagonal = _cholesky(matrix, population)
-        away = theta - mean
-        local = factor @ factor.T + away[:, :, None] * away[:, None, :]  # (N, d, d)
-        factors = np.linalg.cholesky(self.kernel.scale * local)
+        factors = math.sqrt(self.kernel.scale) * extended(factor, theta - mean)
         return LocalGaussianMixture(theta, population.weights, factors, is_diagonal=is_diagonal)
 
 

@@ -58,6 +58,18 @@ def test_optimal_local_covariances_are_those_of_the_particles_that_meet_the_next
     assert proposal.centres is parents.theta
 
 
+def test_particles_far_out_have_covariances_too():
+    """As those of a prior with heavy tails: what they are far from is a billion times narrower."""
+    parents = population()
+    theta = np.array(parents.theta)
+    theta[7] *= 1e12
+    distances = np.where(np.arange(80) == 7, 2.0, parents.distances)
+    proposal = mpiabc.OLCM().fit(replace(parents, theta=theta, distances=distances), epsilon=1.0)
+    assert (np.diagonal(proposal.cholesky, axis1=1, axis2=2) > 0).all()
+    draws = proposal.sample(BLOCK, np.random.default_rng(1))
+    assert np.isfinite(proposal.logpdf(draws)).all()
+
+
 def test_few_particles_are_shrunk_to_their_diagonal_and_many_are_not():
     """Of ten correlated parameters: the error of the correlations falls, that of the variances stays."""
     d, rng = 10, np.random.default_rng(3)
