@@ -25,7 +25,7 @@ from mpiabc.constraint import share_inside
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
-from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
+from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
 from mpiabc.planner import Planner, takes_prior
 from mpiabc.population import Population
@@ -225,7 +225,9 @@ class ABCSMC:
         """The populations, each once, as they are committed."""
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
-        parts = self.kernel, self.threshold
+        is_older = SCALE not in settings
+        kernel = as_before(self.kernel, len(settings["names"])) if is_older else self.kernel
+        parts = kernel, self.threshold
         inside = settings.get(_INSIDE, 1.0)
         planner = Planner(
             prior,
@@ -275,6 +277,7 @@ class ABCSMC:
             **self.problem.parts(),
             "population_size": self.population_size,
             "kernel": told(self.kernel),
+            SCALE: scale_rule(self.kernel),
             "threshold": told(self.threshold),
             "seed": self.seed,
             "recycle": self.weights,
@@ -301,6 +304,8 @@ class ABCSMC:
             return mine
         if self.seed is None:
             mine["seed"] = found.get("seed")
+        if SCALE not in found:  # older files choose it by another rule
+            del mine[SCALE]
         sameness.check(file, mine, found, fingerprint, accept_changes)
         return found
 
