@@ -41,6 +41,7 @@ class Commit:
     population: Population
     failures: list[Failure]
     opened: Open
+    sample: Particles | None = None  # of its simulations, if its order wanted one
 
 
 @dataclass(frozen=True)

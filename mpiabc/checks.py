@@ -28,15 +28,21 @@ def of_prior(prior: Any, key: tuple[int, int]) -> str:
 
 def of_data(observed: np.ndarray, structure: Structure | Nothing) -> str:
     """What is wrong with the observed row, in words; empty if nothing is seen."""
-    infinite = np.flatnonzero(np.isinf(observed))
+    infinite, missing = np.flatnonzero(np.isinf(observed)), np.flatnonzero(np.isnan(observed))
     if not infinite.size:
-        return ""
+        return _of_holes(missing, structure) if missing.size else ""
     which = structure.labels()[infinite[0]]
     more = f", and {len(infinite) - 1} more," if len(infinite) > 1 else ""
     return (
         f"observed data are infinite: {which}{more} is inf; what differs from that is infinitely far, "
         "and accepted at an infinite threshold only; leave it out, or give another number"
     )
+
+
+def _of_holes(missing: np.ndarray, structure: Structure | Nothing) -> str:
+    which = structure.labels()[missing[0]]
+    more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
+    return f"observed data have holes: {which}{more} nan, and left out of the distance"
 
 
 def of_proposal(proposal: Any, key: tuple[int, int]) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 
 from mpiabc import guard, programs, team
 from mpiabc.defended import mixed, undefended
-from mpiabc.distance import measures_rows
+from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.kept import is_narrow
 from mpiabc.layout import shown
@@ -30,7 +30,7 @@ from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
 from mpiabc.problem import Problem
-from mpiabc.records import Failure, Records, Status
+from mpiabc.records import CALIBRATION, Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.simulate import Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
@@ -68,6 +68,23 @@ class Level(Order):
         return Evaluator(problem, self, where, watch)
 
 
+@dataclass(frozen=True, eq=False)
+class Calibration(Level):
+    """Simulations of the prior before generation 0, by which its distance is fitted.
+
+    They are made once a start, and kept nowhere: the order that comes of them is. Their addresses are those
+    of other streams than generation 0 has.
+    """
+
+    def __str__(self) -> str:
+        return "calibration of the distance"
+
+    @property
+    def number(self) -> int:
+        """One that no generation has."""
+        return super().number | CALIBRATION
+
+
 class Evaluator:
     """`evaluate` for one order, with what can be prepared once kept between leases."""
 
@@ -83,7 +100,8 @@ class Evaluator:
         self.problem = problem
         self.order = order
         self.where = f"process {os.getpid()} on {platform.node()}" if where is None else where
-        self._distance: Any = problem.distance if order.distance is None else order.distance
+        own = of_data(problem.distance, problem.observed)
+        self._distance: Any = own if order.distance is None else order.distance
         self._observed = problem.observed_row
         self._observed.flags.writeable = False
         self._keeps_none = order.keep == "theta" or problem.observed is None
@@ -105,7 +123,8 @@ class Evaluator:
             with guard.at_work(self), self._states.steady():
                 outcome = self._outcome(start, stop)
                 outcome.is_exposed |= watched.were_run() or team.has_exposed()
-                return outcome.records(self._weigh(outcome), began)
+                weighed = self._weigh(outcome.rows(), outcome)
+                return outcome.records(weighed, began, self._sampled(outcome))
         except KeyboardInterrupt:  # a stop, in the middle of it
             watched.end()
             raise
@@ -192,6 +211,9 @@ class Evaluator:
         measured, accepted = self._measure(block, simulated, outcome), self._nothing
         is_accepted = self.order.acceptor.accept(measured, self.order.epsilon)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
+        if self.order.sample:
+            is_sampled = ~is_accepted & (measured.ids < self.order.sample_end)
+            outcome.reject(self._kept(measured.take(is_sampled)))
         if is_accepted.any():
             accepted = self._kept(measured.take(is_accepted))
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
@@ -284,9 +306,16 @@ class Evaluator:
                     break
         return rows[done], summaries[done], np.array(distances, np.float64)
 
-    def _weigh(self, outcome: Outcome) -> Particles:
-        """The accepted rows with log prior - log proposal, and the densities of all levels if they count."""
-        rows, order = outcome.rows(), self.order
+    def _sampled(self, outcome: Outcome) -> Particles | None:
+        """The rejected rows that may be of the sample, with weights if somebody wants them."""
+        rejected = outcome.rejected()
+        if rejected is None or self.order.is_sample_weighed:
+            return None if rejected is None else self._weigh(rejected, outcome)
+        return rejected.weighed(np.full(len(rejected), np.nan), rejected.log_densities)
+
+    def _weigh(self, rows: Particles | None, outcome: Outcome) -> Particles:
+        """These rows with log prior - log proposal, and the densities of all levels if they count."""
+        order = self.order
         if rows is None:
             return self._nothing
         rows.theta.flags.writeable = False

@@ -68,8 +68,8 @@ def chosen_scale(d: int, ess: float) -> float:
     Kernels must overlap: with half the scale a kernel has 2^(-d / 2) times the others in it. The textbook's 2
     is optimal in the limit of an acceptance rate that does not depend on the kernel. Effective particles of
     1000 simulations (`python -m tests.benchmarks.kernels`) for 0.5, this, 1 and 2 are at d = 10 with N = 200
-    2.0, 5.6, 5.6, 2.0; with N = 1000 6.5, 9.1, 7.0, 2.1; with N = 5000 11.5, 11.6, 7.2 for the first three; and
-    at d = 20 with N = 1000 0.2, 1.5, 1.4, where the variance for 0.5 is a tenth of what it should be.
+    2.0, 5.6, 5.6, 2.0; with N = 1000 6.5, 9.1, 7.0, 2.1; for the first three with N = 5000 11.5, 11.6, 7.2;
+    and at d = 20 with N = 1000 0.2, 1.5, 1.4, where the variance for 0.5 is a tenth of what it should be.
     """
     return 1.0 if d <= 3 else min(1.0, max(0.5, (20 * d / ess) ** (2 / d)))
 
@@ -79,9 +79,10 @@ class Gaussian:
     """Gaussian with the full weighted covariance of the population, times `scale`.
 
     `scale=None` chooses by dimension and effective size, see `chosen_scale`. `defensive`: the share of
-    proposals that the prior draws, which bounds every weight by its inverse. `shrink`: the covariance is drawn towards its
-    diagonal as far as its errors suggest, for populations that are small for their dimension, see
-    `covariance.shrunk`. `free`: parameters with bounds are proposed in coordinates without any, see `free`.
+    proposals that the prior draws, which bounds every weight by its inverse. `shrink`: the covariance is
+    drawn towards its diagonal as far as its errors suggest, for populations that are small for their
+    dimension, see `covariance.shrunk`. `free`: parameters with bounds are proposed in coordinates without
+    any, see `free`.
     """
 
     is_normalised = True

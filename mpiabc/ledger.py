@@ -31,8 +31,10 @@ class _Addresses:
         step: int = 1,
         most_ids: float = math.inf,
         most_simulations: float = math.inf,
+        sample: int = 0,
+        sample_end: float = math.inf,
     ) -> None:
-        """first: the lowest address. most_ids: how many addresses there may be."""
+        """first: the lowest address. most_ids: how many addresses there may be. sample: see `sample`."""
         self.job = job
         self._jobs = {job}  # all numbers that it has had
         self.size = size
@@ -40,6 +42,7 @@ class _Addresses:
         self.step = step  # leases start and end at multiples of it (or at the end of a static generation)
         self.most_ids = most_ids
         self.most_simulations = most_simulations
+        self._sample, self._sample_end = sample, sample_end
         self.issued = first  # addresses below it have been handed out, or were known before
         self.dispatched = 0  # evaluations handed out, duplicates included
         self.known = 0
@@ -69,7 +72,7 @@ class _Addresses:
         np.copyto(part, records.status, where=new)
         self.known += int(np.count_nonzero(new))
         self.issued = max(self.issued, stop)
-        if len(records.rows) or records.tries is not None:
+        if len(records.rows) or len(records.rejected) or records.tries is not None:
             self._records.append(records)
         self._note(records)
         self._advance()
@@ -202,6 +205,21 @@ class _Addresses:
         order = np.argsort(np.concatenate([records.addresses for records in parts]))[: self.size]
         return joined([records.rows for records in parts]).take(order)
 
+    def sample(self) -> Particles:
+        """The first simulated rows of a complete generation, accepted or not: at most as many as wanted.
+
+        Which these are depends on ids alone: they lie below the cut, and below `sample_end`.
+        """
+        parts = [part for records in self._records for part in (records.rows, records.rejected) if len(part)]
+        ids = np.concatenate([part.ids for part in parts])
+        order = self._in_turn(ids)
+        order = order[(ids[order] < self.cut) & (ids[order] < self._sample_end)][: self._sample]
+        return joined(parts).take(order)
+
+    def _in_turn(self, ids: np.ndarray) -> np.ndarray:
+        """An index that brings ids into the order in which they are taken."""
+        return np.argsort(ids)
+
 
 class Ledger(_Addresses):
     """Ids of a generation that ends with the first `size` acceptances in id order.
@@ -325,6 +343,11 @@ class SlotLedger(_Addresses):
     def address_of(self, failure: Failure) -> int:
         """The slot that tried the id."""
         return failure.index % stride_of(self.size, self.step)
+
+    def _in_turn(self, ids: np.ndarray) -> np.ndarray:
+        """By slot, then by try: a slot's last try is chosen by its acceptance, not by its number."""
+        stride = stride_of(self.size, self.step)
+        return np.lexsort((ids // stride, ids % stride))
 
     @property
     def cut(self) -> float:

@@ -6,12 +6,14 @@ that is not ours is not kept: who has it fits it again.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from mpiabc import distance
 from mpiabc.acceptors import Acceptor, Within
 from mpiabc.defended import Defended
 from mpiabc.discrete import MixedMixture
@@ -42,6 +44,10 @@ class Order:
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
     keep: str = "accepted"  # "theta": no statistics of accepted evaluations
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
+    sample: int = 0  # so many simulated rows are looked at by who decides next, accepted or not
+    sample_end: float = math.inf  # rows of rejected ids below it come home, if there is a sample
+    is_sample_weighed: bool = False  # whether these have weights, too
+    calibrated: int = 0  # simulations that its distance was fitted to before
 
     @property
     def number(self) -> int:
@@ -53,14 +59,14 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_OURS: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, Within)
-}
+_OF_ORDERS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, Within
+_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_OF_ORDERS, *distance.FITTED)}
+_FOREIGN = {"foreign": True}  # in place of a distance that is not ours
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_PROBLEM = ("prior", "layout")  # fields that the problem has
 _OF_POPULATION = ("theta", "weights")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
+_OF_SAMPLE = ("sample", "sample_end", "is_sample_weighed", "calibrated")  # kept where there is a sample
 
 Arrays = list[np.ndarray]
 
@@ -68,11 +74,14 @@ Arrays = list[np.ndarray]
 def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
     """The order as JSON, and arrays; its proposal is null if it is the prior, or not ours."""
     arrays: Arrays = []
-    told = {name: _flat(getattr(order, name), before, arrays) for name in _KEPT}
+    names = (*_KEPT, *_OF_SAMPLE) if order.sample else _KEPT
+    told = {name: _flat_part(name, getattr(order, name), before, arrays) for name in names}
+    known = len(arrays)
     try:
         told["proposal"] = None if before is None else _flat(order.proposal, before, arrays)
     except ForeignError:
-        told["proposal"], arrays = None, []
+        del arrays[known:]
+        told["proposal"] = None
     return json.dumps(told), arrays
 
 
@@ -81,18 +90,49 @@ def epsilon_of(text: str) -> float:
     return json.loads(text)["epsilon"]
 
 
+def calibrated(text: str) -> int:
+    """Simulations that were made before the generation of a kept order."""
+    return int(json.loads(text).get("calibrated", 0))
+
+
+def has_foreign_distance(text: str) -> bool:
+    """Whether a kept order lacks its distance, which is to be fitted again."""
+    return json.loads(text)["distance"] == _FOREIGN
+
+
+def distance_of(text: str, arrays: Arrays) -> Any:
+    """The distance of a kept order; None is the problem's own."""
+    return _Whole(arrays).of(json.loads(text)["distance"])
+
+
+def _flat_part(name: str, part: Any, before: Population | None, arrays: Arrays) -> Any:
+    known = len(arrays)
+    try:
+        return _flat(part, before, arrays)
+    except ForeignError:
+        if name != "distance":
+            raise
+        del arrays[known:]
+        return _FOREIGN
+
+
 def restored(
     text: str, arrays: Arrays, before: Population | None, prior: JointPrior | None = None
 ) -> dict[str, Any]:
-    """The inverse of `kept`: what an Order is made of, besides its key; `prior`: the problem's."""
-    whole = _Whole(arrays, before, prior)
-    return {name: whole.of(value) for name, value in json.loads(text).items()}
+    """The inverse of `kept`: what an Order is made of, besides its key and its distance.
+
+    prior: the problem's.
+    """
+    whole, values = _Whole(arrays, before, prior), json.loads(text).items()
+    return {name: whole.of(value) for name, value in values if name != "distance"}
 
 
 def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
     """A value as JSON has it. Raises ForeignError for what is not of our classes."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, tuple):
+        return [_flat(item, before, arrays) for item in value]
     if isinstance(value, np.ndarray):
         for name in _OF_POPULATION:
             if value is getattr(before, name, None):
@@ -112,8 +152,8 @@ class _Whole:
     """What makes parts of JSON."""
 
     arrays: Arrays
-    before: Population | None
-    prior: JointPrior | None
+    before: Population | None = None
+    prior: JointPrior | None = None
 
     @property
     def layout(self) -> Layout:
@@ -122,6 +162,8 @@ class _Whole:
 
     def of(self, value: Any) -> Any:
         """The value of which `_flat` made this."""
+        if isinstance(value, list):
+            return tuple(map(self.of, value))
         if not isinstance(value, dict):
             return value
         if "of the population" in value:

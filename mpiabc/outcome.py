@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from mpiabc.particles import Particles, joined
 from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
+from mpiabc.streams import stride_of
 from mpiabc.structure import DistanceError, StructureMismatchError
 from mpiabc.team import OfAnotherError, Told
 
@@ -20,10 +22,15 @@ class NanDistanceError(ValueError):
     """A distance that is not a number."""
 
 
+class CensoredError(ProblemError):
+    """A rejection without data, where parts are fitted to what was simulated."""
+
+
 _KINDS: dict[type, str] = {
     StructureMismatchError: "structure",
     DistanceError: "distance",
     NanDistanceError: "nan",
+    CensoredError: "censored",
 }
 
 
@@ -40,6 +47,7 @@ class Outcome:
         self._status = np.zeros(stop - start, np.uint8)
         self._tries = np.zeros((stop - start, 2), np.int64) if order.is_static else None
         self._parts: list[Particles] = []
+        self._rejected: list[Particles] = []
         self._addresses: list[np.ndarray] = []
         self._failed: dict[int, list[int]] = {}  # by the first id of a batch: its rows, with one failure
 
@@ -53,6 +61,11 @@ class Outcome:
         if len(accepted):
             self._parts.append(accepted)
             self._addresses.append(addresses[status == Status.ACCEPTED])
+
+    def reject(self, rows: Particles) -> None:
+        """Take simulated rows that were not accepted, and may be of the sample."""
+        if len(rows):
+            self._rejected.append(rows)
 
     def fail(
         self, index: int, theta: np.ndarray | None, error: BaseException, kind: str = "", hint: str = ""
@@ -80,6 +93,7 @@ class Outcome:
         rows = joined(self._parts).take(np.arange(size))
         end = int(rows.ids[-1]) + 1
         self._parts, self._status[end - self.start :] = [rows], Status.UNKNOWN
+        self._rejected = [part.take(part.ids < end) for part in self._rejected]
         self.failures = [failure for failure in self.failures if failure.index < end]
         self.is_ended &= bool(self.failures)
 
@@ -107,7 +121,11 @@ class Outcome:
         rows = joined(self._parts)
         return rows if self._tries is None else rows.take(np.argsort(np.concatenate(self._addresses)))
 
-    def records(self, rows: Particles, began: float) -> Records:
+    def rejected(self) -> Particles | None:
+        """The rejected rows, if there are any."""
+        return joined(self._rejected) if self._rejected else None
+
+    def records(self, rows: Particles, began: float, rejected: Particles | None = None) -> Records:
         """All of it; of what lies above a failure that ends the run, nothing."""
         records = Records(
             self._order.number,
@@ -121,6 +139,9 @@ class Outcome:
             notes=tuple(sorted(self.notes)),
             is_exposed=self.is_exposed,
         )
+        if rejected is not None:
+            stride = stride_of(self._order.size, self._problem.step) if self._order.is_static else 0
+            records = replace(records, rejected=rejected, stride=stride)
         return records.only(self._is_below_failure()) if self.is_ended else records
 
     def _is_below_failure(self) -> np.ndarray:

@@ -11,13 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import guard, recycling
+from mpiabc.adaptive import Measure
 from mpiabc.arguments import real
 from mpiabc.errors import ProblemError
-from mpiabc.evaluate import Level
-from mpiabc.order import Arrays, epsilon_of, restored
+from mpiabc.evaluate import Calibration, Level
+from mpiabc.order import Arrays, distance_of, epsilon_of, has_foreign_distance, restored
+from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
 from mpiabc.problem import told
 from mpiabc.records import Failure
+from mpiabc.streams import stride_of
+
+_OTHERWISE = 0x5A3C96E1D2B487F0  # in the key of streams of a calibration
+LEAST_SAMPLE = 1000  # simulations that parts are fitted to, if there are as many
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Decided(NamedTuple):
 
     order: Level
     base: Population | None
+    doubt: str | None = None  # what the user should know of the fit of its distance
 
 
 @dataclass(frozen=True)
@@ -51,32 +58,66 @@ class Planner:
     is_static: bool
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
+    measure: Measure | None = None  # of a distance that is fitted to simulations, accepted or not
+    is_sampling: bool = False  # whether another part is
+    is_sample_weighed: bool = False  # and wants their weights, too
     keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
     inside: float = 1.0  # the share of the prior that its constraint leaves
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
+        distance = self._distance(past)
+        past = self._seen(past, distance)
         with self.asking("the threshold", self.threshold):
             epsilon = _epsilon(self.threshold, past.level, past.last)
         if epsilon is None or (self.weights and past.last and epsilon == past.last.epsilon):
             return None  # at the same threshold all particles would be recycled
-        return self.decided(past, epsilon)
+        return self.decided(past, epsilon, distance)
+
+    def calibration(self, past: Past) -> Calibration | None:
+        """What comes before a generation 0 of finite epsilon, the units of which must be known first."""
+        if self.measure is None or past.level or past.sample is not None:
+            return None
+        with self.asking("the threshold", self.threshold):
+            if _epsilon(self.threshold, 0, None) in (None, math.inf):
+                return None
+        m, (first, second) = max(self.size, LEAST_SAMPLE), self.key
+        key = first ^ _OTHERWISE, second
+        order = Calibration(0, key, math.inf, self.prior, m, self.is_static, errors=self.errors)
+        return replace(order, sample=m)
 
     def end(self, past: Past) -> str:
         """Why there is no order after this past."""
+        past = self._seen(past, self._distance(past))
         with self.asking("the threshold", self.threshold):
             epsilon = _epsilon(self.threshold, past.level, past.last)
         why = getattr(self.threshold, "end", "") if epsilon is None else "all particles meet the next one"
         return f"threshold: {why}" if why else "threshold"
 
-    def decided(self, past: Past, epsilon: float) -> Decided:
-        """The order after this past with this epsilon."""
+    def decided(self, past: Past, epsilon: float, distance: Any = None) -> Decided:
+        """The order after this past with this epsilon, and this distance, which has measured the past."""
         base = self._base(past.last, epsilon)
         proposal = self._fitted(base, epsilon)
         decided = past.level, self.key, epsilon, proposal, self.size, self.is_static
-        order = Level(*decided, keep=self.keep, errors=self.errors)
-        return Decided(self._in_line(order, past), base)
+        options = {"distance": distance, "keep": self.keep, "errors": self.errors}
+        order = Level(*decided, **options, calibrated=past.calibrated)
+        doubt = None if self.measure is None else self.measure.doubts(past)
+        return Decided(self._sampling(self._in_line(order, past), past), base, doubt)
+
+    def _distance(self, past: Past) -> Any:
+        """The distance that comes after this past; None is the problem's own."""
+        if self.measure is None:
+            return None
+        with self.asking("the distance", self.measure.distance):
+            return self.measure.fitted(past)
+
+    def _seen(self, past: Past, distance: Any) -> Past:
+        """The past as the next generation's distance measures it."""
+        if self.measure is None or distance is None:
+            return past
+        with self.asking("the distance", distance):
+            return self.measure.seen(past, distance)
 
     def _base(self, last: Population | None, epsilon: float) -> Population | None:
         """What the proposal for an epsilon is fitted to."""
@@ -96,19 +137,24 @@ class Planner:
             yield
 
     def again(self, kept: tuple[str, Arrays], past: Past) -> Decided:
-        """An order that was kept; a proposal that is not ours is fitted once more."""
+        """An order that was kept; a proposal or distance that is not ours is fitted once more."""
         text, arrays = kept
+        is_foreign = has_foreign_distance(text)
+        distance = self._distance(past) if is_foreign else distance_of(text, arrays)
+        past = self._seen(past, distance)
         base = self._base(past.last, epsilon_of(text))
-        parts = restored(text, arrays, base, self.prior)
+        parts = restored(text, arrays, base, self.prior) | {"distance": distance}
         proposal = parts.pop("proposal")
         proposal = self._fitted(base, parts["epsilon"]) if proposal is None else proposal
         order = Level(key=self.key, proposal=proposal, errors=self.errors, **parts)
         return Decided(self._in_line(order, past), base)
 
-    def after(self, past: Past, proposal: Any, population: Population) -> Past:
+    def after(
+        self, past: Past, proposal: Any, population: Population, sample: Particles | None = None
+    ) -> Past:
         """The past with one more generation, which came of this proposal."""
         is_needed = self._needs_densities and past.last is not None
-        return past.after(population, (*past.proposals, proposal) if is_needed else ())
+        return past.after(population, (*past.proposals, proposal) if is_needed else (), sample)
 
     def past(self, populations: Iterable[Population], kept: Callable[[int], Any]) -> Past:
         """The past that a file has; `kept`: what it has of the order of a level."""
@@ -128,6 +174,23 @@ class Planner:
     def _needs_densities(self) -> bool:
         """Whether weights need those of all levels."""
         return self.weights == recycling.BALANCE
+
+    def _sampling(self, order: Level, past: Past) -> Level:
+        """With the sample that parts are fitted to: the first M simulated ids, accepted or not.
+
+        Four times as many are asked for as should be needed, as some fail, and as proposals lie inside of
+        the prior's support more or less often than those of the generation before.
+        """
+        if not (self.is_sampling or self.measure):
+            return order
+        m, last = max(order.size, LEAST_SAMPLE), past.last
+        share = 1.0 if last is None or not last.evaluations else last.simulations / last.evaluations
+        ids, end = math.ceil(4 * m / share), math.inf
+        if order.epsilon < math.inf:  # else what was simulated is accepted
+            tries = -(-ids // order.size)
+            end = tries * stride_of(order.size, self.step) if self.is_static else order.first + ids
+        weighed = self.is_sample_weighed
+        return replace(order, sample=m, sample_end=end, is_sample_weighed=weighed)
 
     def _in_line(self, order: Level, past: Past) -> Level:
         """With what weights need of the levels before, if their ids are those of one line."""

@@ -181,8 +181,12 @@ class Past:
     failures: int = 0
     tried: tuple[int, ...] = ()  # ids, at each level
     proposals: tuple[Any, ...] = ()  # of the levels from 1 on, if evaluations are recycled
+    sample: Particles | None = None  # of the last one, or of a calibration, if its order wanted one
+    calibrated: int = 0  # simulations of a calibration, before the first generation
 
-    def after(self, population: Population, proposals: tuple[Any, ...] = ()) -> "Past":
+    def after(
+        self, population: Population, proposals: tuple[Any, ...] = (), sample: Particles | None = None
+    ) -> "Past":
         """The past with one more generation; `proposals`: with that of this one."""
         return Past(
             population,
@@ -190,6 +194,7 @@ class Past:
             self.failures + population.failures,
             (*self.tried, population.evaluations),
             proposals,
+            sample,
         )
 
     @property

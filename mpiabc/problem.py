@@ -12,7 +12,7 @@ import numpy as np
 from mpiabc import mapped
 from mpiabc.arguments import real, told_fields, whole
 from mpiabc.command import Command
-from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows
+from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
@@ -271,6 +271,8 @@ def _decide_what_is_kept(problem: Problem) -> None:
         kept = Kept(not (problem.vectorized and isinstance(distance, Returned)), None)
     else:
         kept = kept_of(problem.observed, summary_of(problem.summarize), is_callable)
+    if not kept.is_raw:
+        _check_holes(problem)
     if kept.is_raw and problem.vectorized:
         raise ProblemError(
             f"vectorized=True, and the distance compares {told_of(problem.observed)}: what a vectorised "
@@ -280,6 +282,25 @@ def _decide_what_is_kept(problem: Problem) -> None:
     if kept.is_raw:
         object.__setattr__(problem, "is_raw", True)
         object.__setattr__(problem, "example", kept.example)
+
+
+def _check_holes(problem: Problem) -> None:
+    """Raise ProblemError for observed data with nan, unless the distance leaves these out."""
+    row, distance = problem.observed_row, of_data(problem.distance, problem.observed)
+    holes = np.flatnonzero(np.isnan(row))
+    if not holes.size:
+        return
+    if len(holes) == len(row):
+        raise ProblemError("observed data are nan, all of them: give at least one number")
+    if measures_rows(distance) and not np.isnan(distance.rows(row[None], row)).any():
+        return
+    which = problem.structure.labels()[holes[0]]
+    name = which.partition("[")[0]
+    where = f" of {name!r}" if isinstance(problem.observed, Mapping) else ""
+    raise ProblemError(
+        f"observed data{where} contain nan, {which} first: leave missing values out of the data, or give "
+        'distance=mpiabc.PNorm(missing="ignore"), which compares all others'
+    )
 
 
 def summary_of(summarize: Callable[..., Data] | None) -> Callable[..., Data] | None:

@@ -13,6 +13,7 @@ from mpiabc.particles import Particles, none, packed_size, unpacked
 from mpiabc.text import shown_lines
 
 _GENERATIONS = 1 << 32
+CALIBRATION = 1 << 61  # in the numbers of orders whose records are kept nowhere
 
 DEATH = "death"  # the topic of what is told of processes that died, which casts no doubt on a run
 
@@ -59,12 +60,12 @@ class Failure:
     error: str  # one line
     traceback: str
     where: str = ""  # "rank 3 of 4 on node17"
-    kind: str = "exception"  # or "structure", "distance", "nan", "death", "timeout", "exit", "proposal"
+    kind: str = "exception"  # or "structure", "distance", "nan", "censored", "death", "exit", "proposal", ...
 
     @property
     def ends_every_run(self) -> bool:
-        """Whether it is a fault of prior or kernel, which no policy on failing simulations is for."""
-        return self.kind == "proposal"
+        """Whether it is a fault of another part, which no policy on failing simulations is for."""
+        return self.kind in ("proposal", "censored")
 
     @property
     def address(self) -> str:
@@ -100,6 +101,8 @@ class Records:
     payload: bytes = b""  # what else came of them, where they are not evaluations: results of a `Pool`
     notes: tuple[str, ...] = ()  # what the user should be told, once a run
     is_exposed: bool = False  # programs had a part in it, which a signal to the job may have ended
+    rejected: Particles = field(default_factory=none)  # simulated, and perhaps of the sample
+    stride: int = 0  # of static scheduling: what a rejected id's remainder by it is the slot
 
     @property
     def lease(self) -> Lease:
@@ -129,9 +132,13 @@ class Records:
         Failures and payload stay whole: they have addresses of their own.
         """
         rows = self.rows.take(kept[self.addresses - self.start])
+        rejected = self.rejected
+        if len(rejected):
+            addresses = rejected.ids % self.stride if self.stride else rejected.ids
+            rejected = rejected.take(kept[addresses - self.start])
         tries = None if self.tries is None else np.where(kept[:, None], self.tries, 0)
         status = np.where(kept, self.status, Status.UNKNOWN).astype(np.uint8)
-        return replace(self, status=status, tries=tries, rows=rows)
+        return replace(self, status=status, tries=tries, rows=rows, rejected=rejected)
 
 
 def failed(failure: Failure, stop: int, number: int) -> Records:
@@ -148,10 +155,22 @@ def brought(number: int, start: int, stop: int, payload: bytes, began: float) ->
 
 _LAYOUT = -5  # what buffers begin with; those of older files begin with the number of a job
 _HEADER = struct.Struct("<11qd")
+_WIDER = -6  # the same with another header in front, and rejected rows behind
+_FIRST_HEADER = struct.Struct("<7q")
 
 
 def pack(records: Records) -> bytes:
     """`records` as one buffer: a header, then the arrays, then what is rarely there, as JSON."""
+    rejected = records.rejected
+    if not len(rejected):
+        return _packed(records)
+    buffer = _packed(records)
+    head = _WIDER, len(buffer), records.stride, len(rejected), *rejected.widths().values()
+    return b"".join([_FIRST_HEADER.pack(*head), buffer, rejected.pack()])
+
+
+def _packed(records: Records) -> bytes:
+    """All but the rejected rows."""
     more, rows = _more(records), records.rows
     tries = b"" if records.tries is None else records.tries.tobytes()
     sizes = rows.widths() | {"tries": len(tries), "more": len(more), "payload": len(records.payload)}
@@ -175,11 +194,13 @@ def failures_in(buffer: bytes) -> tuple[Failure, ...]:
 
 def is_readable(buffer: bytes | bytearray | memoryview) -> bool:
     """Whether a whole buffer is of this layout: an older mpiabc has left others in journals."""
-    return int.from_bytes(buffer[:8], "little", signed=True) == _LAYOUT
+    return int.from_bytes(buffer[:8], "little", signed=True) in (_LAYOUT, _WIDER)
 
 
 def unpack(buffer: bytes | bytearray | memoryview) -> Records:
     """The inverse of `pack`; raises ValueError for a buffer that `pack` did not make."""
+    if int.from_bytes(buffer[:8], "little", signed=True) == _WIDER and len(buffer) >= _FIRST_HEADER.size:
+        return _unpacked_wider(memoryview(buffer))
     if len(buffer) < _HEADER.size:
         raise ValueError(f"a record buffer of {len(buffer)} bytes is shorter than its header")
     layout, job, start, stop, m, d, k, levels, *sizes, seconds = _HEADER.unpack_from(buffer)
@@ -207,6 +228,16 @@ def unpack(buffer: bytes | bytearray | memoryview) -> Records:
         tuple(more.get("notes", ())),
         more.get("exposed", False),
     )
+
+
+def _unpacked_wider(buffer: memoryview) -> Records:
+    """Records with rejected rows."""
+    _, length, stride, m, d, k, levels = _FIRST_HEADER.unpack_from(buffer)
+    widths, at = {"d": d, "k": k, "l": levels}, _FIRST_HEADER.size
+    if len(buffer) != at + length + packed_size(m, widths):
+        raise ValueError(f"a record buffer of {len(buffer)} bytes does not fit its first header")
+    records = unpack(buffer[at : at + length])
+    return replace(records, rejected=unpacked(buffer, at + length, m, widths), stride=stride)
 
 
 def _more(records: Records) -> bytes:

@@ -20,10 +20,10 @@ from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
-from mpiabc.evaluate import Level, theta_of
+from mpiabc.evaluate import Calibration, Level, theta_of
 from mpiabc.layout import shown
 from mpiabc.ledger import Ledger, SlotLedger, fatal
-from mpiabc.order import Arrays
+from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
 from mpiabc.population import Past, Population
@@ -96,6 +96,7 @@ class Run:
         self._resumed = resumed  # until it is used
         self._opened: Open | None = None
         self._next_level: _Level | None = None  # while densities for it are computed
+        self._is_calibrating = False  # while simulations of the prior are made for the first distance
         self._attempt = 0  # how often a generation was taken back
         self._told: set[str] = set()  # what was looked at in this call
         self._worst = math.inf  # effective sample size, of those that are told
@@ -109,6 +110,8 @@ class Run:
         """
         if self._opened is None:
             return self._next()
+        if self._is_calibrating:
+            return self._calibrated(records, self._opened.ledger, self._opened.past)
         if self._next_level is not None:
             return self._gathered(records, self._opened.ledger, self._next_level)
         new = [Keep(part) for part in records if self._opened.ledger.tell(part)]
@@ -127,8 +130,10 @@ class Run:
         """What was proposed for an evaluation; in the first try of a slot, if static."""
         return theta_of(self._problem, order, address) if isinstance(order, Level) else {}
 
-    def failed(self, failure: Failure) -> Records:
-        """The record of an evaluation that ends the process which makes it."""
+    def failed(self, failure: Failure) -> Records | None:
+        """The record of an evaluation that ends the process which makes it; None of one that is not kept."""
+        if self._is_calibrating:
+            return None
         number = order_number(failure.generation, self._attempt)
         return failed(failure, failure.index + self._planner.step, number)
 
@@ -144,12 +149,15 @@ class Run:
         """The next order, and what there is to tell of it; or the end."""
         if self.reason is not None:
             return [*self._looked_at_batch(), Done(self.reason)]
+        if (calibration := self._calibration()) is not None:
+            return self._open_calibration(calibration)
         with reproducible(), voice.listening():
             decided, is_kept = self._decided()
             if decided is None:
                 return [*self._looked_at_batch(), Done(self._planner.end(self._past))]
             order, base = replace(decided.order, attempt=self._attempt), decided.base
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
+            told += [Tell("distance", decided.doubt)] if decided.doubt else []
             if base is None or self._planner.weights is None:
                 return [*told, *self._open(order, is_kept, base)]
             rows = recycling.survivors(base, order.epsilon)
@@ -172,6 +180,34 @@ class Run:
         resumed, self._resumed = self._resumed or Resumed(), None
         self._recover(ledger, resumed.records)
         return [*self._looked_at_deaths(order, resumed.deaths), self._opened, *self._ended(self._opened)]
+
+    def _calibration(self) -> Calibration | None:
+        """What must be known before generation 0 is decided, unless that was decided before."""
+        kept = None if self._resumed is None else self._resumed.order
+        if kept is not None and not has_foreign_distance(kept[0]):
+            return None
+        return self._planner.calibration(self._past)
+
+    def _open_calibration(self, order: Calibration) -> list[Action]:
+        """Let workers simulate what the first distance is fitted to; nothing of it is kept."""
+        ledger, order = self._ledger(order, 0)  # type: ignore[assignment]
+        self._is_calibrating = True
+        self._opened = Open(order, ledger, self._past, is_kept=True)
+        return [self._opened]
+
+    def _calibrated(
+        self, records: Iterable[Records], ledger: Ledger | SlotLedger, past: Past
+    ) -> list[Action]:
+        """Take simulations in, and go on when all are there."""
+        for part in records:
+            ledger.tell(part)
+        if not ledger.complete:
+            return [Done(ledger.exhausted)] if ledger.exhausted else []
+        if fatal(ledger, self.on_error, past.failures):
+            return []
+        self._is_calibrating, self._opened = False, None
+        self._past = replace(past, sample=ledger.sample(), calibrated=ledger.counts()[1])
+        return self._next()
 
     def _open_densities(self, level: "_Level") -> list[Action]:
         """Let workers compute what the newest proposal says of the survivors; nothing of it is kept."""
@@ -203,8 +239,10 @@ class Run:
     def _ledger(self, order: Level, survivors: int) -> tuple[Ledger | SlotLedger, Level]:
         size = order.size - survivors
         most_ids = self._stopping.most_ids(size)
-        most_simulations = self._stopping.most_simulations(self._past.simulations)
+        most_simulations = self._stopping.most_simulations(self._past.simulations + order.calibrated)
         bounds = {"step": self._planner.step, "most_ids": most_ids, "most_simulations": most_simulations}
+        if order.sample:
+            bounds |= {"sample": order.sample, "sample_end": order.sample_end}
         if order.is_static:
             most = min(most_ids, most_simulations)
             limited = replace(order, most_tries=None if math.isinf(most) else int(most))
@@ -232,10 +270,12 @@ class Run:
         with self._floats.steady():
             planner = self._planner
             population = _population(self._problem, opened, planner.weights, math.log(planner.inside))
-        past = self._planner.after(self._past, opened.order.proposal, population)
+            sample = ledger.sample() if opened.order.sample else None
+        past = planner.after(self._past, opened.order.proposal, population, sample)
+        past = replace(past, simulations=past.simulations + opened.order.calibrated)
         self._opened, self._past = None, past
         self._uses[opened.order.level] = _use(population, opened)
-        commit = Commit(population, ledger.failures_below_cut(), opened)
+        commit = Commit(population, ledger.failures_below_cut(), opened, sample)
         return [commit, *self._looked_at_weights(population)]
 
     # What is told.

@@ -17,7 +17,7 @@ from mpiabc import guard, team
 from mpiabc.distance import Returned
 from mpiabc.layout import layout_of
 from mpiabc.order import Order
-from mpiabc.outcome import Outcome
+from mpiabc.outcome import CensoredError, Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
 from mpiabc.protection import protected
 from mpiabc.signals import is_asked_to_stop
@@ -375,7 +375,12 @@ class Simulator:
         return Simulated(np.array(rows, int), table, measured)
 
     def _check_rejection(self, data: Any) -> None:
-        """Raise for a None that may be a forgotten `return`."""
+        """Raise for a None that may be a forgotten `return`, and where all simulations must be known."""
+        if data is REJECT and self._order.sample:
+            raise CensoredError(
+                "the simulator returned mpiabc.REJECT, and a part of the run is fitted to all simulations, "
+                "such as the scale of the distance: return the data, or give numbers as the scale"
+            )
         if data is None and isinstance(self._problem.distance, Returned) and not self._may_return_none:
             raise DistanceError(
                 "the simulator returned None, expected its distance, one real number, as there are no "

@@ -15,20 +15,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from mpiabc import guard, recycling, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
+from mpiabc.adaptive import measure_of
 from mpiabc.arguments import whole
 from mpiabc.constraint import share_inside
+from mpiabc.distance import is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
+from mpiabc.order import calibrated
 from mpiabc.planner import Planner, takes_prior
-from mpiabc.population import Population
+from mpiabc.population import Past, Population
 from mpiabc.problem import Problem, signature, told
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
 from mpiabc.progress import told as told_of
@@ -40,7 +44,7 @@ from mpiabc.signals import Signals, is_asked_to_stop
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import stream_key
-from mpiabc.threshold import Constant, Quantile, Threshold
+from mpiabc.threshold import Constant, Listed, Quantile, Threshold
 from mpiabc.version import STREAMS
 
 _log = logging.getLogger(__name__)
@@ -103,6 +107,7 @@ class ABCSMC:
             self.kernel.check(problem.prior)
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
+        self._check_adaptive()
         self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
@@ -127,6 +132,32 @@ class ABCSMC:
                     "normalised: set its is_normalised = True if they are, or leave recycle out"
                 )
         return weights or recycling.BALANCE
+
+    def _check_adaptive(self) -> None:
+        """Raise ProblemError for what does not go together with a distance that is fitted to simulations."""
+        if not is_adaptive(self.problem.distance):
+            return
+        said = f"distance={told(self.problem.distance)} is fitted to the simulations of each generation"
+        if isinstance(self.threshold, Constant | Listed):
+            raise ProblemError(
+                f"{said}, and threshold={told(self.threshold)} is in units of one of them: give "
+                "threshold=mpiabc.Quantile(...), or numbers as the scale"
+            )
+        if self.weights is not None:
+            raise ProblemError(
+                f"recycle=True, and {said}: what an earlier one has rejected is gone; leave recycle out, or "
+                "give numbers as the scale"
+            )
+        if self.keep == "theta":
+            raise ProblemError(
+                f'keep="theta", and {said}: particles are measured again by their statistics; leave keep '
+                "out, or give numbers as the scale"
+            )
+        if "epsilon" in signature(self.problem.simulate).extras:
+            raise ProblemError(
+                f"the simulator takes epsilon, and {said}: who rejects early leaves holes in them; leave "
+                "epsilon out, or give numbers as the scale"
+            )
 
     def run(
         self,
@@ -228,6 +259,7 @@ class ABCSMC:
         is_older = SCALE not in settings
         kernel = as_before(self.kernel, len(settings["names"])) if is_older else self.kernel
         parts = kernel, self.threshold
+        measure = measure_of(self.problem)
         inside = settings.get(_INSIDE, 1.0)
         planner = Planner(
             prior,
@@ -237,6 +269,7 @@ class ABCSMC:
             is_static,
             self.weights,
             self.problem.step,
+            measure,
             keep=self.keep,
             inside=inside,
         )
@@ -253,6 +286,7 @@ class ABCSMC:
         with _ending_noted(file, observers, limits):
             with reproducible():
                 past = planner.past(history, history.order)
+                past = _with_simulations(past, history)
             kept = history.order(past.level)
             deaths = _deaths(file, None if kept is None else past.level)
             resumed = Resumed(kept, writer.recovered(past.level), deaths)
@@ -317,6 +351,14 @@ def _inside(file: Store, prior: Any, seed: int) -> float:
     except ProblemError:
         file.discard_if_new()
         raise
+
+
+def _with_simulations(past: Past, history: History) -> Past:
+    """The past with what its distance was fitted to before, and what the next one is."""
+    first = history.order(0)
+    before = 0 if first is None or not past.level else calibrated(first[0])
+    sample = history.sample(past.level - 1)
+    return replace(past, simulations=past.simulations + before, sample=sample)
 
 
 def _published(engine: Engine) -> list[Observer]:

@@ -260,8 +260,6 @@ def _observed(part: Any, name: str) -> np.ndarray:
         raise NoNumbersError(
             f"observed data{where} are {told_of(part)}, expected a number or an array of numbers: {error}"
         ) from None
-    if np.isnan(array).any():
-        raise ProblemError(f"observed data{where} contain nan: leave missing values out of the data")
     return array
 
 

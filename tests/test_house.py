@@ -16,7 +16,7 @@ FLOORS = [
     | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command"},
     {"problem", "order", "constraint"},
-    {"outcome", "ledger", "checks"},
+    {"outcome", "ledger", "checks", "adaptive"},
     {"simulate", "actions"},
     {"evaluate"},
     {"planner"},

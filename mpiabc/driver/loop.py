@@ -20,7 +20,7 @@ from mpiabc.driver.limits import Limits
 from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
-from mpiabc.records import Lease, Records
+from mpiabc.records import CALIBRATION, Lease, Records
 from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, Said, awaited, notices_within, target
 from mpiabc.schedulers.silence import Silence
 from mpiabc.signals import DOUBT
@@ -216,7 +216,7 @@ class Driver:
                     self._keeper.void(action.level)
             return
         records = self._known(report)
-        if records is None or records.payload:  # which is no evaluations
+        if records is None or records.payload or records.job & CALIBRATION:  # which are kept nowhere
             return
         if self._open[records.job].ledger.tell(records):
             self._keeper.add(records)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.errors import StoreError
+from mpiabc.particles import Particles
 from mpiabc.population import Population
 from mpiabc.records import Failure, is_readable
 from mpiabc.store.files import DamagedError, Patience, connect_to_write, damaged, errors_told
@@ -31,6 +32,7 @@ from mpiabc.store.schema import (
     drop,
     insert_failures,
     insert_journal,
+    insert_sample,
     is_ours,
     lacking,
     modernise,
@@ -150,7 +152,13 @@ class Store:
             for key, value in [*values.items(), ("generations", 0)]:
                 put(db, key, value)
 
-    def commit(self, population: Population, failures: list[Failure], reason: str | None) -> None:
+    def commit(
+        self,
+        population: Population,
+        failures: list[Failure],
+        reason: str | None,
+        sample: Particles | None = None,
+    ) -> None:
         """Write a generation, all of it or nothing, and whether it ends the run.
 
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
@@ -164,6 +172,8 @@ class Store:
             modernise(db)
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
             insert_failures(db, failures[:_MOST_FAILURES])
+            if sample is not None:
+                insert_sample(db, population.generation, sample)
             put(db, "generations", population.generation + 1)
             put(db, "reason", reason)
             kept = population.generation if reason is None else population.generation + 1

@@ -16,6 +16,7 @@ import numpy as np
 
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
+from mpiabc.particles import Particles
 from mpiabc.population import Population, unlike
 from mpiabc.records import DEATH, Failure, failures_in
 from mpiabc.store.files import DamagedError, attempts, damaged
@@ -31,6 +32,7 @@ from mpiabc.store.schema import (
     reading,
     unpacked_arrays,
     whole_buffers,
+    whole_sample,
 )
 
 _log = logging.getLogger(__name__)
@@ -94,6 +96,18 @@ class History:
             with suppress(AttributeError, TypeError, ValueError, MemoryError):
                 if crc == crc_of_order(told, arrays):
                     return told, unpacked_arrays(arrays)
+        return None
+
+    def sample(self, generation: int) -> Particles | None:
+        """The sample of a generation's simulations; None if it has none here. Raises DamagedError."""
+        with reading(self.path) as db:
+            if "generation" not in columns_of(db, "sample"):
+                return None  # a file of an older mpiabc
+        query = "SELECT crc, widths, rows FROM sample WHERE generation = ?"
+        for row in self._read(query, generation):
+            if (found := whole_sample(*row)) is None:
+                raise DamagedError(self.path, f"the sample of generation {generation}")
+            return found
         return None
 
     @property
@@ -275,6 +289,7 @@ def damage(path: Path) -> str | None:
         history = History(path)
         _ = history.settings, history.reason, history.problem_name, history.failures
         deque(history, maxlen=0)  # each is read, none is kept
+        deque(map(history.sample, range(len(history))), maxlen=0)
     except DamagedError as error:
         return error.found
     except StoreError:  # it cannot be read now, which is no damage

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.errors import StoreError
-from mpiabc.particles import Column, columns
+from mpiabc.particles import Column, Particles, columns, unpacked
 from mpiabc.population import Population
 from mpiabc.records import Failure
 from mpiabc.store.files import DamagedError, connect_to_read, errors_told
@@ -39,6 +39,9 @@ ARRAYS = {"weights": Column("weigh")} | columns()
 _DIGESTED = ("ids", "theta", "weights", "distances")  # by `Population.digest`
 
 _ORDERS = "CREATE TABLE IF NOT EXISTS orders (level INTEGER PRIMARY KEY, crc INTEGER, told TEXT, arrays BLOB)"
+_SAMPLES = (
+    "CREATE TABLE IF NOT EXISTS sample (generation INTEGER PRIMARY KEY, crc INTEGER, widths TEXT, rows BLOB)"
+)
 SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
@@ -49,6 +52,7 @@ CREATE TABLE IF NOT EXISTS population (
     {", ".join(f"{name} BLOB" for name in ARRAYS)});
 CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
 {_ORDERS};
+{_SAMPLES};
 CREATE TABLE IF NOT EXISTS failure (
     generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
     PRIMARY KEY (generation, id));
@@ -102,6 +106,7 @@ def modernise(db: sqlite3.Connection) -> None:
     for name in (NUMBERS.keys() | ARRAYS.keys()) - columns_of(db, "population"):
         db.execute(f"ALTER TABLE population ADD COLUMN {name} {'BLOB' if name in ARRAYS else 'INTEGER'}")
     db.execute(_ORDERS)
+    db.execute(_SAMPLES)
     db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
@@ -140,6 +145,8 @@ def drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> None
     db.execute("DELETE FROM journal WHERE generation >= ?", (first_of_journal,))
     if "level" in columns_of(db, "orders"):
         db.execute("DELETE FROM orders WHERE level >= ?", (first_of_journal,))
+    if "generation" in columns_of(db, "sample"):
+        db.execute("DELETE FROM sample WHERE generation >= ?", (generation,))
     put(db, "generations", generation)
 
 
@@ -168,6 +175,24 @@ def insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]
     """Add records to the journal, as one row; `whole_buffers` gives them back."""
     blob = b"".join(len(buffer).to_bytes(8, "little") + buffer for buffer in records)
     db.execute("INSERT INTO journal VALUES (?, ?, ?)", (generation, zlib.crc32(blob), blob))
+
+
+def insert_sample(db: sqlite3.Connection, generation: int, sample: Particles) -> None:
+    """Keep the sample of a generation, and that of the one before, from which it was ordered."""
+    widths = json.dumps({"m": len(sample)} | sample.widths())
+    content = sample.pack()
+    values = (generation, crc_of_order(widths, content), widths, content)
+    db.execute("INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?)", values)
+    db.execute("DELETE FROM sample WHERE generation < ?", (generation - 1,))
+
+
+def whole_sample(crc: int, widths: str, content: bytes) -> Particles | None:
+    """A sample that was kept; None if it is not as it was written."""
+    with suppress(TypeError, ValueError, AttributeError, ArithmeticError, LookupError, MemoryError):
+        if crc == crc_of_order(widths, content):
+            sizes = json.loads(widths)
+            return unpacked(content, 0, sizes.pop("m"), sizes)
+    return None
 
 
 def insert_failures(db: sqlite3.Connection, failures: list[Failure]) -> None:

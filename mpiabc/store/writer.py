@@ -93,7 +93,8 @@ class Writer(Keeper):
 
     def _write_commit(self, reason: str | None) -> None:
         assert self._waiting is not None
-        self._store.commit(self._waiting.population, self._waiting.failures, reason)
+        waiting = self._waiting
+        self._store.commit(waiting.population, waiting.failures, reason, waiting.sample)
 
     def last_words(self, failure: Failure, records: Records | None) -> None:
         """Write all that is known before an evaluation ends this process; `records`: that it has failed."""
