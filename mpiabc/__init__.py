@@ -3,12 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mpiabc import schedulers
+from mpiabc import noise, schedulers, sizes
 from mpiabc.command import Command
 from mpiabc.distance import PNorm
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
 from mpiabc.kernel import OLCM, Gaussian, LocalGaussian
 from mpiabc.marginals import Choice, Integer
+from mpiabc.noise import Noise
 from mpiabc.pool import Pool
 from mpiabc.population import Population
 from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
@@ -39,6 +40,7 @@ __all__ = [
     "LocalGaussian",
     "LogNormal",
     "LogUniform",
+    "Noise",
     "Normal",
     "PNorm",
     "Pool",
@@ -53,8 +55,10 @@ __all__ = [
     "Uniform",
     "__version__",
     "cluster",
+    "noise",
     "open",
     "schedulers",
+    "sizes",
     "worker",
 ]
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import guard, programs, team
+from mpiabc import acceptors, guard, programs, team
 from mpiabc.defended import mixed, undefended
 from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.kept import is_narrow
-from mpiabc.layout import shown
+from mpiabc.layout import layout_of, shown
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
@@ -109,7 +109,14 @@ class Evaluator:
         self._nothing = self._kept(none(d=len(problem.prior.names), k=problem.structure.size))
         self._states = States(problem, order)
         self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
+        self._layout = layout_of(problem.prior)
+        self._wants_all = getattr(order.acceptor, "wants_all", False)
+        self._least = -math.inf if self._wants_all else -_ROUNDING  # of what is no distance but a density
+        self._takes_theta = getattr(self._distance, "takes_theta", False)
         called: Any = self._distance if problem.is_raw or not measures_rows(self._distance) else None
+        if called is not None and self._takes_theta:
+            called = self._of_theta
+        self._uniform = acceptors.Uniforms(order.key)
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
@@ -208,8 +215,10 @@ class Evaluator:
         is_inside = block.inside[rows]
         with self._theirs():
             simulated = self.simulator(block, rows[is_inside], outcome)
+        if self._wants_all and not outcome.is_ended:
+            self._refuse_rejections(block, rows[is_inside], simulated, outcome)
         measured, accepted = self._measure(block, simulated, outcome), self._nothing
-        is_accepted = self.order.acceptor.accept(measured, self.order.epsilon)
+        is_accepted = self.order.acceptor.accept(measured, self.order.epsilon, self._uniform)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
         if self.order.sample:
             is_sampled = ~is_accepted & (measured.ids < self.order.sample_end)
@@ -229,6 +238,20 @@ class Evaluator:
             with np.errstate(all="ignore"):
                 return replace(rows, summaries=rows.summaries.astype(np.float32))
         return rows
+
+    def _refuse_rejections(
+        self, block: Block, rows: np.ndarray, simulated: Simulated, outcome: Outcome
+    ) -> None:
+        """Fail for a row that the simulator has rejected by itself, although all that it simulates counts."""
+        failed = outcome.failed(block.first, self._length)
+        rejected = np.setdiff1d(rows, [*simulated.rows.tolist(), *failed])
+        if rejected.size:
+            at = int(rejected[0])
+            error = ProblemError(
+                "the simulator returned mpiabc.REJECT, or None, with acceptor=Noise(...): whatever is "
+                "simulated has a density; return data that are unlikely to be observed instead"
+            )
+            outcome.fail(block.first + at, block.theta[at], error, "proposal")
 
     def block_with(self, id: int) -> Block:
         """The proposals of the block, or batch, that an id is in."""
@@ -272,7 +295,7 @@ class Evaluator:
         if distances is None:
             with self._theirs(self._distance):
                 rows, summaries, distances = self._measured(block, rows, summaries, outcome)
-        is_one = distances >= -_ROUNDING
+        is_one = distances >= self._least
         if not is_one.all():
             for row, distance in zip(rows[~is_one].tolist(), distances[~is_one].tolist(), strict=True):
                 outcome.fail(block.first + row, block.theta[row], _no_distance(distance))
@@ -280,6 +303,19 @@ class Evaluator:
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         theta = block.theta.take(rows, axis=0)
         return Particles(ids, theta, distances, block.log_prior[rows], summaries, level)
+
+    def _of_theta(self, simulated: Any, observed: Any) -> Any:
+        """The distance of the row in work by a callable that looks at its theta, too."""
+        assert self._block is not None
+        row = self._block.theta[self.simulator.at - self._block.first]
+        return self._distance(simulated, observed, self._layout.row(row.tolist()))
+
+    def _asked(self, block: Block, rows: np.ndarray, summaries: np.ndarray) -> Any:
+        """What the distance says of these rows of a block."""
+        if not self._takes_theta:
+            return self._distance.rows(summaries, self._observed)
+        theta = self._layout.columns(block.theta.take(rows, axis=0))
+        return self._distance.rows(summaries, self._observed, theta)
 
     def _measured(self, block: Block, rows: np.ndarray, summaries: np.ndarray, outcome: Outcome) -> Any:
         """Rows, summaries and distances, without those whose distance raises.
@@ -290,7 +326,7 @@ class Evaluator:
         summaries.flags.writeable = False
         if getattr(self._distance, "is_rowwise", False):
             try:
-                return rows, summaries, _column(self._distance.rows(summaries, self._observed), len(rows))
+                return rows, summaries, _column(self._asked(block, rows, summaries), len(rows))
             except BaseException as error:
                 if is_asked_to_stop(error):
                     raise
@@ -298,7 +334,7 @@ class Evaluator:
         for i, row in enumerate(rows.tolist()):
             self.simulator.at = block.first + row
             try:
-                distances.append(_column(self._distance.rows(summaries[i : i + 1], self._observed), 1)[0])
+                distances.append(_column(self._asked(block, rows[i : i + 1], summaries[i : i + 1]), 1)[0])
                 done.append(i)
             except BaseException as error:
                 outcome.fail(block.first + row, block.theta[row], error)
@@ -326,7 +362,9 @@ class Evaluator:
         if order.earlier is not None:
             before = [log_prior, *(self._log_density(part, rows, outcome) for part in order.earlier)]
             log_densities = np.stack([*before, log_proposal][: order.level + 1], axis=1)
-        return rows.weighed(log_prior - log_proposal, log_densities)
+        log_weights = log_prior - log_proposal
+        more = acceptors.log_weights(order.acceptor, rows, order.epsilon)
+        return rows.weighed(log_weights if more is None else log_weights + more, log_densities)
 
     def _log_density(
         self, proposal: Any, rows: Particles, outcome: Outcome, is_own: bool = False

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import distance
-from mpiabc.acceptors import Acceptor, Within
+from mpiabc.acceptors import Acceptor, Tempered, Within
 from mpiabc.defended import Defended
 from mpiabc.discrete import MixedMixture
 from mpiabc.free import Freed
@@ -59,7 +59,7 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_OF_ORDERS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, Within
+_OF_ORDERS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, Tempered, Within
 _OURS: dict[str, type] = {cls.__name__: cls for cls in (*_OF_ORDERS, *distance.FITTED)}
 _FOREIGN = {"foreign": True}  # in place of a distance that is not ours
 _ANEW = ("inverse",)  # fields that are computed when a part is made
@@ -88,6 +88,11 @@ def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
 def epsilon_of(text: str) -> float:
     """The epsilon of a kept order."""
     return json.loads(text)["epsilon"]
+
+
+def acceptor_of(text: str) -> Acceptor:
+    """The acceptor of a kept order."""
+    return _Whole([]).of(json.loads(text)["acceptor"])
 
 
 def calibrated(text: str) -> int:

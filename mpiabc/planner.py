@@ -11,16 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import guard, recycling
+from mpiabc.acceptors import Acceptor, Tempered, Uniforms, Within
 from mpiabc.adaptive import Measure
-from mpiabc.arguments import real
+from mpiabc.arguments import real, whole
+from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level
-from mpiabc.order import Arrays, distance_of, epsilon_of, has_foreign_distance, restored
+from mpiabc.noise import Noise
+from mpiabc.order import Arrays, acceptor_of, distance_of, epsilon_of, has_foreign_distance, restored
 from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
 from mpiabc.problem import told
 from mpiabc.records import Failure
+from mpiabc.sizes import LEAST
 from mpiabc.streams import stride_of
+from mpiabc.temperatures import begun, cooled
 
 _OTHERWISE = 0x5A3C96E1D2B487F0  # in the key of streams of a calibration
 LEAST_SAMPLE = 1000  # simulations that parts are fitted to, if there are as many
@@ -54,12 +59,14 @@ class Planner:
     kernel: Any
     threshold: Any
     key: tuple[int, int]  # of the streams
-    size: int
+    size: Any  # of all generations, or a rule: see `sizes`
     is_static: bool
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
     measure: Measure | None = None  # of a distance that is fitted to simulations, accepted or not
-    is_sampling: bool = False  # whether another part is
+    noise: Noise | None = None  # whose temperatures take the place of thresholds
+    log_c: float | None = None  # of the largest density that noise can have, if that is known
+    is_sampling: bool = False  # whether a part is fitted to simulations, accepted or not
     is_sample_weighed: bool = False  # and wants their weights, too
     keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
@@ -67,6 +74,9 @@ class Planner:
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
+        if self.noise is not None:
+            is_cold = self.weights and past.last and past.last.epsilon == 1.0
+            return None if is_cold else self.decided(past)
         distance = self._distance(past)
         past = self._seen(past, distance)
         with self.asking("the threshold", self.threshold):
@@ -82,25 +92,33 @@ class Planner:
         with self.asking("the threshold", self.threshold):
             if _epsilon(self.threshold, 0, None) in (None, math.inf):
                 return None
-        m, (first, second) = max(self.size, LEAST_SAMPLE), self.key
+        m, (first, second) = max(self._sized(past), LEAST_SAMPLE), self.key
         key = first ^ _OTHERWISE, second
         order = Calibration(0, key, math.inf, self.prior, m, self.is_static, errors=self.errors)
         return replace(order, sample=m)
 
     def end(self, past: Past) -> str:
         """Why there is no order after this past."""
+        if self.noise is not None:
+            return "threshold: the temperature is 1"
         past = self._seen(past, self._distance(past))
         with self.asking("the threshold", self.threshold):
             epsilon = _epsilon(self.threshold, past.level, past.last)
         why = getattr(self.threshold, "end", "") if epsilon is None else "all particles meet the next one"
         return f"threshold: {why}" if why else "threshold"
 
-    def decided(self, past: Past, epsilon: float, distance: Any = None) -> Decided:
-        """The order after this past with this epsilon, and this distance, which has measured the past."""
-        base = self._base(past.last, epsilon)
+    def decided(self, past: Past, epsilon: float = math.inf, distance: Any = None) -> Decided:
+        """The order after this past with this epsilon, or with the temperature that is next.
+
+        distance: has measured the past.
+        """
+        acceptor: Acceptor = Within()
+        if self.noise is not None:
+            acceptor, epsilon = self._cooled(past, self.noise)
+        base = self._base(past.last, acceptor, epsilon)
         proposal = self._fitted(base, epsilon)
-        decided = past.level, self.key, epsilon, proposal, self.size, self.is_static
-        options = {"distance": distance, "keep": self.keep, "errors": self.errors}
+        decided = past.level, self.key, epsilon, proposal, self._sized(past), self.is_static
+        options = {"distance": distance, "acceptor": acceptor, "keep": self.keep, "errors": self.errors}
         order = Level(*decided, **options, calibrated=past.calibrated)
         doubt = None if self.measure is None else self.measure.doubts(past)
         return Decided(self._sampling(self._in_line(order, past), past), base, doubt)
@@ -119,16 +137,51 @@ class Planner:
         with self.asking("the distance", distance):
             return self.measure.seen(past, distance)
 
-    def _base(self, last: Population | None, epsilon: float) -> Population | None:
+    def _base(self, last: Population | None, acceptor: Acceptor, epsilon: float) -> Population | None:
         """What the proposal for an epsilon is fitted to."""
-        return last if last is None or self.weights is None else recycling.base(last, epsilon)
+        if last is None or self.weights is None:
+            return last
+        return recycling.base(last, epsilon, acceptor.accept(last, epsilon, Uniforms(self.key)))
+
+    def _cooled(self, past: Past, noise: Noise) -> tuple[Tempered, float]:
+        """The acceptor that comes next, and its temperature."""
+        last, before = past.last, past.acceptor
+        if last is None or before is None:
+            return begun(self.log_c), math.inf
+        proposal = self._fitted(last, math.inf)
+        log_weights = recycling.log_weights(last, past.tried, self.weights)
+
+        def log_ratios(rows: np.ndarray) -> np.ndarray:
+            log_prior = self.prior.logpdf(last.theta[rows])
+            log_q = log_prior - log_weights[rows] + before.log_weights(last.take(rows), last.epsilon)
+            others = recycling.log_others(undefended(proposal), last.theta, rows)
+            return mixed(proposal, others, log_prior) - log_q
+
+        ids = last.evaluations if self.weights is None else sum(past.tried)
+        with self.asking("the kernel", proposal):
+            return cooled(noise, before, last, math.log(len(last) / ids), log_ratios)
 
     def _fitted(self, base: Population | None, epsilon: float) -> Any:
         """The proposal of this population for a threshold; the prior if there is no population."""
         if base is None:
             return self.prior
+        most = epsilon if self.noise is None else math.inf  # temperatures are no distances
         with self.asking("the kernel", self.kernel):
-            return fitted(self.kernel, base, self.prior, epsilon)
+            return fitted(self.kernel, base, self.prior, most)
+
+    def _sized(self, past: Past) -> int:
+        """How many particles come next. Raises ProblemError for what is no number of them."""
+        if isinstance(self.size, int):
+            return self.size
+        with self.asking("the size", self.size):
+            given = self.size.size(past.level, past.last)
+        size = whole(given)
+        if size is None or size < LEAST:
+            raise ProblemError(
+                f"{told(self.size)} gives {told(given)} as the size of generation {past.level}: a size is a "
+                f"whole number of at least {LEAST}"
+            )
+        return size
 
     @contextmanager
     def asking(self, what: str, part: Any) -> Iterator[None]:
@@ -142,7 +195,7 @@ class Planner:
         is_foreign = has_foreign_distance(text)
         distance = self._distance(past) if is_foreign else distance_of(text, arrays)
         past = self._seen(past, distance)
-        base = self._base(past.last, epsilon_of(text))
+        base = self._base(past.last, acceptor_of(text), epsilon_of(text))
         parts = restored(text, arrays, base, self.prior) | {"distance": distance}
         proposal = parts.pop("proposal")
         proposal = self._fitted(base, parts["epsilon"]) if proposal is None else proposal
@@ -150,25 +203,28 @@ class Planner:
         return Decided(self._in_line(order, past), base)
 
     def after(
-        self, past: Past, proposal: Any, population: Population, sample: Particles | None = None
+        self, past: Past, order: Level | None, population: Population, sample: Particles | None = None
     ) -> Past:
-        """The past with one more generation, which came of this proposal."""
+        """The past with one more generation, which came of this order, None if it is not needed."""
         is_needed = self._needs_densities and past.last is not None
-        return past.after(population, (*past.proposals, proposal) if is_needed else (), sample)
+        proposals = (*past.proposals, order.proposal) if is_needed and order else ()
+        acceptor = order.acceptor if order else None
+        return past.after(population, proposals, sample, acceptor)
 
     def past(self, populations: Iterable[Population], kept: Callable[[int], Any]) -> Past:
         """The past that a file has; `kept`: what it has of the order of a level."""
         past = Past()
         for population in populations:
-            proposal = self._proposal(past, population, kept) if self._needs_densities else None
-            past = self.after(past, proposal, population)
+            is_needed = self._needs_densities or self.noise is not None
+            order = self._order_of(past, population, kept) if is_needed else None
+            past = self.after(past, order, population)
         return past
 
-    def _proposal(self, past: Past, population: Population, kept: Callable[[int], Any]) -> Any:
-        """What a committed population was proposed by, fitted again if the file has lost it."""
+    def _order_of(self, past: Past, population: Population, kept: Callable[[int], Any]) -> Level:
+        """What a committed population came of, decided again if the file has lost it."""
         order = kept(past.level)
         decided = self.decided(past, population.epsilon) if order is None else self.again(order, past)
-        return decided.order.proposal
+        return decided.order
 
     @property
     def _needs_densities(self) -> bool:

@@ -179,23 +179,45 @@ class Past:
     last: Population | None = None
     simulations: int = 0
     failures: int = 0
-    tried: tuple[int, ...] = ()  # ids, at each level
+    tried: tuple[int, ...] = ()  # ids, at each level, below the last population's cut
+    firsts: tuple[int, ...] = ()  # the lowest id, at each level
+    epsilons: tuple[float, ...] = ()
     proposals: tuple[Any, ...] = ()  # of the levels from 1 on, if evaluations are recycled
     sample: Particles | None = None  # of the last one, or of a calibration, if its order wanted one
     calibrated: int = 0  # simulations of a calibration, before the first generation
+    acceptor: Any = None  # of the last one's order, where the next one goes on from it
 
     def after(
-        self, population: Population, proposals: tuple[Any, ...] = (), sample: Particles | None = None
+        self,
+        population: Population,
+        proposals: tuple[Any, ...] = (),
+        sample: Particles | None = None,
+        acceptor: Any = None,
     ) -> "Past":
         """The past with one more generation; `proposals`: with that of this one."""
         return Past(
             population,
             self.simulations + population.simulations,
             self.failures + population.failures,
-            (*self.tried, population.evaluations),
+            self.tried_at(population.first, population.evaluations, population.ids),
+            (*self.firsts, population.first),
+            (*self.epsilons, population.epsilon),
             proposals,
             sample,
+            acceptor=acceptor,
         )
+
+    def tried_at(self, first: int, evaluations: int, ids: np.ndarray) -> tuple[int, ...]:
+        """Ids below the cut of a population with these ids, at each level.
+
+        One that has shrunk to the first of the recycled particles ends with the last of these: no id above it
+        was needed.
+        """
+        tried = (*self.tried, evaluations)
+        if evaluations or not self.tried:
+            return tried
+        cut, firsts = int(ids.max()) + 1, (*self.firsts, first)
+        return tuple(min(n, max(0, cut - low)) for n, low in zip(tried, firsts, strict=True))
 
     @property
     def level(self) -> int:

@@ -26,15 +26,13 @@ _MOST_PAIRS = 3_000_000  # that one process goes through: some 50 ms
 _LEAST_CENTRES = 10  # times d: fewer survivors are no base for a kernel
 
 
-def survivors(population: Population, epsilon: float) -> np.ndarray:
-    """An index of the particles that meet a new threshold."""
-    return np.flatnonzero(population.distances <= epsilon)
+def base(population: Population, epsilon: float, is_near: np.ndarray | None = None) -> Population:
+    """What the next proposal is fitted to: the survivors, or the nearest particles if these are too few.
 
-
-def base(population: Population, epsilon: float) -> Population:
-    """What the next proposal is fitted to: the survivors, or the nearest particles if these are too few."""
+    is_near: which of them survive, if that is not said by their distances alone.
+    """
     n, d = population.theta.shape
-    is_near = population.distances <= epsilon
+    is_near = population.distances <= epsilon if is_near is None else is_near
     if np.count_nonzero(is_near) < min(n, _LEAST_CENTRES * d):
         is_near = np.zeros(n, bool)
         is_near[np.lexsort((population.ids, population.distances))[: _LEAST_CENTRES * d]] = True

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import checks, guard, recycling, threads, voice, waste
+from mpiabc.acceptors import Uniforms, log_constant
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
@@ -143,7 +144,10 @@ class Run:
         past = self._past
         if past.last is None:
             return None
-        return self._stopping.reason(past.level, past.last.epsilon, past.simulations)
+        before = math.inf if len(past.epsilons) < 2 else past.epsilons[-2]
+        return self._stopping.reason(
+            past.level, past.last.epsilon, past.simulations, before=before, ess=past.last.ess
+        )
 
     def _next(self) -> list[Action]:
         """The next order, and what there is to tell of it; or the end."""
@@ -160,7 +164,8 @@ class Run:
             told += [Tell("distance", decided.doubt)] if decided.doubt else []
             if base is None or self._planner.weights is None:
                 return [*told, *self._open(order, is_kept, base)]
-            rows = recycling.survivors(base, order.epsilon)
+            is_survivor = order.acceptor.accept(base, order.epsilon, Uniforms(order.key))
+            rows = np.flatnonzero(is_survivor)[: order.size]
             if order.earlier is None:
                 return [*told, *self._open(order, is_kept, base, base.take(rows))]
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
@@ -271,7 +276,7 @@ class Run:
             planner = self._planner
             population = _population(self._problem, opened, planner.weights, math.log(planner.inside))
             sample = ledger.sample() if opened.order.sample else None
-        past = planner.after(self._past, opened.order.proposal, population, sample)
+        past = planner.after(self._past, opened.order, population, sample)
         past = replace(past, simulations=past.simulations + opened.order.calibrated)
         self._opened, self._past = None, past
         self._uses[opened.order.level] = _use(population, opened)
@@ -362,7 +367,7 @@ def _population(problem: Problem, opened: Open, how: str | None, log_inside: flo
     evaluations, simulations = ledger.counts()
     parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
     rows = joined([*parts, *([ledger.population()] if ledger.size else [])])
-    tried = (*opened.past.tried, evaluations)
+    tried = opened.past.tried_at(order.first, evaluations, rows.ids)
     log_weights = recycling.log_weights(rows, tried, how)
     weightless = ~np.isfinite(log_weights)
     if weightless.any():
@@ -379,7 +384,9 @@ def _population(problem: Problem, opened: Open, how: str | None, log_inside: flo
         evaluations=evaluations,
         simulations=simulations,
         failures=len(ledger.failures_below_cut()),
-        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)) - log_inside,
+        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger))
+        + log_constant(order.acceptor, order.epsilon)
+        - log_inside,
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         **rows.columns(),

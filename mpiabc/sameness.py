@@ -7,11 +7,13 @@ from typing import Any
 
 from mpiabc.errors import StoreError
 from mpiabc.fingerprint import Fingerprint, differences
+from mpiabc.order import epsilon_of
 from mpiabc.store import Store
 from mpiabc.version import digit_difference, versions
 
 _log = logging.getLogger(__name__)
 _MOST_CHANGES = 5  # that are told
+_ACCEPT = "accept_changes=True to go on with the new one where nothing is decided, or "
 
 
 def noted(fingerprint: Fingerprint) -> dict[str, Any]:
@@ -20,21 +22,30 @@ def noted(fingerprint: Fingerprint) -> dict[str, Any]:
 
 
 def check(
-    file: Store, mine: dict[str, Any], found: dict[str, Any], fingerprint: Fingerprint, accept_changes: bool
-) -> None:
-    """Go on only with the settings, the code and the values that the run was begun with.
+    file: Store,
+    mine: dict[str, Any],
+    found: dict[str, Any],
+    fingerprint: Fingerprint,
+    accept_changes: bool,
+    threshold: Any = None,
+) -> dict[str, Any]:
+    """The settings to go on with: those, the code and the values that the run was begun with.
 
-    Raises StoreError for what differs; changes of code and values may be meant, and are noted then.
+    Only its threshold may be another one, for generations of which nothing is known: one that goes on with
+    what was decided (`goes_on`), or any one that is meant. Raises StoreError for what differs; changes of
+    code and values may be meant, and are noted then.
     """
     found = {"streams": 1} | found  # which the first files do not say
     different = [key for key in mine if _plain(mine[key]) != _plain(found.get(key))]
-    if different:
+    t = _first_of(threshold, file, found, accept_changes) if different == ["threshold"] else None
+    if different and t is None:
         apart = "; ".join(f"{key}: {found.get(key)!r} there, {mine[key]!r} here" for key in different)
         raise StoreError(
             f"{file.path} holds a run with other settings ({apart}): give another file name, or "
-            "overwrite=True to begin anew"
+            f"{_ACCEPT if different == ['threshold'] else ''}overwrite=True to begin anew"
         )
-    changes = differences(Fingerprint.from_json(json.dumps(found["fingerprint"])), fingerprint)
+    there = Fingerprint.from_json(json.dumps(found["fingerprint"]))
+    changes = differences(there if t is None else _with_threshold(there, fingerprint), fingerprint)
     if changes and found.get("recycle"):
         raise StoreError(
             f"{file.path} recycles, and was begun with other code or values ({_listed(changes)}): "
@@ -47,14 +58,48 @@ def check(
             "another file name, or accept_changes=True to go on with it, or overwrite=True to begin anew"
         )
     if changes:
-        t = len(file.history())
-        note = f"from generation {t} on the run has other code or values: {_listed(changes)}"
-        file.tell(f"changes {t}: {_listed(changes)}", note)
+        t_open = len(file.history())
+        note = f"from generation {t_open} on the run has other code or values: {_listed(changes)}"
+        file.tell(f"changes {t_open}: {_listed(changes)}", note)
         _log.warning("%s: %s", file.path, note)
     if difference := digit_difference(found["versions"]):
         _log.warning("%s: %s; digests may differ in the last bit", file.path, difference)
-    if changes:
+    settings = found | ({} if t is None else {"threshold": mine["threshold"]})
+    if t is not None:
+        note = f"from generation {t} on the threshold is {mine['threshold']}, before {found['threshold']}"
+        file.rethreshold(t, settings | noted(fingerprint), threshold, note)
+        _log.warning("%s: %s", file.path, note)
+    elif changes:
         file.renew(found | noted(fingerprint))
+    return settings
+
+
+def _first_of(threshold: Any, file: Store, found: dict[str, Any], accept_changes: bool) -> int | None:
+    """The generation from which on another threshold may hold; None if it may not."""
+    decided = _decided(file)
+    goes_on = getattr(threshold, "goes_on", None)
+    does_go_on = callable(goes_on) and goes_on(_plain(found.get("threshold")), decided)
+    return len(decided) if does_go_on or accept_changes else None
+
+
+def _with_threshold(there: Fingerprint, here: Fingerprint) -> Fingerprint:
+    """What a run was begun with, but for the values of its threshold."""
+
+    def is_its(name: str) -> bool:
+        return re.match(r"threshold\b", name) is not None
+
+    values = {name: value for name, value in there.values.items() if not is_its(name)}
+    return Fingerprint(there.code, values | {k: v for k, v in here.values.items() if is_its(k)})
+
+
+def _decided(file: Store) -> list[float]:
+    """The epsilons of all generations of which anything is known; that of the open one is in its order."""
+    history = file.history()
+    committed = [population.epsilon for population in history]
+    order = history.order(len(committed))
+    if order is None or next(file.noted(len(committed)), None) is None:
+        return committed
+    return [*committed, epsilon_of(order[0])]
 
 
 def _listed(changes: list[str]) -> str:

@@ -16,20 +16,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from mpiabc import guard, recycling, sameness, voice, whereabouts
+from mpiabc import guard, recycling, sameness, sizes, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.adaptive import measure_of
 from mpiabc.arguments import whole
 from mpiabc.constraint import share_inside
-from mpiabc.distance import is_adaptive
+from mpiabc.distance import PNorm, is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
+from mpiabc.noise import Noise
 from mpiabc.order import calibrated
 from mpiabc.planner import Planner, takes_prior
 from mpiabc.population import Past, Population
@@ -57,8 +59,10 @@ _MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
 class ABCSMC:
     """An ABC-SMC sampler.
 
-    population_size: particles in each generation. kernel: how the next proposal is fitted, by default
-    `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. seed: a non-negative
+    population_size: particles in each generation, a list of one size a generation (the last one goes on), or
+    a rule, see `mpiabc.sizes`. kernel: how the next proposal is fitted, by default
+    `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. acceptor: a noise
+    model, `Noise(mpiabc.noise.Normal(sd=1))`, in the place of distance and threshold. seed: a non-negative
     integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
@@ -69,10 +73,11 @@ class ABCSMC:
     def __init__(
         self,
         problem: Problem,
-        population_size: int,
+        population_size: Any,
         *,
         kernel: Kernel | None = None,
         threshold: Threshold | None = None,
+        acceptor: Noise | None = None,
         seed: int | None = None,
         model_prior: Any = None,
         recycle: bool | None = None,
@@ -84,14 +89,18 @@ class ABCSMC:
         if not isinstance(problem, Problem):
             raise ProblemError(f"the problem is {problem!r}, expected an mpiabc.Problem")
         self.problem = problem
-        self.population_size = _whole("population_size", population_size, 2)
+        self.population_size = sizes.taken(population_size)
         self.kernel = Gaussian() if kernel is None else kernel
-        self.threshold = Quantile() if threshold is None else threshold
+        self.threshold: Any = Quantile() if threshold is None else threshold
+        self.acceptor = acceptor
+        self._log_c: float | None = None
         self.seed = None if seed is None else _whole("seed", seed, 0)
         if not callable(getattr(self.kernel, "fit", None)):
             raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
         if not callable(getattr(self.threshold, "epsilon", None)):
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+        if acceptor is not None:
+            self._listen_through(acceptor, threshold)
         if getattr(self.kernel, "defensive", 0.0) and not getattr(problem.prior, "is_normalised", False):
             raise ProblemError(
                 f"kernel={told(self.kernel)} with prior={told(problem.prior)}, which does not say that its "
@@ -108,7 +117,35 @@ class ABCSMC:
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
         self._check_adaptive()
-        self._parts = fingerprint(kernel=self.kernel, threshold=self.threshold)
+        size = self.population_size
+        is_plain = isinstance(size, int | sizes.Listed)
+        parts = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
+        self._parts = fingerprint(**parts)
+
+    def _listen_through(self, noise: Noise, threshold: Any) -> None:
+        """Let a noise model take the place of distance and threshold. Raises ProblemError."""
+        problem, prior = self.problem, self.problem.prior
+        if not isinstance(noise, Noise):
+            raise ProblemError(f"acceptor={noise!r}: give mpiabc.Noise(model), or leave it out")
+        if threshold is not None:
+            raise ProblemError(
+                f"acceptor=Noise(...) with threshold={told(threshold)}: temperatures take the place of "
+                "thresholds, and Noise(steps=) says how they fall; leave threshold out"
+            )
+        if told(problem.distance) != told(PNorm()):
+            raise ProblemError(
+                f"acceptor=Noise(...) with distance={told(problem.distance)}: the noise's density takes the "
+                "place of a distance; leave distance out of the problem"
+            )
+        if "epsilon" in signature(problem.simulate).extras:
+            raise ProblemError(
+                "acceptor=Noise(...) with a simulator that takes epsilon, to reject by it: whatever is "
+                "simulated has a density; leave epsilon out"
+            )
+        noise.check(prior.names)
+        bounds = zip(prior.names, getattr(prior, "bounds", lambda: [None] * len(prior.names))(), strict=True)
+        self.problem, self.threshold = replace(problem, distance=noise.distance()), None
+        self._log_c = noise.log_c(problem.observed_row, dict(bounds))
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
         """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""
@@ -124,6 +161,11 @@ class ABCSMC:
             raise ProblemError(
                 f"recycle=True with threshold={self.threshold}: all particles would be kept, and nothing "
                 "new be simulated; give a threshold that falls, or leave recycle out"
+            )
+        if self.acceptor is not None and self._log_c is None:
+            raise ProblemError(
+                f"recycle=True with acceptor={told(self.acceptor)}, whose largest density is a guess that "
+                "changes: give Noise(log_maximum=) if you know it, or leave recycle out"
             )
         for name, part in {"prior": self.problem.prior, "kernel": self.kernel}.items():
             if not getattr(part, "is_normalised", False):
@@ -167,7 +209,9 @@ class ABCSMC:
         epsilon: float | None = None,
         simulations: int | None = None,
         acceptance_rate: float | None = None,
-        walltime: float | str | None = None,
+        min_epsilon_change: float | None = None,
+        ess: float | None = None,
+        walltime: float | str | timedelta | None = None,
         scheduler: Any = "auto",
         progress: bool | None = None,
         overwrite: bool = False,
@@ -176,10 +220,13 @@ class ABCSMC:
         """Start the run in the file `store`, or continue it; returns its History, None on other ranks.
 
         The first stopping rule that holds ends the run: so many `generations`, an `epsilon` reached, so
-        many `simulations`, an `acceptance_rate` that a generation cannot reach, or `walltime` (seconds,
-        text such as "2h", or "auto": shortly before the batch system ends the job), after which the run
-        can be continued. They never change a population. A run whose code or values have changed meanwhile
-        goes on with `accept_changes` only, which its file notes. Job scripts set MPIABC_SCHEDULER, which
+        many `simulations`, an `acceptance_rate` that a generation cannot reach, an epsilon that fell by less
+        than `min_epsilon_change` (.01: a hundredth), a generation whose effective sample size is below `ess`,
+        or `walltime` (seconds, a timedelta, text such as "2h", or "auto": shortly before the batch system
+        ends the job), after which the run can be continued. They never change a population. A run goes on
+        with another threshold where nothing is decided yet: with a list that begins with the thresholds that
+        were used, or a gentler quantile; with any other, and if code or values have changed meanwhile, with
+        `accept_changes` only. Its file notes that. Job scripts set MPIABC_SCHEDULER, which
         scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that is given none.
 
         Raises ProblemError and StoreError before any work, SimulatorError for failing evaluations,
@@ -204,7 +251,7 @@ class ABCSMC:
         progress: bool | None = None,
         overwrite: bool = False,
         accept_changes: bool = False,
-        walltime: float | str | None = None,
+        walltime: float | str | timedelta | None = None,
         **rules: Any,
     ) -> Iterator[Population | None]:
         """Yields None once in the process that leads, then the populations; nothing elsewhere."""
@@ -232,17 +279,25 @@ class ABCSMC:
                     "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
                     "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
                 )
-            _check_size(self.problem, self.population_size, self.keep)
+            _check_size(self.problem, sizes.largest(self.population_size), self.keep)
             resumable_status()  # a wrong one is said now
-            if not has_rule and self.threshold.epsilon(10**9, None) is not None:
+            if self.acceptor is not None and stopping.min_epsilon_change is not None:
                 raise ProblemError(
-                    "the run has no end: give a stopping rule, such as generations=8 or epsilon=0.1"
+                    f"min_epsilon_change={stopping.min_epsilon_change} with acceptor=Noise(...), whose "
+                    "temperatures fall as Noise(steps=) says: end the run by epsilon=1"
                 )
+            if not has_rule and self._is_endless():
+                example = "generations=8 or epsilon=0.1" if self.acceptor is None else "epsilon=1"
+                raise ProblemError(f"the run has no end: give a stopping rule, such as {example}")
             with store as file:
                 settings = self._settled(file, place.is_static, overwrite, accept_changes)
                 limits = Limits(deadline, end, signals)
                 yield None
                 yield from self._driven(file, settings, stopping, engine, limits, progress)
+
+    def _is_endless(self) -> bool:
+        """Whether there is always another generation."""
+        return self.threshold is None or self.threshold.epsilon(10**9, None) is not None
 
     def _driven(
         self,
@@ -272,6 +327,8 @@ class ABCSMC:
             measure,
             keep=self.keep,
             inside=inside,
+            noise=self.acceptor,
+            log_c=self._log_c,
         )
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
@@ -309,10 +366,11 @@ class ABCSMC:
         mine: dict[str, Any] = {
             "names": list(self.problem.prior.names),
             **self.problem.parts(),
-            "population_size": self.population_size,
+            "population_size": sizes.plain(self.population_size, told(self.population_size)),
             "kernel": told(self.kernel),
             SCALE: scale_rule(self.kernel),
             "threshold": told(self.threshold),
+            "acceptor": None if self.acceptor is None else told(self.acceptor),
             "seed": self.seed,
             "recycle": self.weights,
             "keep": None if self.keep == "accepted" else self.keep,
@@ -340,8 +398,7 @@ class ABCSMC:
             mine["seed"] = found.get("seed")
         if SCALE not in found:  # older files choose it by another rule
             del mine[SCALE]
-        sameness.check(file, mine, found, fingerprint, accept_changes)
-        return found
+        return sameness.check(file, mine, found, fingerprint, accept_changes, self.threshold)
 
 
 def _inside(file: Store, prior: Any, seed: int) -> float:
@@ -488,10 +545,10 @@ def _check_team(problem: Problem, place: Any) -> None:
         )
 
 
-def _check_size(problem: Problem, n: int, keep: str) -> None:
+def _check_size(problem: Problem, n: int | None, keep: str) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
     k = problem.structure.size if keep == "accepted" else 0
-    if 8 * n * k >= _MOST_BYTES:
+    if n is not None and 8 * n * k >= _MOST_BYTES:
         raise ProblemError(
             f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
             'takes: reduce the data by summarize=, or the population, or give keep="theta"'

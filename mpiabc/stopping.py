@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from mpiabc import batch
@@ -27,12 +28,18 @@ class Stopping:
     simulations: int | None = None
     acceptance_rate: float | None = None
     walltime: float | None = None  # seconds
+    min_epsilon_change: float | None = None  # relative
+    ess: float | None = None
 
     def __post_init__(self) -> None:
         self._take("generations", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("simulations", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("epsilon", real, lambda x: x >= 0, "a distance >= 0")
         self._take("acceptance_rate", real, lambda x: 0 < x <= 1, "a number in (0, 1]")
+        self._take(
+            "min_epsilon_change", real, lambda x: 0 < x < 1, "a share of epsilon in (0, 1), such as .01"
+        )
+        self._take("ess", real, lambda x: 0 < x < math.inf, "an effective sample size > 0")
 
     def _take(
         self, name: str, read: Callable[[Any], Any], holds: Callable[[Any], bool], expected: str
@@ -51,14 +58,29 @@ class Stopping:
         """Whether any rule is set."""
         return self != Stopping()
 
-    def reason(self, generations: int, epsilon: float, simulations: int) -> str | None:
-        """Which rule ends a run of so many committed generations, if one does."""
+    def reason(
+        self,
+        generations: int,
+        epsilon: float,
+        simulations: int,
+        *,
+        before: float = math.inf,
+        ess: float = math.inf,
+    ) -> str | None:
+        """Which rule ends a run of so many committed generations, if one does.
+
+        epsilon, ess: of the last one; `before`: the epsilon of the one before, infinite if there is none.
+        """
         if self.generations is not None and generations >= self.generations:
             return "generations"
         if self.epsilon is not None and generations and epsilon <= self.epsilon:
             return "epsilon"
         if self.simulations is not None and simulations >= self.simulations:
             return "simulations"
+        if self.min_epsilon_change is not None and before - epsilon < self.min_epsilon_change * before:
+            return "min_epsilon_change"
+        if self.ess is not None and ess < self.ess * (1 - 1e-9):  # equal weights may lack the last bit
+            return "ess"
         return None
 
     def most_ids(self, size: int) -> float:
@@ -70,13 +92,13 @@ class Stopping:
         return math.inf if self.simulations is None else self.simulations - used
 
 
-def chosen(walltime: float | str | None) -> float | str | None:
+def chosen(walltime: float | str | timedelta | None) -> float | str | timedelta | None:
     """The walltime that a run is given, else that of the environment."""
     return os.environ.get(VARIABLE, "").strip() or None if walltime is None else walltime
 
 
-def seconds(walltime: float | str | None) -> float | None:
-    """A walltime in seconds, from a number or from text such as "90", "30m", "2h", "1:30:00".
+def seconds(walltime: float | str | timedelta | None) -> float | None:
+    """A walltime in seconds, from a number, a timedelta, or text such as "90", "30m", "2h", "1:30:00".
 
     "auto" is what the batch system leaves to this job. Raises ProblemError.
     """
@@ -84,9 +106,9 @@ def seconds(walltime: float | str | None) -> float | None:
         return None
     if isinstance(walltime, str):
         return batch.seconds_left() if walltime == "auto" else _parse(walltime.strip())
-    number = real(walltime)
+    number = walltime.total_seconds() if isinstance(walltime, timedelta) else real(walltime)
     if number is None or not number > 0:
-        raise ProblemError(f"walltime={walltime!r}: give seconds > 0, or text such as '2h'")
+        raise ProblemError(f"walltime={walltime!r}: give seconds > 0, a timedelta, or text such as '2h'")
     return float(number)
 
 

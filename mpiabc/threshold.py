@@ -2,10 +2,14 @@
 
 A rule is anything with `epsilon(generation, previous) -> float | None`: `previous` is the population
 before, None for generation 0; None as the answer means that no smaller threshold is left. `end`, a text, may
-say why; it follows "threshold: " as the reason of the run's end.
+say why; it follows "threshold: " as the reason of the run's end. `goes_on(before, decided) -> bool`, if there
+is one, says whether it may take the place of the rule `before` (as it is told in a run's settings) in a run
+that has used the epsilons `decided`.
 """
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -47,6 +51,11 @@ class Quantile:
         object.__setattr__(self, "alpha", alpha)
         object.__setattr__(self, "start", start)
 
+    def goes_on(self, before: str, decided: Sequence[float]) -> bool:
+        """Whether it is a gentler quantile."""
+        match = re.fullmatch(rf"Quantile\(alpha=(\S+), start={self.start!r}\)", before)
+        return match is not None and float(match[1]) <= self.alpha
+
     def epsilon(self, generation: int, previous: Population | None) -> float | None:
         """The quantile, or None if all distances are equal to the last epsilon."""
         if previous is None:
@@ -76,6 +85,10 @@ class Listed:
         if any(later >= earlier for earlier, later in pairwise(values)):
             raise ProblemError(f"Listed({list(values)}) does not fall: give each threshold below the last")
         object.__setattr__(self, "thresholds", values)
+
+    def goes_on(self, before: str, decided: Sequence[float]) -> bool:
+        """Whether it is a list that begins with the thresholds that were used."""
+        return before.startswith("Listed(") and self.thresholds[: len(decided)] == tuple(decided)
 
     def epsilon(self, generation: int, previous: Population | None) -> float | None:
         """The threshold of that place in the list, None after the last."""

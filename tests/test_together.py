@@ -14,6 +14,11 @@ from tests.programs import foreign
 NORMALISED = "which does not say that its densities are normalised"
 REFUSED = {  # what does not go together, and how it is told
     ("static", "recycled"): "recycle=True with static scheduling",
+    ("may reject", "noise"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
+    ("may reject", "noise of one's own"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
+    ("recycled", "noise of one's own"): r"recycle=True with acceptor=Noise\(.* a guess",
+    ("callable distance", "noise"): r"acceptor=Noise\(\.\.\.\) with distance=far",
+    ("callable distance", "noise of one's own"): r"acceptor=Noise\(\.\.\.\) with distance=far",
     ("recycled", "constant"): r"recycle=True with threshold=Constant\(value=2.0\)",
     ("recycled", "kernel of one's own"): f"recycle=True with kernel=.*{NORMALISED}",
     ("recycled", "prior of one's own"): f"recycle=True with prior=.*{NORMALISED}",
@@ -59,6 +64,10 @@ def far(simulated, observed):
     return abs(simulated["y"] - observed["y"])
 
 
+def log_density(simulated, observed, theta):
+    return -20 * float(simulated["y"] - observed["y"]) ** 2 / (1 + abs(theta["mu"]))
+
+
 SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "static": ({}, {}),
     "vectorised": ({"vectorized": True}, {}),
@@ -76,18 +85,21 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "integers and choices": ({"prior": MIXED}, {}),
     "constrained prior": ({"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda t: t["mu"] > 0)}, {}),
     "defensive share": ({}, {"kernel": mpiabc.Gaussian(defensive=0.1)}),
+    "sizes that change": ({}, {"population_size": [40, 10, 30]}),
     "failures rejected": ({"on_error": "reject"}, {}),
     "timeout": ({"timeout": 60.0}, {}),
+    "noise": ({}, {"threshold": None, "acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=0.2), steps=2)}),
+    "noise of one's own": ({}, {"threshold": None, "acceptor": mpiabc.Noise(log_density, steps=2)}),
 }
 
 
 def sampler(settings):
     of_problem = {"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2)), "simulate": simulator(settings)}
-    of_sampler = {"threshold": mpiabc.Listed([3, 2, 1.2]), "seed": 1}
+    of_sampler = {"population_size": 40, "threshold": mpiabc.Listed([3, 2, 1.2]), "seed": 1}
     for setting in settings:
         of_problem |= SETTINGS[setting][0]
         of_sampler |= SETTINGS[setting][1]
-    return mpiabc.ABCSMC(mpiabc.Problem(observed={"y": 1.0}, **of_problem), 40, **of_sampler)
+    return mpiabc.ABCSMC(mpiabc.Problem(observed={"y": 1.0}, **of_problem), **of_sampler)
 
 
 def schedulers(settings):
@@ -128,6 +140,10 @@ def test_settings_go_together_or_are_refused_in_a_sentence(pair, tmp_path):
 
 def test_all_that_goes_together_goes_together_at_once(tmp_path):
     """Of two that exclude each other, the later one."""
-    chosen = "vectorised, may reject, recycled, callable distance, local kernel, failures rejected"
-    one, other = digests(chosen.split(", "), tmp_path)
-    assert one == other
+    chosen = "vectorised, may reject, recycled, callable distance, local kernel, sizes that change, "
+    chosen += "failures rejected"
+    noisy = chosen.replace("may reject, ", "").replace("callable distance", "noise")
+    for i, settings in enumerate((chosen, noisy)):
+        (tmp_path / str(i)).mkdir()
+        one, other = digests(settings.split(", "), tmp_path / str(i))
+        assert one == other

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
@@ -110,11 +111,11 @@ class Watch:
     loop may be writing its database.
     """
 
-    def __init__(self, walltime: float | str | None) -> None:
-        walltime, now = stops.chosen(walltime), time.monotonic()
-        seconds = stops.seconds(walltime)
+    def __init__(self, walltime: float | str | timedelta | None) -> None:
+        given, now = stops.chosen(walltime), time.monotonic()
+        seconds = stops.seconds(given)
         end = math.inf if seconds is None else now + seconds
-        is_of_job = isinstance(walltime, str) and walltime == "auto"
+        is_of_job = isinstance(given, str) and given == "auto"
         self._times = (math.inf, end) if is_of_job else (end, math.inf)
         self._signals: Signals | None = None
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import guard
+from mpiabc.acceptors import Uniforms
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
@@ -17,7 +18,7 @@ from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.kernel import SCALE, as_before
-from mpiabc.layout import shown
+from mpiabc.layout import layout_of, shown
 from mpiabc.order import Order
 from mpiabc.planner import Decided, Planner, fitted
 from mpiabc.population import Past, Population
@@ -25,6 +26,7 @@ from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
 from mpiabc.schedulers.alone import ALONE
+from mpiabc.sizes import LEAST
 from mpiabc.store import History
 from mpiabc.streams import stream_key
 from mpiabc.team import being
@@ -57,7 +59,7 @@ def _replay(options: argparse.Namespace) -> int:
     history = History(options.store)
     t, index = _address(options.address, history)
     parts = _Parts(history, options.trust)
-    problem = parts.problem if options.problem is None else _given(history, options.problem)
+    problem = parts.problem if options.problem is None else _given(history, options.problem, parts)
     evaluation = _Evaluation(problem, _order(history, problem, parts, t), index)
     stored = history[t] if t < len(history) else None
     say(evaluation.told(stored))
@@ -91,9 +93,14 @@ def _address(text: str, history: History) -> tuple[int, int]:
     return t, index
 
 
-def _given(history: History, target: str) -> Problem:
-    """The problem of FILE[:problem], which may differ from that of the run in its simulator only."""
+def _given(history: History, target: str, parts: "_Parts") -> Problem:
+    """The problem of FILE[:problem], which may differ from that of the run in its simulator only.
+
+    A noise model is no part of it, and comes from the file.
+    """
     problem = load_problem(texts_of(target)["problem"])
+    if history.settings.get("acceptor") is not None:
+        problem = replace(problem, distance=parts.problem.distance)
     _check_same(problem, history)
     return problem
 
@@ -113,13 +120,15 @@ def _order(history: History, problem: Problem, parts: "_Parts", t: int) -> Order
     Under static scheduling too, id I is what it is by its address, whichever slot tried it.
     """
     settings = history.settings
-    size, key = settings["population_size"], stream_key(settings["seed"])
+    key, size = stream_key(settings["seed"]), LEAST  # it says nothing of a single id
     weights = settings.get("recycle")
     planner = Planner(problem.prior, parts, parts, key, size, False, weights, problem.step)
     past, found = Past(history[t - 1] if t else None), history.order(t)
     decided: Decided | None
     if found is not None:
         decided = planner.again(found, past)
+    elif settings.get("acceptor") is not None:
+        raise StoreError(f"{history.path} has lost what was decided for generation {t}, as it is damaged")
     elif t < len(history):  # the file is of an older mpiabc, or has lost it
         decided = planner.decided(past, history[t].epsilon)
     else:
@@ -197,7 +206,8 @@ class _Evaluation:
             return "outside the prior's support: rejected without a simulation"
         if status == Status.REJECTED:
             return "rejected early: the simulator returned None"
-        return "accepted" if self.records.rows.distances[0] <= self.order.epsilon else "rejected"
+        accept, uniform = self.order.acceptor.accept, Uniforms(self.order.key)
+        return "accepted" if accept(self.records.rows, self.order.epsilon, uniform)[0] else "rejected"
 
     def told(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
@@ -254,4 +264,6 @@ class _Evaluation:
         data = simulator.simulated(self._block, rows)
         summary = None if data is None else simulator.summarised(data)
         if data is not None and not problem.vectorized and callable(problem.distance):
-            problem.distance(data if problem.is_raw else summary, protected(problem.observed)())
+            theta = layout_of(problem.prior).row(self.theta.tolist())
+            more = [theta] if getattr(problem.distance, "takes_theta", False) else []
+            problem.distance(data if problem.is_raw else summary, protected(problem.observed)(), *more)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from mpiabc.errors import ProblemError
 from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
+from mpiabc.sizes import CV, ESS
 from mpiabc.threshold import Constant, Listed, Quantile, Threshold
 
 
@@ -55,6 +56,22 @@ def _kernel(name: str, text: str) -> Kernel:
     return kernels[text]()
 
 
+def _size(name: str, text: str) -> Any:
+    """A whole number, several with commas, or a rule with its aim and, where wanted, its bounds."""
+    kind, has_aim, rest = text.partition(":")
+    if not has_aim:
+        sizes = [_whole(name, part) for part in text.split(",")]
+        return sizes if len(sizes) > 1 else sizes[0]
+    rules = {"ess": ESS, "cv": CV}
+    aim, *bounds = rest.split(":")
+    if kind not in rules or len(bounds) not in (0, 2):
+        raise ProblemError(
+            f"{name}={text!r}: give 1000, or 2000,1000,500, ess:500, cv:.05 or cv:.05:100:5000"
+        )
+    low_high = dict(zip(("low", "high"), (_whole(name, bound) for bound in bounds), strict=False))
+    return rules[kind](_number(name, aim), **low_high)
+
+
 class _Setting(NamedTuple):
     """How a setting's text is read, and how it is shown in the help."""
 
@@ -64,11 +81,15 @@ class _Setting(NamedTuple):
 
 
 SETTINGS = {
-    "population_size": _Setting(_whole, "N", "particles in each generation"),
+    "population_size": _Setting(
+        _size, "N", "particles in each generation; or 2000,1000,500, the last going on; ess:500; cv:.05"
+    ),
     "generations": _Setting(_whole, "G", "stop after so many generations"),
     "epsilon": _Setting(_number, "E", "stop when the threshold is at most this"),
     "simulations": _Setting(_whole, "S", "stop after so many simulations"),
     "acceptance_rate": _Setting(_number, "R", "stop when a generation cannot reach this"),
+    "min_epsilon_change": _Setting(_number, "C", "stop when the threshold falls by a smaller share of it"),
+    "ess": _Setting(_number, "E", "stop when a generation's effective sample size is smaller"),
     "walltime": _Setting(
         _text,
         "W",

@@ -122,6 +122,17 @@ class Store:
             modernise(db)
             put(db, "settings", json.dumps(settings))
 
+    def rethreshold(self, level: int, settings: dict[str, Any], threshold: object, note: str) -> None:
+        """Keep another threshold for this level and all after it; an order for it is to be decided again."""
+        notes, part = self.history().notes, portable(threshold)
+        with self.transaction() as db:
+            self.renew(settings)
+            db.execute("DELETE FROM orders WHERE level >= ?", (level,))
+            db.execute("DELETE FROM run WHERE key = 'part threshold'")
+            if part is not None:
+                put(db, "part threshold", part)
+            put(db, "notes", json.dumps(notes | {f"threshold {level}": note}))
+
     def start(
         self,
         settings: dict[str, Any],

@@ -5,6 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 import mpiabc
 from tests import problems
 from tests.programs import batches, foreign
@@ -25,6 +27,23 @@ def mixed_gaussian(theta, rng):
     return {"y": theta["mu"] + theta["k"] - (theta["c"] == "b") + rng.standard_normal()}
 
 
+def noisy(**options):
+    """Data with noise, by a function of data and theta: its largest density is a guess."""
+    options = {"population_size": 60, "acceptor": mpiabc.Noise(log_density, steps=2), "seed": 1} | options
+    return mpiabc.ABCSMC(problems.problem(), **options)
+
+
+def log_density(simulated, observed, theta):
+    sd = 0.5 + 0.1 * abs(theta["mu"])
+    return -0.5 * ((observed["y"] - simulated["y"]) / sd) ** 2 - np.log(sd)
+
+
+def resized(**options):
+    return mpiabc.ABCSMC(
+        problems.problem(), mpiabc.sizes.ESS(60), threshold=mpiabc.Listed([3, 1.5, 0.8]), seed=1, **options
+    )
+
+
 STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
@@ -32,9 +51,14 @@ STATIC = {  # those for static scheduling, too
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
     "integers and choices": mixed,
+    "noise": noisy,
+    "sizes": resized,
 }
 VARIANTS = STATIC | {
     "recycled, integers and choices": lambda: mixed(recycle=True),
+    "recycled, noise": lambda: noisy(
+        acceptor=mpiabc.Noise(mpiabc.noise.Normal(sd=0.5), steps=2), recycle=True
+    ),
     "recycled, batches": lambda: batches.sampler(recycle=True),
     "recycled": lambda: problems.sampler(recycle=True, simulate=problems.gaussian_late, n=60),
     "recycled, vectorized": lambda: problems.sampler(
