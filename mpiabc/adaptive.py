@@ -13,8 +13,9 @@ import numpy as np
 
 from mpiabc.distance import Adaptive, RowDistance, is_adaptive, of_data
 from mpiabc.errors import ProblemError
+from mpiabc.models import AnyProblem
 from mpiabc.population import Past, Population
-from mpiabc.problem import Problem, told
+from mpiabc.problem import told
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Measure:
         return replace(past, last=_measured(past.last, distance, self.observed))
 
 
-def measure_of(problem: Problem) -> Measure | None:
+def measure_of(problem: AnyProblem) -> Measure | None:
     """What fits the distance of a problem; None if it is fixed."""
     distance = of_data(problem.distance, problem.observed) if is_adaptive(problem.distance) else None
     return None if distance is None else Measure(distance, problem.observed_row)
@@ -70,4 +71,4 @@ def _measured(population: Population, distance: RowDistance, observed: np.ndarra
             f"the distance {told(distance)}, fitted to generation {population.generation}, measures its "
             f"{len(population)} particles as {distances.tolist()[:3]}, ...: expected one real number for each"
         )
-    return replace(population, distances=distances, epsilon=float(distances.max()))
+    return population.with_values(distances=distances, epsilon=float(distances.max()))

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.defended import undefended
 from mpiabc.free import Freed
+from mpiabc.joint import ModelProposal
 from mpiabc.kept import Nothing
 from mpiabc.mixture import Mixture
 from mpiabc.prior import Prior
@@ -47,6 +49,9 @@ def _of_holes(missing: np.ndarray, structure: Structure | Nothing) -> str:
 
 def of_proposal(proposal: Any, key: tuple[int, int]) -> str:
     """What is wrong with a proposal of a kernel, in words; empty if nothing is seen."""
+    if isinstance(proposal, ModelProposal):
+        parts = (undefended(part) for part in proposal.proposals if part is not None)
+        return next(filter(None, (of_proposal(part, key) for part in parts)), "")
     if isinstance(proposal, Freed | Mixture):
         return ""
     return _ignored_rng("the kernel", proposal, key) or _mismatch("the kernel", proposal, key)

@@ -24,6 +24,7 @@ SHARE = 0.05  # of the prior in proposals of discrete parameters
 _LEAST_SPREAD = 0.5
 _ANEW = 0.3  # how often a choice is drawn anew
 _NEAR = 4096  # distances whose masses are kept
+_MOST = 4_000_000  # masses around particles that are kept: 32 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +70,35 @@ class MixedMixture(Mixture):
         return np.column_stack([prepared, discrete]), shared
 
     def _fill(self, exponents: np.ndarray, prepared: np.ndarray, columns: slice) -> None:
-        layout, width = self.layout, prepared.shape[1] - len(self.layout.discrete)
+        width = prepared.shape[1] - len(self.layout.discrete)
         if self.moves is None:
             exponents[:] = self._log_weights[columns]
         else:
             self.moves._fill(exponents, np.ascontiguousarray(prepared[:, :width]), columns)
-        rows, centres = prepared.T[width:, :, None], self._discrete[:, columns]
+        for row, values in zip(exponents, prepared[:, width:].tolist(), strict=True):
+            row += self._log_mass(tuple(values))[columns]
+
+    def _log_mass(self, values: tuple[float, ...]) -> np.ndarray:
+        """Log mass of these discrete values around each particle, (N,); few values are met, and often."""
+        found = self._known.get(values)
+        if found is None:
+            found = self._computed(values)
+            if len(self._known) < _MOST // len(self.weights):
+                self._known[values] = found
+        return found
+
+    def _computed(self, values: tuple[float, ...]) -> np.ndarray:
+        total, centres, n = np.zeros(len(self.weights)), self._discrete, len(self.layout.integers)
         for i, s in enumerate(self.spreads.tolist()):
-            exponents += self._log_masses(i, s, np.abs(rows[i] - centres[i]).astype(np.int64))
-        for i, choice in enumerate(layout.choices, len(layout.integers)):
-            drawn = _ANEW * choice.chances[rows[i].astype(np.intp)]
-            exponents += np.where(rows[i] == centres[i], np.log(1 - _ANEW + drawn), np.log(drawn))
+            total += self._log_masses(i, s, np.abs(values[i] - centres[i]).astype(np.int64))
+        for i, choice in enumerate(self.layout.choices, n):
+            drawn = _ANEW * choice.chances[int(values[i])]
+            total += np.where(values[i] == centres[i], np.log(1 - _ANEW + drawn), np.log(drawn))
+        return total
+
+    @cached_property
+    def _known(self) -> dict[tuple[float, ...], np.ndarray]:
+        return {}
 
     def _log_masses(self, i: int, s: float, offsets: np.ndarray) -> np.ndarray:
         """Those of the i-th integer at such distances from its particles."""

@@ -25,21 +25,21 @@ from mpiabc.defended import mixed, undefended
 from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.kept import is_narrow
-from mpiabc.layout import layout_of, shown
+from mpiabc.layout import layout_of
+from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
 from mpiabc.particles import Particles, none
-from mpiabc.problem import Problem
 from mpiabc.records import CALIBRATION, Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
-from mpiabc.simulate import Block, Simulated, Simulator, States
+from mpiabc.simulate import LANE, Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
 from mpiabc.structure import DistanceError
 
 _ROUNDING = 1e-9  # by which a distance that should be 0, such as 1 - a correlation, may lie below it
 
 
-def evaluate(problem: Problem, order: Order, start: int, stop: int) -> Records:
+def evaluate(problem: AnyProblem, order: Order, start: int, stop: int) -> Records:
     """The records of the ids [start, stop), or of these slots if the order is static.
 
     A pure function, as far as the simulator is one. Where `problem.on_error` says "raise", a failure
@@ -48,10 +48,10 @@ def evaluate(problem: Problem, order: Order, start: int, stop: int) -> Records:
     return Evaluator(problem, order)(start, stop)
 
 
-def theta_of(problem: Problem, order: Order, id: int) -> dict[str, Any]:
+def theta_of(problem: AnyProblem, order: Order, id: int) -> dict[str, Any]:
     """The proposal of an evaluation; of the first one of a slot, if static."""
     block = Evaluator(problem, order).block_with(id)
-    return shown(problem.prior, block.theta[id - block.first].tolist())
+    return problem.named(block.theta[id - block.first])
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Level(Order):
         return f"generation {self.level}: epsilon {self.epsilon:.6g}"
 
     def evaluator(
-        self, problem: Problem, where: str | None = None, watch: Callable[[int], None] | None = None
+        self, problem: AnyProblem, where: str | None = None, watch: Callable[[int], None] | None = None
     ) -> "Evaluator":
         """What evaluates its ids, or slots; `watch` hears of each id."""
         return Evaluator(problem, self, where, watch)
@@ -90,7 +90,7 @@ class Evaluator:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: AnyProblem,
         order: Order,
         where: str | None = None,
         watch: Callable[[int], None] | None = None,
@@ -106,10 +106,10 @@ class Evaluator:
         self._observed.flags.writeable = False
         self._keeps_none = order.keep == "theta" or problem.observed is None
         self._is_narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
-        self._nothing = self._kept(none(d=len(problem.prior.names), k=problem.structure.size))
+        self._nothing = self._kept(none(d=problem.width, k=problem.structure.size))
         self._states = States(problem, order)
         self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
-        self._layout = layout_of(problem.prior)
+        self._layout = layout_of(problem.models[0].prior)  # of a distance that looks at theta
         self._wants_all = getattr(order.acceptor, "wants_all", False)
         self._least = -math.inf if self._wants_all else -_ROUNDING  # of what is no distance but a density
         self._takes_theta = getattr(self._distance, "takes_theta", False)
@@ -121,6 +121,7 @@ class Evaluator:
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
         self._length = block_of(problem.step)  # ids in a block
+        self._drawn_width = problem.width + (len(problem.models) > 1)  # the model's index comes last
 
     def __call__(self, start: int, stop: int) -> Records:
         """The records of the ids, or slots, [start, stop)."""
@@ -145,12 +146,13 @@ class Evaluator:
 
         Returns what was raised, if anything was; what was simulated is that one's to return.
         """
+        model, at = divmod(at, LANE)
         try:
             with guard.at_work(self), self._states.steady(), self._states.watched():
                 block = self.block_with(at)
                 self.simulator.at = at
                 with self._theirs():
-                    self.simulator.take_part(block, at - block.first)
+                    self.simulator.take_part(block, at - block.first, model)
         except BaseException as error:
             if is_asked_to_stop(error):
                 raise
@@ -165,7 +167,7 @@ class Evaluator:
         if at < 0:
             return None
         if self._block and self._block.has(at):  # else its proposals were being drawn
-            theta = shown(self.problem.prior, self._block.theta[at - self._block.first].tolist())
+            theta = self.problem.named(self._block.theta[at - self._block.first])
         return Failure(self.order.level, at, theta, how, "", self.where, "exit")
 
     def _outcome(self, start: int, stop: int) -> Outcome:
@@ -282,7 +284,7 @@ class Evaluator:
     def _block_drawn(self, proposal: Any, block: int) -> np.ndarray:
         self._states.prepare_proposals(block)
         theta = proposal.sample(BLOCK, self._proposals.at(self.order.level, block))
-        theta, expected = _floats("sample of the proposal", theta), (BLOCK, len(self.problem.prior.names))
+        theta, expected = _floats("sample of the proposal", theta), (BLOCK, self._drawn_width)
         if theta.shape != expected:
             raise ProblemError(
                 f"sample({BLOCK}, rng) of the proposal gave shape {theta.shape}, expected {expected}"
@@ -301,8 +303,15 @@ class Evaluator:
                 outcome.fail(block.first + row, block.theta[row], _no_distance(distance))
             rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
-        theta = block.theta.take(rows, axis=0)
-        return Particles(ids, theta, distances, block.log_prior[rows], summaries, level)
+        drawn = self.problem.split(block.theta.take(rows, axis=0))
+        return Particles(
+            ids=ids,
+            distances=distances,
+            log_weights=block.log_prior[rows],
+            summaries=summaries,
+            level=level,
+            **drawn,
+        )
 
     def _of_theta(self, simulated: Any, observed: Any) -> Any:
         """The distance of the row in work by a callable that looks at its theta, too."""
@@ -354,7 +363,6 @@ class Evaluator:
         order = self.order
         if rows is None:
             return self._nothing
-        rows.theta.flags.writeable = False
         log_prior = log_proposal = rows.log_weights
         if order.level:
             log_proposal = self._log_density(order.proposal, rows, outcome, is_own=True)
@@ -373,12 +381,13 @@ class Evaluator:
 
         The rows have the prior's log density in place of weights.
         """
-        found = np.full(len(rows), np.nan)
+        found, x = np.full(len(rows), np.nan), self.problem.joint(rows)
+        x.flags.writeable = False
         where = "where it has drawn" if is_own else "at a draw of a later generation, as recycling asks it"
         error: BaseException = ProblemError(f"logpdf of the kernel's proposal is nan or infinite {where}")
         try:
             with self._theirs(proposal):
-                for i, value in _log_density(undefended(proposal), rows.theta):
+                for i, value in _log_density(undefended(proposal), x):
                     found[i] = value
                 found = mixed(proposal, found, rows.log_weights)
         except BaseException as raised:
@@ -386,7 +395,7 @@ class Evaluator:
         is_bad = ~(found < math.inf) | (is_own & (found == -math.inf))
         if is_bad.any():
             at = int(np.argmax(is_bad))
-            outcome.fail(int(rows.ids[at]), rows.theta[at], error, "proposal")
+            outcome.fail(int(rows.ids[at]), x[at], error, "proposal")
         return found
 
 

@@ -275,7 +275,8 @@ def quiet(function: Any) -> Any:
 
 def errors_of(users: Mapping[str, Any], part: Any = None) -> AbstractContextManager[None]:
     """What NumPy does about errors in a part that steady arithmetic asks: as users say, unless it is ours."""
-    is_ours = type(part).__module__.partition(".")[0] == "mpiabc"
+    parts = (part, *getattr(part, "parts", ()))  # of several models
+    is_ours = all(type(part).__module__.partition(".")[0] == "mpiabc" for part in parts)
     return nullcontext() if is_ours else np.errstate(**users)
 
 

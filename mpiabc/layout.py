@@ -48,7 +48,7 @@ class Layout:
     choices: tuple[Options, ...] = ()
     rests: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
-    @property
+    @cached_property
     def is_discrete(self) -> bool:
         """Whether a column is."""
         return bool(self.integers or self.choices)

@@ -8,7 +8,7 @@ that is not ours is not kept: who has it fits it again.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from mpiabc.acceptors import Acceptor, Tempered, Within
 from mpiabc.defended import Defended
 from mpiabc.discrete import MixedMixture
 from mpiabc.free import Freed
+from mpiabc.joint import ModelPrior, ModelProposal
 from mpiabc.kernel import Proposal
 from mpiabc.layout import Layout, layout_of
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
-from mpiabc.prior import JointPrior
 from mpiabc.records import order_number
 
 
@@ -59,12 +59,13 @@ class ForeignError(Exception):
     """A part of an order is not ours."""
 
 
-_OF_ORDERS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, Tempered, Within
-_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_OF_ORDERS, *distance.FITTED)}
+_PROPOSALS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, ModelProposal
+_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_PROPOSALS, *distance.FITTED, Tempered, Within)}
 _FOREIGN = {"foreign": True}  # in place of a distance that is not ours
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_PROBLEM = ("prior", "layout")  # fields that the problem has
-_OF_POPULATION = ("theta", "weights")  # columns that parts refer to
+_OF_MODELS = "proposals"  # the field that has a part for each model
+_OF_POPULATION = ("theta", "weights", "model")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
 _OF_SAMPLE = ("sample", "sample_end", "is_sample_weighed", "calibrated")  # kept where there is a sample
 
@@ -121,9 +122,7 @@ def _flat_part(name: str, part: Any, before: Population | None, arrays: Arrays) 
         return _FOREIGN
 
 
-def restored(
-    text: str, arrays: Arrays, before: Population | None, prior: JointPrior | None = None
-) -> dict[str, Any]:
+def restored(text: str, arrays: Arrays, before: Population | None, prior: Any = None) -> dict[str, Any]:
     """The inverse of `kept`: what an Order is made of, besides its key and its distance.
 
     prior: the problem's.
@@ -149,7 +148,11 @@ def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
     if _OURS.get(cls.__name__) is not cls:
         raise ForeignError(cls.__name__)
     names = [f.name for f in fields(value) if f.name not in (*_ANEW, *_OF_PROBLEM)]
-    return {"class": cls.__name__} | {n: _flat(getattr(value, n), before, arrays) for n in names}
+    told = {n: _flat(getattr(value, n), before, arrays) for n in names if n != _OF_MODELS}
+    if isinstance(value, ModelProposal) and before is not None:  # each is fitted to its model's particles
+        pairs = zip(value.proposals, before.each(), strict=True)
+        told[_OF_MODELS] = [_flat(part, own, arrays) for part, own in pairs]
+    return {"class": cls.__name__} | told
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class _Whole:
 
     arrays: Arrays
     before: Population | None = None
-    prior: JointPrior | None = None
+    prior: Any = None
 
     @property
     def layout(self) -> Layout:
@@ -176,9 +179,18 @@ class _Whole:
         if "array" in value:
             return _unfolded(self.arrays[value["array"]], value.get("triangular"))
         cls = _OURS[value["class"]]
-        parts = {name: self.of(part) for name, part in value.items() if name != "class"}
+        parts = {name: self.of(part) for name, part in value.items() if name not in ("class", _OF_MODELS)}
+        if _OF_MODELS in value:
+            parts[_OF_MODELS] = self._of_models(value[_OF_MODELS])
         theirs = {f.name: getattr(self, f.name) for f in fields(cls) if f.name in _OF_PROBLEM}
         return cls(**parts, **theirs)
+
+    def _of_models(self, told: list[Any]) -> tuple[Any, ...]:
+        """The parts for each model."""
+        if not isinstance(self.prior, ModelPrior) or self.before is None:
+            return tuple(None for _ in told)
+        each = zip(told, self.before.each(), self.prior.priors, strict=True)
+        return tuple(replace(self, before=own, prior=prior).of(part) for part, own, prior in each)
 
 
 def _unfolded(array: np.ndarray, d: int | None) -> np.ndarray:

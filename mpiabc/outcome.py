@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from mpiabc.errors import ProblemError, shortened, text_of
-from mpiabc.layout import shown
+from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.particles import Particles, joined
-from mpiabc.problem import Problem
 from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import stride_of
@@ -37,7 +36,7 @@ _KINDS: dict[type, str] = {
 class Outcome:
     """The evaluations of the ids, or slots, [start, stop) so far."""
 
-    def __init__(self, problem: Problem, order: Order, where: str, start: int, stop: int) -> None:
+    def __init__(self, problem: AnyProblem, order: Order, where: str, start: int, stop: int) -> None:
         self.start, self.stop = start, stop
         self.failures: list[Failure] = []
         self.notes: set[str] = set()
@@ -76,7 +75,7 @@ class Outcome:
         """
         if is_asked_to_stop(error):
             raise error
-        values = {} if theta is None else shown(self._problem.prior, theta.tolist())
+        values = {} if theta is None else self._problem.named(theta)
         kind = kind or _KINDS.get(type(error), "exception")
         words, remote, where, is_exposed = told(error, self._where)
         if hint:
@@ -107,7 +106,7 @@ class Outcome:
     ) -> None:
         """Note that these rows of a batch have failed together, as the first one's failure."""
         self.fail(first + int(rows[0]), theta[rows[0]], error, hint=hint)
-        self._failed[first] = rows.tolist()
+        self._failed.setdefault(first, []).extend(rows.tolist())
 
     def failed(self, first: int, n: int) -> list[int]:
         """The rows that have failed of the block of n that begins at this id."""

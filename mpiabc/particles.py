@@ -39,11 +39,13 @@ class Particles:
     summaries: Annotated[np.ndarray, Column("simulate", width="k")]
     level: Annotated[np.ndarray, Column("propose", np.int64)] = None  # type: ignore[assignment]  # proposed by
     log_densities: Annotated[np.ndarray, Column("weigh", width="l")] = None  # type: ignore[assignment]
+    model: Annotated[np.ndarray, Column("propose", np.int64)] = None  # type: ignore[assignment]  # its index
 
     def __post_init__(self) -> None:
         """Rows that no generation knows of are the prior's; densities of all levels are for recycling."""
-        if self.level is None:
-            object.__setattr__(self, "level", np.zeros(len(self), np.int64))
+        for name in ("level", "model"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(len(self), np.int64))
         if self.log_densities is None:
             object.__setattr__(self, "log_densities", np.empty((len(self), 0)))
 

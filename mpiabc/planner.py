@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpiabc import guard, recycling
+from mpiabc import guard, joint, recycling
 from mpiabc.acceptors import Acceptor, Tempered, Uniforms, Within
 from mpiabc.adaptive import Measure
 from mpiabc.arguments import real, whole
 from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level
+from mpiabc.joint import ModelPrior
 from mpiabc.noise import Noise
 from mpiabc.order import Arrays, acceptor_of, distance_of, epsilon_of, has_foreign_distance, restored
 from mpiabc.particles import Particles
@@ -70,7 +71,7 @@ class Planner:
     is_sample_weighed: bool = False  # and wants their weights, too
     keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
-    inside: float = 1.0  # the share of the prior that its constraint leaves
+    inside: Any = 1.0  # the share of the prior that its constraint leaves, or that of each model's
 
     def next(self, past: Past) -> Decided | None:
         """The order after this past, None if the threshold has no more."""
@@ -152,7 +153,7 @@ class Planner:
         log_weights = recycling.log_weights(last, past.tried, self.weights)
 
         def log_ratios(rows: np.ndarray) -> np.ndarray:
-            log_prior = self.prior.logpdf(last.theta[rows])
+            log_prior = self.prior.logpdf(joint.drawn(self.prior, last)[rows])
             log_q = log_prior - log_weights[rows] + before.log_weights(last.take(rows), last.epsilon)
             others = recycling.log_others(undefended(proposal), last.theta, rows)
             return mixed(proposal, others, log_prior) - log_q
@@ -167,6 +168,10 @@ class Planner:
             return self.prior
         most = epsilon if self.noise is None else math.inf  # temperatures are no distances
         with self.asking("the kernel", self.kernel):
+            if isinstance(self.prior, ModelPrior):
+                return joint.fitted(
+                    lambda own, prior: fitted(self.kernel, own, prior, most), base, self.prior
+                )
             return fitted(self.kernel, base, self.prior, most)
 
     def _sized(self, past: Past) -> int:

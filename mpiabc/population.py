@@ -1,13 +1,16 @@
 """Population: N weighted particles, as immutable arrays, rows in id order."""
 
 import hashlib
+import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpiabc.arguments import whole
+from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.particles import Particles
 
@@ -60,6 +63,39 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, q: Any) -> np.nda
     return values[order[np.minimum(at, len(values) - 1)]]
 
 
+class Model(NamedTuple):
+    """What a population knows of one of several models."""
+
+    name: str
+    names: tuple[str, ...]  # of its parameters
+    probability: float  # before the data
+
+
+class Estimate(NamedTuple):
+    """A logarithm that was estimated, with its standard error."""
+
+    log: float
+    error: float
+
+
+def width_of(names: tuple[str, ...], models: tuple[Model, ...]) -> int:
+    """How many columns theta has: d, or the largest d of several models."""
+    return max((len(model.names) for model in models), default=len(names))
+
+
+class _Names:
+    """Names of the parameters; several models have none in common."""
+
+    def __get__(self, population: Any, owner: Any = None) -> tuple[str, ...]:
+        if population is None:  # a field without a default
+            raise AttributeError("names")
+        population.check_one("names")
+        return population.__dict__["names"]
+
+    def __set__(self, population: Any, names: tuple[str, ...]) -> None:
+        population.__dict__["names"] = names
+
+
 def unlike(names: Collection[str], name: str) -> str:
     """A name that none of these is: with underscores behind it, if need be."""
     while name in names:
@@ -76,9 +112,13 @@ class Population(Particles):
     nothing is recycled. level (N,) int64: the generation whose proposal brought the particle, an earlier one
     if it was recycled. The counts are of ids from `first` up to the cut: `evaluations` all, `simulations`
     those inside the prior's support. `dispatched` depends on timing and is for information only.
+
+    Of several models: `model` (N,) is the index of a particle's, theta (N, max d) has nan beyond that one's
+    parameters, and what is said of parameters is said of one model: `of(problem)`.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = _Names()  # type: ignore[assignment]
+    models: tuple[Model, ...] = ()  # none, where there is one
     weights: np.ndarray
     log_weights: np.ndarray = None  # type: ignore[assignment]
     first: int = 0
@@ -112,6 +152,106 @@ class Population(Particles):
         """Effective sample size of the weights."""
         return effective_sample_size(self.weights)
 
+    def check_one(self, what: str) -> None:
+        """Raise ProblemError where models are several, whose parameters have nothing in common."""
+        if self.models:
+            told = ", ".join(repr(model.name) for model in self.models)
+            raise ProblemError(
+                f"{what} of a population of several models: ask for it of one, by population.of(problem), "
+                f"which takes a problem, name or index; there are {told}"
+            )
+
+    def model_probabilities(self) -> np.ndarray:
+        """The posterior probability of each model, (M,), in the order of the problems."""
+        return np.bincount(self.model, self.weights, minlength=max(1, len(self.models)))
+
+    @property
+    def told_models(self) -> str:
+        """The models and their probabilities in words; empty where there is one."""
+        pairs = zip(self.models, self.model_probabilities(), strict=False)
+        return ", ".join(f"{model.name} {share:.3g}" for model, share in pairs)
+
+    def of(self, problem: Any) -> "Population":
+        """The particles of one model alone, with weights that sum to 1, by its problem, name or index.
+
+        Its `log_evidence` is that model's. Raises ProblemError for a model that there is not, or that has no
+        particle.
+        """
+        m = self._index_of(problem)
+        if not self.models:
+            return self
+        found = self._of[m]
+        if found is None:
+            raise ProblemError(
+                f"generation {self.generation} has no particle of the model {self.models[m].name!r}"
+            )
+        return found
+
+    def evidence(self, problem: Any) -> Estimate:
+        """Log evidence of a model, by its problem, name or index, at this epsilon; -inf without particles."""
+        m, n = self._index_of(problem), self.first + self.evaluations
+        share, ess = self._shares[m]
+        prior = self.models[m].probability if self.models else 1.0
+        if not share:
+            return Estimate(-math.inf, math.inf)
+        log = self.log_evidence + math.log(share) - math.log(prior)
+        return Estimate(log, math.sqrt(max(0.0, 1 / ess - 1 / n)))
+
+    def bayes_factor(self, one: Any, other: Any) -> Estimate:
+        """Log Bayes factor of one model against another: how much the data speak for it."""
+        found = [self.evidence(problem) for problem in (one, other)]
+        errors = [1 / ess if ess else math.inf for _, ess in map(self._share, (one, other))]
+        return Estimate(found[0].log - found[1].log, math.sqrt(sum(errors)))
+
+    def each(self) -> "list[Population | None]":
+        """The particles of each model, None where there are none; of one model alone, nothing."""
+        return self._of
+
+    def _share(self, problem: Any) -> tuple[float, float]:
+        return self._shares[self._index_of(problem)]
+
+    @cached_property
+    def _shares(self) -> list[tuple[float, float]]:
+        """The sum of each model's weights, and their effective sample size."""
+        sums = self.model_probabilities()
+        squares = np.bincount(self.model, np.square(self.weights), minlength=len(sums))
+        return [(float(s), float(s**2 / q) if q else 0.0) for s, q in zip(sums, squares, strict=True)]
+
+    @cached_property
+    def _of(self) -> list["Population | None"]:
+        """The particles of each model, None where there are none."""
+        return [self._only(m) if (self.model == m).any() else None for m in range(len(self.models))]
+
+    def _only(self, m: int) -> "Population":
+        names = self.models[m].names
+        part = self.taken(self.model == m)
+        theta, evidence = part.theta[:, : len(names)].copy(), self.evidence(m).log
+        return part.with_values(theta=theta, names=names, models=(), log_evidence=evidence)
+
+    def taken(self, rows: np.ndarray) -> "Population":
+        """Some of the particles, those of an index or a mask, with weights that sum to 1."""
+        weights = self.weights[rows]
+        return self.with_values(**self.take(rows).columns(), weights=weights / weights.sum())
+
+    def with_values(self, **values: Any) -> "Population":
+        """The same with other values."""
+        return Population(**{field.name: self.__dict__[field.name] for field in fields(self)} | values)
+
+    def _index_of(self, problem: Any) -> int:
+        """Of a model by its problem, name or index. Raises ProblemError for one that there is not."""
+        name = problem if isinstance(problem, str) else getattr(problem, "name", None)
+        names = [model.name for model in self.models]
+        at = whole(problem) if name is None else names.index(name) if name in names else None
+        n = max(1, len(names))
+        if not self.models and name is not None:
+            return 0  # it does not know its problem's name
+        if at is None or not -n <= at < n:
+            told = ", ".join(map(repr, names)) or "one"
+            raise ProblemError(
+                f"no model {name or problem!r}: there is {told}; give a problem, name or index"
+            )
+        return at % n
+
     @property
     def acceptance_rate(self) -> float:
         """New particles for each evaluation; a proposal outside the support counts as a rejection.
@@ -132,15 +272,18 @@ class Population(Particles):
     @quiet
     def mean(self) -> Named:
         """Weighted mean, (d,)."""
+        self.check_one("mean")
         return Named(self.weights @ self.theta, self.names)
 
     @quiet
     def std(self) -> Named:
         """Weighted standard deviation, (d,)."""
+        self.check_one("std")
         return Named(np.sqrt(self.weights @ np.square(self.theta - self.mean())), self.names)
 
     def quantile(self, q: Any) -> Named:
         """Weighted quantiles of each parameter: (d,) for a number q, (m, d) for m of them."""
+        self.check_one("quantile")
         if not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= 1)):
             raise ValueError(f"quantile of {q}, expected numbers from 0 to 1")
         columns = [weighted_quantile(column, self.weights, q) for column in self.theta.T]
@@ -149,27 +292,43 @@ class Population(Particles):
     @quiet
     def resample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` equally weighted draws from the particles, (n, d)."""
+        self.check_one("resample")
         return self.theta[rng.choice(len(self), size=n, p=self.weights)]
 
     def digest(self) -> str:
-        """Hex SHA-256 over ids, theta, weights, distances, epsilon: equal digests, equal populations."""
+        """Hex SHA-256 over ids, theta, weights, distances, epsilon: equal digests, equal populations.
+
+        Of several models the particles' models are among it.
+        """
         sha = hashlib.sha256()
         for array in (self.ids, self.theta, self.weights, self.distances, np.float64(self.epsilon)):
             sha.update(array.tobytes())
+        if self.models:
+            sha.update(self.model.tobytes())
         return sha.hexdigest()
 
     def to_dataframe(self) -> Any:
         """A pandas data frame: a column a parameter, then weight, distance, id.
 
         Parameters keep their names: where one is called so itself, ours is `weight_`, `distance_`, or `id_`.
+        Of several models: first a column with the name of a particle's, and nan for parameters of others.
         """
         try:
             import pandas
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
-        columns = dict(zip(self.names, self.theta.T, strict=True))
+        columns = self._by_name() if self.models else dict(zip(self.names, self.theta.T, strict=True))
         ours = {"weight": self.weights, "distance": self.distances, "id": self.ids}
-        return pandas.DataFrame(columns | {unlike(self.names, name): column for name, column in ours.items()})
+        return pandas.DataFrame(columns | {unlike(columns, name): column for name, column in ours.items()})
+
+    def _by_name(self) -> dict[str, Any]:
+        """Columns of all models' parameters; one that several have is one column."""
+        columns = {"model": np.array([model.name for model in self.models])[self.model]}
+        for m, model in enumerate(self.models):
+            for i, name in enumerate(model.names):
+                column = columns.setdefault(name, np.full(len(self), np.nan))
+                column[self.model == m] = self.theta[self.model == m, i]
+        return columns
 
 
 @dataclass(frozen=True)
@@ -218,6 +377,11 @@ class Past:
             return tried
         cut, firsts = int(ids.max()) + 1, (*self.firsts, first)
         return tuple(min(n, max(0, cut - low)) for n, low in zip(tried, firsts, strict=True))
+
+    @property
+    def models(self) -> int | None:
+        """How many models have particles; None where there is but one."""
+        return int(np.unique(self.last.model).size) if self.last is not None and self.last.models else None
 
     @property
     def level(self) -> int:

@@ -16,7 +16,10 @@ from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
+from mpiabc.layout import shown
 from mpiabc.marginals import Adapted
+from mpiabc.particles import Particles
+from mpiabc.population import Model
 from mpiabc.prior import JointPrior, Prior
 from mpiabc.protection import protected
 from mpiabc.streams import BLOCK
@@ -58,6 +61,8 @@ class EvaluationId(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What is to be inferred.
+
+    prior: a `Prior`, a dict of what one is made of, or anything with names, sample(n, rng) and logpdf(theta).
 
     simulate(theta, rng) returns a float, an array, or a dict of them, or `mpiabc.REJECT`; `theta` maps names
     to floats, `rng` is the numpy Generator of this evaluation alone. Written simulate(theta), it finds
@@ -132,17 +137,47 @@ class Problem:
         return fingerprint(**{name: getattr(self, name) for name in parts})
 
     def arrived(self) -> "Problem":
-        """This problem, which has come from another process; raises ProblemError for other code here.
-
-        Functions of modules travel by name: what a worker finds under it may be another version.
-        """
-        different = code_differences(self.fingerprint, self.fingerprint_here())
-        if different:
-            raise ProblemError(
-                f"the problem's code is not the leading process's here: {'; '.join(different)}; bring "
-                "both to one version of your modules"
-            )
+        """This problem, which has come from another process; raises ProblemError for other code here."""
+        arrived(self)
         return self
+
+    # How a problem of several models, `models.Models`, says the same.
+
+    @property
+    def models(self) -> "tuple[Problem, ...]":
+        """The problems that rows are of: this one."""
+        return (self,)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters."""
+        return tuple(self.prior.names)
+
+    @property
+    def told_models(self) -> tuple[Model, ...]:
+        """What populations know of several models: there are none."""
+        return ()
+
+    @property
+    def width(self) -> int:
+        """Parameters of a row."""
+        return len(self.prior.names)
+
+    def split(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Drawn rows as columns of particles."""
+        return {"theta": x}
+
+    def joint(self, rows: Particles) -> np.ndarray:
+        """Particles as rows that were drawn."""
+        return rows.theta
+
+    def measured_by(self, distance: Any) -> "Problem":
+        """The same with another distance."""
+        return dataclasses.replace(self, distance=distance)
+
+    def named(self, x: np.ndarray) -> dict[str, Any]:
+        """The parameters of a drawn row, by name."""
+        return shown(self.prior, x.tolist())
 
     @property
     def step(self) -> int:
@@ -188,6 +223,19 @@ class Problem:
             "distance": told(self.distance),
             "vectorized": f"{self.vectorized}{'' if self.batch is None else f', batch={self.batch}'}",
         }
+
+
+def arrived(problem: Any) -> None:
+    """Raise ProblemError if a problem, or models, from another process have other code here.
+
+    Functions of modules travel by name: what a worker finds under it may be another version.
+    """
+    different = code_differences(problem.fingerprint, problem.fingerprint_here())
+    if different:
+        raise ProblemError(
+            f"the problem's code is not the leading process's here: {'; '.join(different)}; bring "
+            "both to one version of your modules"
+        )
 
 
 class Signature(NamedTuple):

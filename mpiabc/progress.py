@@ -52,7 +52,7 @@ def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
         if isinstance(event, Committed):
             population = event.population
             _log.info(
-                "generation %d: epsilon %.6g, %d of %d accepted (%.3g)%s, ess %.0f, %s, "
+                "generation %d: epsilon %.6g, %d of %d accepted (%.3g)%s, ess %.0f%s, %s, "
                 "workers simulated %.0f %% of it",
                 population.generation,
                 population.epsilon,
@@ -61,6 +61,7 @@ def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
                 population.acceptance_rate,
                 f" and {recycled} recycled" if (recycled := len(population) - population.accepted) else "",
                 population.ess,
+                f", {models}" if (models := population.told_models) else "",
                 duration(population.seconds),
                 100 * event.share,
             )

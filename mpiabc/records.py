@@ -56,7 +56,7 @@ class Failure:
 
     generation: int
     index: int
-    theta: dict[str, Any]
+    theta: dict[str, Any]  # floats, and the model's name where models are several
     error: str  # one line
     traceback: str
     where: str = ""  # "rank 3 of 4 on node17"
@@ -153,7 +153,7 @@ def brought(number: int, start: int, stop: int, payload: bytes, began: float) ->
     return Records(number, start, stop, status, seconds=time.perf_counter() - began, payload=payload)
 
 
-_LAYOUT = -5  # what buffers begin with; those of older files begin with the number of a job
+_LAYOUT = -7  # what buffers begin with; those of older files begin with the number of a job
 _HEADER = struct.Struct("<11qd")
 _WIDER = -6  # the same with another header in front, and rejected rows behind
 _FIRST_HEADER = struct.Struct("<7q")
@@ -186,10 +186,18 @@ def failures_in(buffer: bytes) -> tuple[Failure, ...]:
     """Those that a journal has kept, also in the layout of older files, which are not continued."""
     if is_readable(buffer):
         return unpack(buffer).failures
-    _, start, stop, m, d, k, tries, size, _, _ = _OLD_HEADER.unpack_from(buffer)
-    at = _OLD_HEADER.size + 8 * m * (3 + d + k) + tries + stop - start
+    at, size = _old_place(buffer)
     more = json.loads(buffer[at : at + size]) if size else {}
     return tuple(Failure(**f) for f in (more if isinstance(more, list) else more.get("failures", ())))
+
+
+def _old_place(buffer: bytes) -> tuple[int, int]:
+    """Where a buffer of an older layout has its JSON, and how long that is."""
+    if int.from_bytes(buffer[:8], "little", signed=True) == -5:  # of format 5, whose rows had no model
+        _, _, start, stop, m, d, k, levels, tries, size, _, _ = _HEADER.unpack_from(buffer)
+        return _HEADER.size + 8 * m * (4 + d + k + levels) + tries + stop - start, size
+    _, start, stop, m, d, k, tries, size, _, _ = _OLD_HEADER.unpack_from(buffer)
+    return _OLD_HEADER.size + 8 * m * (3 + d + k) + tries + stop - start, size
 
 
 def is_readable(buffer: bytes | bytearray | memoryview) -> bool:

@@ -12,7 +12,6 @@ with the kernel that stands on a particle itself left out of q_l: it was put the
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,9 +35,7 @@ def base(population: Population, epsilon: float, is_near: np.ndarray | None = No
     if np.count_nonzero(is_near) < min(n, _LEAST_CENTRES * d):
         is_near = np.zeros(n, bool)
         is_near[np.lexsort((population.ids, population.distances))[: _LEAST_CENTRES * d]] = True
-    weights = population.weights[is_near]
-    rows: dict[str, Any] = population.take(is_near).columns()
-    return replace(population, weights=weights / weights.sum(), **rows)
+    return population.taken(is_near)
 
 
 def with_density(rows: Particles, log_density: np.ndarray) -> Particles:

@@ -22,13 +22,13 @@ from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level, theta_of
-from mpiabc.layout import shown
 from mpiabc.ledger import Ledger, SlotLedger, fatal
+from mpiabc.models import AnyProblem
 from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
 from mpiabc.population import Past, Population
-from mpiabc.problem import EvaluationId, Problem
+from mpiabc.problem import EvaluationId
 from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
 from mpiabc.stopping import Stopping
 from mpiabc.streams import stride_of
@@ -85,7 +85,7 @@ class Run:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: AnyProblem,
         planner: Planner,
         stopping: Stopping,
         past: Past | None = None,
@@ -145,9 +145,8 @@ class Run:
         if past.last is None:
             return None
         before = math.inf if len(past.epsilons) < 2 else past.epsilons[-2]
-        return self._stopping.reason(
-            past.level, past.last.epsilon, past.simulations, before=before, ess=past.last.ess
-        )
+        done, ess = (past.level, past.last.epsilon, past.simulations), past.last.ess
+        return self._stopping.reason(*done, before=before, ess=ess, models=past.models)
 
     def _next(self) -> list[Action]:
         """The next order, and what there is to tell of it; or the end."""
@@ -274,7 +273,7 @@ class Run:
             return []  # the run ends with that, unless it was a signal's doing
         with self._floats.steady():
             planner = self._planner
-            population = _population(self._problem, opened, planner.weights, math.log(planner.inside))
+            population = _population(self._problem, opened, planner.weights, planner.inside)
             sample = ledger.sample() if opened.order.sample else None
         past = planner.after(self._past, opened.order, population, sample)
         past = replace(past, simulations=past.simulations + opened.order.calibrated)
@@ -290,7 +289,8 @@ class Run:
             return []
         self._told.add("prior")
         with guard.at_work(Asking("the prior")):
-            note = checks.of_prior(self._problem.prior, self._planner.key)
+            found = (checks.of_prior(model.prior, self._planner.key) for model in self._problem.models)
+            note = next(filter(None, found), "")
         infinite = checks.of_data(self._problem.observed_row, self._problem.structure)
         return [Tell(topic, said) for topic, said in (("prior", note), ("observed", infinite)) if said]
 
@@ -345,11 +345,13 @@ class Run:
     def _looked_at_batch(self) -> list[Action]:
         """Whether batches were too large; said at the end, as this batch is that of the whole run."""
         batch = self._problem.batch
-        note = None if batch is None else waste.note(batch, list(self._uses.values()))
+        note = (
+            None if batch is None else waste.note(batch, list(self._uses.values()), len(self._problem.models))
+        )
         return [Tell("batch", note)] if note else []
 
     def _looked_at_weights(self, population: Population) -> list[Action]:
-        d, ess = len(population.names), population.ess
+        d, ess = population.theta.shape[1], population.ess
         if ess >= min(10 * d * (1 - 1e-9), self._worst):
             return []
         self._worst = ess
@@ -361,22 +363,29 @@ class Run:
         return [Tell("collapse", note, is_anew=True)]
 
 
-def _population(problem: Problem, opened: Open, how: str | None, log_inside: float = 0.0) -> Population:
-    """The survivors and the ledger's rows, with normalised weights; `log_inside`: what `where` leaves."""
+def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any = 1.0) -> Population:
+    """The survivors and the ledger's rows, with normalised weights; `inside`: what `where` leaves."""
     order, ledger = opened.order, opened.ledger
     evaluations, simulations = ledger.counts()
     parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
     rows = joined([*parts, *([ledger.population()] if ledger.size else [])])
     tried = opened.past.tried_at(order.first, evaluations, rows.ids)
+    log_inside = np.log(np.atleast_1d(inside))  # of each model
     log_weights = recycling.log_weights(rows, tried, how)
+    evidence = recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger)) - log_inside[0]
+    if len(log_inside) > 1:
+        rescaled = rows.weighed(rows.log_weights - log_inside[rows.model], rows.log_densities)
+        log_weights = log_weights - log_inside[rows.model]
+        evidence = recycling.log_evidence(rescaled, tried, isinstance(ledger, SlotLedger))
     weightless = ~np.isfinite(log_weights)
     if weightless.any():
         first = int(np.argmax(weightless))
         at = EvaluationId(int(rows.level[first]), int(rows.ids[first]))
-        raise _weightless(problem, order, at, rows.theta[first], log_weights[first])
+        raise _weightless(problem, order, at, problem.joint(rows)[first], log_weights[first])
     weights = np.exp(log_weights - log_weights.max())  # at most 1, and one of them is
     return Population(
-        names=tuple(problem.prior.names),
+        names=problem.names,
+        models=problem.told_models,
         weights=weights / weights.sum(),
         first=order.first,
         generation=order.level,
@@ -384,9 +393,7 @@ def _population(problem: Problem, opened: Open, how: str | None, log_inside: flo
         evaluations=evaluations,
         simulations=simulations,
         failures=len(ledger.failures_below_cut()),
-        log_evidence=recycling.log_evidence(rows, tried, isinstance(ledger, SlotLedger))
-        + log_constant(order.acceptor, order.epsilon)
-        - log_inside,
+        log_evidence=float(evidence) + log_constant(order.acceptor, order.epsilon),
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         **rows.columns(),
@@ -402,12 +409,12 @@ def _use(population: Population, opened: Open) -> waste.Use:
 
 
 def _weightless(
-    problem: Problem, order: Level, id: EvaluationId, theta: np.ndarray, log_weight: float
+    problem: AnyProblem, order: Level, id: EvaluationId, theta: np.ndarray, log_weight: float
 ) -> ProblemError:
     """Whose density leaves an accepted evaluation without a weight; both are asked again."""
     asked = {"prior": problem.prior, "kernel's proposal": order.proposal}
     said = {name: float(np.asarray(part.logpdf(theta[None]))[0]) for name, part in asked.items()}
-    values = shown(problem.prior, theta.tolist()).items()
+    values = problem.named(theta).items()
     where = (
         f"in evaluation {id.generation}:{id.index}, theta: {', '.join(f'{name}={x!r}' for name, x in values)}"
     )

@@ -6,8 +6,9 @@ Users' callables get copies and read-only arrays of what others need.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import repeat
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -15,7 +16,8 @@ import numpy as np
 
 from mpiabc import guard, team
 from mpiabc.distance import Returned
-from mpiabc.layout import layout_of
+from mpiabc.layout import Layout, layout_of
+from mpiabc.models import AnyProblem, Models
 from mpiabc.order import Order
 from mpiabc.outcome import CensoredError, Outcome
 from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
@@ -24,6 +26,7 @@ from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import Purpose, Stream
 from mpiabc.structure import DistanceError, StructureMismatchError, number
 
+LANE = 1 << 48  # of a model's calls in a block, whose streams lie so far apart
 _UNFINISHED = object()  # what a call that has not returned gave
 _PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
 
@@ -79,11 +82,12 @@ class Simulated(NamedTuple):
 class States:
     """Global generators and floating-point environment of this process, as evaluations find them."""
 
-    def __init__(self, problem: Problem, order: Order) -> None:
+    def __init__(self, problem: AnyProblem, order: Order) -> None:
         self._problem, self._level = problem, order.level
         self._random, self._floats = guard.GlobalRandom(order.key), guard.FloatingPoint()
-        takes_rng, extras = signature(problem.simulate)
-        is_of_team = "comm" in extras  # whose ranks would have to notice the same
+        signatures = [signature(model.simulate) for model in problem.models]
+        takes_rng = all(found.takes_rng for found in signatures)
+        is_of_team = "comm" in signatures[0].extras  # whose ranks would have to notice the same
         if not takes_rng or is_of_team or self._random.has_half_a_pair():
             _seeded.add(problem)
 
@@ -145,8 +149,21 @@ def _one_at_a_time(random: guard.GlobalRandom) -> Iterator[None]:
 
 
 _has_generators = threading.Lock()
-_seeded: WeakSet[Problem] = WeakSet()  # whose evaluations get global random states of their own here
-_reset: WeakSet[Problem] = WeakSet()  # whose simulators leave the floating-point environment changed
+_seeded: WeakSet[AnyProblem] = WeakSet()  # whose evaluations get global random states of their own here
+_reset: WeakSet[AnyProblem] = WeakSet()  # whose simulators leave the floating-point environment changed
+
+
+class _Model(NamedTuple):
+    """One model of a problem, of which there mostly is one."""
+
+    names: tuple[str, ...]
+    layout: Layout
+    width: int  # numbers of a row that are its own
+    call: Callable[..., Any]  # (theta, rng)
+    summarize: Callable[..., Any] | None
+    draws_summary: bool  # summarize is given an rng, too
+    takes_rng: bool
+    may_return_none: bool
 
 
 class Simulator:
@@ -158,7 +175,7 @@ class Simulator:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: AnyProblem,
         order: Order,
         states: States,
         distance: Callable[..., Any] | None = None,
@@ -166,17 +183,13 @@ class Simulator:
     ) -> None:
         self.at = -1  # the id in work
         self.ids: Any = None  # those of a vectorised simulator
+        self.lane = 0  # of a vectorised call, by its model
         self.is_first = False  # the next block is the run's first one
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
         self._structure: Any = problem.structure
-        self._layout = layout_of(problem.prior)
-        self._summarize = summary_of(problem.summarize)
-        self._draws_summary = self._summarize is not problem.summarize
         self._observed = protected(problem.observed)
-        self._call = _caller(problem, order, self)
-        self._takes_rng, extras = signature(problem.simulate)
-        self._may_return_none = "epsilon" in extras
+        self._models = [_model(model, order, self) for model in problem.models]
         self._stream = Stream(order.key, Purpose.SIMULATION)
 
     def __call__(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
@@ -186,36 +199,38 @@ class Simulator:
         """
         return (self._together if self._problem.vectorized else self._one_by_one)(block, rows, outcome)
 
-    def simulated(self, block: Block, rows: Any) -> Any:
-        """Simulated data of one row, or, vectorised, of several; None if rejected."""
-        data = self._data(block, rows)
+    def simulated(self, block: Block, rows: Any) -> tuple[Any, "_Model"]:
+        """Simulated data of one row, or, vectorised, of several, None if rejected; and whose they are."""
+        data, model = self._data(block, rows)
         if data is None or data is REJECT:
-            self._check_rejection(data)
-            return None
-        return data
+            self._check_rejection(data, model)
+            return None, model
+        return data, model
 
-    def summarised(self, data: Any) -> Any:
+    def summarised(self, data: Any, model: "_Model") -> Any:
         """What is made of what was just simulated; data themselves, if nothing is."""
-        if self._summarize is None:
+        if model.summarize is None:
             return data
-        return self._summarize(data, self._stream.here) if self._draws_summary else self._summarize(data)
+        return model.summarize(data, self._stream.here) if model.draws_summary else model.summarize(data)
 
-    def measured(self, data: Any, outcome: Outcome) -> tuple[Any, float]:
+    def measured(self, data: Any, model: "_Model", outcome: Outcome) -> tuple[Any, float]:
         """What is kept of simulated data, as a row, and their distance by a callable."""
         if not self._problem.is_raw:
-            return self._compared(self.summarised(data), outcome)
+            return self._compared(self.summarised(data, model), outcome)
         if isinstance(self._problem.distance, Returned):
-            return [], number(self.summarised(data))
-        return self._kept(data), number(self._measure(data))
+            return [], number(self.summarised(data, model))
+        return self._kept(data, model), number(self._measure(data))
 
     def _measure(self, data: Any) -> Any:
         """What the callable says."""
         assert self._distance is not None
         return self._distance(data, self._observed())
 
-    def _kept(self, data: Any) -> Any:
+    def _kept(self, data: Any, model: "_Model") -> Any:
         """What is kept of simulated data where the distance gets these, as a row."""
-        return self._structure.flatten(data if self._problem.example is None else self.summarised(data))
+        return self._structure.flatten(
+            data if self._problem.example is None else self.summarised(data, model)
+        )
 
     def _compared(self, data: Any, outcome: Outcome) -> tuple[Any, float]:
         """The same for summarised data, which may have more than the observed ones, or another form."""
@@ -237,34 +252,60 @@ class Simulator:
                 outcome.notes.add(_NOT_KEPT)
         return row, distance
 
-    def take_part(self, block: Block, row: int) -> None:
-        """Simulate this row, or, vectorised, its block, for a team whose first rank has the result."""
+    def take_part(self, block: Block, row: int, model: int) -> None:
+        """Simulate this row, or, vectorised, a model's of its block, for a team whose first rank has it."""
         self._states.reset_floats()
-        self._data(block, self.rows_of_call(block) if self._problem.vectorized else row)
+        self._data(block, self.rows_of_call(block, model) if self._problem.vectorized else row)
 
-    def _data(self, block: Block, rows: Any) -> Any:
-        """What the simulator returns."""
+    def _data(self, block: Block, rows: Any) -> tuple[Any, _Model]:
+        """What the simulator returns, and whose it is: rows of one call are of one model."""
         at: int
+        m = int(self.models_of(block, np.atleast_1d(rows)[:1])[0])
+        model = self._models[m]
         if self._problem.vectorized:
-            theta, at = self._layout.columns(block.theta.take(rows, axis=0)), block.number
+            self.lane = m * LANE
+            values = block.theta.take(rows, axis=0)
+            theta, at = model.layout.columns(values[:, : model.width]), block.number + self.lane
             self.ids = block.first + rows
         else:
-            theta, self.at = self._layout.row(block.theta[rows].tolist()), block.first + rows
+            (values,) = self._values(block, np.array([rows]))
+            theta, self.at = model.layout.row(values), block.first + rows
             at = self.at
         if prepare := self._states.preparation():
             prepare(at)
-        return self._call(theta, self._stream.at(self._order.level, at))
+        return model.call(theta, self._stream.at(self._order.level, at)), model
+
+    def models_of(self, block: Block, rows: np.ndarray) -> np.ndarray:
+        """The indices of the models (n,) that rows are of."""
+        if isinstance(self._problem, Models):
+            return self._problem.model_of(block.theta[rows])
+        return np.zeros(len(rows), int)
+
+    def _each_model(self, block: Block, rows: np.ndarray) -> Iterable[_Model]:
+        """Whose each of these rows is."""
+        if len(self._models) == 1:
+            return repeat(self._models[0])
+        return map(self._models.__getitem__, self.models_of(block, rows).tolist())
+
+    def _values(self, block: Block, rows: np.ndarray) -> list[list[float]]:
+        """The parameters of each row, without what other models have."""
+        values = block.theta[rows].tolist()
+        if len(self._models) == 1:
+            return values
+        return [row[: self._models[int(row[-1])].width] for row in values]
 
     def _one_by_one(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """One simulation for each of the rows, each from the stream of its own id."""
-        given, flatten, summarize = self._layout.row, self._structure.flatten, self._summarize
-        simulate, stream, t = self._call, self._stream.at, self._order.level
+        flatten, stream, t = self._structure.flatten, self._stream.at, self._order.level
         is_measured_here = self._distance is not None
         watch, prepare = self._watch, self._states.preparation()
         done, summaries, distances = [], [], []
         ids = (block.first + rows).tolist()
-        for index, values in zip(ids, block.theta[rows].tolist(), strict=True):
+        models, current = self._each_model(block, rows), None
+        for index, values, model in zip(ids, self._values(block, rows), models, strict=False):
             self.at = index
+            if model is not current:
+                given, simulate, summarize, current = model.layout.row, model.call, model.summarize, model
             theta, data = given(values), _UNFINISHED
             if watch:
                 watch(index)
@@ -273,15 +314,15 @@ class Simulator:
                     prepare(index)
                 data = simulate(theta, stream(t, index))
                 if data is None or data is REJECT:
-                    self._check_rejection(data)
+                    self._check_rejection(data, model)
                     continue
                 if is_measured_here:
-                    summary, distance = self.measured(data, outcome)
+                    summary, distance = self.measured(data, model, outcome)
                     distances.append(distance)
                 else:
-                    summary = flatten(data if summarize is None else self.summarised(data))
+                    summary = flatten(data if summarize is None else self.summarised(data, model))
             except BaseException as error:
-                hint = self._hint(error) if data is _UNFINISHED else ""
+                hint = self._hint(error, model) if data is _UNFINISHED else ""
                 outcome.fail(index, block.theta[index - block.first], error, hint=hint)
                 if outcome.is_ended:
                     break
@@ -293,30 +334,46 @@ class Simulator:
             self._check_own_randomness(block, done[-1] - block.first, summaries[-1], outcome)
         return self._simulated(np.array(done, int) - block.first, summaries, distances)
 
-    def rows_of_call(self, block: Block) -> np.ndarray:
-        """The rows that one call gets: those inside the support.
+    def rows_of_call(self, block: Block, model: int = 0) -> np.ndarray:
+        """The rows that one call gets: those of a model inside the support.
 
-        A batch has as many as ever: rows outside repeat the first one inside, if there is one.
+        A batch has as many as ever: rows outside, or of others, repeat the first one inside, if there is one.
         """
         is_inside = block.inside
+        if len(self._models) > 1:
+            is_inside = is_inside & (self.models_of(block, np.arange(len(is_inside))) == model)
         if self._problem.batch is None or is_inside.all() or not is_inside.any():
             return np.flatnonzero(is_inside)
         return np.where(is_inside, np.arange(len(is_inside)), np.argmax(is_inside))
 
     def _together(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
-        """One call for all rows of the block inside the support, wanted or not: its shape is fixed."""
-        called = self.rows_of_call(block)
+        """One call for each model that these rows are of, one after another."""
+        if len(self._models) == 1:
+            return self._called(block, rows, 0, outcome)
+        models = self.models_of(block, rows)
+        parts = [self._simulated([], [], [])]
+        for m in np.unique(models).tolist():
+            if not outcome.is_ended:
+                parts.append(self._called(block, rows[models == m], m, outcome))
+        return _in_line(parts)
+
+    def _called(self, block: Block, rows: np.ndarray, model: int, outcome: Outcome) -> Simulated:
+        """One call for all of a model's rows inside the support, wanted or not: its shape is fixed."""
+        called = self.rows_of_call(block, model)
         if not called.size:
             return self._simulated([], [], [])
         self.at = block.first
         if self._watch:
             self._watch(block.first)
         data: Any = _UNFINISHED
+        summaries: Any = None
         try:
-            data = self.simulated(block, called)
-            summaries = None if data is None else self._structure.rows(self.summarised(data), len(called))
+            data, whose = self.simulated(block, called)
+            if data is not None:
+                summaries = self._structure.rows(self.summarised(data, whose), len(called))
         except BaseException as error:
-            self._fail(block, rows, error, outcome, self._hint(error) if data is _UNFINISHED else "")
+            hint = self._hint(error, self._models[model]) if data is _UNFINISHED else ""
+            self._fail(block, rows, error, outcome, hint)
             summaries = None
         self._states.look_at_floats(outcome)
         if summaries is None:
@@ -329,14 +386,14 @@ class Simulator:
             return Simulated(rows, wanted, None)
         return self._each_measured(block, rows, wanted, outcome)
 
-    def _hint(self, error: BaseException) -> str:
+    def _hint(self, error: BaseException, model: _Model) -> str:
         """How the simulator was called, where it may not have expected that."""
         if not isinstance(error, TypeError | KeyError | AttributeError):
             return ""
-        keys = ", ".join(map(repr, self._problem.prior.names))
+        keys = ", ".join(map(repr, model.names))
         values = "arrays" if self._problem.vectorized else "floats"
-        rng = ", rng a numpy.random.Generator" if self._takes_rng else ""
-        call = "simulate(theta, rng)" if self._takes_rng else "simulate(theta)"
+        rng = ", rng a numpy.random.Generator" if model.takes_rng else ""
+        call = "simulate(theta, rng)" if model.takes_rng else "simulate(theta)"
         return f"it was called as {call}, theta a dict of {values} with the keys {keys}{rng}"
 
     def _fail(
@@ -374,19 +431,19 @@ class Simulator:
         measured = None if self._distance is None else np.array(distances, np.float64)
         return Simulated(np.array(rows, int), table, measured)
 
-    def _check_rejection(self, data: Any) -> None:
+    def _check_rejection(self, data: Any, model: _Model) -> None:
         """Raise for a None that may be a forgotten `return`, and where all simulations must be known."""
         if data is REJECT and self._order.sample:
             raise CensoredError(
                 "the simulator returned mpiabc.REJECT, and a part of the run is fitted to all simulations, "
                 "such as the scale of the distance: return the data, or give numbers as the scale"
             )
-        if data is None and isinstance(self._problem.distance, Returned) and not self._may_return_none:
+        if data is None and isinstance(self._problem.distance, Returned) and not model.may_return_none:
             raise DistanceError(
                 "the simulator returned None, expected its distance, one real number, as there are no "
                 "observed data; return mpiabc.REJECT to reject"
             )
-        if data is None and not self._may_return_none:
+        if data is None and not model.may_return_none:
             raise StructureMismatchError(
                 f"the simulator returned None, expected {self._structure}; return mpiabc.REJECT to reject"
             )
@@ -397,7 +454,8 @@ class Simulator:
         `rows`: one row, or those of the whole block for a vectorised simulator.
         """
         self.is_first = False
-        if self._takes_rng and not self._stream.is_untouched():
+        model = self._models[self.models_of(block, np.atleast_1d(rows)[:1])[0]]
+        if model.takes_rng and not self._stream.is_untouched():
             return
         if self._watch:
             self._watch(self.at)
@@ -413,15 +471,35 @@ class Simulator:
 
     def _again(self, block: Block, rows: Any) -> np.ndarray | None:
         """What is kept of a simulation that is repeated."""
-        data = self.simulated(block, rows)
+        data, model = self.simulated(block, rows)
         if data is None:
             return None
         if self._problem.is_raw:
-            return np.asarray(self._kept(data), np.float64)
-        data = self.summarised(data)
+            return np.asarray(self._kept(data, model), np.float64)
+        data = self.summarised(data, model)
         if self._problem.vectorized:
             return self._structure.rows(data, len(rows))
         return self._structure.row(data) if self._distance is None else self._structure.fitting(data)[0]
+
+
+def _in_line(parts: list[Simulated]) -> Simulated:
+    """The rows of several calls, in the order of their addresses."""
+    rows, summaries, distances = zip(*parts, strict=True)
+    order = np.argsort(np.concatenate(rows))
+    measured = None if distances[0] is None else np.concatenate(distances)[order]
+    return Simulated(np.concatenate(rows)[order], np.concatenate(summaries)[order], measured)
+
+
+def _model(problem: Problem, order: Order, simulator: Simulator) -> _Model:
+    """One of the models, ready to be called."""
+    takes_rng, extras = signature(problem.simulate)
+    call = _caller(problem, order, simulator)
+    names, summarize = problem.names, summary_of(problem.summarize)
+    draws = summarize is not problem.summarize
+    may_return_none = "epsilon" in extras
+    return _Model(
+        names, layout_of(problem.prior), len(names), call, summarize, draws, takes_rng, may_return_none
+    )
 
 
 def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..., Any]:
@@ -436,7 +514,7 @@ def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..
         return simulate(theta, *([rng] if takes_rng else []), **{name: known[name] for name in extras})
 
     def call_together(theta: dict, rng: np.random.Generator) -> object:
-        with team.here().simulating(order.number, simulator.at) as comm:
+        with team.here().simulating(order.number, simulator.at + simulator.lane) as comm:
             return call(theta, rng, comm)
 
     return call_together if "comm" in extras else call

@@ -2,7 +2,7 @@
 
 for each generation t:
     epsilon   = threshold.epsilon(t, population[t-1])
-    proposal  = prior if t = 0, else kernel.fit(population[t-1])
+    proposal  = prior if t = 0, else kernel.fit(population[t-1]), of each model if there are several
     accepted  = the first N evaluations, in id order, whose distance is at most epsilon
     weights   = prior / proposal, normalised
 """
@@ -13,13 +13,13 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from mpiabc import guard, recycling, sameness, sizes, voice, whereabouts
+from mpiabc import guard, models, recycling, sameness, sizes, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.adaptive import measure_of
@@ -31,6 +31,7 @@ from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumabl
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
+from mpiabc.models import AnyProblem
 from mpiabc.noise import Noise
 from mpiabc.order import calibrated
 from mpiabc.planner import Planner, takes_prior
@@ -67,12 +68,14 @@ class ABCSMC:
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
     only at how many particles each has brought. keep="theta": the statistics of accepted particles are kept
-    nowhere, `summaries` is (N, 0), and files of large data stay small. Raises ProblemError for bad settings.
+    nowhere, `summaries` is (N, 0), and files of large data stay small. Of a list of problems, each a model of
+    the same data, the run says how probable they are, from `model_prior`, their probabilities before the
+    data, which are equal if none are given. Raises ProblemError for bad settings.
     """
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | Sequence[Problem],
         population_size: Any,
         *,
         kernel: Kernel | None = None,
@@ -84,11 +87,7 @@ class ABCSMC:
         weights: str | None = None,
         keep: str = "accepted",
     ) -> None:
-        if isinstance(problem, list | tuple) or model_prior is not None:
-            raise ProblemError("model selection is not supported yet: give one Problem, no model_prior")
-        if not isinstance(problem, Problem):
-            raise ProblemError(f"the problem is {problem!r}, expected an mpiabc.Problem")
-        self.problem = problem
+        self.problem = models.of(problem, model_prior)
         self.population_size = sizes.taken(population_size)
         self.kernel = Gaussian() if kernel is None else kernel
         self.threshold: Any = Quantile() if threshold is None else threshold
@@ -101,19 +100,8 @@ class ABCSMC:
             raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
         if acceptor is not None:
             self._listen_through(acceptor, threshold)
-        if getattr(self.kernel, "defensive", 0.0) and not getattr(problem.prior, "is_normalised", False):
-            raise ProblemError(
-                f"kernel={told(self.kernel)} with prior={told(problem.prior)}, which does not say that its "
-                "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
-            )
-        if not (layout_of(problem.prior).is_free or takes_prior(self.kernel)):
-            raise ProblemError(
-                f"kernel={told(self.kernel)} has fit(population), and the prior has integers, choices or "
-                "shares, of which its proposals would know nothing: write fit(population, prior), or leave "
-                "kernel out"
-            )
-        if isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
-            self.kernel.check(problem.prior)
+        for part in self.problem.models:
+            self._check_kernel(part.prior)
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
         self._check_adaptive()
@@ -122,9 +110,25 @@ class ABCSMC:
         parts = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
         self._parts = fingerprint(**parts)
 
+    def _check_kernel(self, prior: Any) -> None:
+        """Raise ProblemError for a kernel that is not for this prior."""
+        if getattr(self.kernel, "defensive", 0.0) and not getattr(prior, "is_normalised", False):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} with prior={told(prior)}, which does not say that its "
+                "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
+            )
+        if not (layout_of(prior).is_free or takes_prior(self.kernel)):
+            raise ProblemError(
+                f"kernel={told(self.kernel)} has fit(population), and the prior has integers, choices or "
+                "shares, of which its proposals would know nothing: write fit(population, prior), or leave "
+                "kernel out"
+            )
+        if isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
+            self.kernel.check(prior)
+
     def _listen_through(self, noise: Noise, threshold: Any) -> None:
         """Let a noise model take the place of distance and threshold. Raises ProblemError."""
-        problem, prior = self.problem, self.problem.prior
+        problem = self.problem
         if not isinstance(noise, Noise):
             raise ProblemError(f"acceptor={noise!r}: give mpiabc.Noise(model), or leave it out")
         if threshold is not None:
@@ -137,15 +141,21 @@ class ABCSMC:
                 f"acceptor=Noise(...) with distance={told(problem.distance)}: the noise's density takes the "
                 "place of a distance; leave distance out of the problem"
             )
-        if "epsilon" in signature(problem.simulate).extras:
+        if any("epsilon" in signature(model.simulate).extras for model in problem.models):
             raise ProblemError(
                 "acceptor=Noise(...) with a simulator that takes epsilon, to reject by it: whatever is "
                 "simulated has a density; leave epsilon out"
             )
-        noise.check(prior.names)
-        bounds = zip(prior.names, getattr(prior, "bounds", lambda: [None] * len(prior.names))(), strict=True)
-        self.problem, self.threshold = replace(problem, distance=noise.distance()), None
-        self._log_c = noise.log_c(problem.observed_row, dict(bounds))
+        distance = noise.distance()
+        if distance.takes_theta and len(problem.models) > 1:
+            raise ProblemError(
+                f"acceptor={told(noise)}, which looks at theta, with several models, whose parameters have "
+                "nothing in common: add the noise in simulators, or give one problem"
+            )
+        self.problem, self.threshold = problem.measured_by(distance), None
+        maxima = [_log_c(noise, model) for model in problem.models]
+        known = [maximum for maximum in maxima if maximum is not None]
+        self._log_c = max(known) if len(known) == len(maxima) else None
 
     def _weights(self, recycle: bool | None, weights: str | None) -> str | None:
         """How recycled evaluations are weighted; None if nothing is recycled. Raises ProblemError."""
@@ -195,7 +205,7 @@ class ABCSMC:
                 f'keep="theta", and {said}: particles are measured again by their statistics; leave keep '
                 "out, or give numbers as the scale"
             )
-        if "epsilon" in signature(self.problem.simulate).extras:
+        if any("epsilon" in signature(model.simulate).extras for model in self.problem.models):
             raise ProblemError(
                 f"the simulator takes epsilon, and {said}: who rejects early leaves holes in them; leave "
                 "epsilon out, or give numbers as the scale"
@@ -212,6 +222,7 @@ class ABCSMC:
         min_epsilon_change: float | None = None,
         ess: float | None = None,
         walltime: float | str | timedelta | None = None,
+        models: int | None = None,
         scheduler: Any = "auto",
         progress: bool | None = None,
         overwrite: bool = False,
@@ -222,12 +233,13 @@ class ABCSMC:
         The first stopping rule that holds ends the run: so many `generations`, an `epsilon` reached, so
         many `simulations`, an `acceptance_rate` that a generation cannot reach, an epsilon that fell by less
         than `min_epsilon_change` (.01: a hundredth), a generation whose effective sample size is below `ess`,
-        or `walltime` (seconds, a timedelta, text such as "2h", or "auto": shortly before the batch system
-        ends the job), after which the run can be continued. They never change a population. A run goes on
-        with another threshold where nothing is decided yet: with a list that begins with the thresholds that
-        were used, or a gentler quantile; with any other, and if code or values have changed meanwhile, with
-        `accept_changes` only. Its file notes that. Job scripts set MPIABC_SCHEDULER, which
-        scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that is given none.
+        so many `models` left with particles, or `walltime` (seconds, a timedelta, text such as "2h", or
+        "auto": shortly before the batch system ends the job), after which the run can be continued. They
+        never change a population. A run goes on with another threshold where nothing is decided yet: with a
+        list that begins with the thresholds that were used, or a gentler quantile; with any other, and if
+        code or values have changed meanwhile, with `accept_changes` only. Its file notes that. Job scripts
+        set MPIABC_SCHEDULER, which scheduler="auto" obeys, and MPIABC_WALLTIME, the walltime of a run that is
+        given none.
 
         Raises ProblemError and StoreError before any work, SimulatorError for failing evaluations,
         Interrupted (exit status 75, or MPIABC_RESUMABLE_STATUS) after a signal or the walltime.
@@ -271,6 +283,7 @@ class ABCSMC:
             has_rule = walltime is not None or Stopping(**rules).is_bounded
             walltime = stops.chosen(walltime)
             stopping = Stopping(**rules, walltime=stops.seconds(walltime))
+            _check_models(self.problem, stopping)
             deadline, end = began + (stopping.walltime or math.inf), math.inf
             if isinstance(walltime, str) and walltime == "auto":
                 deadline, end = math.inf, time.monotonic() + (stopping.walltime or 0.0)
@@ -363,8 +376,10 @@ class ABCSMC:
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
+        told_models = [[m.name, list(m.names), m.probability] for m in self.problem.told_models]
         mine: dict[str, Any] = {
-            "names": list(self.problem.prior.names),
+            "names": list(self.problem.names),
+            **({"models": told_models} if told_models else {}),
             **self.problem.parts(),
             "population_size": sizes.plain(self.population_size, told(self.population_size)),
             "kernel": told(self.kernel),
@@ -384,12 +399,11 @@ class ABCSMC:
         found = None if overwrite else file.settings()
         if found is None:
             mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
-            if choices := layout_of(self.problem.prior).choices:
-                mine["choices"] = {
-                    mine["names"][c.column]: [str(value) for value in c.values] for c in choices
-                }
-            if getattr(self.problem.prior, "where", None) is not None:
-                mine[_INSIDE] = _inside(file, self.problem.prior, mine["seed"])
+            if choices := _choices(self.problem):
+                mine["choices"] = choices
+            if any(getattr(model.prior, "where", None) is not None for model in self.problem.models):
+                shares = [_inside(file, model.prior, mine["seed"]) for model in self.problem.models]
+                mine[_INSIDE] = shares if len(shares) > 1 else shares[0]
             parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
             settings = mine | sameness.noted(fingerprint)
             file.start(settings, self.problem.name or "", parts, self.problem.plain())
@@ -399,6 +413,24 @@ class ABCSMC:
         if SCALE not in found:  # older files choose it by another rule
             del mine[SCALE]
         return sameness.check(file, mine, found, fingerprint, accept_changes, self.threshold)
+
+
+def _log_c(noise: Noise, problem: Problem) -> float | None:
+    """The log of the largest density of a problem's noise, if that is known. Raises ProblemError."""
+    prior = problem.prior
+    noise.check(prior.names)
+    bounds = getattr(prior, "bounds", lambda: [None] * len(prior.names))()
+    return noise.log_c(problem.observed_row, dict(zip(prior.names, bounds, strict=True)))
+
+
+def _choices(problem: AnyProblem) -> dict[str, list[str]]:
+    """The values of each choice, as text; a parameter of one of several models is named with it."""
+    several = len(problem.models) > 1
+    return {
+        f"{model.names[c.column]}{f' of {model.name}' if several else ''}": [str(v) for v in c.values]
+        for model in problem.models
+        for c in layout_of(model.prior).choices
+    }
 
 
 def _inside(file: Store, prior: Any, seed: int) -> float:
@@ -463,7 +495,7 @@ def _interrupted(signals: Signals) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(place: Any, problem: Problem, signals: Signals) -> Iterator[Engine]:
+def _opened(place: Any, problem: AnyProblem, signals: Signals) -> Iterator[Engine]:
     """The scheduler's engine, closed with the status that its workers should end with."""
     with _interrupted(signals):
         engine = place.open(problem)
@@ -483,7 +515,7 @@ def _opened(place: Any, problem: Problem, signals: Signals) -> Iterator[Engine]:
 
 
 @contextmanager
-def _changes_noted(problem: Problem) -> Iterator[None]:
+def _changes_noted(problem: AnyProblem) -> Iterator[None]:
     """What evaluations change of the problem's parts in this process tells no problem from another."""
     try:
         yield
@@ -528,9 +560,9 @@ def _first_line(error: BaseException) -> str:
     return told if isinstance(error, Error) else f"{type(error).__name__}: {told}"
 
 
-def _check_team(problem: Problem, place: Any) -> None:
+def _check_team(problem: AnyProblem, place: Any) -> None:
     """Raise ProblemError for a simulator that takes `comm` where there is none, or the reverse."""
-    takes_comm, size = "comm" in signature(problem.simulate).extras, getattr(place, "team", None)
+    takes_comm, size = "comm" in signature(problem.models[0].simulate).extras, getattr(place, "team", None)
     if takes_comm and size is None:
         raise ProblemError(
             f"the simulator takes comm, and {place} has no teams of ranks that simulate together: give "
@@ -545,7 +577,15 @@ def _check_team(problem: Problem, place: Any) -> None:
         )
 
 
-def _check_size(problem: Problem, n: int | None, keep: str) -> None:
+def _check_models(problem: AnyProblem, stopping: Stopping) -> None:
+    """Raise ProblemError for a rule on the number of models that would hold from the start."""
+    n = len(problem.models)
+    if stopping.models is not None and stopping.models >= n:
+        told_n = f"{n} problems" if n > 1 else "one problem"
+        raise ProblemError(f"models={stopping.models} with {told_n}: give a smaller number, or leave it out")
+
+
+def _check_size(problem: AnyProblem, n: int | None, keep: str) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
     k = problem.structure.size if keep == "accepted" else 0
     if n is not None and 8 * n * k >= _MOST_BYTES:

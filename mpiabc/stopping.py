@@ -30,9 +30,11 @@ class Stopping:
     walltime: float | None = None  # seconds
     min_epsilon_change: float | None = None  # relative
     ess: float | None = None
+    models: int | None = None  # that have particles
 
     def __post_init__(self) -> None:
         self._take("generations", whole, lambda n: n >= 1, "a whole number of at least 1")
+        self._take("models", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("simulations", whole, lambda n: n >= 1, "a whole number of at least 1")
         self._take("epsilon", real, lambda x: x >= 0, "a distance >= 0")
         self._take("acceptance_rate", real, lambda x: 0 < x <= 1, "a number in (0, 1]")
@@ -66,6 +68,7 @@ class Stopping:
         *,
         before: float = math.inf,
         ess: float = math.inf,
+        models: int | None = None,
     ) -> str | None:
         """Which rule ends a run of so many committed generations, if one does.
 
@@ -81,6 +84,8 @@ class Stopping:
             return "min_epsilon_change"
         if self.ess is not None and ess < self.ess * (1 - 1e-9):  # equal weights may lack the last bit
             return "ess"
+        if self.models is not None and models is not None and models <= self.models:
+            return "models"
         return None
 
     def most_ids(self, size: int) -> float:

@@ -29,12 +29,15 @@ def static_use(needed: int, ids: np.ndarray, stride: int) -> Use:
     return Use(needed, tries=ids[order] // stride + 1)
 
 
-def note(batch: int, uses: list[Use]) -> str | None:
-    """What to tell of a run that simulated more than half of its rows in vain; None for one that did not."""
+def note(batch: int, uses: list[Use], models: int = 1) -> str | None:
+    """What to tell of a run that simulated more than half of its rows in vain; None for one that did not.
+
+    Of several models each is simulated in calls of its own, of so many rows.
+    """
     needed = sum(use.needed for use in uses)
     if not needed or not _wastes(batch, uses, needed):
         return None
-    simulated = sum(use.simulated(batch) for use in uses)
+    simulated = models * sum(use.simulated(batch) for use in uses)
     told = (
         f"batch={batch} simulates {simulated} rows where {needed} are needed: the others lie beyond the "
         "evaluations that count, or outside of the prior's support"

@@ -84,7 +84,7 @@ BAD = {
     "kernel of no width": (lambda: mpiabc.Gaussian(scale=0), "scale > 0"),
     "kernel of width True": (lambda: mpiabc.Gaussian(scale=True), "scale > 0"),
     "half a neighbour": (lambda: mpiabc.LocalGaussian(k=2.5), "whole number of at least 2 neighbours"),
-    "several problems": (lambda: mpiabc.ABCSMC([1, 2], 10), "model selection is not supported yet"),
+    "several problems": (lambda: mpiabc.ABCSMC([1, 2], 10), "the problem is 1, expected an mpiabc.Problem"),
 }
 
 

@@ -1,5 +1,6 @@
 """Integers, choices and shares among the parameters, against exact answers."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -185,6 +186,18 @@ def test_draws_have_the_density_that_is_said_of_them(kernel):
     count = np.array([np.sum((draws[:, 0] == k) & (draws[:, 2] == c)) for k, c in cells])
     p = np.array([masses[cell] for cell in cells])
     assert stats.chi2.sf(np.sum((count - 60_000 * p) ** 2 / (60_000 * p)), len(cells) - 1) > 1e-3
+
+
+def test_choices_jump_as_those_of_pyabc_do():
+    """pyABC's test of its discrete jumps: domain 5, 4, 2.5, 0.5, seven particles; moves reach all."""
+    prior = mpiabc.Prior(a=mpiabc.Choice([5, 4, 2.5, 0.5]))
+    theta = np.array([[0.0], [1.0], [1.0], [1.0], [2.0], [2.0], [3.0]])
+    weights = np.array([1e-12, 0.2, 0.2, 0.1, 0.1, 0.1, 0.3])
+    jumps = undefended(mpiabc.Gaussian().fit(replace(parents(prior, 7), theta=theta, weights=weights), prior))
+    expected = 0.7 * np.array([0.0, 0.5, 0.2, 0.3]) + 0.3 / 4
+    assert np.allclose(np.exp(jumps.logpdf(np.arange(4.0)[:, None])), expected, atol=1e-9)
+    counts = np.bincount(jumps.sample(10_000, np.random.default_rng(1))[:, 0].astype(int), minlength=4)
+    assert stats.chisquare(counts, 10_000 * expected).pvalue > 1e-3
 
 
 def test_densities_of_rows_do_not_depend_on_the_rows_beside_them():

@@ -14,8 +14,10 @@ FLOORS = [
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
-    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"},
-    {"problem", "order", "constraint", "sizes", "temperatures"},
+    {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
+    | {"joint"},
+    {"problem", "constraint", "sizes", "temperatures"},
+    {"models", "order"},
     {"outcome", "ledger", "checks", "adaptive"},
     {"simulate", "actions"},
     {"evaluate"},

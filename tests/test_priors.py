@@ -1,6 +1,7 @@
 """Priors of any kind: names, distributions of several parameters, new ones of SciPy's, constraints."""
 
 import math
+from dataclasses import replace
 
 import cloudpickle
 import numpy as np
@@ -183,6 +184,17 @@ def test_priors_are_told_apart(one, other):
     assert fingerprint(prior=one).values != fingerprint(prior=other).values
 
 
+def test_priors_of_older_files_are_what_they_were():
+    """Their pickles have no layout."""
+    prior = mpiabc.Prior(a=stats.gamma(2), b=mpiabc.Uniform(0, 1), c=mpiabc.Normal(0, 1))
+    old = mpiabc.Prior.__new__(mpiabc.Prior)
+    old.__setstate__({"names": prior.names, "marginals": prior.marginals})
+    draws = prior.sample(20, np.random.default_rng(1))
+    assert old.sample(20, np.random.default_rng(1)).tobytes() == draws.tobytes()
+    assert old.logpdf(draws).tobytes() == prior.logpdf(draws).tobytes()
+    assert old.layout.is_free
+
+
 # Constraints.
 
 
@@ -321,3 +333,39 @@ def test_narrowed_runs_are_the_same_on_any_schedule(tmp_path, monkeypatch):
     ]
     assert problems.digests(runs[0]) == problems.digests(runs[1])
     assert [p.log_evidence for p in runs[0]] == [p.log_evidence for p in runs[1]]
+
+
+def several(**options):
+    """The half normal beside k ~ Choice(0, 1, 4), n ~ Integer(0, 1): y ~ N(k + n, 1)."""
+
+    def simulate(theta, rng):
+        assert theta["k"].dtype.kind == theta["n"].dtype.kind == "i"
+        return {"y": theta["k"] + theta["n"] + rng.standard_normal(len(theta["k"]))}
+
+    prior = mpiabc.Prior(k=mpiabc.Choice([0, 1, 4]), n=mpiabc.Integer(0, 1))
+    discrete = mpiabc.Problem(prior, simulate, {"y": 0.5}, vectorized=True, name="discrete")
+    real = replace(half_normal(), name="half normal")
+    return listed([real, discrete], (3, 1, 0.5), **options)
+
+
+@pytest.mark.parametrize("recycle", [False, True], ids=["anew", "recycled"])
+def test_a_constrained_model_beside_a_discrete_one_is_as_probable_as_it_is(recycle, tmp_path):
+    """Without the constraint's share the first has half of its weight: .43 for .60."""
+    history = several(n=2500, recycle=recycle).run(tmp_path / "run.db", scheduler="serial")
+    means = np.add.outer([0, 1, 4], [0, 1]).ravel()
+    for population, epsilon in zip(history, (3, 1, 0.5), strict=True):
+        inside = stats.norm.cdf(0.5 + epsilon - means) - stats.norm.cdf(0.5 - epsilon - means)
+        evidence = np.array([exact(epsilon)[0], inside.mean()])
+        expected = evidence / evidence.sum()
+        error = np.sqrt(expected.prod() / (population.ess / 2))
+        assert abs(population.model_probabilities()[0] - expected[0]) < 4 * error
+        assert abs(np.exp(population.log_evidence) / evidence.mean() - 1) < 0.08
+
+
+def test_models_of_any_priors_are_the_same_on_any_schedule_and_after_a_stop(tmp_path, monkeypatch):
+    monkeypatch.setattr(constraint, "_DRAWS", 20_000)
+    quiet = problems.digests(several(n=80, recycle=True).run(tmp_path / "a.db", scheduler="serial"))
+    wild = several(n=80, recycle=True).run(tmp_path / "b.db", scheduler=Simulated(5, random_time))
+    several(n=80, recycle=True).run(tmp_path / "c.db", scheduler="serial", simulations=700)
+    again = several(n=80, recycle=True).run(tmp_path / "c.db", scheduler="serial")
+    assert problems.digests(wild) == quiet == problems.digests(again)

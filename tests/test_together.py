@@ -1,5 +1,6 @@
 """What goes with what: every setting beside every other one, on one problem that can take them all."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -90,6 +91,7 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "timeout": ({"timeout": 60.0}, {}),
     "noise": ({}, {"threshold": None, "acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=0.2), steps=2)}),
     "noise of one's own": ({}, {"threshold": None, "acceptor": mpiabc.Noise(log_density, steps=2)}),
+    "several models": ({}, {}),
 }
 
 
@@ -99,7 +101,15 @@ def sampler(settings):
     for setting in settings:
         of_problem |= SETTINGS[setting][0]
         of_sampler |= SETTINGS[setting][1]
-    return mpiabc.ABCSMC(mpiabc.Problem(observed={"y": 1.0}, **of_problem), **of_sampler)
+    problem = mpiabc.Problem(observed={"y": 1.0}, **of_problem)
+    options = {"population_size": 40} | of_sampler
+    return mpiabc.ABCSMC(several(problem) if "several models" in settings else problem, **options)
+
+
+def several(problem):
+    """It, and a model with a parameter more."""
+    prior = mpiabc.Prior(mu=mpiabc.Normal(1, 1), unused=mpiabc.Uniform(0, 1))
+    return [problem, replace(problem, prior=prior, name="another")]
 
 
 def schedulers(settings):
@@ -141,7 +151,7 @@ def test_settings_go_together_or_are_refused_in_a_sentence(pair, tmp_path):
 def test_all_that_goes_together_goes_together_at_once(tmp_path):
     """Of two that exclude each other, the later one."""
     chosen = "vectorised, may reject, recycled, callable distance, local kernel, sizes that change, "
-    chosen += "failures rejected"
+    chosen += "failures rejected, several models"
     noisy = chosen.replace("may reject, ", "").replace("callable distance", "noise")
     for i, settings in enumerate((chosen, noisy)):
         (tmp_path / str(i)).mkdir()

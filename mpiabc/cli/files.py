@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -68,11 +69,14 @@ def texts_of(target: str) -> dict[str, Any]:
     return _yaml_texts(path)
 
 
-def load_problem(target: str) -> Problem:
-    """The Problem of FILE[:problem]; raises ProblemError if there is none, or no single one."""
+def load_problem(target: str) -> Problem | Sequence[Problem]:
+    """The Problem of FILE[:problem], or its list of them, which are models of the same data.
+
+    Raises ProblemError if there is none, or no single one.
+    """
     path, name = split(target)
     namespace = vars(_load_module(path))
-    found = {key: value for key, value in namespace.items() if isinstance(value, Problem)}
+    found = {key: value for key, value in namespace.items() if _is_given(value)}
     if not found:
         raise ProblemError(f"{path} defines no mpiabc.Problem at its top level")
     if name is not None:
@@ -85,6 +89,12 @@ def load_problem(target: str) -> Problem:
             f"{path}:{next(iter(found))}"
         )
     return next(iter(found.values()))
+
+
+def _is_given(value: Any) -> bool:
+    """Whether it is a Problem, or several models."""
+    several = value if isinstance(value, list | tuple) and value else [value]
+    return all(isinstance(part, Problem) for part in several)
 
 
 def _load_module(path: Path) -> ModuleType:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import guard
+from mpiabc import guard, models
 from mpiabc.acceptors import Uniforms
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
@@ -18,11 +18,11 @@ from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.kernel import SCALE, as_before
-from mpiabc.layout import layout_of, shown
+from mpiabc.layout import layout_of
+from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.planner import Decided, Planner, fitted
 from mpiabc.population import Past, Population
-from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
 from mpiabc.schedulers.alone import ALONE
@@ -93,19 +93,20 @@ def _address(text: str, history: History) -> tuple[int, int]:
     return t, index
 
 
-def _given(history: History, target: str, parts: "_Parts") -> Problem:
+def _given(history: History, target: str, parts: "_Parts") -> AnyProblem:
     """The problem of FILE[:problem], which may differ from that of the run in its simulator only.
 
     A noise model is no part of it, and comes from the file.
     """
-    problem = load_problem(texts_of(target)["problem"])
+    shares = [share for _, _, share in history.settings.get("models") or ()]
+    problem = models.of(load_problem(texts_of(target)["problem"]), shares or None)
     if history.settings.get("acceptor") is not None:
-        problem = replace(problem, distance=parts.problem.distance)
+        problem = problem.measured_by(parts.problem.distance)
     _check_same(problem, history)
     return problem
 
 
-def _check_same(problem: Problem, history: History) -> None:
+def _check_same(problem: AnyProblem, history: History) -> None:
     """Raise ProblemError, with what differs, if the run was one of another problem."""
     parts, settings = problem.parts(), history.settings
     differing = differing_parts(parts, settings)
@@ -114,7 +115,7 @@ def _check_same(problem: Problem, history: History) -> None:
         raise ProblemError(f"{history.path} is the run of another problem ({told}): give --problem its file")
 
 
-def _order(history: History, problem: Problem, parts: "_Parts", t: int) -> Order:
+def _order(history: History, problem: AnyProblem, parts: "_Parts", t: int) -> Order:
     """Generation t as the run had it; t may be the one that is open.
 
     Under static scheduling too, id I is what it is by its address, whichever slot tried it.
@@ -146,7 +147,7 @@ class _Parts:
     is_trusted: bool
 
     @property
-    def problem(self) -> Problem:
+    def problem(self) -> AnyProblem:
         """The run's own."""
         return self._part("problem")
 
@@ -171,7 +172,7 @@ class _Parts:
 class _Evaluation:
     """One evaluation, computed with its distance and summaries whether accepted or not."""
 
-    def __init__(self, problem: Problem, order: Order, index: int) -> None:
+    def __init__(self, problem: AnyProblem, order: Order, index: int) -> None:
         self.problem = replace(problem, on_error="reject")
         self.order = order
         self.index = index
@@ -190,7 +191,7 @@ class _Evaluation:
 
     @property
     def theta(self) -> np.ndarray:
-        """The proposal, (d,)."""
+        """The proposal, (d,), and behind it, where models are several, its model."""
         return self._block.theta[self._row]
 
     @property
@@ -211,8 +212,7 @@ class _Evaluation:
 
     def told(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
-        given = shown(self.problem.prior, self.theta.tolist())
-        theta = ", ".join(f"{name}={x!r}" for name, x in given.items())
+        theta = ", ".join(f"{name}={x!r}" for name, x in self.problem.named(self.theta).items())
         values = {
             "evaluation": f"{self.order.level}:{self.index}",
             "epsilon": repr(float(self.order.epsilon)),
@@ -233,8 +233,9 @@ class _Evaluation:
 
     def _equals(self, stored: Population) -> bool:
         row = np.flatnonzero(stored.ids == self.index)
-        names = ["theta", "distances", *(["summaries"] if stored.summaries.size else [])]
-        return all(np.array_equal(getattr(self.records.rows, n), getattr(stored, n)[row]) for n in names)
+        names = ["model", "theta", "distances", *(["summaries"] if stored.summaries.size else [])]
+        pairs = ((getattr(self.records.rows, n), getattr(stored, n)[row]) for n in names)
+        return all(np.array_equal(mine, theirs, equal_nan=True) for mine, theirs in pairs)
 
     def _summaries(self, stored: Population | None) -> list[list[str]]:
         """Simulated and observed summaries by label, and those stored if they are there."""
@@ -260,10 +261,11 @@ class _Evaluation:
         """The user's functions as the evaluator calls them."""
         problem = self.problem
         simulator = self._evaluator.simulator
-        rows = simulator.rows_of_call(self._block) if problem.vectorized else self._row
-        data = simulator.simulated(self._block, rows)
-        summary = None if data is None else simulator.summarised(data)
+        model = int(simulator.models_of(self._block, np.array([self._row]))[0])
+        rows = simulator.rows_of_call(self._block, model) if problem.vectorized else self._row
+        data, of = simulator.simulated(self._block, rows)
+        summary = None if data is None else simulator.summarised(data, of)
         if data is not None and not problem.vectorized and callable(problem.distance):
-            theta = layout_of(problem.prior).row(self.theta.tolist())
-            more = [theta] if getattr(problem.distance, "takes_theta", False) else []
+            takes_theta = getattr(problem.distance, "takes_theta", False)  # where there is one model
+            more = [layout_of(problem.prior).row(self.theta.tolist())] if takes_theta else []
             problem.distance(data if problem.is_raw else summary, protected(problem.observed)(), *more)

@@ -37,7 +37,8 @@ The same command continues a run that was stopped."""
     parser.add_argument(
         "file",
         metavar="FILE[:problem]",
-        help="a Python file that defines a Problem, with its name if there are several; or a YAML file",
+        help="a Python file that defines a Problem, or a list of them, models of the same data, with its "
+        "name if there are several; or a YAML file",
     )
     for name, (_, metavar, help) in SETTINGS.items():
         option = f"--{name.replace('_', '-')}"
@@ -101,14 +102,15 @@ def _outcome(history: History) -> str:
     if not len(history):
         return f"no generation was completed; reason: {history.reason}"
     last = history[-1]
-    ending = {
+    ending = ({"models": last.told_models} if last.models else {}) | {
         "generations": str(len(history)),
         "epsilon": f"{last.epsilon:.6g}",
         "ess": f"{last.ess:.1f}",
         "reason": str(history.reason),
         "digest": last.digest(),
     }
-    return f"{table(_parameters(last))}\n\n{pairs(ending)}"
+    tables = "\n\n".join(table(_parameters(part)) for part in last.each() or [last] if part is not None)
+    return f"{tables}\n\n{pairs(ending)}"
 
 
 def _parameters(population: Population) -> list[list[str]]:

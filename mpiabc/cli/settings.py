@@ -90,6 +90,7 @@ SETTINGS = {
     "acceptance_rate": _Setting(_number, "R", "stop when a generation cannot reach this"),
     "min_epsilon_change": _Setting(_number, "C", "stop when the threshold falls by a smaller share of it"),
     "ess": _Setting(_number, "E", "stop when a generation's effective sample size is smaller"),
+    "models": _Setting(_whole, "M", "stop when only so many models have particles left"),
     "walltime": _Setting(
         _text,
         "W",

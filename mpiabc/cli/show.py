@@ -22,7 +22,7 @@ from mpiabc.store import History, live
 
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
 _ABSENCE = 2.0  # seconds, where nobody is there who could give one; containers hide processes, though
-_NOT_SHOWN = ("names", "fingerprint")
+_NOT_SHOWN = ("names", "models", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
 _MOST_PARAMETERS = 20  # whose failures are placed
 _QUARTILES = (0.25, 0.5, 0.75)
@@ -109,7 +109,8 @@ def _as_text(value: Any) -> str:
 def _generations(history: History) -> list[list[str]]:
     """A row for each committed generation."""
     numbers = ["N", "evaluations", "simulations", "acceptance rate", "ess", "seconds"]
-    return [["generation", "epsilon", *numbers, "digest"]] + [
+    models = ["models"] if history.settings.get("models") else []
+    return [["generation", "epsilon", *numbers, *models, "digest"]] + [
         [
             str(p.generation),
             f"{p.epsilon:.6g}",
@@ -119,6 +120,7 @@ def _generations(history: History) -> list[list[str]]:
             f"{p.acceptance_rate:.3g}",
             f"{p.ess:.1f}",
             f"{p.seconds:.3g}",
+            *([p.told_models] if models else []),
             p.digest()[:12],
         ]
         for p in history

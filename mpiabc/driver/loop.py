@@ -172,7 +172,7 @@ class Driver:
         now = self._clock()
         opened = self._open.pop(commit.opened.order.number)
         self._engine.cancel(0)
-        population = replace(commit.population, seconds=now - opened.began)
+        population = commit.population.with_values(seconds=now - opened.began)
         commit = replace(commit, population=population)
         while self._commits and self._commits[0][0] < now - _IN_DOUBT:
             self._commits.popleft()

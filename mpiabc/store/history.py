@@ -17,7 +17,7 @@ import numpy as np
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
 from mpiabc.particles import Particles
-from mpiabc.population import Population, unlike
+from mpiabc.population import Model, Population, unlike
 from mpiabc.records import DEATH, Failure, failures_in
 from mpiabc.store.files import DamagedError, attempts, damaged
 from mpiabc.store.parts import rebuilt
@@ -198,7 +198,8 @@ class History:
 
         Where a parameter is called so itself, the column is `generation_`.
         """
-        name = unlike(self._names(), "generation")
+        names, models = self._models()
+        name = unlike([*names, *(name for model in models for name in model.names)], "generation")
         frames = [population.to_dataframe().assign(**{name: t}) for t, population in enumerate(self)]
         import pandas
 
@@ -221,7 +222,7 @@ class History:
         """Whether a generation without evidence is as it was written: nan weights were let pass once."""
         if generation != self.unusable:
             row = next(self._rows(generation), {})
-            if not row or content(row | {"log_evidence": math.nan}, self._names()) is None:
+            if not row or content(row | {"log_evidence": math.nan}, *self._models()) is None:
                 return False  # it is damaged, which is told when it is read
             self.unusable = generation
             _log.warning(
@@ -234,11 +235,11 @@ class History:
 
     def _load(self, generation: int) -> Population:
         """A population, checked by its digest: a reader without locks may meet a half-written file."""
-        names = self._names()
+        models = self._models()
         for _ in attempts():
             row: dict[str, Any] = {}
             for row in self._rows(generation):
-                population = content(row, names)
+                population = content(row, *models)
                 if population is not None:
                     return population
         if not row:
@@ -256,8 +257,11 @@ class History:
         query = f"SELECT {', '.join(asked)} FROM population WHERE generation = ?"
         return (dict(zip(names, values, strict=True)) for values in self._read(query, generation))
 
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self.settings["names"])
+    def _models(self) -> tuple[tuple[str, ...], tuple[Model, ...]]:
+        """The names of the parameters, or, where models are several, what populations know of these."""
+        settings = self.settings
+        models = (Model(name, tuple(names), share) for name, names, share in settings.get("models") or ())
+        return tuple(settings["names"]), tuple(models)
 
     def _setting(self, key: str, *default: Any) -> Any:
         for _ in attempts():

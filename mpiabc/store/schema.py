@@ -15,7 +15,7 @@ import numpy as np
 
 from mpiabc.errors import StoreError
 from mpiabc.particles import Column, Particles, columns, unpacked
-from mpiabc.population import Population
+from mpiabc.population import Model, Population, width_of
 from mpiabc.records import Failure
 from mpiabc.store.files import DamagedError, connect_to_read, errors_told
 
@@ -232,11 +232,13 @@ def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:
             at = end
 
 
-def content(row: Mapping[str, Any], names: tuple[str, ...]) -> Population | None:
+def content(
+    row: Mapping[str, Any], names: tuple[str, ...], models: tuple[Model, ...] = ()
+) -> Population | None:
     """The population of a row; None if it is not as it was written."""
     with suppress(TypeError, ValueError, ArithmeticError):  # what is damaged may be of any type
         if row["crc"] in map(crc_of_row, _written(row)):
-            population = _population(row, names)
+            population = _population(row, names, models)
             return population if population.digest() == row["digest"] else None
     return None
 
@@ -251,15 +253,15 @@ def _written(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield {**row, "epsilon": int(epsilon)}
 
 
-def _population(row: Mapping[str, Any], names: tuple[str, ...]) -> Population:
-    n = len(row["weights"]) // 8
+def _population(row: Mapping[str, Any], names: tuple[str, ...], models: tuple[Model, ...]) -> Population:
+    n, d = len(row["weights"]) // 8, width_of(names, models)
     arrays: dict[str, Any] = {}
     for name, column in ARRAYS.items():
         if row[name] is not None:
             array = _column(row[name], column)
-            width = {column.width: len(names) if column.width == "d" else len(array) // n}
+            width = {column.width: d if column.width == "d" else len(array) // n}
             arrays[name] = array.reshape(column.shape(n, width))
-    return Population(names=names, **arrays, **_numbers(row))
+    return Population(names=names, models=models, **arrays, **_numbers(row))
 
 
 def _column(blob: bytes, column: Column) -> np.ndarray:

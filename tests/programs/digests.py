@@ -9,7 +9,7 @@ import numpy as np
 
 import mpiabc
 from tests import problems
-from tests.programs import batches, foreign
+from tests.programs import batches, foreign, several
 
 
 def parts_of_ones_own():
@@ -48,6 +48,8 @@ STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
     "batches": batches.sampler,
+    "several models": several.sampler,
+    "several models, batches": lambda: several.sampler(vectorized=True, batch=512),
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
     "integers and choices": mixed,
@@ -60,6 +62,7 @@ VARIANTS = STATIC | {
         acceptor=mpiabc.Noise(mpiabc.noise.Normal(sd=0.5), steps=2), recycle=True
     ),
     "recycled, batches": lambda: batches.sampler(recycle=True),
+    "recycled, several models": lambda: several.sampler(recycle=True),
     "recycled": lambda: problems.sampler(recycle=True, simulate=problems.gaussian_late, n=60),
     "recycled, vectorized": lambda: problems.sampler(
         simulate=problems.gaussian_vectorized, vectorized=True, recycle=True

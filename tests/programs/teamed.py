@@ -6,10 +6,12 @@ Arguments: SIZE,SIZE... VARIANT... Size 0 is the serial scheduler.
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+import mpiabc
 from mpiabc import schedulers
 from tests import problems
 
@@ -48,12 +50,21 @@ def some_fail(theta, rng, *, comm):
     return rounds(theta, rng, comm=comm)
 
 
+def several():
+    """Two models, whose calls all ranks of a team make in the same order."""
+    first = problems.problem(blocks, vectorized=True)
+    prior = mpiabc.Prior(mu=mpiabc.Normal(1, 1), unused=mpiabc.Uniform(0, 1))
+    models = [first, replace(first, prior=prior, name="another")]
+    return mpiabc.ABCSMC(models, 40, threshold=mpiabc.Listed([3, 1.5, 0.8]), seed=1)
+
+
 VARIANTS = {
     "scalar": lambda: problems.sampler(n=40, simulate=rounds),
     "vectorized": lambda: problems.sampler(n=40, simulate=blocks, vectorized=True),
     "recycled": lambda: problems.sampler(n=40, simulate=rounds, recycle=True),
     "global": lambda: problems.sampler(n=40, simulate=global_numbers),
     "failing": lambda: problems.sampler(n=40, simulate=some_fail, on_error="reject"),
+    "several models": several,
     "static": lambda: problems.sampler(n=20, simulate=rounds),
 }
 
