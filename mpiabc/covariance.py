@@ -24,3 +24,18 @@ def shrunk(matrix: np.ndarray, delta: np.ndarray, weights: np.ndarray) -> np.nda
     out = (1 - share) * matrix
     np.fill_diagonal(out, np.diagonal(matrix))
     return out
+
+
+def extended(factor: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+    """Cholesky factors (N, d, d) of F F^T + delta delta^T, for a factor F (d, d) and deltas (N, d).
+
+    F times the factor of I + u u^T with u = F^-1 delta, which is known: with s_j = 1 + u_1² + ... + u_j² its
+    diagonal is sqrt(s_j / s_j-1), and below stands u_i u_j / sqrt(s_j s_j-1). However far a delta is, nothing
+    cancels.
+    """
+    d = len(factor)
+    u = np.einsum("ij,nj->ni", np.linalg.inv(factor), deltas)
+    s = np.cumsum(np.column_stack([np.ones(len(u)), np.square(u)]), axis=1)  # (N, d + 1)
+    inner = np.tril(u[:, :, None] * (u / np.sqrt(s[:, 1:] * s[:, :-1]))[:, None, :], -1)
+    inner[:, np.arange(d), np.arange(d)] = np.sqrt(s[:, 1:] / s[:, :-1])
+    return np.einsum("ij,njk->nik", factor, inner)

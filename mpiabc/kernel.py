@@ -14,7 +14,7 @@ import numpy as np
 
 from mpiabc import discrete
 from mpiabc.arguments import added, real, whole
-from mpiabc.covariance import covariance, shrunk
+from mpiabc.covariance import covariance, extended, shrunk
 from mpiabc.defended import Defended
 from mpiabc.errors import ProblemError
 from mpiabc.free import Coordinates, Freed
@@ -24,6 +24,7 @@ from mpiabc.mixture import GaussianMixture, LocalGaussianMixture, Mixture
 from mpiabc.particles import nearness, within
 from mpiabc.population import Population
 
+SCALE = "scale of the kernel"  # the setting of a run that says how it is chosen
 _LEAST = 10  # times d: fewer particles are no measure of a covariance
 
 
@@ -55,22 +56,34 @@ class Kernel(Protocol):
 
 
 def default_scale(d: int) -> float:
-    """Factor on the population's covariance: 1 up to d = 3, falling to 0.5 at d = 10.
+    """Factor on covariances: 1 up to d = 3, falling to 0.5 at d = 10.
 
-    The textbook's 2 is optimal in the limit of a kernel-independent acceptance rate; measured per
-    simulation, the effective sample size at d = 10 is 17.3 for 0.5, 11.5 for 1.0, 3.6 for 2.0.
+    Of `LocalGaussian`, of discrete parameters, and of `Gaussian` in older files.
     """
     return 1.0 if d <= 3 else max(0.5, 1.0 - 0.5 * (d - 3) / 7)
+
+
+def chosen_scale(d: int, ess: float) -> float:
+    """Factor on the population's covariance: 1 up to d = 3, above it (20 d / ess)^(2 / d) from 0.5 to 1.
+
+    Kernels must overlap: with half the scale a kernel has 2^(-d / 2) times the others in it. The textbook's 2
+    is optimal in the limit of an acceptance rate that does not depend on the kernel. Effective particles of
+    1000 simulations (`python -m tests.benchmarks.kernels`) for 0.5, this, 1 and 2 are at d = 10 with N = 200
+    2.0, 5.6, 5.6, 2.0; with N = 1000 6.5, 9.1, 7.0, 2.1; for the first three with N = 5000 11.5, 11.6, 7.2;
+    and at d = 20 with N = 1000 0.2, 1.5, 1.4, where the variance for 0.5 is a tenth of what it should be.
+    """
+    return 1.0 if d <= 3 else min(1.0, max(0.5, (20 * d / ess) ** (2 / d)))
 
 
 @dataclass(frozen=True)
 class Gaussian:
     """Gaussian with the full weighted covariance of the population, times `scale`.
 
-    `scale=None` chooses by dimension, see `default_scale`. `defensive`: the share of proposals that the
-    prior draws, which bounds every weight by its inverse. `shrink`: the covariance is drawn towards its
-    diagonal as far as its errors suggest, for populations that are small for their dimension, see
-    `covariance.shrunk`. `free`: parameters with bounds are proposed in coordinates without any, see `free`.
+    `scale=None` chooses by dimension and effective size, see `chosen_scale`. `defensive`: the share of
+    proposals that the prior draws, which bounds every weight by its inverse. `shrink`: the covariance is
+    drawn towards its diagonal as far as its errors suggest, for populations that are small for their
+    dimension, see `covariance.shrunk`. `free`: parameters with bounds are proposed in coordinates without
+    any, see `free`.
     """
 
     is_normalised = True
@@ -100,7 +113,7 @@ class Gaussian:
         matrix /= max(1e-12, 1.0 - np.square(weights).sum())
         if self.shrink:
             matrix = shrunk(matrix, delta, weights)
-        scale = default_scale(theta.shape[1]) if self.scale is None else self.scale
+        scale = chosen_scale(theta.shape[1], population.ess) if self.scale is None else self.scale
         factor, is_diagonal = _cholesky(scale * matrix, population)
         return GaussianMixture(theta, weights, factor, is_diagonal=is_diagonal)
 
@@ -234,9 +247,7 @@ class _Aimed:
         if self.kernel.shrink:
             matrix = shrunk(matrix, delta, weights)
         factor, is_diagonal = _cholesky(matrix, population)
-        away = theta - mean
-        local = factor @ factor.T + away[:, :, None] * away[:, None, :]  # (N, d, d)
-        factors = np.linalg.cholesky(self.kernel.scale * local)
+        factors = math.sqrt(self.kernel.scale) * extended(factor, theta - mean)
         return LocalGaussianMixture(theta, population.weights, factors, is_diagonal=is_diagonal)
 
 
@@ -329,6 +340,16 @@ def _mixed(kernel: Mixing, population: Population, prior: Any, layout: Layout) -
     scale = kernel.scale or default_scale(len(free) + len(layout.integers))
     spreads = discrete.spreads(theta, weights, layout, scale)
     return discrete.MixedMixture(theta, weights, layout, moves, spreads)
+
+
+def scale_rule(kernel: Any) -> str | None:
+    """How a kernel of ours chooses its scale, if it does; older files say nothing of that."""
+    return "by dimension and size" if isinstance(kernel, Gaussian) and kernel.scale is None else None
+
+
+def as_before(kernel: Any, d: int) -> Any:
+    """The kernel as older files know it: its scale is chosen by the number d of parameters alone."""
+    return kernel if scale_rule(kernel) is None else replace(kernel, scale=default_scale(d))
 
 
 def _check(kernel: "Gaussian | LocalGaussian | OLCM") -> None:

@@ -29,7 +29,7 @@ from mpiabc.distance import PNorm, Predicted, is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
-from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
+from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.noise import Noise
@@ -340,7 +340,9 @@ class ABCSMC:
         """The populations, each once, as they are committed."""
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
-        parts = self.kernel, self.threshold
+        is_older = SCALE not in settings
+        kernel = as_before(self.kernel, len(settings["names"])) if is_older else self.kernel
+        parts = kernel, self.threshold
         measure = measure_of(self.problem)
         inside = settings.get(_INSIDE, 1.0)
         planner = Planner(
@@ -397,6 +399,7 @@ class ABCSMC:
             **self.problem.parts(),
             "population_size": sizes.plain(self.population_size, told(self.population_size)),
             "kernel": told(self.kernel),
+            SCALE: scale_rule(self.kernel),
             "threshold": told(self.threshold),
             "acceptor": None if self.acceptor is None else told(self.acceptor),
             "seed": self.seed,
@@ -423,6 +426,8 @@ class ABCSMC:
             return mine
         if self.seed is None:
             mine["seed"] = found.get("seed")
+        if SCALE not in found:  # older files choose it by another rule
+            del mine[SCALE]
         return sameness.check(file, mine, found, fingerprint, accept_changes, self.threshold)
 
 

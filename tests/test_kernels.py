@@ -1,5 +1,6 @@
 """Kernels for few particles, bounded parameters, the next threshold: definitions and exact targets."""
 
+import json
 import math
 from dataclasses import dataclass, replace
 
@@ -10,8 +11,10 @@ from scipy import stats
 import mpiabc
 from mpiabc.covariance import covariance, shrunk
 from mpiabc.free import Coordinates, Freed
-from mpiabc.kernel import default_scale
+from mpiabc.kernel import SCALE, chosen_scale, default_scale
 from mpiabc.schedulers import Map
+from mpiabc.store import Store
+from mpiabc.store.schema import crc_of
 from mpiabc.streams import BLOCK
 from tests import problems
 from tests.cluster import Simulated, random_time
@@ -56,6 +59,18 @@ def test_optimal_local_covariances_are_those_of_the_particles_that_meet_the_next
         delta = parents.theta[near] - centre
         np.testing.assert_allclose(factor @ factor.T, (weights[:, None] * delta).T @ delta, rtol=1e-9)
     assert proposal.centres is parents.theta
+
+
+def test_particles_far_out_have_covariances_too():
+    """As those of a prior with heavy tails: what they are far from is a billion times narrower."""
+    parents = population()
+    theta = np.array(parents.theta)
+    theta[7] *= 1e12
+    distances = np.where(np.arange(80) == 7, 2.0, parents.distances)
+    proposal = mpiabc.OLCM().fit(replace(parents, theta=theta, distances=distances), epsilon=1.0)
+    assert (np.diagonal(proposal.cholesky, axis1=1, axis2=2) > 0).all()
+    draws = proposal.sample(BLOCK, np.random.default_rng(1))
+    assert np.isfinite(proposal.logpdf(draws)).all()
 
 
 def test_few_particles_are_shrunk_to_their_diagonal_and_many_are_not():
@@ -350,8 +365,39 @@ def test_a_run_is_not_continued_with_another_kernel(tmp_path):
             flat(kernel).run(tmp_path / "run.db", generations=2, scheduler="serial")
 
 
-def test_default_scale_is_the_one_that_old_files_know():
+def test_scale_falls_only_where_particles_are_many_for_their_dimension():
+    assert {chosen_scale(d, ess) for d in (1, 2, 3) for ess in (10, 10**6)} == {1.0}
+    assert [chosen_scale(10, ess) for ess in (20, 200, 10**6)] == [1.0, 1.0, 0.5]
+    assert chosen_scale(10, 1000) == pytest.approx(0.2**0.2)
     assert [default_scale(d) for d in (1, 3, 10, 20)] == [1.0, 1.0, 0.5, 0.5]
+
+
+def in_five_dimensions(kernel, store, generations):
+    prior = mpiabc.Prior({f"x{i}": mpiabc.Normal() for i in range(5)})
+    problem = mpiabc.Problem(prior, sums, {"y": np.zeros(5)}, vectorized=True)
+    abc = mpiabc.ABCSMC(problem, 60, seed=1, kernel=kernel)
+    return abc.run(store, generations=generations, scheduler="serial")
+
+
+def sums(theta, rng):
+    x = np.stack(list(theta.values()), axis=1)
+    return {"y": x + rng.standard_normal(x.shape)}
+
+
+def test_a_run_of_before_goes_on_with_the_scale_that_it_had(tmp_path):
+    """Its file does not say how scales are chosen: by dimension alone."""
+    path = tmp_path / "old.db"
+    expected = in_five_dimensions(mpiabc.Gaussian(scale=default_scale(5)), tmp_path / "a.db", 4)
+    today = in_five_dimensions(mpiabc.Gaussian(), tmp_path / "b.db", 4)
+    in_five_dimensions(mpiabc.Gaussian(), path, 1)
+    with Store(path) as store, store.transaction() as db:
+        old = {name: value for name, value in store.settings().items() if name != SCALE}
+        value = json.dumps(old)
+        db.execute("UPDATE run SET value = ?, crc = ? WHERE key = 'settings'", (value, crc_of(value)))
+        db.execute("DELETE FROM orders")
+    assert problems.digests(in_five_dimensions(mpiabc.Gaussian(), path, 4)) == problems.digests(expected)
+    assert problems.digests(expected) != problems.digests(today)
+    assert today.settings[SCALE] == "by dimension and size"
 
 
 def test_ranks_give_the_digest_of_one_process(mpi, tmp_path):

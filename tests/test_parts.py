@@ -14,7 +14,7 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.evaluate import Level, evaluate
-from mpiabc.kernel import default_scale
+from mpiabc.kernel import chosen_scale
 from mpiabc.mixture import GaussianMixture
 from mpiabc.population import effective_sample_size, weighted_quantile
 from mpiabc.records import pack
@@ -180,7 +180,9 @@ def test_own_distributions_agree_with_scipy(own, theirs):
 def test_gaussian_proposal_is_the_mixture_it_says(d):
     parents = population(50, d)
     proposal = mpiabc.Gaussian().fit(parents)
-    covariance = default_scale(d) * np.cov(parents.theta.T, aweights=parents.weights).reshape(d, d)
+    covariance = chosen_scale(d, parents.ess) * np.cov(parents.theta.T, aweights=parents.weights).reshape(
+        d, d
+    )
     theta = proposal.sample(BLOCK, np.random.default_rng(1))
     parts = [stats.multivariate_normal(c, covariance).logpdf(theta) for c in parents.theta]
     exact = np.log(parents.weights @ np.exp(parts))

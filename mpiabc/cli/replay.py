@@ -18,6 +18,7 @@ from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
+from mpiabc.kernel import SCALE, as_before
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.order import Order
@@ -154,7 +155,9 @@ class _Parts:
 
     def fit(self, population: Population, prior: Any, *, epsilon: float) -> Any:
         """What the kernel gives."""
-        return fitted(self._part("kernel"), population, prior, epsilon)
+        kernel, settings = self._part("kernel"), self.history.settings
+        kernel = kernel if SCALE in settings else as_before(kernel, len(settings["names"]))
+        return fitted(kernel, population, prior, epsilon)
 
     def epsilon(self, generation: int, previous: Population | None) -> Any:
         """What the threshold gives."""

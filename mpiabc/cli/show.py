@@ -139,23 +139,28 @@ def _failures(failures: list[Failure], is_all: bool) -> str:
 
 
 def _places(failures: list[Failure], history: History) -> list[list[str]]:
-    """Where failures lie in parameter space, and where what was accepted first and last does."""
+    """Where failures lie in parameter space, and where what was accepted first and last does.
+
+    Of parameters that are numbers, and of one model.
+    """
     names = history.settings["names"]
-    choices = history.settings.get("choices", {})  # which lie nowhere
-    numbers = [(i, name) for i, name in enumerate(names) if name not in choices]
-    thetas = [failure.theta for failure in failures if failure.theta.keys() == set(names)]
-    failed = np.array([[0.0 if n in choices else theta[n] for n in names] for theta in thetas])
-    if not len(failed) or not numbers:
+    failed = [failure.theta for failure in failures if failure.theta.keys() == set(map(str, names))]
+    if not failed:
         return []
-    groups = {f"failed ({len(failed)})": (failed, np.ones(len(failed)))}
-    for population in [history[t] for t in sorted({0, len(history) - 1})] if len(history) else []:
-        groups[f"generation {population.generation}"] = population.theta, population.weights
+    accepted = [history[t] for t in sorted({0, len(history) - 1})] if len(history) else []
     rows = [["", "", "lowest", *(f"{q:.0%}" for q in _QUARTILES), "highest"]]
-    for i, name in numbers[:_MOST_PARAMETERS]:
-        for j, (group, (theta, weights)) in enumerate(groups.items()):
-            at = weighted_quantile(theta[:, i], weights, [0, *_QUARTILES, 1])
-            rows.append(["" if j else name, group, *(f"{value:.4g}" for value in at)])
-    return rows
+    for i, name in list(enumerate(names))[:_MOST_PARAMETERS]:
+        values = [theta[name] for theta in failed]
+        is_choice = name in history.settings.get("choices", {})
+        if is_choice or not all(isinstance(value, int | float) for value in values):
+            continue
+        groups = [(f"failed ({len(values)})", np.array(values, float), np.ones(len(values)))]
+        groups += [(f"generation {p.generation}", p.theta[:, i], p.weights) for p in accepted]
+        for group, column, weights in groups:
+            at = weighted_quantile(column, weights, [0, *_QUARTILES, 1])
+            first = name if group == groups[0][0] else ""
+            rows.append([first, group, *(f"{value:.4g}" for value in at)])
+    return rows if len(rows) > 1 else []
 
 
 def _failure(failure: Failure, is_full: bool) -> str:
