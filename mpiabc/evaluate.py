@@ -310,7 +310,11 @@ class Evaluator:
             rows, summaries, distances, is_one = rows[:0], summaries[:0], distances[:0], is_one[:0]
         if not is_one.all():
             for row, distance in zip(rows[~is_one].tolist(), distances[~is_one], strict=True):
-                outcome.fail(block.first + row, block.theta[row], _no_distance(float(np.min(distance)), self._wants_all))
+                outcome.fail(
+                    block.first + row,
+                    block.theta[row],
+                    _no_distance(float(np.min(distance)), self._wants_all),
+                )
             rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         drawn = self.problem.split(block.theta.take(rows, axis=0))

@@ -24,7 +24,6 @@ REFUSED = {  # what does not go together, and how it is told
     ("may reject", "adaptive scale"): CENSORED,
     ("may reject", "predictor"): CENSORED,
     ("noise of one's own", "several models"): "which looks at theta, with several models",
-    ("several models", "predictor"): "distance=Predicted.* with several models",
     ("static", "recycled"): "recycle=True with static scheduling",
     ("may reject", "noise"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
     ("may reject", "noise of one's own"): "returned mpiabc.REJECT, or None, with acceptor=Noise",
