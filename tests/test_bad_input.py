@@ -50,7 +50,7 @@ BAD = {
     ),
     "observed text": (lambda: mpiabc.Problem(GOOD, never, {"y": "three"}), "expected a number"),
     "observed nothing": (lambda: mpiabc.Problem(GOOD, never, {}), "observed data are empty"),
-    "observed nan": (lambda: mpiabc.Problem(GOOD, never, float("nan")), "are nan, all of them"),
+    "observed nan": (lambda: mpiabc.Problem(GOOD, never, float("nan")), "contain nan and nothing else"),
     "distance that is none": (lambda: mpiabc.Problem(GOOD, never, 1.0, distance=2), "distance is 2"),
     "weights of another size": (
         lambda: mpiabc.Problem(GOOD, never, 1.0, distance=mpiabc.PNorm(weights=[1, 2])),

@@ -267,31 +267,11 @@ def first_parameter(theta):
     return theta["mu"]
 
 
-def counts(theta, rng):
-    """A model with an integer and a choice."""
-    assert theta["c"] in ("low", "high")
-    high = theta["c"] == "high"
-    return {"y": theta["k"] + high + rng.standard_normal(), "z": 9 * rng.standard_normal()}
-
-
-def lines(theta, rng):
-    return {"y": theta["mu"] + rng.standard_normal(), "z": 9 * rng.standard_normal()}
-
-
-def mixed_sampler(n, threshold=None, **options):
-    """Models with discrete and continuous parameters, and a distance that is fitted to simulations."""
-    discrete = mpiabc.Prior({"k": mpiabc.Integer(0, 4), "c": mpiabc.Choice(["low", "high"])})
-    continuous = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
-    pairs = ((discrete, counts), (continuous, lines))
-    models = [mpiabc.Problem(*pair, {"y": 1.0, "z": 0.0}, **options) for pair in pairs]
-    return mpiabc.ABCSMC(models, n, threshold=threshold, seed=1)
-
-
 def test_integers_an_adaptive_distance_and_several_models_go_together(tmp_path):
     """On any schedule, and stopped inside generations."""
 
     def adaptive():
-        return mixed_sampler(80, distance=mpiabc.PNorm(scale="mad"))
+        return several.mixed(80, distance=mpiabc.PNorm(scale="mad"))
 
     expected = digests(run(adaptive(), tmp_path, name="whole.db"))
     assert digests(run(adaptive(), tmp_path, Simulated(7, random_time), "many.db")) == expected
@@ -306,7 +286,7 @@ def test_model_with_integers_has_its_exact_probability(tmp_path):
     def y_alone(simulated, observed):
         return abs(simulated["y"] - observed["y"])
 
-    abc = mixed_sampler(1200, mpiabc.Listed([3, 1.5]), distance=y_alone)
+    abc = several.mixed(1200, mpiabc.Listed([3, 1.5]), distance=y_alone)
     last = run(abc, tmp_path, generations=2)[-1]
     means = np.add.outer(np.arange(5), np.arange(2)).ravel()
     z = np.mean(stats.norm.cdf(2.5 - means) - stats.norm.cdf(-0.5 - means))

@@ -64,6 +64,9 @@ STATIC = {  # those for static scheduling, too
     "batches": batches.sampler,
     "several models": several.sampler,
     "several models, batches": lambda: several.sampler(vectorized=True, batch=512),
+    "several models, scales, integers and choices": lambda: several.mixed(
+        40, distance=mpiabc.PNorm(scale="mad")
+    ),
     "random delays": lambda: problems.sampler(simulate=problems.gaussian_slow, n=20),
     "parts of one's own": parts_of_ones_own,
     "integers and choices": mixed,

@@ -37,6 +37,26 @@ def sampler(n=60, thresholds=(3, 1.5, 0.8), *, vectorized=False, batch=None, see
     return mpiabc.ABCSMC(models, n, threshold=threshold, seed=seed, **{"model_prior": PRIOR} | options)
 
 
+def counts(theta, rng):
+    """A model with an integer and a choice."""
+    assert theta["c"] in ("low", "high")
+    high = theta["c"] == "high"
+    return {"y": theta["k"] + high + rng.standard_normal(), "z": 9 * rng.standard_normal()}
+
+
+def lines(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal(), "z": 9 * rng.standard_normal()}
+
+
+def mixed(n, threshold=None, **options):
+    """Models with discrete and continuous parameters, and a distance that is fitted to simulations."""
+    discrete = mpiabc.Prior({"k": mpiabc.Integer(0, 4), "c": mpiabc.Choice(["low", "high"])})
+    continuous = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
+    pairs = ((discrete, counts), (continuous, lines))
+    models = [mpiabc.Problem(*pair, {"y": 1.0, "z": 0.0}, **options) for pair in pairs]
+    return mpiabc.ABCSMC(models, n, threshold=threshold, seed=1)
+
+
 def evidence(epsilon):
     """Of both models, by target 1 of the statistics."""
     ends = [(1 - m0 + sign * epsilon) / np.hypot(tau, 1) for m0, tau in ((0, 2), (3, 1)) for sign in (-1, 1)]
