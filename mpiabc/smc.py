@@ -106,11 +106,6 @@ class ABCSMC:
         self.keep = _kept(keep)
         self._check_adaptive()
         size = self.population_size
-        if isinstance(size, sizes.CV) and len(self.problem.models) > 1:
-            raise ProblemError(
-                f"population_size={told(size)} with several models, whose densities have no parameters in "
-                "common to be estimated over: give a number, a list, or sizes.ESS(...)"
-            )
         is_plain = isinstance(size, int | sizes.Listed)
         parts = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
         self._parts = fingerprint(**parts)

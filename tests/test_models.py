@@ -249,18 +249,10 @@ def test_noise_model_weighs_models_by_their_densities(tmp_path):
         assert abs(log - exact[m]) < 4 * error
 
 
-@pytest.mark.parametrize("setting", ["noise", "size"])
-def test_what_needs_one_model_is_refused(setting):
-    settings = {
-        "noise": (
-            {"acceptor": mpiabc.Noise(mpiabc.noise.Normal(sd=first_parameter))},
-            "looks at theta, with sev",
-        ),
-        "size": ({"population_size": mpiabc.sizes.CV(0.1, low=20, high=90)}, "CV.* with several models"),
-    }
-    options, told = settings[setting]
-    with pytest.raises(mpiabc.ProblemError, match=told):
-        mpiabc.ABCSMC(several.problems(), **{"population_size": 20} | options)
+def test_noise_that_looks_at_theta_needs_one_model():
+    noise = mpiabc.Noise(mpiabc.noise.Normal(sd=first_parameter))
+    with pytest.raises(mpiabc.ProblemError, match="looks at theta, with several models"):
+        mpiabc.ABCSMC(several.problems(), 20, acceptor=noise)
 
 
 def first_parameter(theta):
