@@ -366,10 +366,10 @@ class Evaluator:
         return rows[done], summaries[done], np.array(distances, np.float64)
 
     def _sampled(self, outcome: Outcome) -> Particles | None:
-        """The rejected rows that may be of the sample, with weights if somebody wants them."""
+        """The rejected rows that may be of the sample, without weights."""
         rejected = outcome.rejected()
-        if rejected is None or self.order.is_sample_weighed:
-            return None if rejected is None else self._weigh(rejected, outcome)
+        if rejected is None:
+            return None
         return rejected.weighed(np.full(len(rejected), np.nan), rejected.log_densities)
 
     def _weigh(self, rows: Particles | None, outcome: Outcome) -> Particles:

@@ -46,7 +46,6 @@ class Order:
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
     sample: int = 0  # so many simulated rows are looked at by who decides next, accepted or not
     sample_end: float = math.inf  # rows of rejected ids below it come home, if there is a sample
-    is_sample_weighed: bool = False  # whether these have weights, too
     calibrated: int = 0  # simulations that its distance was fitted to before
 
     @property
@@ -67,7 +66,7 @@ _OF_PROBLEM = ("prior", "layout")  # fields that the problem has
 _OF_MODELS = "proposals"  # the field that has a part for each model
 _OF_POPULATION = ("theta", "weights", "model")  # columns that parts refer to
 _KEPT = ("level", "epsilon", "size", "is_static", "distance", "acceptor", "keep")
-_OF_SAMPLE = ("sample", "sample_end", "is_sample_weighed", "calibrated")  # kept where there is a sample
+_OF_SAMPLE = ("sample", "sample_end", "calibrated")  # kept where there is a sample
 
 Arrays = list[np.ndarray]
 

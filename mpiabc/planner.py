@@ -67,8 +67,6 @@ class Planner:
     measure: Measure | None = None  # of a distance that is fitted to simulations, accepted or not
     noise: Noise | None = None  # whose temperatures take the place of thresholds
     log_c: float | None = None  # of the largest density that noise can have, if that is known
-    is_sampling: bool = False  # whether a part is fitted to simulations, accepted or not
-    is_sample_weighed: bool = False  # and wants their weights, too
     keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
     inside: Any = 1.0  # the share of the prior that its constraint leaves, or that of each model's
@@ -243,7 +241,7 @@ class Planner:
         Four times as many are asked for as should be needed, as some fail, and as proposals lie inside of
         the prior's support more or less often than those of the generation before.
         """
-        if not (self.is_sampling or self.measure):
+        if self.measure is None:
             return order
         m, last = max(order.size, LEAST_SAMPLE), past.last
         share = 1.0 if last is None or not last.evaluations else last.simulations / last.evaluations
@@ -251,8 +249,7 @@ class Planner:
         if np.any(order.epsilon < math.inf):  # else what was simulated is accepted
             tries = -(-ids // order.size)
             end = tries * stride_of(order.size, self.step) if self.is_static else order.first + ids
-        weighed = self.is_sample_weighed
-        return replace(order, sample=m, sample_end=end, is_sample_weighed=weighed)
+        return replace(order, sample=m, sample_end=end)
 
     def _in_line(self, order: Level, past: Past) -> Level:
         """With what weights need of the levels before, if their ids are those of one line."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mpiabc
+from mpiabc.adaptive import measure_of
 from mpiabc.driver import Driver
 from mpiabc.evaluate import Level, evaluate
 from mpiabc.ledger import Ledger, SlotLedger
@@ -126,12 +127,6 @@ def test_they_are_packed_and_cut_like_all_rows(is_static):
         unpack(pack(records)[:-8])
 
 
-def test_they_are_weighed_if_somebody_wants_that():
-    records = evaluate(INSIDE, order(is_sample_weighed=True), 0, 60)
-    assert records.rejected.log_weights == pytest.approx(np.log(9 / 6))
-    assert np.isnan(evaluate(INSIDE, order(), 0, 60).rejected.log_weights).all()
-
-
 def test_a_ledger_that_forgets_a_range_forgets_its_rejected_rows():
     level = order()
     known = ledger(level)
@@ -146,15 +141,16 @@ def test_a_ledger_that_forgets_a_range_forgets_its_rejected_rows():
 
 def test_as_many_ids_are_asked_as_hold_the_sample():
     """Where one draw in fifty lies inside of the prior, fifty times as many."""
-    parts = PROBLEM.prior, mpiabc.Gaussian(), mpiabc.Listed([1.0, 0.5])
-    planner = Planner(*parts, (1, 2), 100, False, is_sampling=True)
+    problem = replace(PROBLEM, distance=mpiabc.PNorm(scale="std"))
+    parts = problem.prior, mpiabc.Gaussian(), mpiabc.Listed([1.0, 0.5])
+    planner = Planner(*parts, (1, 2), 100, False, measure=measure_of(problem))
     assert planner.next(Past()).order.sample_end == 4000
     rng = np.random.default_rng(1)
     last = problems.population(
         rng.normal(size=(100, 1)), np.full(100, 0.01), rng.random(100), rng.random((100, 1))
     )
     last = replace(last, evaluations=5000, simulations=100)
-    assert planner.next(Past(last)).order.sample_end == 200_000
+    assert planner.next(Past(last, sample=last)).order.sample_end == 200_000
 
 
 def test_a_sample_stays_in_the_file_until_it_is_not_needed(tmp_path):
