@@ -322,9 +322,17 @@ def of_several(names: tuple[str, ...], value: Any) -> Several:
 
 def _sized(marginal: Several, who: str, d: int) -> Several:
     """The marginal, after a look at what it draws."""
-    shape = np.shape(marginal.rvs(_DRAWS, np.random.default_rng(0)))
-    if shape != (_DRAWS, d):
-        raise ProblemError(f"{who} are {d}, and {marginal.kind} gives {math.prod(shape[1:])} numbers a draw")
+    draws = np.asarray(marginal.rvs(_DRAWS, np.random.default_rng(0)))
+    if draws.shape != (_DRAWS, d):
+        width = math.prod(draws.shape[1:])
+        raise ProblemError(f"{who} are {d}, and {marginal.kind} gives {width} numbers a draw")
+    try:
+        marginal.logpdf(draws)
+    except Exception as error:
+        raise ProblemError(
+            f"{who} have {marginal.kind}, whose logpdf takes no rows of {d} numbers ({error}): give a "
+            "distribution of vectors, such as scipy.stats.multivariate_normal(mean, cov)"
+        ) from None
     return marginal
 
 

@@ -303,6 +303,8 @@ def _epsilon(threshold: Any, level: int, last: Population | None) -> Any:
     said = f"{told(threshold)} gives {told(given)} as the epsilon of generation {level}"
     if epsilon is None or np.isnan(epsilon).any():
         raise ProblemError(f"{said}: a threshold gives a real number, or None when it has no more")
+    if np.any(np.asarray(epsilon) < 0):
+        raise ProblemError(f"{said}: no distance is below 0")
     if last is not None:
         _check_columns(said, epsilon, last)
     if last is not None and np.any(epsilon > np.asarray(last.epsilon)):

@@ -187,6 +187,7 @@ class Simulator:
         self.is_first = False  # the next block is the run's first one
         self.columns: tuple[str, ...] = ()  # names of several distances
         self._width: int | None = None  # how many they are, once one was measured
+        self._keys: tuple[str, ...] = ()  # what it names them
         self._problem, self._order, self._states = problem, order, states
         self._distance, self._watch = distance, watch
         self._structure: Any = problem.structure
@@ -225,16 +226,16 @@ class Simulator:
 
     def _number(self, value: Any) -> float | tuple[float, ...]:
         """What a distance gave, one number or several, as many as ever."""
-        if type(value) is float and self._width == 1:
+        if type(value) is float and self._width == 1 and not self._keys:
             return value
         found = numbers(value)
         width = len(found) if isinstance(found, tuple) else 1
-        names = tuple(map(str, value)) if isinstance(value, Mapping) and width > 1 else ()
+        names = tuple(map(str, value)) if isinstance(value, Mapping) else ()
         if self._width is None:
-            self._width, self.columns = width, names
-        if (width, names) != (self._width, self.columns):
+            self._width, self._keys, self.columns = width, names, names if width > 1 else ()
+        if (width, names) != (self._width, self._keys):
             raise DistanceError(
-                f"the distance gave {told_of(value)}, and {self._width} {self.columns or 'numbers'} before: "
+                f"the distance gave {told_of(value)}, and {self._width} {self._keys or 'numbers'} before: "
                 "it gives as many, of the same names in the same order, in every evaluation"
             )
         return found
@@ -369,11 +370,12 @@ class Simulator:
         if len(self._models) == 1:
             return self._called(block, rows, 0, outcome)
         models = self.models_of(block, rows)
-        parts = [self._simulated([], [], [])]
+        parts = []
         for m in np.unique(models).tolist():
             if not outcome.is_ended:
                 parts.append(self._called(block, rows[models == m], m, outcome))
-        return _in_line(parts)
+        parts = [part for part in parts if len(part.rows)]  # without rows there is no number of distances
+        return _in_line(parts) if parts else self._simulated([], [], [])
 
     def _called(self, block: Block, rows: np.ndarray, model: int, outcome: Outcome) -> Simulated:
         """One call for all of a model's rows inside the support, wanted or not: its shape is fixed."""

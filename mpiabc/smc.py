@@ -136,6 +136,10 @@ class ABCSMC:
                 f"acceptor=Noise(...) with threshold={told(threshold)}: temperatures take the place of "
                 "thresholds, and Noise(steps=) says how they fall; leave threshold out"
             )
+        if problem.observed is None:
+            raise ProblemError(
+                "acceptor=Noise(...) and a problem without observed data, whose density it is: give observed="
+            )
         if told(problem.distance) != told(PNorm()):
             raise ProblemError(
                 f"acceptor=Noise(...) with distance={told(problem.distance)}: the noise's density takes the "

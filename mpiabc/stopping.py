@@ -79,7 +79,7 @@ class Stopping:
         """
         if self.generations is not None and generations >= self.generations:
             return "generations"
-        if self.epsilon is not None and generations and np.all(np.asarray(epsilon) <= self.epsilon):
+        if self.epsilon is not None and generations and _is_reached(epsilon, self.epsilon):
             return "epsilon"
         if self.simulations is not None and simulations >= self.simulations:
             return "simulations"
@@ -98,6 +98,16 @@ class Stopping:
     def most_simulations(self, used: int) -> float:
         """Simulations that the budget leaves to the open generation."""
         return math.inf if self.simulations is None else self.simulations - used
+
+
+def _is_reached(epsilon: Any, aim: Any) -> bool:
+    """Whether an epsilon, or each of several, is at most this. Raises ProblemError for too many or few."""
+    if np.ndim(aim) and np.shape(aim) != np.shape(epsilon) and np.isfinite(epsilon).all():
+        raise ProblemError(
+            f"epsilon={aim!r}: these are {len(aim)} numbers for {np.size(epsilon)} distances; give one "
+            "number, or one for each"
+        )
+    return bool(np.all(np.asarray(epsilon) <= aim))
 
 
 def _stalls(before: Any, epsilon: Any, share: float) -> bool:

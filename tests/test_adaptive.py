@@ -414,3 +414,41 @@ def test_holes_without_that_are_told(distance):
         of(distance, HOLED)
     with pytest.raises(mpiabc.ProblemError, match="nan and nothing else"):
         of(mpiabc.PNorm(missing="ignore"), {"a": np.full(3, np.nan), "b": np.nan})
+
+
+class Nothing:
+    """A predictor without a prediction."""
+
+    def fit(self, theta, summaries):
+        return self
+
+    def predict(self, summaries):
+        return np.full((len(summaries), 2), np.nan)
+
+
+@pytest.mark.parametrize(
+    "distance",
+    [
+        mpiabc.PNorm(scale="mad"),
+        mpiabc.PNorm(scale="std"),
+        mpiabc.Predicted(Nothing(), mpiabc.PNorm(scale="mad")),
+    ],
+    ids=str,
+)
+def test_a_distance_that_compares_nothing_ends_the_run(distance, tmp_path):
+    problem = mpiabc.Problem(
+        {"mu": mpiabc.Normal(0, 1)}, lambda theta, rng: {"c": 5.0}, {"c": 4.0}, distance=distance
+    )
+    with pytest.raises(mpiabc.ProblemError, match="nothing would be compared"):
+        mpiabc.ABCSMC(problem, 20, seed=1).run(tmp_path / "run.db", generations=3, scheduler="serial")
+
+
+def test_a_covariance_without_a_statistic_is_told(tmp_path):
+    problem = mpiabc.Problem(
+        {"mu": mpiabc.Normal(0, 1)},
+        lambda theta, rng: {"c": 5.0, "y": theta["mu"] + rng.standard_normal()},
+        {"c": 4.0, "y": 0.0},
+        distance=mpiabc.Mahalanobis(),
+    )
+    history = mpiabc.ABCSMC(problem, 20, seed=1).run(tmp_path / "run.db", generations=2, scheduler="serial")
+    assert "the scale of statistic 0 is 0" in str(history.warnings)

@@ -221,3 +221,23 @@ def test_the_example_with_scikit_learn(tmp_path):
 
     found = predictor.sampler(60).run(tmp_path / "run.db", generations=3, scheduler="serial")[-1]
     assert found.mean()["frequency"] == pytest.approx(3, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ({"y": -1, "z": 1}, "has -1.0 among its weights"),
+        ({"y": 0, "z": 0}, "all weights of PNorm are 0"),
+        ({"y": 1, "q": 2}, "no weight of 'z', and the observed data have 'y', 'z'"),
+        ({"y": 1, "z": 1, "q": 2}, "a weight of 'q'"),
+    ],
+)
+def test_weights_that_compare_nothing_or_something_else_are_refused(weights, told):
+    observed = {"y": 1.0, "z": np.zeros(3)}
+    with pytest.raises(mpiabc.ProblemError, match=told):
+        mpiabc.Problem(
+            {"mu": mpiabc.Normal(0, 1)},
+            lambda theta, rng: observed,
+            observed,
+            distance=mpiabc.PNorm(weights=weights),
+        )

@@ -393,6 +393,7 @@ REFUSED = {
     "threshold": ({"threshold": mpiabc.Quantile()}, {}, r"acceptor=Noise\(...\) with threshold=Quantile"),
     "distance": ({}, {"distance": mpiabc.PNorm(1)}, r"acceptor=Noise\(...\) with distance=PNorm"),
     "epsilon": ({}, {"simulate": looks_at_epsilon}, "a simulator that takes epsilon"),
+    "no data": ({}, {"observed": None}, "a problem without observed data"),
     "recycle": (
         {"recycle": True, "acceptor": mpiabc.Noise(unit)},
         {},

@@ -369,3 +369,8 @@ def test_models_of_any_priors_are_the_same_on_any_schedule_and_after_a_stop(tmp_
     several(n=80, recycle=True).run(tmp_path / "c.db", scheduler="serial", simulations=700)
     again = several(n=80, recycle=True).run(tmp_path / "c.db", scheduler="serial")
     assert problems.digests(wild) == quiet == problems.digests(again)
+
+
+def test_a_distribution_of_matrices_is_no_prior():
+    with pytest.raises(mpiabc.ProblemError, match="whose logpdf takes no rows of 4 numbers"):
+        mpiabc.Prior({("a", "b", "c", "d"): stats.wishart(3, np.eye(2))})

@@ -13,6 +13,7 @@ from mpiabc.records import _LAYOUT, pack, unpack
 from mpiabc.schedulers import Map
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.programs import several
 
 FAULTS = {"loss": 0.1, "duplicate": 0.1, "doubt": 0.05}
 
@@ -211,3 +212,51 @@ def test_several_that_are_fitted(tmp_path):
     other = run(tmp_path / "other.db", Fitted(), scheduler=Simulated(5, random_time, seed=1, **FAULTS))
     assert problems.digests(one) == problems.digests(other)
     assert one[-1].epsilon.shape == (2,)
+
+
+def test_one_distance_of_another_name_in_between_is_a_failure(tmp_path):
+    def distance(simulated, observed):
+        return {"x" if simulated > 0 else "z": abs(simulated - observed)}
+
+    problem = mpiabc.Problem(
+        {"mu": mpiabc.Normal(0, 1)}, lambda theta, rng: theta["mu"], 1.0, distance=distance
+    )
+    abc = mpiabc.ABCSMC(problem, 20, seed=1)
+    with pytest.raises(mpiabc.SimulatorError, match="of the same names in the same order"):
+        abc.run(tmp_path / "run.db", generations=2, scheduler="serial")
+
+
+def named(simulated, observed):
+    """By name; of one row, or of many."""
+    return {"near": abs(simulated["y"] - observed["y"]), "far": 2 * abs(simulated["y"] - observed["y"])}
+
+
+class Twice:
+    """Two distances of rows."""
+
+    is_rowwise = True
+
+    def rows(self, simulated, observed):
+        return np.repeat(np.abs(simulated[:, :1] - observed[:1]), 2, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("distance", "options"),
+    [(named, {}), (Twice(), {"vectorized": True}), (Twice(), {"vectorized": True, "batch": 512})],
+)
+def test_several_distances_go_with_several_models(distance, options, tmp_path):
+    abc = mpiabc.ABCSMC(several.problems(distance=distance, **options), 40, seed=1)
+    whole = abc.run(tmp_path / "whole.db", generations=3, scheduler="serial")
+    for t in (1, 3):
+        history = abc.run(tmp_path / "run.db", generations=t, scheduler="serial")
+    assert problems.digests(history) == problems.digests(whole)
+    assert history[-1].distances.shape == (40, 2)
+    if distance is named:
+        found = history[-1].distances
+        assert found["far"].tolist() == (2 * found["near"]).tolist()
+
+
+def test_as_many_epsilons_to_reach_as_there_are_distances(tmp_path):
+    abc = mpiabc.ABCSMC(several.problems(distance=named), 40, seed=1)
+    with pytest.raises(mpiabc.ProblemError, match="these are 3 numbers for 2 distances"):
+        abc.run(tmp_path / "run.db", epsilon=[0.1, 0.1, 0.1], scheduler="serial")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.distance.norm import without_scale
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.particles import Particles
@@ -62,6 +63,13 @@ class Mahalanobis:
         if len(simulated) < 2:
             return Whitened(np.eye(len(observed)))
         return Whitened(_inverse(np.atleast_2d(np.cov(simulated, rowvar=False))))
+
+    def doubts(self, sample: Particles, observed: np.ndarray) -> str | None:
+        """Which statistics say nothing, as they are always the same, though not as observed."""
+        simulated = np.asarray(sample.summaries, np.float64)
+        is_constant = (simulated == simulated[:1]).all(axis=0) & (simulated[:1] != observed).all(axis=0)
+        names = [f"statistic {i}" for i in np.flatnonzero(is_constant)]
+        return without_scale(names) if names and self.covariance is None else None
 
     def of(self, observed: Data) -> Any:
         """What measures rows of data like these."""

@@ -135,8 +135,15 @@ class Scaled:
         return Norm(self.p, self.factors).rows(simulated, observed)
 
     def fit(self, sample: Particles, observed: np.ndarray) -> Norm:
-        """The norm with the scales of this sample."""
-        return Norm(self.p, divided(self.factors, self._scales(sample, observed)))
+        """The norm with the scales of this sample. Raises ProblemError if nothing has one."""
+        factors = divided(self.factors, self._scales(sample, observed))
+        if not (factors.any() or (sample.summaries == observed).all()):
+            raise ProblemError(
+                f"none of the {len(factors)} statistics has a scale, as {len(sample)} simulations hardly "
+                "differ, or are no numbers, and not all are as observed: nothing would be compared; give "
+                "scales of your own"
+            )
+        return Norm(self.p, factors)
 
     def doubts(self, sample: Particles, observed: np.ndarray) -> str | None:
         """What the user should know of a fit: which statistics say nothing, though they are not as observed.
@@ -160,7 +167,7 @@ def without_scale(names: list[str]) -> str:
     told = ", ".join(names[:_MOST_TOLD]) + (", ..." if len(names) > _MOST_TOLD else "")
     return (
         f"the scale of {told} is 0, as simulations hardly differ there, and not all are as observed: the "
-        'distance goes on without; give weights, or another scale, such as "std"'
+        "distance goes on without; leave them out of the data, or give scales of your own"
     )
 
 
@@ -208,12 +215,31 @@ def _numbers(what: str, numbers: Any, size: int) -> np.ndarray:
     return row
 
 
+def _check_keys(one: str, numbers: Any, structure: Structure) -> None:
+    """Raise ProblemError for a key that the data do not have, or have besides."""
+    if not (isinstance(numbers, Mapping) and structure.is_mapping):
+        return
+    given, names = [str(key) for key in numbers], list(structure.shapes)
+    wrong = [key for key in given if key not in names]
+    missing = [name for name in names if name not in given]
+    if wrong or missing:
+        told = f"no {one} of {missing[0]!r}" if missing else f"a {one} of {wrong[0]!r}"
+        raise ProblemError(
+            f"PNorm has {told}, and the observed data have {', '.join(map(repr, names))}: "
+            f"give one {one} for each of these names, or for each of their values"
+        )
+
+
 def _check_numbers(what: str, numbers: Any, structure: Structure) -> None:
     """Raise ProblemError for weights or scales of other data."""
     mine, one = Structure(numbers), "weight" if what == "weights" else what
-    row = _numbers(what, numbers, structure.size)
-    if np.isnan(row).any():
-        raise ProblemError(f"PNorm has nan among its {one}s: give numbers >= 0")
+    _check_keys(one, numbers, structure)
+    _numbers(what, numbers, structure.size)
+    row = mine.row(numbers)
+    if not (row >= 0).all():
+        raise ProblemError(f"PNorm has {row[~(row >= 0)][0]} among its {one}s: give numbers >= 0")
+    if not row.any():
+        raise ProblemError(f"all {one}s of PNorm are 0: nothing would be compared; give one that is not")
     if not structure.agrees(mine):
         pairs = zip(mine.labels(), structure.labels(), strict=False)
         found, expected = next(((a, b) for a, b in pairs if a != b), (str(mine), str(structure)))

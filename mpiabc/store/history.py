@@ -8,7 +8,6 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -243,7 +242,7 @@ class History:
             for row in self._rows(generation):
                 population = content(row, *models)
                 if population is not None:
-                    return replace(population, columns_of_distances=columns) if columns else population
+                    return population.with_values(columns_of_distances=columns) if columns else population
         if not row:
             raise StoreError(f"{self.path} does not hold generation {generation} any more: open it again")
         raise DamagedError(
