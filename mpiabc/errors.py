@@ -10,8 +10,11 @@ Interrupted           a SystemExit with status 75: stopped early, all is safe, r
 """
 
 import os
+from typing import TYPE_CHECKING
 
-from mpiabc.records import Failure
+if TYPE_CHECKING:
+    from mpiabc.records import Failure
+
 
 _MOST_TEXT = 2000  # characters
 _RESUMABLE = "75"  # EX_TEMPFAIL of sysexits.h

@@ -14,6 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -121,6 +122,7 @@ class Evaluator:
         self.simulator = Simulator(problem, order, self._states, called, watch)
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
+        self._width: int | None = None  # how many distances a row has
         self._length = block_of(problem.step)  # ids in a block
         self._drawn_width = problem.width + (len(problem.models) > 1)  # the model's index comes last
 
@@ -349,7 +351,7 @@ class Evaluator:
         summaries.flags.writeable = False
         if getattr(self._distance, "is_rowwise", False):
             try:
-                return rows, summaries, _column(self._asked(block, rows, summaries), len(rows))
+                return rows, summaries, self._as_wide(_column(self._asked(block, rows, summaries), len(rows)))
             except BaseException as error:
                 if is_asked_to_stop(error):
                     raise
@@ -357,13 +359,38 @@ class Evaluator:
         for i, row in enumerate(rows.tolist()):
             self.simulator.at = block.first + row
             try:
-                distances.append(_column(self._asked(block, rows[i : i + 1], summaries[i : i + 1]), 1)[0])
+                found = _column(self._asked(block, rows[i : i + 1], summaries[i : i + 1]), 1)
+                distances.append(self._as_wide(found)[0])
                 done.append(i)
             except BaseException as error:
                 outcome.fail(block.first + row, block.theta[row], error)
                 if outcome.is_ended:
                     break
         return rows[done], summaries[done], np.array(distances, np.float64)
+
+    def _as_wide(self, distances: np.ndarray) -> np.ndarray:
+        """Distances of rows, as many of each as of the observed data. Raises DistanceError."""
+        width = math.prod(distances.shape[1:])
+        if self._width is None:
+            self._width = self._width_observed() or width
+        if width != self._width:
+            raise DistanceError(
+                f"rows of the distance gave {width} numbers a row, and {self._width} for the observed data: "
+                "it gives as many in every evaluation"
+            )
+        return distances
+
+    def _width_observed(self) -> int | None:
+        """How many distances the observed data have from themselves, if that can be asked.
+
+        Rows that were measured before would depend on how ids were leased.
+        """
+        if self._takes_theta:
+            return 1
+        with suppress(Exception):
+            found = self._distance.rows(self._observed[None].copy(), self._observed)
+            return math.prod(_column(found, 1).shape[1:])
+        return None
 
     def _sampled(self, outcome: Outcome) -> Particles | None:
         """The rejected rows that may be of the sample, without weights."""

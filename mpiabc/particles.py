@@ -11,6 +11,8 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
+from mpiabc.errors import ProblemError
+
 
 class Column(NamedTuple):
     """What a column holds, and which act of an evaluation fills it."""
@@ -94,6 +96,11 @@ def joined(parts: Sequence[Particles]) -> Particles:
     """The rows of all parts, one part after another; there is at least one part."""
     if len(parts) == 1:
         return parts[0]
+    if len({part.distances.shape[1:] for part in parts}) > 1:
+        raise ProblemError(
+            "the distance gave one number in some evaluations and several in others, or now more, now fewer: "
+            "it gives as many in every evaluation"
+        )
     return Particles(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns()))
 
 

@@ -66,7 +66,8 @@ def test_foreign_distances_and_thresholds_give_one_digest_everywhere(simulator, 
 @pytest.mark.parametrize(
     ("gives", "told"),
     [
-        (lambda rows: np.full((len(rows), 2), 1.0), "expected one real number a row: shape (1,)"),
+        (lambda rows: np.full((len(rows), 2), 1.0), "numbers a row, and"),
+        (lambda rows: np.full((len(rows), 2, 1), 1.0), "expected one real number a row: shape (1,)"),
         (lambda rows: ["near"] * len(rows), "expected one real number a row"),
         (
             lambda rows: np.full(len(rows), np.nan),
@@ -91,7 +92,7 @@ def test_distance_of_rows_that_gives_none_is_a_failure_with_an_address(gives, to
 
 
 @pytest.mark.parametrize(
-    "gives", [lambda rows: 1 / 0, lambda rows: np.ones((len(rows), 2)), lambda rows: np.array(["far"])]
+    "gives", [lambda rows: 1 / 0, lambda rows: np.ones((len(rows), 2, 1)), lambda rows: np.array(["far"])]
 )
 def test_distance_that_fails_for_many_rows_at_once_names_the_first_that_fails_alone(gives, tmp_path):
     class Faulty:
