@@ -23,6 +23,7 @@ from mpiabc import recycling
 from mpiabc.actions import Commit, Done, Open
 from mpiabc.cli.words import table
 from mpiabc.evaluate import Evaluator
+from mpiabc.kernel import default_scale
 from mpiabc.planner import Planner
 from mpiabc.run import Run
 from mpiabc.stopping import Stopping
@@ -54,7 +55,9 @@ class Target:
     def sampler(self, n, weights=None):
         """Plain if no weights are given."""
         options = {"recycle": True, "weights": weights} if weights else {}
-        return mpiabc.ABCSMC(self.problem(), n, threshold=mpiabc.Listed(self.thresholds), seed=0, **options)
+        kernel = mpiabc.Gaussian(scale=default_scale(self.d))  # what is measured stands with it
+        options = {"kernel": kernel, "threshold": mpiabc.Listed(self.thresholds), "seed": 0} | options
+        return mpiabc.ABCSMC(self.problem(), n, **options)
 
     def exact(self):
         """Mean and deviation of each parameter, and the evidence."""
