@@ -25,7 +25,7 @@ from mpiabc.actions import Done
 from mpiabc.adaptive import measure_of
 from mpiabc.arguments import whole
 from mpiabc.constraint import share_inside
-from mpiabc.distance import PNorm, Predicted, is_adaptive
+from mpiabc.distance import PNorm, is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
@@ -194,11 +194,6 @@ class ABCSMC:
         if not is_adaptive(self.problem.distance):
             return
         said = f"distance={told(self.problem.distance)} is fitted to the simulations of each generation"
-        if isinstance(self.problem.distance, Predicted) and len(self.problem.models) > 1:
-            raise ProblemError(
-                f"{said}, and several models have parameters of their own: there are none to be learnt for "
-                "all; give another distance, or one model"
-            )
         if isinstance(self.threshold, Constant | Listed):
             raise ProblemError(
                 f"{said}, and threshold={told(self.threshold)} is in units of one of them: give "

@@ -20,7 +20,7 @@ REFUSED = {  # what does not go together, and how it is told
     ("recycled", "predictor"): f"recycle=True, and distance=Predicted.*{FITTED}",
     ("only theta kept", "adaptive scale"): f'keep="theta", and distance=PNorm.*{FITTED}',
     ("only theta kept", "predictor"): f'keep="theta", and distance=Predicted.*{FITTED}',
-    ("several models", "predictor"): f"distance=Predicted.*{FITTED}, and several models",
+    ("several models", "predictor"): "distance=Predicted.* with several models",
     ("may reject", "adaptive scale"): CENSORED,
     ("may reject", "predictor"): CENSORED,
     ("noise of one's own", "several models"): "which looks at theta, with several models",

@@ -128,8 +128,8 @@ def test_weights_without_the_prior_would_be_noticed(tmp_path, monkeypatch):
     problem, exact = TARGETS["Gaussian mean, hard threshold"]
     right = Evaluator._weigh
 
-    def wrong(self, outcome):
-        rows = right(self, outcome)
+    def wrong(self, accepted, outcome):
+        rows = right(self, accepted, outcome)
         if self.order.level:
             rows.log_weights[:] -= problem.prior.logpdf(rows.theta)
         return rows
