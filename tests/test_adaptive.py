@@ -433,7 +433,7 @@ class Nothing:
         mpiabc.PNorm(scale="std"),
         mpiabc.Predicted(Nothing(), mpiabc.PNorm(scale="mad")),
     ],
-    ids=str,
+    ids=["mad", "std", "predicted"],
 )
 def test_a_distance_that_compares_nothing_ends_the_run(distance, tmp_path):
     problem = mpiabc.Problem(
