@@ -52,6 +52,11 @@ def missing(part):
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(part)
 
 
+def imported(module):
+    """A library, without which a test fails in CI, and is skipped elsewhere."""
+    return __import__(module) if os.environ.get("CI") == "true" else pytest.importorskip(module)
+
+
 @dataclass(frozen=True)
 class Launcher:
     """An MPI with the Python that belongs to it."""

@@ -7,6 +7,7 @@ import mpiabc
 from mpiabc.order import epsilon_of
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.conftest import imported
 
 PRIOR = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
 
@@ -88,7 +89,7 @@ def test_more_keys_than_the_observed_ones_are_the_distances_business(tmp_path):
 
 
 def test_frames_with_text_and_graphs_are_data(tmp_path):
-    pandas = pytest.importorskip("pandas")
+    pandas = imported("pandas")
 
     def simulate(theta, rng):
         y = theta["mu"] + rng.standard_normal()

@@ -145,21 +145,8 @@ def parents(prior, n=60, seed=1):
     rng = np.random.default_rng(seed)
     theta = np.asarray(prior.sample(n, rng), float)
     weights = rng.dirichlet(np.full(n, 3.0))
-    rows = {"ids": np.arange(n), "distances": rng.random(n), "summaries": np.zeros((n, 1))}
-    return mpiabc.Population(
-        names=prior.names,
-        theta=theta,
-        weights=weights,
-        generation=0,
-        epsilon=1.0,
-        evaluations=n,
-        simulations=n,
-        failures=0,
-        log_evidence=0.0,
-        dispatched=n,
-        seconds=0.0,
-        **rows,
-    )
+    made = problems.population(theta, weights, rng.random(n), np.zeros((n, 1)))
+    return replace(made, names=prior.names)
 
 
 KERNELS = [

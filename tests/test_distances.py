@@ -13,6 +13,7 @@ from mpiabc.order import distance_of, has_foreign_distance
 from mpiabc.schedulers import Map
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.conftest import imported
 from tests.programs.foreign import LeastSquares
 
 RNG = np.random.default_rng(2)
@@ -216,7 +217,7 @@ def test_scales_that_are_named_are_the_documented_ones():
 
 
 def test_the_example_with_scikit_learn(tmp_path):
-    pytest.importorskip("sklearn", reason="the example needs scikit-learn")
+    imported("sklearn")
     from examples import predictor
 
     found = predictor.sampler(60).run(tmp_path / "run.db", generations=3, scheduler="serial")[-1]

@@ -1,7 +1,6 @@
 """A real JupyterHub: the notebook is executed, and its file is run on ranks in a terminal of the hub."""
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -17,7 +16,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, imported, missing
 
 BIN = Path(sys.executable).parent
 HUB = """
@@ -42,14 +41,10 @@ c.JupyterHub.load_roles = [
 """
 
 
-def need(module):
-    return pytest.importorskip(module) if os.environ.get("CI") != "true" else __import__(module)
-
-
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """The folder of the executed notebook, and the notebook."""
-    nbclient, nbformat = need("nbclient"), need("nbformat")
+    nbclient, nbformat = imported("nbclient"), imported("nbformat")
     folder = tmp_path_factory.mktemp("notebook")
     notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", 4)
     with pytest.MonkeyPatch.context() as patch:
@@ -78,7 +73,7 @@ def test_notebook_runs_and_watches_a_run(executed):
 
 
 def committed():
-    return need("nbformat").read(ROOT / "examples" / "quickstart.ipynb", 4)
+    return imported("nbformat").read(ROOT / "examples" / "quickstart.ipynb", 4)
 
 
 class Hub:
@@ -149,7 +144,7 @@ def free_ports(n):
 @pytest.mark.filterwarnings("default")
 def test_terminal_of_a_jupyterhub_runs_the_file_on_ranks(executed, tmp_path):
     """With the digest that the notebook has found."""
-    websocket = need("websocket")
+    websocket = imported("websocket")
     if not all((BIN / name).exists() for name in ("jupyterhub", "configurable-http-proxy", "mpiexec")):
         missing("JupyterHub, its proxy or mpiexec is not installed: pip install .[test,mpich]")
     folder, _ = executed

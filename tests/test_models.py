@@ -21,7 +21,7 @@ from mpiabc.progress import told
 from mpiabc.schedulers import Map, Processes
 from mpiabc.streams import Purpose, Stream, stream_key
 from tests.cluster import Cluster, Simulated, random_time
-from tests.conftest import ROOT, environment
+from tests.conftest import ROOT, environment, imported
 from tests.problems import Posterior, digests
 from tests.programs import several
 
@@ -322,7 +322,7 @@ def test_digest_knows_of_models_only_where_there_are_several(wide):
 
 
 def test_data_frame_has_a_column_a_parameter_and_says_which_model(wide):
-    pytest.importorskip("pandas")
+    imported("pandas")
     frame = wide[-1].to_dataframe()
     assert list(frame.columns) == ["model", "mu", "nu", "unused", "weight", "distance", "id"]
     assert set(frame.model[frame.mu.notna()]) == {"near"}

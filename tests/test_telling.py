@@ -8,12 +8,13 @@ import pytest
 import mpiabc
 from mpiabc.cli import main
 from tests import problems
+from tests.conftest import imported
 
 ALIKE = ("weight", "distance", "id", "generation")
 
 
 def test_parameters_keep_their_names_in_data_frames(tmp_path):
-    pandas = pytest.importorskip("pandas")
+    pandas = imported("pandas")
     prior = mpiabc.Prior(**{name: mpiabc.Normal(0, 2) for name in (*ALIKE, "id_")})
     problem = mpiabc.Problem(prior, lambda theta, rng: theta["id"], 1.0)
     history = mpiabc.ABCSMC(problem, 30, seed=1).run(tmp_path / "run.db", generations=2, scheduler="serial")
@@ -29,7 +30,7 @@ def test_parameters_keep_their_names_in_data_frames(tmp_path):
 
 
 def test_other_parameters_have_the_columns_that_they_always_had(tmp_path):
-    pytest.importorskip("pandas")
+    imported("pandas")
     history = problems.sampler().run(tmp_path / "run.db", generations=1, scheduler="serial")
     assert list(history.to_dataframe()) == ["mu", "weight", "distance", "id", "generation"]
 
