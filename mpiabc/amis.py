@@ -112,7 +112,7 @@ def nearest(distances: np.ndarray, log_weights: np.ndarray, size: int) -> np.nda
     order = np.argsort(distances, kind="stable")
     w = np.exp(log_weights[order] - log_weights.max())
     ess = np.square(np.cumsum(w)) / np.cumsum(np.square(w))
-    is_enough = ess >= min(size, ess[-1] / 2)
+    is_enough = ess >= min(size, ess[-1] / 2) * (1 - 1e-9)  # equal weights may lack the last bit
     last = order[int(np.argmax(is_enough)) if is_enough.any() else -1]
     return np.flatnonzero(distances <= distances[last])
 
