@@ -376,7 +376,7 @@ class ABCSMC:
             with guard.last_words_to(_last_words(writer, run, observers)):
                 for event in driver.run(run, writer):
                     if isinstance(event, Done):
-                        writer.end(event.reason)
+                        writer.end(event.reason, run.partial())
                         continue
                     population = event.population
                     t, digest = population.generation, population.digest()
@@ -597,7 +597,7 @@ def _check_models(problem: AnyProblem, stopping: Stopping) -> None:
 
 def _check_size(problem: AnyProblem, n: int | None, keep: str) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
-    k = problem.structure.size if keep == "accepted" else 0
+    k = 0 if keep == "theta" else problem.structure.size
     if n is not None and 8 * n * k >= _MOST_BYTES:
         raise ProblemError(
             f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
@@ -606,9 +606,10 @@ def _check_size(problem: AnyProblem, n: int | None, keep: str) -> None:
 
 
 def _kept(keep: Any) -> str:
-    if keep not in ("accepted", "theta"):
+    if keep not in ("accepted", "theta", "all"):
         raise ProblemError(
-            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, or 'theta', for none"
+            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, 'theta', for none, "
+            "or 'all', for those of rejected simulations, too"
         )
     return str(keep)
 

@@ -13,7 +13,7 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
+    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals", "simulations"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures"},
