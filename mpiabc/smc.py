@@ -30,6 +30,7 @@ from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
+from mpiabc.kept import is_narrow
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.noise import Noise
@@ -44,6 +45,7 @@ from mpiabc.run import Death, Resumed, Run, reproducible
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.alone import communicator
 from mpiabc.signals import Signals, is_asked_to_stop
+from mpiabc.simulations import bytes_of_row
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import stream_key
@@ -68,7 +70,10 @@ class ABCSMC:
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
     only at how many particles each has brought. keep="theta": the statistics of accepted particles are kept
-    nowhere, `summaries` is (N, 0), and files of large data stay small. Of a list of problems, each a model of
+    nowhere, `summaries` is (N, 0), and files of large data stay small. keep="all": every simulation below the
+    cuts stays in the file, rejected ones too, for `history.simulations`: 8 (2 + d + k) + 1 bytes each, of d
+    parameters and k statistics, so 10^6 with d = 4 and k = 10 take 129 MB, and the process that leads has
+    those of one generation in memory, up to three times. Of a list of problems, each a model of
     the same data, the run says how probable they are, from `model_prior`, their probabilities before the
     data, which are equal if none are given. Raises ProblemError for bad settings.
     """
@@ -314,6 +319,8 @@ class ABCSMC:
                 raise ProblemError(f"the run has no end: give a stopping rule, such as {example}")
             with store as file:
                 settings = self._settled(file, place.is_static, overwrite, accept_changes)
+                if self.keep == "all":
+                    _log.info("%s: %s", file.path, _size_kept(self.problem, stopping.simulations))
                 limits = Limits(deadline, end, signals)
                 yield None
                 yield from self._driven(file, settings, stopping, engine, limits, progress)
@@ -603,6 +610,15 @@ def _check_size(problem: AnyProblem, n: int | None, keep: str) -> None:
             f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
             'takes: reduce the data by summarize=, or the population, or give keep="theta"'
         )
+
+
+def _size_kept(problem: AnyProblem, simulations: int | None) -> str:
+    """What all simulations of a run will take in its file, in words."""
+    k = 0 if problem.observed is None else problem.structure.size
+    narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
+    size = bytes_of_row(problem.width, k, narrow=narrow, models=len(problem.models))
+    n = 1_000_000 if simulations is None else simulations
+    return f'keep="all" takes {size} bytes a simulation: {n} of them {size * n / 1e6:.3g} MB'
 
 
 def _kept(keep: Any) -> str:
