@@ -9,14 +9,18 @@ for each batch t of M ids:
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
+
 from mpiabc import amis
 from mpiabc.adaptive import measure_of
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.layout import layout_of
+from mpiabc.particles import Particles
 from mpiabc.pooling import PoolingPlanner, with_scales
 from mpiabc.population import Past
 from mpiabc.problem import Problem, signature, told
 from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler, whole_of
+from mpiabc.simulations import Simulations, bytes_of_row
 from mpiabc.sizes import LEAST
 from mpiabc.stopping import Stopping
 from mpiabc.store import History
@@ -110,6 +114,13 @@ class ABCAMIS(Sampler):
                 "simulated is wanted here; take a dynamic scheduler"
             )
 
+    def _size_kept(self, stopping: Stopping) -> str:
+        """What all simulations will take in the file, in words."""
+        problem, n = self.problem, self.simulations
+        k = 0 if problem.observed is None else problem.structure.size
+        size = bytes_of_row(problem.width, k) + 12 * (self.batches + 1)  # their weights after each batch
+        return f"all simulations are kept: {n} of them take {size * n / 1e6:.3g} MB"
+
     def _own_settings(self) -> dict[str, Any]:
         """What the file says of it, besides the problem."""
         return {
@@ -118,6 +129,7 @@ class ABCAMIS(Sampler):
             "batches": self.batches,
             "population_size": self.population_size,
             "seed": self.seed,
+            "keep": "all",
         }
 
     def _planner(self, settings: dict[str, Any]) -> PoolingPlanner:
@@ -144,15 +156,24 @@ class ABCAMIS(Sampler):
 
 def _pool(history: History, n: int) -> amis.Pool:
     """All simulations of so many batches. Raises StoreError if the file lacks some."""
-    parts = tuple(part for t in range(n) if (part := history.sample(t)) is not None)
-    arrays = history.pool(n - 1)
-    if arrays is None or len(arrays[0]) != sum(map(len, parts)):
+    found, drawn = history.pool(n - 1), sum(history[t].evaluations for t in range(n))
+    batches = [history.simulations[t] for t in range(n)]
+    if found is None or len(found[0]) != sum(map(len, batches)):
         raise StoreError(
             f"{history.path} does not hold all simulations of its {n} batches: start again from a copy, or "
             "with overwrite=True"
         )
-    log_mixture, distances = arrays
-    return amis.Pool(parts, log_mixture, distances, sum(history[t].evaluations for t in range(n)))
+    log_prior, log_mixture, distances = found
+    log_priors = np.split(log_prior, np.cumsum(list(map(len, batches)))[:-1])
+    parts = [_part(rows, of) for rows, of in zip(batches, log_priors, strict=True) if len(rows)]
+    return amis.Pool(tuple(parts), log_mixture, distances, drawn)
+
+
+def _part(rows: Simulations, log_prior: np.ndarray) -> Particles:
+    """The simulations of a batch as a pool has them."""
+    weights = np.full(len(rows), np.nan)  # which change, and are computed when they are needed
+    columns = rows.ids, rows.theta, rows.distances, weights, rows.summaries, rows.level
+    return Particles(*columns, log_prior[:, None], rows.model)
 
 
 def _check(problem: Problem) -> None:

@@ -87,6 +87,10 @@ class Pool:
             sum(drawn),
         )
 
+    def arrays(self) -> list[np.ndarray]:
+        """What a file has of it, besides the simulations."""
+        return [self.log_prior, self.log_mixture, self.distances]
+
     def take(self, rows: np.ndarray) -> Particles:
         """Those of an index in ascending order, weighted as draws from the mixture of all proposals."""
         ends = np.cumsum([0, *map(len, self.parts)]).tolist()

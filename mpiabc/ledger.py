@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mpiabc.particles import Particles, joined, none
-from mpiabc.records import Failure, Lease, Records, Status
+from mpiabc.records import Failure, Lease, Records, Status, generation_of
+from mpiabc.simulations import Simulations, of_rows
 from mpiabc.streams import stride_of
 
 _MANY = 64  # rows from which on they are sorted into a heap together
@@ -57,6 +58,11 @@ class _Addresses:
     def cut(self) -> float:
         """One past the last address that can matter."""
         raise NotImplementedError
+
+    @property
+    def end(self) -> float:
+        """One past the last id that counts."""
+        return math.inf
 
     def tell(self, records: Records) -> bool:
         """Take records in; what is known already is ignored. False if nothing was new."""
@@ -218,6 +224,14 @@ class _Addresses:
         order = order[(ids[order] < self.cut) & (ids[order] < self._sample_end)][: self._sample]
         return joined(parts).take(order)
 
+    def simulated(self) -> Simulations:
+        """All simulated rows that count, accepted or not, in id order, if the rejected ones come home."""
+        parts = [(part.rows, True) for part in self._records if len(part.rows)]
+        parts += [(part.rejected, False) for part in self._records if len(part.rejected)]
+        found = of_rows(parts, generation_of(self.job))
+        order = np.argsort(found.ids)
+        return found.take(order[found.ids[order] < self.end])
+
     def _in_turn(self, ids: np.ndarray) -> np.ndarray:
         """An index that brings ids into the order in which they are taken."""
         return np.argsort(ids)
@@ -280,6 +294,27 @@ class Ledger(_Addresses):
         """Known evaluations below `id` that were simulated."""
         status = self._status(None, int(min(id, self.issued)))
         return int(np.count_nonzero((status != Status.OUTSIDE) & (status != Status.UNKNOWN)))
+
+    @property
+    def end(self) -> float:
+        """One past the last id that counts: the cut, or the end of the bound that was met before it."""
+        if self.exhausted is None:
+            return self.cut
+        status = self._status(None, int(min(self.frontier, self.first + self.most_ids)))
+        simulated = np.flatnonzero(status != Status.OUTSIDE)
+        if len(simulated) < self.most_simulations:
+            return self.first + len(status)
+        last = int(self.most_simulations)
+        return self.first + (int(simulated[last - 1]) + 1 if last > 0 else 0)
+
+    def partial(self) -> Particles | None:
+        """The accepted rows below the end of a bound that was met before the population was known."""
+        parts = [records.rows for records in self._records if len(records.rows)]
+        if not parts:
+            return None
+        rows = joined(parts)
+        order = np.argsort(rows.ids)
+        return rows.take(order[rows.ids[order] < self.end])
 
     def _recount(self) -> None:
         self._outside = int(np.count_nonzero(self._status() == Status.OUTSIDE))
@@ -370,10 +405,14 @@ class BatchLedger(Ledger):
     def _take_first(self, status: np.ndarray, start: int) -> None:
         """None are the first: all count."""
 
-    def sample(self) -> Particles:
+    def population(self) -> Particles:
         """All simulated rows, in id order."""
-        is_empty = not any(len(part.rows) or len(part.rejected) for part in self._records)
-        return none() if is_empty else super().sample()
+        parts = [records.rows for records in self._records if len(records.rows)]
+        if not parts:
+            return none()
+        ids = np.concatenate([part.ids for part in parts])
+        order = np.argsort(ids)
+        return joined(parts).take(order[ids[order] < self.cut])
 
 
 class SlotLedger(_Addresses):

@@ -59,7 +59,7 @@ class PoolingPlanner:
             size,
             distance=distance,
             errors=self.errors,
-            sample=size,
+            keep="all",
             is_batch=True,
         )
         return Decided(self._in_line(order, past), past.last, doubt)
@@ -82,14 +82,14 @@ class PoolingPlanner:
         """Why there is no order after this past."""
         return "simulations"
 
-    def gathered(self, opened: Open, names: tuple[str, ...]) -> Past:
-        """The past with one more batch, the simulations of which are all known.
+    def gathered(self, opened: Open, names: tuple[str, ...]) -> tuple[Past, Population]:
+        """The past with one more batch, the simulations of which are all known, and its population.
 
         Its population is what is nearest of all simulations so far. Raises ProblemError if there are none.
         """
         order, ledger, past = opened.order, opened.ledger, opened.past
         assert isinstance(ledger, Ledger)
-        before, rows = past.pool or amis.Pool(), ledger.sample()
+        before, rows = past.pool or amis.Pool(), ledger.population()
         drawn = tuple(map(self.drawn, range(order.level + 1)))
         if rows.distances.ndim > 1:
             raise ProblemError(
@@ -104,8 +104,7 @@ class PoolingPlanner:
             )
         population = self._population(opened, pool, names)
         proposals = (*past.proposals, order.proposal) if order.level else ()
-        after = past.after(population, proposals, pool.parts[-1] if len(rows) else None)
-        return replace(after, pool=pool)
+        return replace(past.after(population, proposals), pool=pool), population
 
     def past_of(
         self, populations: list[Population], orders: list[tuple[str, Arrays] | None], pool: amis.Pool
@@ -116,7 +115,7 @@ class PoolingPlanner:
             is_lost = order is None and past.last is not None
             found = self._proposal(past.last) if is_lost else self._kept(order, past)
             past = past.after(population, (*past.proposals, found) if past.last is not None else ())
-        return replace(past, pool=pool, sample=pool.parts[-1] if pool.parts else None)
+        return replace(past, pool=pool)
 
     @contextmanager
     def asking(self, what: str, part: Any) -> Iterator[None]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mpiabc import amis, checks, guard, recycling, threads, voice, waste
 from mpiabc.acceptors import Uniforms, log_constant
-from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.actions import Action, Commit, Done, Keep, Open, Partial, Tell, Void
 from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
@@ -168,6 +168,23 @@ class Run:
         done, ess = (past.level, past.last.epsilon, past.simulations), past.last.ess
         return self._stopping.reason(*done, before=before, ess=ess, models=past.models)
 
+    def partial(self) -> Partial | None:
+        """What is known of the open generation, if a budget has ended the run in it; None without one.
+
+        Under static scheduling there is none: which slots are done by then depends on time.
+        """
+        opened = self._opened
+        if opened is None or self._is_calibrating or self._next_level is not None:
+            return None
+        order, ledger = opened.order, opened.ledger
+        if not isinstance(ledger, Ledger) or ledger.exhausted is None:
+            return None
+        assert isinstance(self._planner, Planner)  # batches are never exhausted
+        with self._floats.steady():
+            population = _partial(self._problem, opened, ledger, self._planner)
+            simulated = ledger.simulated() if order.keep == "all" else None
+        return Partial(population, simulated, order.level, int(ledger.end) - ledger.first)
+
     def _next(self) -> list[Action]:
         """The next order, and what there is to tell of it; or the end."""
         if self.reason is not None:
@@ -286,8 +303,7 @@ class Run:
 
     def _ledger(self, order: Level, survivors: int) -> tuple[Ledger | SlotLedger, Level]:
         if order.is_batch:
-            line = {"first": order.first, "step": self._planner.step, "sample": order.sample}
-            return BatchLedger(order.number, order.size, **line), order
+            return BatchLedger(order.number, order.size, first=order.first, step=self._planner.step), order
         size = order.size - survivors
         most_ids = self._stopping.most_ids(size)
         most_simulations = self._stopping.most_simulations(self._past.simulations + order.calibrated)
@@ -318,17 +334,18 @@ class Run:
             return [Done(ledger.exhausted)] if ledger.exhausted else []
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
-        past = self._after(opened)
+        past, population = self._after(opened)
+        with self._floats.steady():
+            simulated = ledger.simulated() if opened.order.keep == "all" else None
         self._opened, self._past = None, past
-        population = past.last
-        assert population is not None
         if not opened.order.is_batch:
             self._uses[opened.order.level] = _use(population, opened)
-        commit = Commit(population, ledger.failures_below_cut(), opened, past.sample, past.pool)
+        failures, pool = ledger.failures_below_cut(), None if past.pool is None else past.pool.arrays()
+        commit = Commit(population, failures, opened, past.sample, simulated, pool)
         return [commit, *self._looked_at_weights(population)]
 
-    def _after(self, opened: Open) -> Past:
-        """The past with the population, or batch, that is known now."""
+    def _after(self, opened: Open) -> tuple[Past, Population]:
+        """The past with the population that is known now, and that."""
         planner = self._planner
         with self._floats.steady():
             if isinstance(planner, PoolingPlanner):
@@ -336,7 +353,7 @@ class Run:
             population = _population(self._problem, opened, planner.weights, planner.inside)
             sample = opened.ledger.sample() if opened.order.sample else None
         past = planner.after(self._past, opened.order, population, sample)
-        return replace(past, simulations=past.simulations + opened.order.calibrated)
+        return replace(past, simulations=past.simulations + opened.order.calibrated), population
 
     # What is told.
 
@@ -421,10 +438,38 @@ class Run:
 
 def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any = 1.0) -> Population:
     """The survivors and the ledger's rows, with normalised weights; `inside`: what `where` leaves."""
-    order, ledger = opened.order, opened.ledger
-    evaluations, simulations = ledger.counts()
-    parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
-    rows = joined([*parts, *([ledger.population()] if ledger.size else [])])
+    ledger = opened.ledger
+    rows = joined([*_survivors(opened), *([ledger.population()] if ledger.size else [])])
+    failures, stop = len(ledger.failures_below_cut()), "slots" if isinstance(ledger, SlotLedger) else "cut"
+    return _weighted(problem, opened, rows, (*ledger.counts(), failures), stop, how, inside)
+
+
+def _partial(problem: AnyProblem, opened: Open, ledger: Ledger, planner: Planner) -> Population | None:
+    """The survivors and what was accepted below a budget's end, with normalised weights; None if nothing."""
+    new, end = ledger.partial(), int(ledger.end)
+    parts = [*_survivors(opened), *([] if new is None or not len(new) else [new])]
+    if not parts or not np.isfinite((rows := joined(parts)).log_weights).all():
+        return None
+    failures = sum(ledger.address_of(failure) < end for failure in ledger.failures)
+    counts = end - ledger.first, ledger.simulations_below(end), failures
+    return _weighted(problem, opened, rows, counts, "budget", planner.weights, planner.inside)
+
+
+def _survivors(opened: Open) -> list[Particles]:
+    return [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
+
+
+def _weighted(
+    problem: AnyProblem,
+    opened: Open,
+    rows: Particles,
+    counts: tuple[int, int, int],
+    stop: str,
+    how: str | None,
+    inside: Any,
+) -> Population:
+    """Rows as a population: of so many ids, simulations and failures; `stop`: what the ids ended with."""
+    order, ledger, (evaluations, simulations, failures) = opened.order, opened.ledger, counts
     tried = opened.past.tried_at(order.first, evaluations, rows.ids)
     log_inside = np.log(np.atleast_1d(inside))  # of each model
     log_weights, own = recycling.log_weights(rows, tried, how), rows
@@ -437,7 +482,7 @@ def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any 
         first = int(np.argmax(weightless))
         at = EvaluationId(int(rows.level[first]), int(rows.ids[first]))
         raise _weightless(problem, order, at, problem.joint(rows)[first], log_weights[first])
-    evidence = recycling.log_evidence(own, tried, isinstance(ledger, SlotLedger)) - log_inside[0]
+    evidence = recycling.log_evidence(own, tried, stop) - log_inside[0]
     weights = np.exp(log_weights - log_weights.max())  # at most 1, and one of them is
     return Population(
         names=problem.names,
@@ -448,7 +493,7 @@ def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any 
         epsilon=order.epsilon,
         evaluations=evaluations,
         simulations=simulations,
-        failures=len(ledger.failures_below_cut()),
+        failures=failures,
         log_evidence=float(evidence) + log_constant(order.acceptor, order.epsilon),
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,

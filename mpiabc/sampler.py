@@ -56,6 +56,10 @@ class Sampler:
         """Raise ProblemError for a scheduler, or rules, that it does not go with."""
         raise NotImplementedError
 
+    def _size_kept(self, stopping: Stopping) -> str:
+        """What all simulations will take in the file, in words, if all are kept."""
+        return ""
+
     def _own_settings(self) -> dict[str, Any]:
         """What the file says of it, besides problem and seed."""
         raise NotImplementedError
@@ -123,6 +127,8 @@ class Sampler:
             resumable_status()  # a wrong one is said now
             with store as file:
                 settings = self._settled(file, place.is_static, overwrite, accept_changes)
+                if note := self._size_kept(stopping):
+                    _log.info("%s: %s", file.path, note)
                 limits = Limits(deadline, end, signals)
                 yield None
                 yield from self._driven(file, settings, stopping, engine, limits, progress)
@@ -160,7 +166,7 @@ class Sampler:
             with guard.last_words_to(_last_words(writer, run, observers)):
                 for event in driver.run(run, writer):
                     if isinstance(event, Done):
-                        writer.end(event.reason)
+                        writer.end(event.reason, run.partial())
                         continue
                     population = event.population
                     t, digest = population.generation, population.digest()

@@ -17,6 +17,7 @@ from mpiabc.adaptive import measure_of
 from mpiabc.distance import PNorm, is_adaptive
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, fingerprint
+from mpiabc.kept import is_narrow
 from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
@@ -26,6 +27,7 @@ from mpiabc.planner import Planner, takes_prior
 from mpiabc.population import Past
 from mpiabc.problem import Problem, signature, told
 from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler, whole_of
+from mpiabc.simulations import bytes_of_row
 from mpiabc.stopping import Stopping
 from mpiabc.store import History
 from mpiabc.streams import stream_key
@@ -43,7 +45,10 @@ class ABCSMC(Sampler):
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
     only at how many particles each has brought. keep="theta": the statistics of accepted particles are kept
-    nowhere, `summaries` is (N, 0), and files of large data stay small. Of a list of problems, each a model of
+    nowhere, `summaries` is (N, 0), and files of large data stay small. keep="all": every simulation below the
+    cuts stays in the file, rejected ones too, for `history.simulations`: 8 (2 + d + k) + 1 bytes each, of d
+    parameters and k statistics, so 10^6 with d = 4 and k = 10 take 129 MB, and the process that leads has
+    those of one generation in memory, up to three times. Of a list of problems, each a model of
     the same data, the run says how probable they are, from `model_prior`, their probabilities before the
     data, which are equal if none are given. Raises ProblemError for bad settings.
     """
@@ -254,6 +259,10 @@ class ABCSMC(Sampler):
             example = "generations=8 or epsilon=0.1" if self.acceptor is None else "epsilon=1"
             raise ProblemError(f"the run has no end: give a stopping rule, such as {example}")
 
+    def _size_kept(self, stopping: Stopping) -> str:
+        """What all simulations will take in the file, in words, if all are kept."""
+        return _size_kept(self.problem, stopping.simulations) if self.keep == "all" else ""
+
     def _own_settings(self) -> dict[str, Any]:
         """What the file says of it, besides the problem."""
         return {
@@ -326,7 +335,7 @@ def _check_models(problem: AnyProblem, stopping: Stopping) -> None:
 
 def _check_size(problem: AnyProblem, n: int | None, keep: str) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
-    k = problem.structure.size if keep == "accepted" else 0
+    k = 0 if keep == "theta" else problem.structure.size
     if n is not None and 8 * n * k >= MOST_BYTES:
         raise ProblemError(
             f"{n} particles with {k} numbers each are more than the {MOST_BYTES:.0e} bytes that the store "
@@ -334,9 +343,19 @@ def _check_size(problem: AnyProblem, n: int | None, keep: str) -> None:
         )
 
 
+def _size_kept(problem: AnyProblem, simulations: int | None) -> str:
+    """What all simulations of a run will take in its file, in words."""
+    k = 0 if problem.observed is None else problem.structure.size
+    narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
+    size = bytes_of_row(problem.width, k, narrow=narrow, models=len(problem.models))
+    n = 1_000_000 if simulations is None else simulations
+    return f'keep="all" takes {size} bytes a simulation: {n} of them {size * n / 1e6:.3g} MB'
+
+
 def _kept(keep: Any) -> str:
-    if keep not in ("accepted", "theta"):
+    if keep not in ("accepted", "theta", "all"):
         raise ProblemError(
-            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, or 'theta', for none"
+            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, 'theta', for none, "
+            "or 'all', for those of rejected simulations, too"
         )
     return str(keep)

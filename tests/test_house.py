@@ -13,7 +13,7 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
+    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals", "simulations"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures", "amis"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"planner"},
     {"pooling"},
     {"run"},
-    {"driver", "schedulers", "store", "progress", "cluster", "sameness"},
+    {"driver", "schedulers", "store", "progress", "cluster", "sameness", "analysis"},
     {"sampler"},
     {"smc", "abcamis", "pool"},
     {"cli", "plots", "report", "adapters", "__init__"},

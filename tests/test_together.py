@@ -92,6 +92,7 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "optimal local kernel": ({}, {"kernel": mpiabc.OLCM(shrink=True)}),
     "free coordinates": ({}, {"kernel": mpiabc.Gaussian(free=True)}),
     "only theta kept": ({}, {"keep": "theta"}),
+    "all kept": ({}, {"keep": "all"}),
     "prior of one's own": ({"prior": Flat()}, {}),
     "integers and choices": ({"prior": MIXED}, {}),
     "constrained prior": ({"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda t: t["mu"] > 0)}, {}),
@@ -133,9 +134,26 @@ def schedulers(settings):
 
 def digests(settings, folder):
     return [
-        problems.digests(sampler(settings).run(folder / f"{i}.db", generations=3, scheduler=scheduler))
+        digest(sampler(settings).run(folder / f"{i}.db", generations=3, scheduler=scheduler))
         for i, scheduler in enumerate(schedulers(settings))
     ]
+
+
+def digest(history):
+    """Of the populations, the last one with all simulations that the run has kept."""
+    found = problems.digests(history)
+    if history.settings["keep"] == "all":
+        rows = history.simulations.rows()
+        found[-1] += b"".join(getattr(rows, name).tobytes() for name in COLUMNS).hex()
+        assert len(rows) == sum(p.simulations - lost(history, p) for p in history)
+    return found
+
+
+def lost(history, population):
+    """Simulations of a generation that gave no row: those that failed, or were rejected without data."""
+    rows = history.simulations[population.generation]
+    is_whole = history.settings["simulator"].count("REJECT") == 0
+    return population.failures if is_whole else population.simulations - len(rows)
 
 
 def together(pair):

@@ -17,6 +17,7 @@ from mpiabc.errors import StoreError
 from mpiabc.particles import Column, Particles, columns, unpacked
 from mpiabc.population import Model, Population, width_of
 from mpiabc.records import Failure
+from mpiabc.simulations import Simulations, chunks, read
 from mpiabc.store.files import DamagedError, connect_to_read, errors_told
 
 FORMAT = 7
@@ -38,22 +39,30 @@ NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever num
 ARRAYS = {"weights": Column("weigh")} | columns()
 _DIGESTED = ("ids", "theta", "weights", "distances")  # by `Population.digest`
 
+_POPULATION = f"""
+    generation INTEGER PRIMARY KEY, first INTEGER, epsilon REAL, evaluations INTEGER, simulations INTEGER,
+    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
+    {", ".join(f"{name} BLOB" for name in ARRAYS)}"""
+_PARTIALS = f"CREATE TABLE IF NOT EXISTS partial ({_POPULATION})"
 _ORDERS = "CREATE TABLE IF NOT EXISTS orders (level INTEGER PRIMARY KEY, crc INTEGER, told TEXT, arrays BLOB)"
 _SAMPLES = (
     "CREATE TABLE IF NOT EXISTS sample (generation INTEGER PRIMARY KEY, crc INTEGER, widths TEXT, rows BLOB)"
+)
+_SIMULATIONS = (
+    "CREATE TABLE IF NOT EXISTS simulation (generation INTEGER, chunk INTEGER, crc INTEGER, told TEXT, "
+    "rows BLOB, PRIMARY KEY (generation, chunk))"
 )
 _POOLS = "CREATE TABLE IF NOT EXISTS pool (generation INTEGER PRIMARY KEY, crc INTEGER, arrays BLOB)"
 SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value, crc INTEGER);
-CREATE TABLE IF NOT EXISTS population (
-    generation INTEGER PRIMARY KEY, first INTEGER, epsilon REAL, evaluations INTEGER, simulations INTEGER,
-    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
-    {", ".join(f"{name} BLOB" for name in ARRAYS)});
+CREATE TABLE IF NOT EXISTS population ({_POPULATION});
 CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
 {_ORDERS};
 {_SAMPLES};
+{_SIMULATIONS};
+{_PARTIALS};
 {_POOLS};
 CREATE TABLE IF NOT EXISTS failure (
     generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
@@ -108,8 +117,8 @@ def modernise(db: sqlite3.Connection) -> None:
     for name in (NUMBERS.keys() | ARRAYS.keys()) - columns_of(db, "population"):
         db.execute(f"ALTER TABLE population ADD COLUMN {name} {'BLOB' if name in ARRAYS else 'INTEGER'}")
     db.execute(_ORDERS)
-    db.execute(_SAMPLES)
-    db.execute(_POOLS)
+    for declared in (_SAMPLES, _SIMULATIONS, _PARTIALS, _POOLS):
+        db.execute(declared)
     db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
@@ -151,7 +160,51 @@ def drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> None
     for table in ("sample", "pool"):
         if "generation" in columns_of(db, table):
             db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
+    drop_simulations(db, generation)
     put(db, "generations", generation)
+
+
+def drop_simulations(db: sqlite3.Connection, generation: int) -> None:
+    """Forget what is kept of all simulations of this generation and those after it, and what was partial."""
+    for table in ("simulation", "partial"):
+        if "generation" in columns_of(db, table):
+            db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
+    db.execute("DELETE FROM run WHERE key = 'partial'")
+
+
+def insert_simulations(db: sqlite3.Connection, generation: int, rows: Simulations) -> None:
+    """Keep all simulations of a generation, in chunks."""
+    for number, (told, content) in enumerate(chunks(rows)):
+        text = json.dumps(told)
+        values = (generation, number, crc_of_order(text, content), text, content)
+        db.execute("INSERT INTO simulation VALUES (?, ?, ?, ?, ?)", values)
+
+
+def whole_chunk(generation: int, crc: int, told: str, content: bytes) -> Simulations | None:
+    """What `insert_simulations` has kept as one chunk; None if it is not as it was written."""
+    with suppress(TypeError, ValueError, AttributeError, ArithmeticError, LookupError, MemoryError):
+        if crc == crc_of_order(told, content):
+            return read(json.loads(told), content, generation)
+    return None
+
+
+def row_of(population: Population) -> dict[str, Any]:
+    """A population as the row of a table."""
+    numbers = {name: getattr(population, name) for name in NUMBERS}
+    row = {
+        name: value.tobytes() if isinstance(value, np.ndarray) else NUMBERS[name](value)
+        for name, value in numbers.items()
+    }
+    row |= {name: blob_of(name, getattr(population, name)) for name in ARRAYS}
+    row["digest"] = population.digest()
+    row["crc"] = crc_of_row(row)
+    return row
+
+
+def insert_row(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    """Put a row into a table."""
+    places = ", ".join(f":{name}" for name in row)
+    db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", row)
 
 
 def packed_arrays(arrays: list[np.ndarray]) -> bytes:
@@ -181,16 +234,13 @@ def insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]
     db.execute("INSERT INTO journal VALUES (?, ?, ?)", (generation, zlib.crc32(blob), blob))
 
 
-def insert_sample(
-    db: sqlite3.Connection, generation: int, sample: Particles, keeps_all: bool = False
-) -> None:
-    """Keep the sample of a generation, and that of the one before, from which it was ordered, or of all."""
+def insert_sample(db: sqlite3.Connection, generation: int, sample: Particles) -> None:
+    """Keep the sample of a generation, and that of the one before, from which it was ordered."""
     widths = json.dumps({"m": len(sample)} | sample.widths())
     content = sample.pack()
     values = (generation, crc_of_order(widths, content), widths, content)
     db.execute("INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?)", values)
-    if not keeps_all:
-        db.execute("DELETE FROM sample WHERE generation < ?", (generation - 1,))
+    db.execute("DELETE FROM sample WHERE generation < ?", (generation - 1,))
 
 
 def insert_pool(db: sqlite3.Connection, generation: int, arrays: list[np.ndarray]) -> None:
