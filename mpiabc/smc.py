@@ -29,8 +29,8 @@ from mpiabc.distance import PNorm, is_adaptive
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
-from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.kept import is_narrow
+from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.noise import Noise
