@@ -23,7 +23,7 @@ FLOORS = [
     {"evaluate"},
     {"planner"},
     {"run"},
-    {"driver", "schedulers", "store", "progress", "cluster", "sameness", "analysis"},
+    {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis"},
     {"smc", "pool"},
     {"cli", "plots", "report", "adapters", "__init__"},
     {"__main__"},
