@@ -209,9 +209,8 @@ def folded(theta, rng):
 
 def with_prior(simulate, marginal, observed):
     prior = mpiabc.Prior(mu=marginal)
-    problem = mpiabc.Problem(
-        prior, simulate, {"y": observed}, distance=mpiabc.PNorm(scale=1.0), vectorized=True
-    )
+    distance = mpiabc.PNorm(scale={"y": 1.0})
+    problem = mpiabc.Problem(prior, simulate, {"y": observed}, distance=distance, vectorized=True)
     return mpiabc.ABCAMIS(problem, 1000, batches=4, population_size=60, seed=1)
 
 

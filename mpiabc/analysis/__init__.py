@@ -1,1 +1,1 @@
-"""What is made of a finished run, or of one that goes on: from what its file holds alone."""
+"""What is made of a run's results: a posterior with a density, of populations and of pooled simulations."""
