@@ -169,7 +169,8 @@ class PoolingPlanner:
         weights = np.exp(rows.log_weights - rows.log_weights.max())
         columns: dict[str, Any] = rows.columns()
         evaluations, simulations = ledger.counts()
-        evidence = np.logaddexp.reduce(rows.log_weights) - math.log(pool.drawn) - math.log(self.inside)
+        nearer = np.delete(rows.log_weights, np.argmax(rows.distances))  # the farthest has chosen epsilon
+        evidence = np.logaddexp.reduce(nearer, initial=-np.inf) - math.log(pool.drawn * self.inside)
         return Population(
             names=names,
             weights=weights / weights.sum(),
