@@ -157,10 +157,10 @@ class Prior:
     text. A marginal is one of SciPy's distributions, frozen or new, a `gaussian_kde`, or one of ours; of an
     integer, a discrete one of SciPy's or `mpiabc.Integer`; `mpiabc.Choice` for values that have no order. A
     tuple of names has a distribution of them together: `{("a", "b"): stats.multivariate_normal(...)}`, or
-    `stats.dirichlet`, with a name for each share. A posterior of an earlier study is the prior of the next one
-    as it is: `Prior(history.posterior())`. `where`, such as `lambda theta: theta["a"] < theta["b"]`,
-    narrows the support: what does not satisfy it is never simulated. It is asked with arrays, and if it gives
-    no array of truth values for them, row by row. The density stays that of the marginals, whatever `where`
+    `stats.dirichlet`, with a name for each share. A posterior is the prior of the next study as it is:
+    `Prior(history.posterior())`. `where`, such as `lambda theta: theta["a"] < theta["b"]`, narrows the
+    support: what does not satisfy it is never simulated. It is asked with arrays, and if it gives no array of
+    truth values for them, row by row. The density stays that of the marginals, whatever `where`
     leaves of it; the evidence is divided by what it leaves.
 
     Raises ProblemError for no marginals, for what is no distribution, and for arguments outside its domain.

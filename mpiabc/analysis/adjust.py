@@ -123,9 +123,7 @@ def fitted(variant: Variant, rows: Rows, support: Support) -> Fitted:
         if variant.is_scaled:
             squares = np.square(z - centre - rows.statistics @ slope)
             least = 1e-9 * (rows.weights @ squares) + np.finfo(float).tiny
-            _, spread = _line(
-                rows.statistics, 0.5 * np.log(squares + least), rows.weights, _RIDGE_OF_SPREAD
-            )
+            _, spread = _line(rows.statistics, 0.5 * np.log(squares + least), rows.weights, _RIDGE_OF_SPREAD)
     return Fitted(coordinates, centre, slope, spread)
 
 
@@ -181,9 +179,7 @@ def _without(rows: Rows, part: np.ndarray) -> Rows:
     return replace(left, weights=left.weights / left.weights.sum())
 
 
-def _log_densities(
-    fit: Fitted, rest: Rows, held: Rows, support: Support, numbers: np.ndarray
-) -> np.ndarray:
+def _log_densities(fit: Fitted, rest: Rows, held: Rows, support: Support, numbers: np.ndarray) -> np.ndarray:
     """Log density of held-out simulations, each under its own statistics, (n,)."""
     centres = fit.moved(fit.free(rest.theta), rest.statistics)
     density = Smooth.of(centres, rest.weights)

@@ -268,8 +268,8 @@ def _check_spread(points: smooth.Points, support: Support) -> None:
     for column, i in enumerate(support.columns):
         if not len(theta) or np.ptp(theta[:, column]) == 0:
             raise ProblemError(
-                f"all {len(theta)} simulations that count have one value of {support.names[i]!r}: there is no "
-                "density of it; give a larger population"
+                f"all {len(theta)} simulations that count have one value of {support.names[i]!r}: there is "
+                "no density of it; give a larger population"
             )
 
 

@@ -22,7 +22,7 @@ _WIDTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # in units of ESS^(-1 / (d + 4))
 _LOCAL = (0.35, 0.5, 0.7, 1.0)  # of what neighbours' covariances are multiplied by
 _NEIGHBOURS = (5, 15)  # in units of d
 _LARGEST = 0.95
-_FOLDS, _POINTS = 4, 1600  # so many points are enough to choose by
+_FOLDS, _POINTS = 4, 1000  # so many points are enough to choose by
 _DRAWS = 512  # that say how much of a density lies in the support
 
 
