@@ -257,7 +257,11 @@ class ABCSMC:
         file, is_leading = Store(store), False
         for _ in self._sampled(file, **options):
             is_leading = True
-        return History(file.path) if is_leading else None
+        if not is_leading:
+            return None
+        history = History(file.path)
+        history.problem = self.problem
+        return history
 
     def sample(self, store: Path, **options: Any) -> Iterator[Population]:
         """As `run`, but yields each Population of this call as it is committed."""
