@@ -90,7 +90,11 @@ class Sampler:
         file, is_leading = Store(store), False
         for _ in self._sampled(file, **options):
             is_leading = True
-        return History(file.path) if is_leading else None
+        if not is_leading:
+            return None
+        history = History(file.path)
+        history.problem = self.problem
+        return history
 
     def _sampled(
         self,

@@ -3,8 +3,7 @@
 Weights have the prior's density already, so bounds, layout and a constraint are all that is asked for.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,77 +11,81 @@ from typing import Any
 import numpy as np
 
 from mpiabc.guard import quiet
-from mpiabc.layout import Layout, Options, layout_of
+from mpiabc.layout import Layout, layout_of
+from mpiabc.prior import Prior
 
-_WHOLE = (-math.inf, math.inf)
+_ROUNDING = 1e-9  # of shares that add up to 1
+_WHOLE = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class Support:
     """The support of a prior: (d,) `low` and `high`, infinite where there is no bound.
 
-    `inside` says of rows (n, d) which are in it, beyond what bounds and layout say; None: all of them.
+    `prior` is asked whether a row is inside, where bounds and layout do not say all; else it is None.
     """
 
     layout: Layout
     low: np.ndarray
     high: np.ndarray
-    inside: Callable[[np.ndarray], np.ndarray] | None = None
+    prior: Any = None
 
     @quiet
     def holds(self, theta: np.ndarray) -> np.ndarray:
         """Which rows of theta (n, d) lie in it, (n,)."""
         found = np.all((theta >= self.low) & (theta <= self.high), axis=1)
+        for column, others in self.layout.rests:
+            found &= np.abs(theta[:, [column, *others]].sum(axis=1) - 1) <= _ROUNDING
         rows = np.flatnonzero(found)
-        if self.inside is not None and rows.size:
-            found[rows] = self.inside(theta[rows])
+        if self.prior is not None and rows.size:
+            found[rows] = np.asarray(self.prior.logpdf(theta[rows])) > -np.inf
         return found
-
-    @cached_property
-    def columns(self) -> list[int]:
-        """Those that are real numbers and move freely."""
-        return list(self.layout.free)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the parameters."""
         return tuple(map(str, self.layout.keys))
 
+    @cached_property
+    def columns(self) -> list[int]:
+        """Those that are real numbers and move freely."""
+        return list(self.layout.free)
 
-@dataclass(frozen=True, eq=False)
-class _Positive:
-    """Where a prior's density is not zero."""
+    @cached_property
+    def discrete(self) -> list[int]:
+        """Those that are integers or choices."""
+        return list(self.layout.discrete)
 
-    prior: Any
+    @cached_property
+    def is_everywhere(self) -> bool:
+        """Whether any real numbers are in it."""
+        has_bounds = np.isfinite(self.low[self.columns]).any() or np.isfinite(self.high[self.columns]).any()
+        return self.prior is None and not has_bounds and not self.layout.rests
 
-    def __call__(self, theta: np.ndarray) -> np.ndarray:
-        return np.asarray(self.prior.logpdf(theta)) > -np.inf
+    def completed(self, moving: np.ndarray, discrete: np.ndarray | None = None) -> np.ndarray:
+        """Rows of theta (n, d) with these real numbers and these of the discrete columns, rests filled in."""
+        theta = np.zeros((len(moving), len(self.low)))
+        theta[:, self.columns] = moving
+        if discrete is not None:
+            theta[:, self.discrete] = discrete
+        return self.layout.complete(theta)
 
 
 def support_of(prior: Any) -> Support:
-    """That of a prior, which is asked for its density; a Support is one already."""
+    """That of a prior; a Support is one already."""
     if isinstance(prior, Support):
         return prior
+    told = prior.plain_support() if isinstance(prior, Prior) else None
     ends = prior.bounds() if hasattr(prior, "bounds") else [None] * len(prior.names)
-    return _bounded(layout_of(prior), ends, _Positive(prior))
+    return _bounded(layout_of(prior), ends, prior if told is None else None)
 
 
-def told_layout(layout: Layout) -> dict[str, Any]:
-    """A layout as plain data; of choices only how many there are."""
-    return {
-        "integers": list(layout.integers),
-        "choices": [[choice.column, len(choice.values)] for choice in layout.choices],
-        "rests": [[column, list(others)] for column, others in layout.rests],
-    }
+def support_from(names: Sequence[str], told: Mapping[str, Any]) -> Support:
+    """The support of which a file says all, as `Prior.plain_support` does."""
+    rests = tuple((column, tuple(others)) for column, others in told["rests"])
+    return _bounded(Layout(tuple(names), tuple(told["integers"]), (), rests), told["bounds"])
 
 
-def support_from(names: Sequence[str], ends: Sequence[Any], told: Mapping[str, Any]) -> Support:
-    """The support of which a file says bounds and layout."""
-    choices = [Options(at, tuple(range(k)), np.full(k, 1 / k)) for at, k in told["choices"]]
-    rests = [(column, tuple(others)) for column, others in told["rests"]]
-    return _bounded(Layout(tuple(names), tuple(told["integers"]), tuple(choices), tuple(rests)), ends)
-
-
-def _bounded(layout: Layout, ends: Sequence[Any], inside: Any = None) -> Support:
+def _bounded(layout: Layout, ends: Sequence[Any], prior: Any = None) -> Support:
     low, high = np.array([_WHOLE if end is None else end for end in ends], np.float64).reshape(-1, 2).T
-    return Support(layout, low.copy(), high.copy(), inside)
+    return Support(layout, low.copy(), high.copy(), prior)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -38,11 +38,16 @@ from mpiabc.store.schema import (
 )
 from mpiabc.store.simulations import KeptSimulations, kept_simulations
 
+if TYPE_CHECKING:
+    from mpiabc.analysis.posterior import Posterior
+
 _log = logging.getLogger(__name__)
 
 
 class History:
     """The committed populations of a run, read-only; safe while the run goes on."""
+
+    problem: Any = None  # the run's, where it was run in this process
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = place_of(path)
@@ -202,6 +207,29 @@ class History:
     def bounds(self) -> list[list[float] | None] | None:
         """The ends of each parameter's support, None where they are not known."""
         return self._json("bounds", "null")
+
+    @property
+    def supports(self) -> list[dict[str, Any] | None] | None:
+        """What plain data say of the support of the prior, or of each model's; None in older files.
+
+        A None among it: they do not say all, as there is a constraint, a choice, or a foreign prior.
+        """
+        return self._json("support", "null")
+
+    def posterior(self, t: int = -1, *, problem: Any = None, seed: int = 0) -> "Posterior":
+        """The posterior of a generation, as a density: adjusted by regression and smoothed.
+
+        How, or whether it is adjusted at all, is chosen by the density of simulations that are held out, see
+        `method` and `scores` of what is returned. It is the same in every process for one seed, and lies
+        inside of the prior's support.
+
+        problem: of several models, the one that is meant, or its name or index; and the run's, where the file
+        does not say all of the prior's support: the error says so. Raises ProblemError for another one.
+        """
+        from mpiabc.analysis.gathered import of_population
+        from mpiabc.analysis.posterior import fit
+
+        return fit(of_population(self, t, problem), seed)
 
     def part(self, name: str, *, trust: bool = False) -> Any:
         """The run's "problem", "kernel" or "threshold"; executes code that the file holds, if you trust it.
