@@ -67,7 +67,7 @@ def prior_of(history: Any, problem: Any, names: tuple[str, ...]) -> Support:
     if given is not None:
         _check(given, history, names)
         return support_of(given.prior)
-    supports, at = history.supports, _index(history, problem)
+    supports, at = history.supports, index_of(history, problem)
     if supports is None or supports[at] is None:
         raise ProblemError(
             f"{history.path} does not say by itself where the prior's support ends (it has a constraint, a "
@@ -80,10 +80,10 @@ def prior_of(history: Any, problem: Any, names: tuple[str, ...]) -> Support:
 def _at_hand(history: Any, problem: Any, names: tuple[str, ...]) -> Problem | None:
     """The problem, if this process has run it."""
     models = () if history.problem is None else history.problem.models
-    return models[_index(history, problem)] if models else None
+    return models[index_of(history, problem)] if models else None
 
 
-def _index(history: Any, problem: Any) -> int:
+def index_of(history: Any, problem: Any) -> int:
     """Of a model by its problem, name or index, which is known to be one."""
     models = history.settings.get("models") or ()
     name = problem if isinstance(problem, str) else getattr(problem, "name", None)

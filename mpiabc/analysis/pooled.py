@@ -17,13 +17,15 @@ import numpy as np
 
 from mpiabc import recycling
 from mpiabc.acceptors import Uniforms
+from mpiabc.analysis import gathered
+from mpiabc.analysis.weighted import Weighted
 from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.joint import drawn
 from mpiabc.models import AnyProblem
 from mpiabc.order import acceptor_of, distance_of, epsilon_of, has_foreign_distance, restored
 from mpiabc.population import Population
-from mpiabc.problem import told
+from mpiabc.problem import Problem, told
 from mpiabc.simulations import Simulations
 from mpiabc.store import History
 from mpiabc.streams import stream_key
@@ -67,7 +69,7 @@ def check(history: History, problem: AnyProblem) -> None:
         raise ProblemError(
             f"the simulations of {history.path} cannot be pooled: prior={told(problem.prior)} does not say "
             "that its densities are normalised; set its is_normalised = True if they are, or take the last "
-            "population alone"
+            f"population alone, history.posterior({len(history) - 1})"
         )
 
 
@@ -128,8 +130,8 @@ def proposal_of(history: History, problem: AnyProblem, level: int) -> Any:
     if json.loads(text)["proposal"] is None:
         raise ProblemError(
             f"the simulations of {history.path} cannot be pooled: kernel={history.settings['kernel']} is not "
-            "of mpiabc, so that the file does not hold its proposals; take the last population alone, or "
-            "one of mpiabc's kernels in a new run"
+            "of mpiabc, so that the file does not hold its proposals; take the last population alone, "
+            f"history.posterior({len(history) - 1}), or one of mpiabc's kernels in a new run"
         )
     return restored(text, arrays, base_of(history, level), problem.prior)["proposal"]
 
@@ -147,7 +149,8 @@ def _measured(history: History, problem: AnyProblem, rows: Simulations) -> np.nd
     if has_foreign_distance(text):
         raise ProblemError(
             f"the simulations of {history.path} cannot be pooled: what distance={told(problem.distance)} was "
-            "fitted to is not of mpiabc, so that the file does not hold it; take the last population alone"
+            "fitted to is not of mpiabc, so that the file does not hold it; take the last population "
+            f"alone, history.posterior({len(history) - 1})"
         )
     distance = distance_of(text, arrays)
     if distance is None:
@@ -164,3 +167,46 @@ def _by_block(ask: Any, x: np.ndarray) -> np.ndarray:
 def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, max(1, len(x)), _BLOCK):
         yield np.asarray(x[start : start + _BLOCK], np.float64)
+
+
+def weighted(history: History, problem: Any = None) -> Weighted:
+    """All simulations of a run, of several models those of one, as what a posterior is made of.
+
+    problem: as `History.posterior` takes it. What is near is chosen by distance, at whatever level a
+    simulation was made; of a noise model all count. Raises ProblemError where the prior's density is not at
+    hand.
+    """
+    whole = _run_of(history, problem)
+    found, (text, _) = pooled(history, whole), _order(history, history.simulations.levels - 1)
+    names, rows = found.rows.names, np.arange(len(found.rows))
+    if found.rows.models:
+        m = gathered.index_of(history, problem)
+        names, rows = found.rows.models[m].names, np.flatnonzero(found.rows.model == m)
+    observed, summaries = history.observed, found.rows.summaries[rows]
+    if observed is not None and len(observed) != summaries.shape[1]:
+        observed = None
+    return Weighted(
+        tuple(names),
+        found.rows.theta[rows, : len(names)],
+        found.log_weights[rows],
+        found.distances[rows],
+        summaries,
+        observed,
+        gathered.prior_of(history, problem, tuple(names)),
+        int(json.loads(text)["size"]),
+        gathered.unadjusted(history),
+    )
+
+
+def _run_of(history: History, problem: Any) -> AnyProblem:
+    """The run's problem, or all its models. Raises ProblemError where neither is at hand."""
+    if history.problem is not None:
+        return history.problem
+    models = history.settings.get("models")
+    if isinstance(problem, Problem) and not models:
+        return problem
+    give = "let the process that has run it ask" if models else "give problem=problem"
+    raise ProblemError(
+        f"{history.path} has all simulations, whose weights need the prior's density: {give}, or take the "
+        f"last population alone, history.posterior({len(history) - 1})"
+    )

@@ -225,10 +225,15 @@ class History:
 
         problem: of several models, the one that is meant, or its name or index; and the run's, where the file
         does not say all of the prior's support: the error says so. Raises ProblemError for another one.
+
+        Of a run with keep="all" the last one, t = -1, is made of all simulations, `simulations.weighted()`,
+        and any other t of that population alone.
         """
         from mpiabc.analysis.gathered import of_population
         from mpiabc.analysis.posterior import fit
 
+        if t == -1 and self.settings.get("keep") == "all":
+            return fit(self.simulations.weighted(problem), seed)
         return fit(of_population(self, t, problem), seed)
 
     def part(self, name: str, *, trust: bool = False) -> Any:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from mpiabc.errors import StoreError
 from mpiabc.simulations import Simulations, joined
 from mpiabc.store.files import DamagedError
 from mpiabc.store.schema import whole_chunk
+
+if TYPE_CHECKING:
+    from mpiabc.analysis.weighted import Weighted
 
 
 class KeptSimulations:
@@ -103,6 +106,16 @@ class KeptSimulations:
     def to_dataframe(self) -> Any:
         """All of them in one pandas data frame: parameters, distance, generation, id, accepted."""
         return self.rows().to_dataframe()
+
+    def weighted(self, problem: Any = None) -> "Weighted":
+        """All of them with their weights under the mixture of all proposals: what `posterior` is made of.
+
+        problem: as `History.posterior` takes it. It takes the time of n N T kernels: n simulations, N
+        particles in each of T generations. Raises ProblemError for densities that may not be normalised.
+        """
+        from mpiabc.analysis.pooled import weighted
+
+        return weighted(self.history, problem)
 
     def _column(self, name: str) -> np.ndarray:
         parts = [getattr(rows, name) for rows in self if len(rows)]
