@@ -42,6 +42,7 @@ class Commit:
     failures: list[Failure]
     opened: Open
     sample: Particles | None = None  # of its simulations, if its order wanted one
+    pool: Any = None  # all simulations, where all of them are weighted together: see `amis`
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.particles import Particles, joined
+from mpiabc.particles import Particles, joined, none
 from mpiabc.records import Failure, Lease, Records, Status
 from mpiabc.streams import stride_of
 
@@ -332,6 +332,48 @@ class Ledger(_Addresses):
         """Failed evaluations that are part of the result so far, in id order."""
         end = min(self.cut, self.frontier)
         return [self._failures[id] for id in sorted(self._failures) if id < end]
+
+
+class BatchLedger(Ledger):
+    """Ids of a batch, all of which are needed, whatever becomes of them: there are `size`."""
+
+    @property
+    def accepted(self) -> int:
+        """Ids that are known, of those needed."""
+        return min(self.known, self.size)
+
+    @property
+    def cut(self) -> float:
+        """One past the last id."""
+        return self.first + self.size
+
+    @property
+    def exhausted(self) -> None:
+        """No bound keeps it from being completed."""
+
+    @property
+    def expected(self) -> float:
+        """Ids not handed out yet."""
+        return max(0, self.first + self.size - self.issued)
+
+    def lease(self, n: int, end: float = math.inf) -> Lease | None:
+        """About `n` ids below `end`; None if all are handed out."""
+        end = min(end, self.cut)
+        again = self._again(n, end)
+        if again is not None or self.issued >= end:
+            return again
+        start = self.issued
+        self.issued = start + min(self._whole(n), self._whole(int(self.cut) - start + self.step - 1))
+        self.dispatched += self.issued - start
+        return Lease(self.job, start, self.issued)
+
+    def _take_first(self, status: np.ndarray, start: int) -> None:
+        """None are the first: all count."""
+
+    def sample(self) -> Particles:
+        """All simulated rows, in id order."""
+        is_empty = not any(len(part.rows) or len(part.rejected) for part in self._records)
+        return none() if is_empty else super().sample()
 
 
 class SlotLedger(_Addresses):

@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import checks, guard, recycling, threads, voice, waste
+from mpiabc import amis, checks, guard, recycling, threads, voice, waste
 from mpiabc.acceptors import Uniforms, log_constant
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
 from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level, theta_of
-from mpiabc.ledger import Ledger, SlotLedger, fatal
+from mpiabc.ledger import BatchLedger, Ledger, SlotLedger, fatal
 from mpiabc.models import AnyProblem
 from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
+from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
 from mpiabc.problem import EvaluationId
 from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
@@ -80,13 +81,32 @@ class _Level:
         return self.order, self.is_kept, self.base, survivors
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """A batch that is to be opened once it is known what its proposal says of all simulations before."""
+
+    order: Level
+    is_kept: bool
+    base: Population | None
+    pool: amis.Pool
+    log_densities: np.ndarray  # as far as they are known; without the prior's share
+
+    def seen(self) -> amis.Pool:
+        """All simulations, beside which the batch is drawn."""
+        log_density = mixed(self.order.proposal, self.log_densities, self.pool.log_prior)
+        return self.pool.seen_by(log_density, self.order.size)
+
+
 class Run:
-    """A run of ABC-SMC from the past that its file has. Pure, but for what kernels and thresholds do."""
+    """A run of ABC-SMC, or of batches, from the past that its file has.
+
+    Pure, but for what kernels and thresholds do.
+    """
 
     def __init__(
         self,
         problem: AnyProblem,
-        planner: Planner,
+        planner: Planner | PoolingPlanner,
         stopping: Stopping,
         past: Past | None = None,
         resumed: Resumed | None = None,
@@ -96,7 +116,7 @@ class Run:
         self._past = Past() if past is None else past
         self._resumed = resumed  # until it is used
         self._opened: Open | None = None
-        self._next_level: _Level | None = None  # while densities for it are computed
+        self._next_level: _Level | _Batch | None = None  # while densities for it are computed
         self._is_calibrating = False  # while simulations of the prior are made for the first distance
         self._attempt = 0  # how often a generation was taken back
         self._told: set[str] = set()  # what was looked at in this call
@@ -161,6 +181,8 @@ class Run:
             order, base = replace(decided.order, attempt=self._attempt), decided.base
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
             told += [Tell("distance", decided.doubt)] if decided.doubt else []
+            if order.is_batch:
+                return [*told, *self._open_batch(order, is_kept, base)]
             if base is None or self._planner.weights is None:
                 return [*told, *self._open(order, is_kept, base)]
             is_survivor = order.acceptor.accept(base, order.epsilon, Uniforms(order.key))
@@ -174,6 +196,24 @@ class Run:
             with self._planner.asking("the kernel", order.proposal):
                 level.log_densities[:] = recycling.log_others(kernel, base.theta, rows)
         return [*told, *self._open(*level.known())]
+
+    def _open_batch(self, order: Level, is_kept: bool, base: Population | None) -> list[Action]:
+        """Open a batch, or have workers compute what its proposal says of all simulations before."""
+        if self._past.pool is None:
+            return self._open(order, is_kept, base)
+        pool, kernel = self._past.pool, undefended(order.proposal)
+        batch = _Batch(order, is_kept, base, pool, np.full(len(pool), np.nan))
+        if amis.are_dear(kernel, len(pool)):
+            return self._open_densities(batch)
+        with self._planner.asking("the kernel", kernel):
+            batch.log_densities[:] = kernel.logpdf(pool.theta)
+        return self._open_seen(batch)
+
+    def _open_seen(self, batch: "_Batch") -> list[Action]:
+        """Open a batch of which that is known."""
+        with self._floats.steady():
+            self._past = replace(self._past, pool=batch.seen())
+        return self._open(batch.order, batch.is_kept, batch.base)
 
     def _open(
         self, order: Level, is_kept: bool, base: Population | None, survivors: Particles | None = None
@@ -213,16 +253,20 @@ class Run:
         self._past = replace(past, sample=ledger.sample(), calibrated=ledger.counts()[1])
         return self._next()
 
-    def _open_densities(self, level: "_Level") -> list[Action]:
-        """Let workers compute what the newest proposal says of the survivors; nothing of it is kept."""
+    def _open_densities(self, level: "_Level | _Batch") -> list[Action]:
+        """Let workers compute what the newest proposal says of earlier rows; nothing of it is kept."""
         order, self._next_level = level.order, level
-        proposal = undefended(order.proposal)
-        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, proposal, level.rows)
-        self._opened = Open(job, SlotLedger(job.number, len(level.rows)), self._past, is_kept=True)
+        of = (order.number | _DENSITIES, order.level, order.epsilon, undefended(order.proposal))
+        job = (
+            Densities(*of, np.arange(len(level.pool)), theta=level.pool.theta)
+            if isinstance(level, _Batch)
+            else Densities(*of, level.rows)
+        )
+        self._opened = Open(job, SlotLedger(job.number, len(job.rows)), self._past, is_kept=True)
         return [self._opened]
 
     def _gathered(
-        self, records: Iterable[Records], ledger: Ledger | SlotLedger, level: "_Level"
+        self, records: Iterable[Records], ledger: Ledger | SlotLedger, level: "_Level | _Batch"
     ) -> list[Action]:
         """Take densities in, and open the level when all are there."""
         for part in records:
@@ -231,7 +275,7 @@ class Run:
         if not ledger.complete:
             return []
         self._next_level = None
-        return self._open(*level.known())
+        return self._open_seen(level) if isinstance(level, _Batch) else self._open(*level.known())
 
     def _decided(self) -> tuple[Decided | None, bool]:
         """The next order, and whether the file has it."""
@@ -241,6 +285,9 @@ class Run:
         return self._planner.again(kept, self._past), True
 
     def _ledger(self, order: Level, survivors: int) -> tuple[Ledger | SlotLedger, Level]:
+        if order.is_batch:
+            line = {"first": order.first, "step": self._planner.step, "sample": order.sample}
+            return BatchLedger(order.number, order.size, **line), order
         size = order.size - survivors
         most_ids = self._stopping.most_ids(size)
         most_simulations = self._stopping.most_simulations(self._past.simulations + order.calibrated)
@@ -271,16 +318,25 @@ class Run:
             return [Done(ledger.exhausted)] if ledger.exhausted else []
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
-        with self._floats.steady():
-            planner = self._planner
-            population = _population(self._problem, opened, planner.weights, planner.inside)
-            sample = ledger.sample() if opened.order.sample else None
-        past = planner.after(self._past, opened.order, population, sample)
-        past = replace(past, simulations=past.simulations + opened.order.calibrated)
+        past = self._after(opened)
         self._opened, self._past = None, past
-        self._uses[opened.order.level] = _use(population, opened)
-        commit = Commit(population, ledger.failures_below_cut(), opened, sample)
+        population = past.last
+        assert population is not None
+        if not opened.order.is_batch:
+            self._uses[opened.order.level] = _use(population, opened)
+        commit = Commit(population, ledger.failures_below_cut(), opened, past.sample, past.pool)
         return [commit, *self._looked_at_weights(population)]
+
+    def _after(self, opened: Open) -> Past:
+        """The past with the population, or batch, that is known now."""
+        planner = self._planner
+        with self._floats.steady():
+            if isinstance(planner, PoolingPlanner):
+                return planner.gathered(opened, self._problem.names)
+            population = _population(self._problem, opened, planner.weights, planner.inside)
+            sample = opened.ledger.sample() if opened.order.sample else None
+        past = planner.after(self._past, opened.order, population, sample)
+        return replace(past, simulations=past.simulations + opened.order.calibrated)
 
     # What is told.
 

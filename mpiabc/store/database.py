@@ -32,6 +32,7 @@ from mpiabc.store.schema import (
     drop,
     insert_failures,
     insert_journal,
+    insert_pool,
     insert_sample,
     is_ours,
     lacking,
@@ -169,6 +170,7 @@ class Store:
         failures: list[Failure],
         reason: str | None,
         sample: Particles | None = None,
+        pool: Any = None,
     ) -> None:
         """Write a generation, all of it or nothing, and whether it ends the run.
 
@@ -188,7 +190,9 @@ class Store:
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
             insert_failures(db, failures[:_MOST_FAILURES])
             if sample is not None:
-                insert_sample(db, population.generation, sample)
+                insert_sample(db, population.generation, sample, keeps_all=pool is not None)
+            if pool is not None:
+                insert_pool(db, population.generation, [pool.log_mixture, pool.distances])
             if population.columns_of_distances:
                 put(db, "distances", json.dumps(population.columns_of_distances))
             put(db, "generations", population.generation + 1)

@@ -32,6 +32,7 @@ from mpiabc.store.schema import (
     reading,
     unpacked_arrays,
     whole_buffers,
+    whole_pool,
     whole_sample,
 )
 
@@ -107,6 +108,21 @@ class History:
         for row in self._read(query, generation):
             if (found := whole_sample(*row)) is None:
                 raise DamagedError(self.path, f"the sample of generation {generation}")
+            return found
+        return None
+
+    def pool(self, generation: int) -> list[np.ndarray] | None:
+        """How all simulations are weighted and measured after a batch of `ABCAMIS`; None if it is of none.
+
+        log sum_t n_t q_t (n,), and distances (n,), in the order of the samples of all batches. Raises
+        DamagedError.
+        """
+        with reading(self.path) as db:
+            if "generation" not in columns_of(db, "pool"):
+                return None  # a file of an older mpiabc
+        for row in self._read("SELECT crc, arrays FROM pool WHERE generation = ?", generation):
+            if (found := whole_pool(*row)) is None:
+                raise DamagedError(self.path, f"the weights of all simulations after batch {generation}")
             return found
         return None
 
@@ -295,6 +311,7 @@ def damage(path: Path) -> str | None:
         _ = history.settings, history.reason, history.problem_name, history.failures
         deque(history, maxlen=0)  # each is read, none is kept
         deque(map(history.sample, range(len(history))), maxlen=0)
+        deque(map(history.pool, range(len(history))), maxlen=0)
     except DamagedError as error:
         return error.found
     except StoreError:  # it cannot be read now, which is no damage

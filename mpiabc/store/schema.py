@@ -19,8 +19,8 @@ from mpiabc.population import Model, Population, width_of
 from mpiabc.records import Failure
 from mpiabc.store.files import DamagedError, connect_to_read, errors_told
 
-FORMAT = 6
-_OLDER = (2, 3, 4, 5)  # formats that are read, and written on in the new one
+FORMAT = 7
+_OLDER = (2, 3, 4, 5, 6)  # formats that are read, and written on in the new one
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
 _MOST_TOLD = 60  # characters of somebody's declaration
 
@@ -42,6 +42,7 @@ _ORDERS = "CREATE TABLE IF NOT EXISTS orders (level INTEGER PRIMARY KEY, crc INT
 _SAMPLES = (
     "CREATE TABLE IF NOT EXISTS sample (generation INTEGER PRIMARY KEY, crc INTEGER, widths TEXT, rows BLOB)"
 )
+_POOLS = "CREATE TABLE IF NOT EXISTS pool (generation INTEGER PRIMARY KEY, crc INTEGER, arrays BLOB)"
 SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
@@ -53,6 +54,7 @@ CREATE TABLE IF NOT EXISTS population (
 CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
 {_ORDERS};
 {_SAMPLES};
+{_POOLS};
 CREATE TABLE IF NOT EXISTS failure (
     generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
     PRIMARY KEY (generation, id));
@@ -107,6 +109,7 @@ def modernise(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE population ADD COLUMN {name} {'BLOB' if name in ARRAYS else 'INTEGER'}")
     db.execute(_ORDERS)
     db.execute(_SAMPLES)
+    db.execute(_POOLS)
     db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
@@ -145,8 +148,9 @@ def drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> None
     db.execute("DELETE FROM journal WHERE generation >= ?", (first_of_journal,))
     if "level" in columns_of(db, "orders"):
         db.execute("DELETE FROM orders WHERE level >= ?", (first_of_journal,))
-    if "generation" in columns_of(db, "sample"):
-        db.execute("DELETE FROM sample WHERE generation >= ?", (generation,))
+    for table in ("sample", "pool"):
+        if "generation" in columns_of(db, table):
+            db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
     put(db, "generations", generation)
 
 
@@ -177,13 +181,30 @@ def insert_journal(db: sqlite3.Connection, generation: int, records: list[bytes]
     db.execute("INSERT INTO journal VALUES (?, ?, ?)", (generation, zlib.crc32(blob), blob))
 
 
-def insert_sample(db: sqlite3.Connection, generation: int, sample: Particles) -> None:
-    """Keep the sample of a generation, and that of the one before, from which it was ordered."""
+def insert_sample(
+    db: sqlite3.Connection, generation: int, sample: Particles, keeps_all: bool = False
+) -> None:
+    """Keep the sample of a generation, and that of the one before, from which it was ordered, or of all."""
     widths = json.dumps({"m": len(sample)} | sample.widths())
     content = sample.pack()
     values = (generation, crc_of_order(widths, content), widths, content)
     db.execute("INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?)", values)
-    db.execute("DELETE FROM sample WHERE generation < ?", (generation - 1,))
+    if not keeps_all:
+        db.execute("DELETE FROM sample WHERE generation < ?", (generation - 1,))
+
+
+def insert_pool(db: sqlite3.Connection, generation: int, arrays: list[np.ndarray]) -> None:
+    """Keep how all simulations are weighted and measured after a batch."""
+    content = packed_arrays(arrays)
+    db.execute("INSERT OR REPLACE INTO pool VALUES (?, ?, ?)", (generation, zlib.crc32(content), content))
+
+
+def whole_pool(crc: int, content: bytes) -> list[np.ndarray] | None:
+    """What `insert_pool` has kept; None if it is not as it was written."""
+    with suppress(TypeError, ValueError, AttributeError, MemoryError):
+        if crc == zlib.crc32(content):
+            return unpacked_arrays(content)
+    return None
 
 
 def whole_sample(crc: int, widths: str, content: bytes) -> Particles | None:
