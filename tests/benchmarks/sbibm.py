@@ -184,7 +184,7 @@ def drawn(setting, method, rng):
 
 
 def smoothed(theta, weights, prior, rng):
-    """Draws of a kernel estimate inside the prior's support, of the width that held-out particles like best."""
+    """Draws of a kernel estimate inside the support, of the width that held-out particles like best."""
     from scipy import stats
 
     fold = np.arange(len(theta)) % 5
