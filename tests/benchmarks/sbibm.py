@@ -38,8 +38,8 @@ OURS = {
     "population": "the last population alone, smoothed",
     "posterior": "history.posterior() of a plain run",
     "all": 'the same of a run with keep="all"',
-    "amis": "history.posterior() of ABCAMIS, the Euclidean distance",
-    "amis-mad": 'the same with PNorm(scale="mad")',
+    "amis": "history.posterior() of ABCAMIS, whose scales are of the median absolute deviation",
+    "amis-plain": "the same with the Euclidean distance",
     "recycled": "history.posterior() of a run with recycle=True",
     "recycled-population": "its last population alone, smoothed",
     "pyabc": "pyABC 0.13, the same population size and thresholds",
@@ -165,7 +165,7 @@ def histories(setting, method):
     if method.startswith("recycled"):
         return setting.smc(recycle=True)
     if method.startswith("amis"):
-        return setting.amis(**({"distance": mpiabc.PNorm(scale="mad")} if method == "amis-mad" else {}))
+        return setting.amis(**({"distance": mpiabc.PNorm(scale=1.0)} if method == "amis-plain" else {}))
     return setting.smc(keep="all") if method == "all" else setting.smc()
 
 
