@@ -42,6 +42,7 @@ class Commit:
     failures: list[Failure]
     opened: Open
     sample: Particles | None = None  # of its simulations, if its order wanted one
+    share: float | None = None  # of the workers' time, in which they simulated
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from mpiabc.arguments import whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
+from mpiabc.named import Shapes, by_name, chosen
 from mpiabc.particles import Particles
 
 
@@ -137,6 +138,7 @@ class Population(Particles):
     dispatched: int
     seconds: float
     columns_of_distances: tuple[str, ...] = ()
+    shapes: Shapes = ()  # names and shapes of what `summaries` are, as far as known
 
     def __post_init__(self) -> None:
         if self.columns_of_distances and not isinstance(self.distances, Named):
@@ -188,7 +190,7 @@ class Population(Particles):
         Its `log_evidence` is that model's. Raises ProblemError for a model that there is not, or that has no
         particle.
         """
-        m = self._index_of(problem)
+        m = self.index_of(problem)
         if not self.models:
             return self
         found = self._of[m]
@@ -200,7 +202,7 @@ class Population(Particles):
 
     def evidence(self, problem: Any) -> Estimate:
         """Log evidence of a model, by its problem, name or index, at this epsilon; -inf without particles."""
-        m, n = self._index_of(problem), self.first + self.evaluations
+        m, n = self.index_of(problem), self.first + self.evaluations
         share, ess = self._shares[m]
         prior = self.models[m].probability if self.models else 1.0
         if not share:
@@ -219,7 +221,7 @@ class Population(Particles):
         return self._of
 
     def _share(self, problem: Any) -> tuple[float, float]:
-        return self._shares[self._index_of(problem)]
+        return self._shares[self.index_of(problem)]
 
     @cached_property
     def _shares(self) -> list[tuple[float, float]]:
@@ -248,7 +250,7 @@ class Population(Particles):
         """The same with other values."""
         return Population(**{field.name: self.__dict__[field.name] for field in fields(self)} | values)
 
-    def _index_of(self, problem: Any) -> int:
+    def index_of(self, problem: Any) -> int:
         """Of a model by its problem, name or index. Raises ProblemError for one that there is not."""
         name = problem if isinstance(problem, str) else getattr(problem, "name", None)
         names = [model.name for model in self.models]
@@ -279,6 +281,19 @@ class Population(Particles):
     def __getitem__(self, name: str) -> np.ndarray:
         """The column (N,) of one parameter."""
         return Named(self.theta, self.names)[name]
+
+    def data(self, name: str | None = None) -> np.ndarray:
+        """The simulated data of this name (N, ...), as they were compared: what `summarize` made of them.
+
+        The name may be left out where there is one. Raises ProblemError for another name, and where no
+        statistics were kept.
+        """
+        if not self.shapes or not self.summaries.shape[1]:
+            raise ProblemError(
+                f'generation {self.generation} has no simulated data: keep="theta" keeps none, nor are there '
+                "any where the distance compares what are no numbers, without summarize"
+            )
+        return chosen(by_name(self.summaries, self.shapes), name)
 
     @quiet
     def mean(self) -> Named:

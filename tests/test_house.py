@@ -13,7 +13,7 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
+    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals", "named"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures"},
@@ -25,7 +25,8 @@ FLOORS = [
     {"run"},
     {"driver", "schedulers", "store", "progress", "cluster", "sameness"},
     {"smc", "pool"},
-    {"cli", "plots", "report", "adapters", "__init__"},
+    {"analysis"},
+    {"cli", "adapters", "__init__"},
     {"__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

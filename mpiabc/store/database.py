@@ -169,8 +169,11 @@ class Store:
         failures: list[Failure],
         reason: str | None,
         sample: Particles | None = None,
+        share: float | None = None,
     ) -> None:
         """Write a generation, all of it or nothing, and whether it ends the run.
+
+        `share`: of the workers' time, in which they simulated.
 
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
         """
@@ -183,6 +186,7 @@ class Store:
         row["digest"] = population.digest()
         row["crc"] = crc_of_row(row)
         places = ", ".join(f":{name}" for name in row)
+        shares = self.history().shares  # before anything is written, which might keep readers out
         with self.transaction() as db:
             modernise(db)
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
@@ -191,6 +195,8 @@ class Store:
                 insert_sample(db, population.generation, sample)
             if population.columns_of_distances:
                 put(db, "distances", json.dumps(population.columns_of_distances))
+            if share is not None:
+                put(db, "shares", json.dumps(shares | {population.generation: round(share, 4)}))
             put(db, "generations", population.generation + 1)
             put(db, "reason", reason)
             kept = population.generation if reason is None else population.generation + 1

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,6 +17,7 @@ import numpy as np
 
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
+from mpiabc.named import Shapes, shapes_from
 from mpiabc.particles import Particles
 from mpiabc.population import Model, Population, unlike
 from mpiabc.records import DEATH, Failure, failures_in
@@ -159,6 +161,19 @@ class History:
         return self._json("labels", "null")
 
     @property
+    def shapes(self) -> Shapes:
+        """The names of simulated data, each with its shape; of older files, as far as labels tell."""
+        found = self._json("shapes", "null")
+        if found is None:
+            return shapes_from(self.labels or ())
+        return tuple((name, tuple(shape)) for name, shape in found)
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """The share of the workers' time in which they simulated, by generation; older files lack it."""
+        return {int(t): share for t, share in self._json("shares", "{}").items()}
+
+    @property
     def bounds(self) -> list[list[float] | None] | None:
         """The ends of each parameter's support, None where they are not known."""
         return self._json("bounds", "null")
@@ -192,6 +207,21 @@ class History:
             raise DamagedError(self.path, f"its failures: {error}") from None
         by_address = {(failure.generation, failure.index): failure for failure in noted + kept}
         return [by_address[address] for address in sorted(by_address)]
+
+    def predict(self, n: int = 1000, **options: Any) -> Any:
+        """`n` simulations from a population, on any scheduler: a `Prediction`, (n, ...) by name.
+
+        options: t=-1, the generation; problem=, that of the run or one that simulates something else of the
+        same parameters, such as more days, or trust=True, to execute the one that the file holds;
+        scheduler="auto"; seed=0, another one for other simulations: they are the same each time, on any
+        scheduler. theta=(n, d) are parameters of your own in the place of particles. raw=True: what
+        `simulate` returns, not what `summarize` makes of it. Noise models add nothing to it. A simulation
+        that fails is raised, or nan where the problem rejects failures. Under MPI all ranks call it, of
+        `mpiabc.open`; those that do not lead get None. The file stays as it is.
+
+        Raises ProblemError and StoreError before any work.
+        """
+        return import_module("mpiabc.analysis.predict").predicted(self, n, **options)
 
     def to_dataframe(self) -> Any:
         """All populations in one pandas data frame, with the generation as a column.
@@ -236,13 +266,13 @@ class History:
     def _load(self, generation: int) -> Population:
         """A population, checked by its digest: a reader without locks may meet a half-written file."""
         models = self._models()
-        columns = tuple(self._json("distances", "[]"))
+        more = {"columns_of_distances": tuple(self._json("distances", "[]")), "shapes": self.shapes}
         for _ in attempts():
             row: dict[str, Any] = {}
             for row in self._rows(generation):
                 population = content(row, *models)
                 if population is not None:
-                    return population.with_values(columns_of_distances=columns) if columns else population
+                    return population.with_values(**more)
         if not row:
             raise StoreError(f"{self.path} does not hold generation {generation} any more: open it again")
         raise DamagedError(

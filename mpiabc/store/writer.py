@@ -94,7 +94,7 @@ class Writer(Keeper):
     def _write_commit(self, reason: str | None) -> None:
         assert self._waiting is not None
         waiting = self._waiting
-        self._store.commit(waiting.population, waiting.failures, reason, waiting.sample)
+        self._store.commit(waiting.population, waiting.failures, reason, waiting.sample, waiting.share)
 
     def last_words(self, failure: Failure, records: Records | None) -> None:
         """Write all that is known before an evaluation ends this process; `records`: that it has failed."""
