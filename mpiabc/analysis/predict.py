@@ -126,7 +126,8 @@ def _problem(history: History, given: Any, trust: bool) -> AnyProblem:
         return history.part("problem", trust=trust)
     settings = history.settings
     several = settings.get("models") or []
-    mine = models.of(given, [share for _, _, share in several] or None)
+    is_as_many = isinstance(given, list | tuple) and len(given) == len(several)
+    mine = models.of(given, [share for _, _, share in several] if is_as_many else None)
     wanted = [names for _, names, _ in several] or [settings["names"]]
     found = [list(model.names) for model in mine.models]
     if found != wanted:

@@ -1,6 +1,5 @@
 """The read-only view of a run, which checks whatever it reads."""
 
-import inspect
 import json
 import logging
 import math
@@ -10,16 +9,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 from weakref import WeakValueDictionary
 
 import numpy as np
 
+from mpiabc import html
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
 from mpiabc.named import Shapes, shapes_from
 from mpiabc.particles import Particles
-from mpiabc.population import Model, Population, unlike
+from mpiabc.population import Model, Population, short, unlike
 from mpiabc.records import DEATH, Failure, failures_in
 from mpiabc.store.files import DamagedError, attempts, damaged
 from mpiabc.store.parts import rebuilt
@@ -38,6 +38,8 @@ from mpiabc.store.schema import (
 )
 
 _log = logging.getLogger(__name__)
+
+_MOST_SHOWN = 20  # generations in a notebook's table
 
 
 class History:
@@ -70,12 +72,17 @@ class History:
                 return doubtful
         raise DamagedError(self.path, f"{count} generations of {noted} are there")
 
-    def __getitem__(self, t: int) -> Population:
+    @overload
+    def __getitem__(self, t: int) -> Population: ...
+    @overload
+    def __getitem__(self, t: slice) -> list[Population]: ...
+    def __getitem__(self, t: int | slice) -> Population | list[Population]:
+        """A generation, or, of a slice, a list of some."""
+        if isinstance(t, slice):
+            return [self[i] for i in range(*t.indices(len(self)))]
         at, n = whole(t), len(self)
         if at is None:
-            raise TypeError(
-                f"history[{t!r}]: give the whole number of one generation, slices are not supported"
-            )
+            raise TypeError(f"history[{t!r}]: give the whole number of one generation, or a slice of them")
         if not -n <= at < n:
             raise IndexError(f"generation {at} of {n} committed ones")
         generation = at % n
@@ -235,18 +242,30 @@ class History:
 
         return pandas.concat(frames, ignore_index=True)
 
-    def to_arviz(self, draws: int = 1000, seed: int = 0) -> Any:
-        """The last population, resampled to equal weights, as ArviZ has it: InferenceData, or a DataTree."""
-        try:
-            import arviz
-        except ImportError:
-            raise ImportError("to_arviz needs arviz: install `mpiabc[arviz]`") from None
-        theta = self[-1].resample(draws, np.random.default_rng(seed))
-        posterior = {name: column[None] for name, column in zip(self[-1].names, theta.T, strict=True)}
-        groups = inspect.signature(arviz.from_dict).parameters
-        if "posterior" in groups:  # ArviZ 0.x
-            return arviz.from_dict(posterior=posterior)
-        return arviz.from_dict({"posterior": posterior})
+    def to_arviz(self, draws: int = 1000, seed: int = 0, *, problem: Any = None) -> Any:
+        """The last population, resampled to equal weights, as ArviZ has it: InferenceData, or a DataTree.
+
+        Groups: posterior, posterior_predictive (the accepted simulations), observed_data, sample_stats, and,
+        where the first generation let everything through, prior and prior_predictive. problem: the one of
+        several models.
+        """
+        return import_module("mpiabc.analysis.export").inference_data(self, draws, seed, problem)
+
+    def _repr_html_(self) -> str:
+        n, heading = len(self), ["generation", "epsilon", "particles", "ess", "acceptance rate", "seconds"]
+        rows = [
+            [
+                str(p.generation),
+                short(p.epsilon),
+                str(len(p)),
+                f"{p.ess:.0f}",
+                f"{p.acceptance_rate:.3g}",
+                f"{p.seconds:.3g}",
+            ]
+            for p in self[-_MOST_SHOWN:]
+        ]
+        told = f", the last {_MOST_SHOWN} of them" if n > _MOST_SHOWN else ""
+        return html.table(heading, rows, f"{self!r}{told}; {self.reason or 'not finished'}")
 
     def _is_unusable(self, generation: int) -> bool:
         """Whether a generation without evidence is as it was written: nan weights were let pass once."""

@@ -8,7 +8,7 @@ the Axes. Without it a new figure of pyplot's is made.
 """
 
 from mpiabc.analysis.plots.course import convergence, models, scales, workers
+from mpiabc.analysis.plots.data import predictive
 from mpiabc.analysis.plots.parameters import intervals, marginals, pairs
-from mpiabc.analysis.plots.predictive import predictive
 
 __all__ = ["convergence", "intervals", "marginals", "models", "pairs", "predictive", "scales", "workers"]

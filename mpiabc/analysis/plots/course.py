@@ -69,8 +69,9 @@ def _line(
 def _epsilons(ax: Any, times: Sequence[int], drawn: Sequence[Population], is_temperature: bool) -> None:
     """The threshold, or one of each of several distances; where it is infinite, an arrow."""
     name = "temperature" if is_temperature else "epsilon"
-    table = np.array([np.atleast_1d(np.asarray(p.epsilon, float)) for p in drawn])
-    names = drawn[0].columns_of_distances or [str(i) for i in range(table.shape[1])]
+    m = max(np.size(p.epsilon) for p in drawn)  # where one number stands for all, it is infinite
+    table = np.array([np.broadcast_to(np.asarray(p.epsilon, float), m) for p in drawn])
+    names = drawn[-1].columns_of_distances or [str(i) for i in range(table.shape[1])]
     for i, column in enumerate(table.T):
         style: dict[str, Any] = {
             "linestyle": canvas.LINES[i % len(canvas.LINES)],

@@ -131,7 +131,7 @@ def _number(ax: Any, values: np.ndarray, weights: np.ndarray, observed: Any) -> 
         ax.hist(
             x,
             bins,
-            (low - room, high + room),
+            range=(low - room, high + room),
             weights=w,
             color=FILLS[0],
             edgecolor=INK,
