@@ -186,7 +186,6 @@ class Store:
         row["digest"] = population.digest()
         row["crc"] = crc_of_row(row)
         places = ", ".join(f":{name}" for name in row)
-        shares = self.history().shares  # before anything is written, which might keep readers out
         with self.transaction() as db:
             modernise(db)
             db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
@@ -196,7 +195,7 @@ class Store:
             if population.columns_of_distances:
                 put(db, "distances", json.dumps(population.columns_of_distances))
             if share is not None:
-                put(db, "shares", json.dumps(shares | {population.generation: round(share, 4)}))
+                _put_share(db, population.generation, share)
             put(db, "generations", population.generation + 1)
             put(db, "reason", reason)
             kept = population.generation if reason is None else population.generation + 1
@@ -352,3 +351,12 @@ class Store:
             self._db.close()
             self._connect()
         self._is_new, self._history, self._unusable = True, None, None
+
+
+def _put_share(db: sqlite3.Connection, generation: int, share: float) -> None:
+    """Keep how busy workers were; read by the one who writes, as a transaction may keep others out."""
+    shares: dict[str, float] = {}
+    for (told,) in db.execute("SELECT value FROM run WHERE key = 'shares'"):
+        with suppress(TypeError, ValueError):  # what is damaged is told when it is read
+            shares = dict(json.loads(told))
+    put(db, "shares", json.dumps(shares | {str(generation): round(share, 4)}))
