@@ -48,8 +48,12 @@ def path(tmp_path_factory):
     return path
 
 
-def test_a_population_has_a_density_in_the_file_alone(path):
-    posterior = mpiabc.open(path).posterior()
+@pytest.fixture(scope="module")
+def posterior(path):
+    return mpiabc.open(path).posterior()
+
+
+def test_a_population_has_a_density_in_the_file_alone(posterior):
     theta = posterior.sample(500, np.random.default_rng(0))
     assert posterior.names == ("a", "b")
     assert theta.shape == (500, 2)
@@ -63,41 +67,37 @@ def test_a_population_has_a_density_in_the_file_alone(path):
     assert posterior.score == max(posterior.scores.values())
 
 
-def test_the_density_integrates_to_one(path):
-    posterior = mpiabc.open(path).posterior()
+def test_the_density_integrates_to_one(posterior):
     a, b = np.meshgrid(np.linspace(0, 1, 201)[:-1] + 0.0025, np.linspace(-3, 4, 401))
     density = np.exp(posterior.logpdf(np.column_stack([a.ravel(), b.ravel()])))
     assert density.sum() * 0.005 * 7 / 400 == pytest.approx(1, abs=0.01)
 
 
-def test_equal_seeds_give_equal_posteriors_and_every_generation_has_one(path):
+def test_equal_seeds_give_equal_posteriors_and_every_generation_has_one(path, posterior):
     history = mpiabc.open(path)
-    assert history.posterior(seed=3).digest() == mpiabc.open(path).posterior(seed=3).digest()
-    assert len({history.posterior(t).digest() for t in range(3)}) == 3
+    assert history.posterior(seed=0).digest() == posterior.digest()
+    assert history.posterior(0, seed=0).digest() != posterior.digest()
 
 
-def test_a_posterior_is_the_prior_of_the_next_study(path, tmp_path):
-    posterior = mpiabc.open(path).posterior()
+def test_a_posterior_is_the_prior_of_the_next_study(posterior, tmp_path):
     prior = mpiabc.Prior(posterior)
-    rng = np.random.default_rng(0)
-    theta = prior.sample(100, rng)
+    theta = prior.sample(100, np.random.default_rng(0))
     assert prior.names == ("a", "b")
     assert prior.is_normalised
     assert np.array_equal(prior.logpdf(theta), posterior.logpdf(theta))
     for travelled in (pickle.loads(pickle.dumps(prior)), cloudpickle.loads(cloudpickle.dumps(prior))):
         assert np.array_equal(travelled.logpdf(theta), prior.logpdf(theta))
-    one = run(tmp_path / "one.db", mpiabc.Problem(prior, simulate, OBSERVED, vectorized=True), generations=2)
-    prior.logpdf(theta)  # what has been computed of it tells it from no other
-    again = mpiabc.Problem(mpiabc.Prior(mpiabc.open(path).posterior()), simulate, OBSERVED, vectorized=True)
-    two = run(tmp_path / "one.db", again, generations=3)
-    assert len(one) == 3
-    assert len(two) == 3
-    assert two.posterior().std()["a"] < posterior.std()["a"] * 1.1
-    other = mpiabc.Problem(
-        mpiabc.Prior(mpiabc.open(path).posterior(seed=9)), simulate, OBSERVED, vectorized=True
-    )
+    first = run(tmp_path / "run.db", of_prior(posterior), size=60, generations=1)
+    _ = posterior.mean()  # what has been computed of it makes it no other one
+    second = run(tmp_path / "run.db", of_prior(pickle.loads(pickle.dumps(posterior))), size=60, generations=2)
+    assert second[0].digest() == first[0].digest()
+    other = replace(posterior, log_mass=posterior.log_mass - 0.1)
     with pytest.raises(mpiabc.StoreError, match="prior"):
-        run(tmp_path / "one.db", other, generations=4)
+        run(tmp_path / "run.db", of_prior(other), size=60, generations=3)
+
+
+def of_prior(posterior):
+    return mpiabc.Problem(mpiabc.Prior(posterior), simulate, OBSERVED, vectorized=True)
 
 
 def test_a_posterior_stays_within_a_constraint(tmp_path):
@@ -228,8 +228,8 @@ def test_one_value_has_no_density():
 
 
 def test_of_pooled_simulations_the_near_ones_count():
-    far = weighted(20000, size=100)
-    near = np.argsort(far.distances, kind="stable")[:700]
+    far = weighted(5000, size=30)
+    near = np.argsort(far.distances, kind="stable")[:200]
     few = replace(
         far, **{n: getattr(far, n)[near] for n in ("theta", "log_weights", "distances", "summaries")}
     )
@@ -259,9 +259,8 @@ def test_at_an_edge_densities_are_normalised_by_the_mass_inside(monkeypatch):
     right = fit(weighted).scores["linear, raw, window 0"]
     monkeypatch.setattr(adjust, "_log_mass", lambda theta, held, support: np.zeros(len(held.weights)))
     wrong = fit(weighted).scores["linear, raw, window 0"]
-    print(expected, right, wrong)
-    assert abs(right - expected) < 0.2
-    assert wrong < expected - 0.3
+    assert abs(right - expected) < 0.05
+    assert wrong < expected - 0.08
 
 
 def test_at_an_edge_a_density_without_the_mass_inside_would_not_integrate_to_one(monkeypatch):
@@ -269,7 +268,7 @@ def test_at_an_edge_a_density_without_the_mass_inside_would_not_integrate_to_one
     posterior = fit(edge(d=1, at=0.0).population(2))
     grid = np.linspace(0, 1, 2001)[:-1, None] + 0.00025
     assert np.exp(posterior.logpdf(grid)).mean() == pytest.approx(1, abs=0.005)
-    assert np.exp(replace(posterior, log_mass=0.0).logpdf(grid)).mean() < 0.9
+    assert np.exp(replace(posterior, log_mass=0.0).logpdf(grid)).mean() < 0.96
 
 
 def test_weights_enter_the_regression(monkeypatch):
