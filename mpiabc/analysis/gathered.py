@@ -8,13 +8,17 @@ from mpiabc.analysis.support import Support, support_from, support_of
 from mpiabc.analysis.weighted import Weighted
 from mpiabc.errors import ProblemError
 from mpiabc.problem import Problem
+from mpiabc.simulations import joined
 
 
 def of_population(history: Any, t: int, problem: Any) -> Weighted:
     """The particles of generation `t`; of several models those of one, by its problem, name or index.
 
-    Raises ProblemError for a problem that is not the run's, and where it is needed and not given.
+    Of `ABCAMIS` all simulations up to that batch. Raises ProblemError for a problem that is not the run's,
+    and where it is needed and not given.
     """
+    if (pool := history.pool(history[t].generation)) is not None:
+        return _of_pool(history, history[t].generation, pool, problem)
     population, names = history[t], None
     if problem is not None:
         population = population.of(problem)
@@ -37,6 +41,19 @@ def of_population(history: Any, t: int, problem: Any) -> Weighted:
         )
 
 
+def _of_pool(history: Any, t: int, pool: list[np.ndarray], problem: Any) -> Weighted:
+    """All simulations up to a batch, as draws from the mixture of all proposals."""
+    rows = joined([history.simulations[batch] for batch in range(t + 1)])
+    log_prior, log_mixture, distances = pool
+    settings, observed = history.settings, history.observed
+    if observed is not None and len(observed) != rows.summaries.shape[1]:
+        observed = None
+    names, support = tuple(settings["names"]), prior_of(history, problem, tuple(settings["names"]))
+    size = settings["population_size"]
+    weighted = log_prior - log_mixture, distances, rows.summaries, observed, support, size
+    return Weighted(names, rows.theta, *weighted)
+
+
 def unadjusted(history: Any) -> str:
     """Why a run's statistics are not to be moved to the observed ones; empty if they may be."""
     if history.settings.get("acceptor") is not None:
@@ -50,7 +67,7 @@ def prior_of(history: Any, problem: Any, names: tuple[str, ...]) -> Support:
     if given is not None:
         _check(given, history, names)
         return support_of(given.prior)
-    supports, at = history.supports, _index(history, problem)
+    supports, at = history.supports, index_of(history, problem)
     if supports is None or supports[at] is None:
         raise ProblemError(
             f"{history.path} does not say by itself where the prior's support ends (it has a constraint, a "
@@ -63,10 +80,10 @@ def prior_of(history: Any, problem: Any, names: tuple[str, ...]) -> Support:
 def _at_hand(history: Any, problem: Any, names: tuple[str, ...]) -> Problem | None:
     """The problem, if this process has run it."""
     models = () if history.problem is None else history.problem.models
-    return models[_index(history, problem)] if models else None
+    return models[index_of(history, problem)] if models else None
 
 
-def _index(history: Any, problem: Any) -> int:
+def index_of(history: Any, problem: Any) -> int:
     """Of a model by its problem, name or index, which is known to be one."""
     models = history.settings.get("models") or ()
     name = problem if isinstance(problem, str) else getattr(problem, "name", None)

@@ -23,6 +23,7 @@ from mpiabc.guard import quiet
 from mpiabc.layout import Layout
 from mpiabc.population import Named, effective_sample_size, weighted_quantile
 
+_WIDEST = max(adjust.WINDOWS)
 _DRAWS = 1 << 15  # spread evenly over the density, of which its mass and moments are made
 
 
@@ -200,7 +201,7 @@ def _nearest(weighted: Weighted, support: Support) -> tuple[adjust.Rows, np.ndar
     index = index[np.argsort(distances[index], kind="stable")]
     weights = np.exp(weighted.log_weights[index] - weighted.log_weights[index].max())
     why = weighted.unadjusted or _why_not(weighted, support)
-    count = len(index) if why else _last(weights, weighted.size)
+    count = len(index) if weighted.unadjusted else _last(weights, weighted.size, 1 if why else _WIDEST)
     index, weights = index[:count], weights[:count] / weights[:count].sum()
     if not why and effective_sample_size(weights) < adjust.LEAST:
         why = f"{effective_sample_size(weights):.1f} effective simulations are too few to choose by"
@@ -233,10 +234,10 @@ def _one(distances: np.ndarray) -> np.ndarray:
     return (distances / np.where(middle > 0, middle, 1)).max(axis=1)
 
 
-def _last(weights: np.ndarray, size: int) -> int:
-    """How many of the nearest the largest window has."""
+def _last(weights: np.ndarray, size: int, factor: float) -> int:
+    """How many of the nearest a window has, which is so many times as large as the population."""
     ess = np.square(np.cumsum(weights)) / np.cumsum(np.square(weights))
-    enough = np.flatnonzero(ess >= max(adjust.WINDOWS) * size)
+    enough = np.flatnonzero(ess >= factor * size)
     return int(enough[0]) + 1 if enough.size else len(weights)
 
 
