@@ -9,6 +9,7 @@ from scipy import stats
 import mpiabc
 from mpiabc import amis, cli
 from mpiabc.actions import Done, Open
+from mpiabc.analysis.gathered import of_population
 from mpiabc.analysis.pooled import pooled
 from mpiabc.defended import Defended
 from mpiabc.pooling import PoolingPlanner
@@ -383,6 +384,19 @@ def test_all_simulations_are_there_and_what_they_weigh(tmp_path):
     np.testing.assert_allclose(weights / weights.sum(), last.weights, rtol=1e-12)
     assert set(last.level.tolist()) <= {0, 1, 2, 3}
     assert np.sort(found.distances)[len(last) - 1] == last.epsilon
+
+
+def test_a_posterior_is_made_of_all_simulations_and_asks_for_no_problem(tmp_path):
+    sampler().run(tmp_path / "run.db", scheduler="serial")
+    history = mpiabc.open(tmp_path / "run.db")
+    last, second = history.simulations.weighted(), of_population(history, 1, None)
+    assert (len(last.theta), last.size, len(second.theta)) == (400, 30, 200)
+    assert np.count_nonzero(last.distances <= history[-1].epsilon) == len(history[-1])
+    assert np.count_nonzero(second.distances <= history[1].epsilon) == len(history[1])
+    posterior = history.posterior()
+    assert abs(posterior.mean()["mu"] - 0.8) < 0.4
+    draws = [history.posterior().sample(9, np.random.default_rng(1)) for _ in range(2)]
+    assert draws[0].tobytes() == draws[1].tobytes()
 
 
 def test_sample_yields_each_batch(tmp_path):
