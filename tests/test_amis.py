@@ -12,7 +12,9 @@ from mpiabc.actions import Done, Open
 from mpiabc.analysis.gathered import of_population
 from mpiabc.analysis.pooled import pooled
 from mpiabc.defended import Defended
+from mpiabc.ledger import BatchLedger
 from mpiabc.pooling import PoolingPlanner
+from mpiabc.records import Records, Status
 from mpiabc.run import Run
 from mpiabc.schedulers import Map
 from mpiabc.stopping import Stopping
@@ -282,6 +284,18 @@ def replace_batches(abc):
 
 
 # Runs.
+
+
+def test_a_ledger_of_a_batch_hands_out_whole_steps_up_to_its_end():
+    ledger = BatchLedger(3, 500, first=512, step=256)
+    assert [ledger.lease(100), ledger.lease(1000), ledger.lease(1)] == [(3, 512, 768), (3, 768, 1024), None]
+    assert (ledger.cut, ledger.expected, ledger.accepted, ledger.complete) == (1012, 0, 0, False)
+    ledger.give_back(768, 1024)
+    assert ledger.lease(1000) == (3, 768, 1024)
+    statuses = np.full(256, Status.OUTSIDE, np.uint8)
+    assert [ledger.tell(Records(3, start, start + 256, statuses)) for start in (768, 512)] == [True, True]
+    assert (ledger.accepted, ledger.complete, ledger.counts()) == (500, True, (500, 0))
+    assert len(ledger.population()) == 0
 
 
 def test_a_run_of_some_batches_goes_on_to_all_of_them(tmp_path):
