@@ -1,5 +1,7 @@
 """ABCAMIS: a budget in batches, all of whose simulations are weighted together (Cornuet et al. 2012)."""
 
+import multiprocessing
+import signal
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -345,6 +347,21 @@ def test_whatever_stops_inside_a_batch_the_run_goes_on_from_there(distance, tmp_
     assert len(seen) - n <= 400 - 255
     quiet = sampler(distance=distance).run(tmp_path / "quiet.db", scheduler="serial")
     assert problems.digests(history) == problems.digests(quiet)
+
+
+def test_a_run_that_is_killed_inside_a_batch_goes_on(tmp_path):
+    abc = sampler(simulate=problems.killed_once(tmp_path / "killed", (2, 270)))
+    run = {"args": (tmp_path / "run.db",), "kwargs": {"scheduler": "serial"}}
+    child = multiprocessing.get_context("fork").Process(target=abc.run, **run)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert len(mpiabc.open(tmp_path / "run.db")) == 2
+    history = abc.run(tmp_path / "run.db", scheduler="serial")
+    quiet = sampler().run(tmp_path / "quiet.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(quiet)
+    found, expected = history.simulations.rows(), quiet.simulations.rows()
+    assert found.summaries.tobytes() == expected.summaries.tobytes()
 
 
 FAULTS = {
