@@ -1,4 +1,4 @@
-"""Targets whose posterior is known in closed form, as weighted simulations, and how far off one is."""
+"""Targets whose posterior is known in closed form, as weighted simulations; how far a posterior is off."""
 
 from dataclasses import dataclass
 from typing import Any
