@@ -203,7 +203,10 @@ class Problem:
         return self.structure.row(0.0 if data is None else data)
 
     def plain(self) -> dict[str, Any]:
-        """What a file says of it as plain data: the observed row, labels, shapes, bounds of parameters."""
+        """What a file says of it as plain data: observed row, labels, shapes, bounds and support of theta.
+
+        The support is a list, with one for each of several models.
+        """
         structure = Nothing("") if self.observed is None else self.structure
         has_labels = structure.size <= _MOST_LABELS
         bounds = self.prior.bounds() if isinstance(self.prior, Prior) else None
@@ -212,6 +215,7 @@ class Problem:
             "labels": structure.labels() if has_labels else None,
             "shapes": shapes_of(structure),
             "bounds": bounds,
+            "support": [self.prior.plain_support() if isinstance(self.prior, Prior) else None],
         }
 
     def parts(self) -> dict[str, str]:

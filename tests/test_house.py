@@ -13,19 +13,21 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
+    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals", "simulations"}
     | {"named", "html"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
-    {"problem", "constraint", "sizes", "temperatures"},
+    {"problem", "constraint", "sizes", "temperatures", "amis"},
     {"models", "order"},
     {"outcome", "ledger", "checks", "adaptive"},
     {"simulate", "actions"},
     {"evaluate"},
     {"planner"},
+    {"pooling"},
     {"run"},
-    {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool"},
-    {"smc"},
+    {"driver", "schedulers", "store", "progress", "cluster", "sameness", "analysis", "pool"},
+    {"sampler"},
+    {"smc", "abcamis"},
     {"cli", "adapters", "__init__"},
     {"__main__"},
 ]

@@ -111,7 +111,7 @@ def test_database_is_the_same_over_redis_beside_processes_and_when_a_worker_dies
     with server.workers(2) as (one, _):
         assert digests(server.scheduler()) == expected
         one.kill()
-        both = schedulers.Several([server.scheduler(), schedulers.Processes(1)])
+        both = schedulers.Combined([server.scheduler(), schedulers.Processes(1)])
         with open_sampler(both, seed=1) as sampler:
             assert digest_with_own_calls(sampler, models.delayed) == expected["delayed"]
 

@@ -1,1 +1,1 @@
-"""What is made of a run's file afterwards: nothing here takes part in a run."""
+"""What is made of a run's results: posteriors with a density, pictures, predictions, files for others."""

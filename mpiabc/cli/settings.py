@@ -101,7 +101,9 @@ SETTINGS = {
     "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default), local or olcm"),
     "recycle": _Setting(_switch, "", "keep what was accepted before and meets the new threshold"),
     "weights": _Setting(_text, "HOW", "of recycled evaluations: balance (the default) or levels"),
-    "keep": _Setting(_text, "WHAT", "of what is accepted: accepted (the default), or theta, no statistics"),
+    "keep": _Setting(
+        _text, "WHAT", "accepted (the default), theta: no statistics, or all: rejected simulations, too"
+    ),
     "seed": _Setting(_whole, "SEED", "a non-negative whole number; drawn and kept if not given"),
     "scheduler": _Setting(
         _text,
