@@ -203,7 +203,7 @@ class Problem:
         return self.structure.row(0.0 if data is None else data)
 
     def plain(self) -> dict[str, Any]:
-        """What a file says of it as plain data: observed row, labels, shapes, bounds and support of theta.
+        """What a file says of it as plain data: the observed row, labels, shapes, bounds and support.
 
         The support is a list, with one for each of several models.
         """

@@ -1,1 +1,1 @@
-"""What is made of a run's results: posteriors with a density, pictures, predictions, files for others."""
+"""What is made of a run's file afterwards, without a part in the run: posteriors, predictions, pictures."""
