@@ -7,7 +7,6 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 from weakref import WeakValueDictionary
@@ -301,7 +300,9 @@ class History:
 
         Raises ProblemError and StoreError before any work.
         """
-        return import_module("mpiabc.analysis.predict").predicted(self, n, **options)
+        from mpiabc.analysis.predict import predicted
+
+        return predicted(self, n, **options)
 
     def to_dataframe(self) -> Any:
         """All populations in one pandas data frame, with the generation as a column.
@@ -322,7 +323,9 @@ class History:
         where the first generation let everything through, prior and prior_predictive. problem: the one of
         several models.
         """
-        return import_module("mpiabc.analysis.export").inference_data(self, draws, seed, problem)
+        from mpiabc.analysis.export import inference_data
+
+        return inference_data(self, draws, seed, problem)
 
     def _repr_html_(self) -> str:
         n, heading = len(self), ["generation", "epsilon", "particles", "ess", "acceptance rate", "seconds"]
