@@ -88,6 +88,13 @@ def test_simulations_are_read_by_generation_by_column_and_as_a_table(tmp_path):
         kept[2]
 
 
+def test_simulations_are_read_while_the_run_goes_on(tmp_path):
+    sampler, expected = problems.sampler(keep="all"), 0
+    for population in sampler.sample(tmp_path / "run.db", scheduler="serial", generations=3):
+        expected += population.simulations
+        assert len(mpiabc.open(tmp_path / "run.db").simulations) == expected
+
+
 def test_simulations_of_a_failed_run_are_there_when_it_has_gone_on(tmp_path):
     """The journal has rejected rows, too."""
     broken = []
