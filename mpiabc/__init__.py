@@ -24,6 +24,7 @@ from mpiabc.version import __version__
 
 if TYPE_CHECKING:
     from mpiabc import cluster
+    from mpiabc.analysis import plots
 
 __all__ = [
     "ABCAMIS",
@@ -64,6 +65,7 @@ __all__ = [
     "cluster",
     "noise",
     "open",
+    "plots",
     "schedulers",
     "sizes",
     "worker",
@@ -71,7 +73,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`mpiabc.cluster`, which workers have no use for, is imported when it is asked for."""
+    """`mpiabc.cluster` and `mpiabc.plots`, which workers have no use for, are imported when asked for."""
     if name == "cluster":
         return import_module("mpiabc.cluster")
+    if name == "plots":
+        return import_module("mpiabc.analysis.plots")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -239,8 +239,10 @@ def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, c
             for i in range(20_000):
                 junk = (poison, bytes(32) + poison, announcement, os.urandom(64))[i % 4]
                 pipe.rpush(reports, junk)
-            for part in ("problem", "job"):
-                pipe.set(wire.key(run, part), bytes(32) + poison)
+            parts = server.client.keys(wire.key(run, "part", "*"))
+            assert parts
+            for part in (wire.key(run, "problem"), *parts):
+                pipe.set(part, bytes(32) + poison)
             pipe.sadd(wire.RUNS, "forged")
             pipe.set(wire.key("forged", "announcement"), poison)
             pipe.execute()
