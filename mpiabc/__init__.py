@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mpiabc import cluster, noise, schedulers, sizes
     from mpiabc.abcamis import ABCAMIS
+    from mpiabc.analysis import plots
     from mpiabc.command import Command
     from mpiabc.distance import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
     from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
@@ -63,6 +64,7 @@ __all__ = [
     "cluster",
     "noise",
     "open",
+    "plots",
     "schedulers",
     "sizes",
     "worker",
@@ -94,6 +96,8 @@ def __getattr__(name: str) -> Any:
     """What is asked for is imported then: a worker imports what a worker needs."""
     if name == "open":
         value = import_module("mpiabc.store").History
+    elif name == "plots":
+        value = import_module("mpiabc.analysis.plots")
     elif name in _HOMES:
         value = getattr(import_module(f"mpiabc.{_HOMES[name]}"), name)
     elif not name.startswith("_") and find_spec(f"mpiabc.{name}"):

@@ -47,6 +47,7 @@ class Commit:
     sample: Particles | None = None  # of its simulations, if its order wanted one
     simulated: Simulations | None = None  # all of them, if its order keeps all
     pool: list[np.ndarray] | None = None  # how all simulations so far are weighted: see `amis`
+    share: float | None = None  # of the workers' time, in which they simulated
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,9 @@ _MANY = 64  # rows from which on they are sorted into a heap together
 
 
 class _Addresses:
-    """What both ledgers do: hand addresses out, take them back, note what became known."""
+    """What all ledgers do: hand addresses out, take them back, note what became known."""
+
+    counted = "accepted"  # what `accepted` counts, in words
 
     def __init__(
         self,
@@ -371,6 +373,8 @@ class Ledger(_Addresses):
 
 class BatchLedger(Ledger):
     """Ids of a batch, all of which are needed, whatever becomes of them: there are `size`."""
+
+    counted = "done"
 
     @property
     def accepted(self) -> int:

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpiabc import html
 from mpiabc.arguments import whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
+from mpiabc.named import Shapes, by_name, chosen
 from mpiabc.particles import Particles
 
 
@@ -36,8 +38,12 @@ class Named(np.ndarray):
         if isinstance(key, str):
             if key not in self.names:
                 raise KeyError(f"no parameter {key!r}; the parameters are {', '.join(self.names)}")
-            return self.view(np.ndarray)[..., self.names.index(key)]
+            return self.view(np.ndarray)[..., self.names.index(key)][()]  # of a row, a number
         return self.view(np.ndarray)[key]
+
+    def keys(self) -> tuple[str, ...]:
+        """The names: `dict(population.mean())` has them, and is JSON's."""
+        return self.names
 
     def __repr__(self) -> str:
         if self.shape == (len(self.names),):
@@ -137,6 +143,7 @@ class Population(Particles):
     dispatched: int
     seconds: float
     columns_of_distances: tuple[str, ...] = ()
+    shapes: Shapes = ()  # names and shapes of what `summaries` are, as far as known
 
     def __post_init__(self) -> None:
         if self.columns_of_distances and not isinstance(self.distances, Named):
@@ -188,7 +195,7 @@ class Population(Particles):
         Its `log_evidence` is that model's. Raises ProblemError for a model that there is not, or that has no
         particle.
         """
-        m = self._index_of(problem)
+        m = self.index_of(problem)
         if not self.models:
             return self
         found = self._of[m]
@@ -200,7 +207,7 @@ class Population(Particles):
 
     def evidence(self, problem: Any) -> Estimate:
         """Log evidence of a model, by its problem, name or index, at this epsilon; -inf without particles."""
-        m, n = self._index_of(problem), self.first + self.evaluations
+        m, n = self.index_of(problem), self.first + self.evaluations
         share, ess = self._shares[m]
         prior = self.models[m].probability if self.models else 1.0
         if not share:
@@ -219,7 +226,7 @@ class Population(Particles):
         return self._of
 
     def _share(self, problem: Any) -> tuple[float, float]:
-        return self._shares[self._index_of(problem)]
+        return self._shares[self.index_of(problem)]
 
     @cached_property
     def _shares(self) -> list[tuple[float, float]]:
@@ -248,7 +255,7 @@ class Population(Particles):
         """The same with other values."""
         return Population(**{field.name: self.__dict__[field.name] for field in fields(self)} | values)
 
-    def _index_of(self, problem: Any) -> int:
+    def index_of(self, problem: Any) -> int:
         """Of a model by its problem, name or index. Raises ProblemError for one that there is not."""
         name = problem if isinstance(problem, str) else getattr(problem, "name", None)
         names = [model.name for model in self.models]
@@ -279,6 +286,19 @@ class Population(Particles):
     def __getitem__(self, name: str) -> np.ndarray:
         """The column (N,) of one parameter."""
         return Named(self.theta, self.names)[name]
+
+    def data(self, name: str | None = None) -> np.ndarray:
+        """The simulated data of this name (N, ...), as they were compared: what `summarize` made of them.
+
+        The name may be left out where there is one. Raises ProblemError for another name, and where no
+        statistics were kept.
+        """
+        if not self.shapes or not self.summaries.shape[1]:
+            raise ProblemError(
+                f'generation {self.generation} has no simulated data: keep="theta" keeps none, nor are there '
+                "any where the distance compares what are no numbers, without summarize"
+            )
+        return chosen(by_name(self.summaries, self.shapes), name)
 
     @quiet
     def mean(self) -> Named:
@@ -328,9 +348,28 @@ class Population(Particles):
             import pandas
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
+        return pandas.DataFrame(self.table())
+
+    def table(self) -> dict[str, np.ndarray]:
+        """The columns of `to_dataframe`, each (N,)."""
         columns = self._by_name() if self.models else dict(zip(self.names, self.theta.T, strict=True))
         ours = {"weight": self.weights, **self._distances_by_name(), "id": self.ids}
-        return pandas.DataFrame(columns | {unlike(columns, name): column for name, column in ours.items()})
+        return columns | {unlike(columns, name): column for name, column in ours.items()}
+
+    def _repr_html_(self) -> str:
+        return html.table(self._heading(), self._told_parameters(), repr(self))
+
+    def _heading(self) -> list[str]:
+        return ["model", "probability"] if self.models else ["", "mean", "sd", "5 %", "median", "95 %"]
+
+    def _told_parameters(self) -> list[list[str]]:
+        """A row for each parameter, or, of several models, each model."""
+        if self.models:
+            pairs = zip(self.models, self.model_probabilities(), strict=True)
+            return [[model.name, f"{share:.3g}"] for model, share in pairs]
+        columns = (self.mean(), self.std(), *self.quantile([0.05, 0.5, 0.95]))
+        rows = zip(self.names, *(np.asarray(column).tolist() for column in columns), strict=True)
+        return [[name, *(f"{value:.4g}" for value in values)] for name, *values in rows]
 
     def _distances_by_name(self) -> dict[str, np.ndarray]:
         """A column for each of several distances, if they are several."""

@@ -18,6 +18,7 @@ from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
 from mpiabc.layout import shown
 from mpiabc.marginals import Adapted
+from mpiabc.named import shapes_of
 from mpiabc.particles import Particles
 from mpiabc.population import Model
 from mpiabc.prior import JointPrior, Prior
@@ -202,7 +203,7 @@ class Problem:
         return self.structure.row(0.0 if data is None else data)
 
     def plain(self) -> dict[str, Any]:
-        """What a file says of it as plain data: the observed row, its labels, bounds and support of theta.
+        """What a file says of it as plain data: the observed row, labels, shapes, bounds and support.
 
         The support is a list, with one for each of several models.
         """
@@ -212,6 +213,7 @@ class Problem:
         return {
             "observed": self.observed_row[: structure.size],
             "labels": structure.labels() if has_labels else None,
+            "shapes": shapes_of(structure),
             "bounds": bounds,
             "support": [self.prior.plain_support() if isinstance(self.prior, Prior) else None],
         }

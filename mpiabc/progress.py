@@ -90,7 +90,7 @@ def told(event: Progressed) -> str:
     models = f"; before: {event.models}" if event.models else ""
     return (
         f"generation {event.level}, epsilon {short(event.epsilon, 4)}: "
-        f"{event.accepted}/{event.size} accepted, "
+        f"{event.accepted}/{event.size} {event.counted}, "
         f"{event.rate:.3g} simulations/s, {event.busy}/{event.workers} busy{left}{models}"
     )
 

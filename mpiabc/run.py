@@ -24,6 +24,7 @@ from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level, theta_of
 from mpiabc.ledger import BatchLedger, Ledger, SlotLedger, fatal
 from mpiabc.models import AnyProblem
+from mpiabc.named import shapes_of
 from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
@@ -498,6 +499,7 @@ def _weighted(
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,
         columns_of_distances=ledger.columns,
+        shapes=shapes_of(problem.structure),
         **rows.columns(),
     )
 

@@ -81,6 +81,7 @@ def sampler(
     kernel=None,
     recycle=None,
     weights=None,
+    keep="accepted",
     **options,
 ):
     return mpiabc.ABCSMC(
@@ -91,6 +92,7 @@ def sampler(
         kernel=kernel,
         recycle=recycle,
         weights=weights,
+        keep=keep,
     )
 
 

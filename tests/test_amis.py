@@ -1,5 +1,7 @@
 """ABCAMIS: a budget in batches, all of whose simulations are weighted together (Cornuet et al. 2012)."""
 
+import multiprocessing
+import signal
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,9 +11,12 @@ from scipy import stats
 import mpiabc
 from mpiabc import amis, cli
 from mpiabc.actions import Done, Open
+from mpiabc.analysis.gathered import of_population
 from mpiabc.analysis.pooled import pooled
 from mpiabc.defended import Defended
+from mpiabc.ledger import BatchLedger
 from mpiabc.pooling import PoolingPlanner
+from mpiabc.records import Records, Status
 from mpiabc.run import Run
 from mpiabc.schedulers import Map
 from mpiabc.stopping import Stopping
@@ -283,6 +288,18 @@ def replace_batches(abc):
 # Runs.
 
 
+def test_a_ledger_of_a_batch_hands_out_whole_steps_up_to_its_end():
+    ledger = BatchLedger(3, 500, first=512, step=256)
+    assert [ledger.lease(100), ledger.lease(1000), ledger.lease(1)] == [(3, 512, 768), (3, 768, 1024), None]
+    assert (ledger.cut, ledger.expected, ledger.accepted, ledger.complete) == (1012, 0, 0, False)
+    ledger.give_back(768, 1024)
+    assert ledger.lease(1000) == (3, 768, 1024)
+    statuses = np.full(256, Status.OUTSIDE, np.uint8)
+    assert [ledger.tell(Records(3, start, start + 256, statuses)) for start in (768, 512)] == [True, True]
+    assert (ledger.accepted, ledger.complete, ledger.counts()) == (500, True, (500, 0))
+    assert len(ledger.population()) == 0
+
+
 def test_a_run_of_some_batches_goes_on_to_all_of_them(tmp_path):
     quiet = sampler().run(tmp_path / "quiet.db", scheduler="serial")
     assert (len(quiet), quiet.reason) == (4, "simulations")
@@ -330,6 +347,21 @@ def test_whatever_stops_inside_a_batch_the_run_goes_on_from_there(distance, tmp_
     assert len(seen) - n <= 400 - 255
     quiet = sampler(distance=distance).run(tmp_path / "quiet.db", scheduler="serial")
     assert problems.digests(history) == problems.digests(quiet)
+
+
+def test_a_run_that_is_killed_inside_a_batch_goes_on(tmp_path):
+    abc = sampler(simulate=problems.killed_once(tmp_path / "killed", (2, 270)))
+    run = {"args": (tmp_path / "run.db",), "kwargs": {"scheduler": "serial"}}
+    child = multiprocessing.get_context("fork").Process(target=abc.run, **run)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert len(mpiabc.open(tmp_path / "run.db")) == 2
+    history = abc.run(tmp_path / "run.db", scheduler="serial")
+    quiet = sampler().run(tmp_path / "quiet.db", scheduler="serial")
+    assert problems.digests(history) == problems.digests(quiet)
+    found, expected = history.simulations.rows(), quiet.simulations.rows()
+    assert found.summaries.tobytes() == expected.summaries.tobytes()
 
 
 FAULTS = {
@@ -383,6 +415,19 @@ def test_all_simulations_are_there_and_what_they_weigh(tmp_path):
     np.testing.assert_allclose(weights / weights.sum(), last.weights, rtol=1e-12)
     assert set(last.level.tolist()) <= {0, 1, 2, 3}
     assert np.sort(found.distances)[len(last) - 1] == last.epsilon
+
+
+def test_a_posterior_is_made_of_all_simulations_and_asks_for_no_problem(tmp_path):
+    sampler().run(tmp_path / "run.db", scheduler="serial")
+    history = mpiabc.open(tmp_path / "run.db")
+    last, second = history.simulations.weighted(), of_population(history, 1, None)
+    assert (len(last.theta), last.size, len(second.theta)) == (400, 30, 200)
+    assert np.count_nonzero(last.distances <= history[-1].epsilon) == len(history[-1])
+    assert np.count_nonzero(second.distances <= history[1].epsilon) == len(history[1])
+    posterior = history.posterior()
+    assert abs(posterior.mean()["mu"] - 0.8) < 0.4
+    draws = [history.posterior().sample(9, np.random.default_rng(1)) for _ in range(2)]
+    assert draws[0].tobytes() == draws[1].tobytes()
 
 
 def test_sample_yields_each_batch(tmp_path):

@@ -388,7 +388,13 @@ def test_replay_of_a_static_run_is_the_stored_row_too(fit, capsys):
 
 
 def helps():
-    return [[], *([name] for name in ("run", "show", "replay", "worker", "broker", "jobs", "jobscript"))]
+    return [
+        [],
+        *(
+            [name]
+            for name in ("run", "show", "plot", "export", "replay", "worker", "broker", "jobs", "jobscript")
+        ),
+    ]
 
 
 @pytest.mark.parametrize("command", helps(), ids=lambda command: " ".join(command) or "mpiabc")

@@ -1,5 +1,6 @@
 """keep="all": every simulation below the cuts stays, a budget leaves a partial one, all weigh together."""
 
+import signal
 import sqlite3
 from dataclasses import replace
 
@@ -15,8 +16,9 @@ from mpiabc.ledger import Ledger
 from mpiabc.schedulers import Map
 from mpiabc.simulations import COLUMNS
 from mpiabc.store import database
-from tests import problems
+from tests import disks, problems
 from tests.cluster import Simulated, random_time
+from tests.conftest import environment
 from tests.programs import digests, foreign
 
 VARIANTS = [variant for variant in digests.VARIANTS if variant != "random delays"]
@@ -30,9 +32,7 @@ def keeping(variant):
 
 
 def run(path, keep="all", scheduler="serial", n=100, **options):
-    sampler = problems.sampler(n=n)
-    sampler.keep = keep
-    return sampler.run(path, scheduler=scheduler, **options)
+    return problems.sampler(n=n, keep=keep).run(path, scheduler=scheduler, **options)
 
 
 def contents(history):
@@ -88,6 +88,13 @@ def test_simulations_are_read_by_generation_by_column_and_as_a_table(tmp_path):
         kept[2]
 
 
+def test_simulations_are_read_while_the_run_goes_on(tmp_path):
+    sampler, expected = problems.sampler(keep="all"), 0
+    for population in sampler.sample(tmp_path / "run.db", scheduler="serial", generations=3):
+        expected += population.simulations
+        assert len(mpiabc.open(tmp_path / "run.db").simulations) == expected
+
+
 def test_simulations_of_a_failed_run_are_there_when_it_has_gone_on(tmp_path):
     """The journal has rejected rows, too."""
     broken = []
@@ -98,14 +105,23 @@ def test_simulations_of_a_failed_run_are_there_when_it_has_gone_on(tmp_path):
             raise RuntimeError("the pump broke")
         return problems.gaussian(theta, rng)
 
-    sampler = problems.sampler(simulate=simulate)
-    sampler.keep = "all"
+    sampler = problems.sampler(simulate=simulate, keep="all")
     for _ in range(2):
         with pytest.raises(mpiabc.SimulatorError, match="the pump broke"):
             sampler.run(tmp_path / "run.db", scheduler="serial", generations=3)
         assert mpiabc.open(tmp_path / "run.db").partial is None  # its end depends on time
     history = sampler.run(tmp_path / "run.db", scheduler="serial", generations=3)
     assert contents(history) == contents(run(tmp_path / "quiet.db", generations=3))
+
+
+def test_a_kill_within_a_commit_leaves_the_simulations_of_the_generations_before_it(tmp_path):
+    killed = disks.killed_in_commit('problems.sampler(keep="all")')
+    job = disks.program(killed, environment(), tmp_path / "run.db")
+    assert job.returncode == -signal.SIGKILL
+    whole = run(tmp_path / "quiet.db")
+    left = mpiabc.open(tmp_path / "run.db").simulations
+    assert np.array_equal(left.ids, np.concatenate([whole.simulations[t].ids for t in (0, 1)]))
+    assert contents(run(tmp_path / "run.db")) == contents(whole)
 
 
 def test_what_lies_above_the_cut_would_depend_on_time(tmp_path, monkeypatch):
@@ -126,8 +142,7 @@ def test_failures_and_rejections_without_data_are_ids_and_no_rows(tmp_path):
             raise RuntimeError("the pump broke")
         return mpiabc.REJECT if rng.random() < 0.1 else problems.gaussian(theta, rng)
 
-    sampler = problems.sampler(simulate=simulate, on_error="reject")
-    sampler.keep = "all"
+    sampler = problems.sampler(simulate=simulate, on_error="reject", keep="all")
     history = sampler.run(tmp_path / "run.db", scheduler="serial", generations=2)
     population, rows = history[1], history.simulations[1]
     assert population.simulations - population.failures > len(rows) > 0.7 * population.simulations
@@ -380,6 +395,60 @@ def test_what_a_budget_ended_weighs_with_the_others(tmp_path):
     assert abs(np.exp(found.log_weights).sum() - 1) < 0.05
 
 
+def two_of_them(theta, rng):
+    return {name: theta[name] + rng.standard_normal(theta[name].shape) for name in ("mu", "nu")}
+
+
+def conjugate(**options):
+    """mu, nu ~ N(0, 2^2), and a number N(mu, 1), N(nu, 1) of each: means of .8, deviations of .894."""
+    prior = mpiabc.Prior(mu=mpiabc.Normal(0, 2), nu=mpiabc.Normal(0, 2))
+    problem = mpiabc.Problem(prior, two_of_them, {"mu": 1.0, "nu": 1.0}, vectorized=True)
+    return mpiabc.ABCSMC(problem, 100, seed=1, keep="all", **options)
+
+
+def test_a_posterior_is_made_of_all_simulations_and_the_same_everywhere(tmp_path):
+    here = conjugate().run(tmp_path / "here.db", scheduler="serial", simulations=3000)
+    posterior = here.posterior()
+    assert np.allclose(posterior.mean(), 0.8, atol=0.12)
+    assert np.allclose(posterior.std(), 0.8**0.5, atol=0.12)
+    assert here.partial is not None
+    there = conjugate().run(tmp_path / "there.db", scheduler=Simulated(3, random_time), generations=1)
+    there = conjugate().run(there.path, scheduler="serial", simulations=3000)
+    one, other = here.simulations.weighted(), there.simulations.weighted()
+    for name in ("theta", "log_weights", "distances", "summaries"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
+    assert len(one.log_weights) == 3000
+
+
+def test_a_file_alone_has_no_prior_to_weigh_by(tmp_path):
+    sampler = conjugate()
+    history = sampler.run(tmp_path / "run.db", scheduler="serial", generations=2)
+    alone = mpiabc.open(history.path)
+    with pytest.raises(mpiabc.ProblemError, match=r"need the prior's density: give problem=problem, or"):
+        alone.posterior()
+    found = alone.simulations.weighted(sampler.problem)
+    assert np.array_equal(found.log_weights, history.simulations.weighted().log_weights)
+    assert alone.posterior(1).names == ("mu", "nu")
+
+
+def test_simulations_that_are_not_adjusted_are_as_many_as_a_population_needs(tmp_path):
+    """Of integers, too: what is far from the data is left out."""
+    history = keeping("integers and choices").run(tmp_path / "run.db", scheduler="serial", generations=3)
+    found, posterior = history.simulations.weighted(), history.posterior()
+    assert len(found.log_weights) > 150
+    prior_of_k = np.full(4, 0.25)
+    shares = {int(cell.values[0]): 0.0 for cell in posterior.cells}
+    for cell in posterior.cells:
+        shares[int(cell.values[0])] += cell.share
+    weights = np.exp(found.log_weights - found.log_weights.max())
+    order = np.argsort(found.distances, kind="stable")
+    ess = np.cumsum(weights[order]) ** 2 / np.cumsum(weights[order] ** 2)
+    near = order[: int(np.argmax(ess >= 40)) + 1]
+    expected = np.bincount(found.theta[near, 1].astype(int), weights[near], minlength=4)
+    assert np.allclose([shares.get(k, 0.0) for k in range(4)], expected / expected.sum())
+    assert not np.allclose(expected / expected.sum(), prior_of_k, atol=0.02)
+
+
 class Flat(mpiabc.Prior):
     """A prior that promises nothing."""
 
@@ -387,8 +456,7 @@ class Flat(mpiabc.Prior):
 
 
 def test_densities_that_may_not_be_normalised_are_not_pooled(tmp_path):
-    sampler = problems.sampler(kernel=foreign.Student())
-    sampler.keep = "all"
+    sampler = problems.sampler(kernel=foreign.Student(), keep="all")
     history = sampler.run(tmp_path / "kernel.db", scheduler="serial", generations=2)
     with pytest.raises(mpiabc.ProblemError, match=r"kernel=.*Student.* is not of mpiabc"):
         pooled.pooled(history, sampler.problem)

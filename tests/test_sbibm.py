@@ -1,9 +1,13 @@
 """The tasks of the benchmark against sbibm: what is known of each exactly, without sbibm's files."""
 
+import bz2
+import zipfile
+
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from tests.benchmarks import sbibm
 from tests.benchmarks import sbibm_tasks as tasks
 from tests.benchmarks.sbibm_tasks import TASKS
 
@@ -143,3 +147,37 @@ def test_the_prior_of_the_filter_has_the_precision_of_its_differences():
     )
     second += np.sqrt(np.arange(9) / 9) * filtered
     assert np.isclose(theta @ precision @ theta, 0.5 * theta[0] ** 2 + second @ second)
+
+
+def test_c2st_is_a_half_for_draws_of_the_reference_and_one_for_others():
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(7)
+    reference, same = rng.standard_normal((2, 400, 1))
+    assert abs(sbibm.c2st(reference, same, folds=1) - 0.5) < 0.12
+    assert sbibm.c2st(reference, same + 20, folds=1) == 1.0
+
+
+def test_results_are_remembered_once_and_shown_beside_what_was_published(tmp_path, capsys):
+    result = sbibm.Result("sir", 10_000, 2, 1, "amis", 0.55, "linear, free", 10_000, 200.0, 1.0, 5)
+    sbibm.remember(tmp_path / "results.csv", result)
+    assert sbibm.remembered(tmp_path / "results.csv") == {result.cell: result}
+    sbibm.show([result.cell], {result.cell: result})
+    sir = capsys.readouterr().out.splitlines()[-1].split()
+    assert sir[:4] == ["sir", "10000", "2", "0.550"]
+    published = sbibm.published()
+    assert [float(x) for x in sir[4:7]] == [published["sir", 10_000, name, 2] for name in sbibm.PUBLISHED]
+
+
+def test_observations_and_references_are_read_from_a_folder_as_from_a_wheel(tmp_path):
+    task = TASKS["two_moons"]
+    folder = tmp_path / task.path / "num_observation_1"
+    folder.mkdir(parents=True)
+    (folder / "observation.csv").write_text("data_1,data_2\n-0.5,0.25\n")
+    rows = bz2.compress(b"parameter_1,parameter_2\n0.1,0.2\n0.3,0.4\n")
+    (folder / "reference_posterior_samples.csv.bz2").write_bytes(rows)
+    with zipfile.ZipFile(tmp_path / "sbibm.whl", "w") as wheel:
+        for file in folder.iterdir():
+            wheel.write(file, file.relative_to(tmp_path))
+    for files in (sbibm.Files(tmp_path), sbibm.Files(tmp_path / "sbibm.whl")):
+        assert files.observed(task, 1).tolist() == [-0.5, 0.25]
+        assert files.reference(task, 1).tolist() == [[0.1, 0.2], [0.3, 0.4]]

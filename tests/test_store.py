@@ -240,9 +240,15 @@ def test_index_is_a_whole_number_or_told_to_be_none(finished):
         for beyond in (3, -4):
             with pytest.raises(IndexError, match=f"generation {beyond} of 3 committed ones"):
                 finished[kind(beyond)]
-    for other in (slice(0, 2), 1.0, "1", None, True, np.True_, np.ones(1, int), (0, 1)):
+    for other in (1.0, "1", None, True, np.True_, np.ones(1, int), (0, 1)):
         with pytest.raises(TypeError, match="give the whole number of one generation"):
             finished[other]
+
+
+def test_a_slice_is_a_list_of_generations(finished):
+    assert problems.digests(finished[1:]) == problems.digests(finished)[1:]
+    assert [population.generation for population in finished[::-1]] == [2, 1, 0]
+    assert finished[5:] == []
 
 
 def test_only_a_writer_whose_check_finds_damage_advises_to_overwrite(finished, monkeypatch):

@@ -1,1 +1,1 @@
-"""What is made of a run's results: a posterior with a density, of populations and of pooled simulations."""
+"""What is made of a run's file afterwards, without a part in the run: posteriors, predictions, pictures."""

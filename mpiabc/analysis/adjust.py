@@ -22,6 +22,7 @@ WINDOWS = (1, 3, 6)  # effective simulations, in units of the population's size
 _RIDGE, _RIDGE_OF_SPREAD = 1e-3, 0.02  # on standardised statistics
 _MOST_RATIO = 1.5  # of log spreads
 _INNER, _FOLDS = 400, 3  # simulations that are held out, a third at a time
+_WIDTHS = (1.0, 0.6, 0.35, 0.2, 0.1)  # of kernels, in units of ESS^(-1 / (d + 4))
 _DRAWS = 128  # that say how much of a density lies in the support
 _MOST_STATISTICS = 200  # of longer rows the leading principal components
 LEAST = 20  # effective simulations, below which nothing can be chosen
@@ -162,14 +163,14 @@ def scores(windows: list[Rows], support: Support, rng: np.random.Generator) -> d
 def _score(
     variant: Variant, windows: list[Rows], support: Support, parts: list[np.ndarray], numbers: np.ndarray
 ) -> float:
-    """The weighted mean over the parts, each of which is held out once."""
-    rows, total, weight = windows[variant.window], 0.0, 0.0
+    """The weighted mean over the parts, each of which is held out once, with the width that suits best."""
+    rows, totals, weight = windows[variant.window], np.zeros(len(_WIDTHS)), 0.0
     for part in parts:
         held, rest = windows[0].take(part), _without(rows, part)
         found = _log_densities(fitted(variant, rest, support), rest, held, support, numbers)
-        total += held.weights @ found
+        totals += found @ held.weights
         weight += held.weights.sum()
-    return float(total / weight)
+    return float(totals.max() / weight)
 
 
 def _without(rows: Rows, part: np.ndarray) -> Rows:
@@ -180,15 +181,20 @@ def _without(rows: Rows, part: np.ndarray) -> Rows:
 
 
 def _log_densities(fit: Fitted, rest: Rows, held: Rows, support: Support, numbers: np.ndarray) -> np.ndarray:
-    """Log density of held-out simulations, each under its own statistics, (n,)."""
+    """Log density of held-out simulations, each under its own statistics, for each of `_WIDTHS` (w, n)."""
     centres = fit.moved(fit.free(rest.theta), rest.statistics)
-    density = Smooth.of(centres, rest.weights)
     at = fit.moved(fit.free(held.theta), held.statistics)
-    found = density.log(at) + fit.log_jacobian(held.theta, held.statistics)
-    if fit.coordinates is not None and support.prior is None and not support.layout.rests:
-        return found
-    draws = fit.returned(density.draws(numbers), held.statistics)  # (n, m, c)
-    return found - _log_mass(fit.bound(draws.reshape(-1, draws.shape[-1])), held, support)
+    shift = fit.log_jacobian(held.theta, held.statistics)
+    estimate = Smooth.of(centres, rest.weights)
+    distances = estimate.squares(at)
+    found = []
+    for width in _WIDTHS:
+        density = replace(estimate, factor=width * estimate.factor)
+        found.append(density.log(distances / width**2) + shift)
+        if fit.coordinates is None or support.prior is not None or support.layout.rests:
+            draws = fit.returned(density.draws(numbers), held.statistics)  # (n, m, c)
+            found[-1] -= _log_mass(fit.bound(draws.reshape(-1, draws.shape[-1])), held, support)
+    return np.array(found)
 
 
 def _log_mass(theta: np.ndarray, held: Rows, support: Support) -> np.ndarray:
@@ -214,12 +220,15 @@ class Smooth:
         d, ess = centres.shape[1], effective_sample_size(weights)
         return cls(centres, weights, ess ** (-1 / (d + 4)) * factor_of(centres, weights))
 
-    def log(self, z: np.ndarray) -> np.ndarray:
-        """Log density at z (m, c), (m,)."""
+    def squares(self, z: np.ndarray) -> np.ndarray:
+        """Squared distances (m, n) of z (m, c) from the centres, in the covariance."""
         inverse = np.linalg.inv(self.factor)
-        exponents = -0.5 * squares(z @ inverse.T, self.centres @ inverse.T)
-        norm = -np.log(np.diagonal(self.factor)).sum() - 0.5 * z.shape[1] * np.log(2 * np.pi)
-        return norm + log_sum(exponents, self.weights)
+        return squares(z @ inverse.T, self.centres @ inverse.T)
+
+    def log(self, distances: np.ndarray) -> np.ndarray:
+        """Log density (m,) where squared distances (m, n) are these."""
+        norm = -np.log(np.diagonal(self.factor)).sum() - 0.5 * len(self.factor) * np.log(2 * np.pi)
+        return norm + log_sum(-0.5 * distances, self.weights)
 
     def draws(self, numbers: np.ndarray) -> np.ndarray:
         """As many as there are rows of normal numbers (m, c), evenly over the centres."""
@@ -244,12 +253,15 @@ def log_sum(exponents: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def factor_of(z: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The Cholesky factor of the weighted covariance, drawn to its diagonal where it must be."""
+    """The Cholesky factor of the weighted covariance, drawn to its diagonal as far as it must be."""
     delta = z - weights @ z
     matrix = covariance(delta, weights) / max(1e-12, 1 - float(np.square(weights).sum()))
-    if len(matrix) > 1:
-        matrix = shrunk(matrix, delta, weights)
-    return np.linalg.cholesky(matrix)
+    least = 1e-18 * (np.square(z).max(axis=0) + np.finfo(float).tiny)
+    np.fill_diagonal(matrix, np.maximum(np.diagonal(matrix), least))
+    try:
+        return np.linalg.cholesky(shrunk(matrix, delta, weights) if len(matrix) > 1 else matrix)
+    except np.linalg.LinAlgError:  # parameters of which one follows from others
+        return np.diag(np.sqrt(np.diagonal(matrix)))
 
 
 def windows_of(rows: Rows, distances: np.ndarray, size: int, is_tapered: bool) -> Iterator[Rows]:

@@ -174,8 +174,10 @@ def weighted(history: History, problem: Any = None) -> Weighted:
 
     problem: as `History.posterior` takes it. What is near is chosen by distance, at whatever level a
     simulation was made; of a noise model all count. Raises ProblemError where the prior's density is not at
-    hand.
+    hand; a file of `ABCAMIS` has it.
     """
+    if history.pool(len(history) - 1) is not None:
+        return gathered.of_population(history, len(history) - 1, problem)
     whole = _run_of(history, problem)
     found, (text, _) = pooled(history, whole), _order(history, history.simulations.levels - 1)
     names, rows = found.rows.names, np.arange(len(found.rows))

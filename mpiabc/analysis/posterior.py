@@ -171,6 +171,7 @@ def fit(weighted: Weighted, seed: int = 0) -> Posterior:
 def _fitted(weighted: Weighted, rng: np.random.Generator) -> Posterior:
     support = support_of(weighted.prior)
     rows, distances, why = _nearest(weighted, support)
+    _check_spread(rows.theta[rows.weights > 0], support)
     tried: dict[adjust.Variant, float] = {}
     if why:
         points = smooth.Points(rows.theta, rows.discrete, rows.weights, np.ones(len(rows.weights), bool))
@@ -252,7 +253,7 @@ def _smoothed(points: smooth.Points, support: Support, method: str, rng: np.rand
     """The density of points."""
     if not support.columns:
         return Posterior(support, _cells(None, points), 0.0, f"{method}, not smoothed", math.nan)
-    _check_spread(points, support)
+    _check_spread(points.theta[points.inside], support)
     kernels, score = smooth.USUAL, math.nan
     if effective_sample_size(points.weights[points.inside]) >= adjust.LEAST:
         kernels, score = smooth.chosen(points, support, rng)
@@ -263,9 +264,8 @@ def _smoothed(points: smooth.Points, support: Support, method: str, rng: np.rand
     return Posterior(support, cells, math.log(share), f"{method}; smoothed: {kernels}", score)
 
 
-def _check_spread(points: smooth.Points, support: Support) -> None:
-    """Raise ProblemError where a parameter has one value only."""
-    theta = points.theta[points.inside]
+def _check_spread(theta: np.ndarray, support: Support) -> None:
+    """Raise ProblemError where a real parameter has one value only."""
     for column, i in enumerate(support.columns):
         if not len(theta) or np.ptp(theta[:, column]) == 0:
             raise ProblemError(

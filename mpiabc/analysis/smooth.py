@@ -18,7 +18,7 @@ from mpiabc.free import Coordinates, Freed
 from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import effective_sample_size
 
-_WIDTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # in units of ESS^(-1 / (d + 4))
+_WIDTHS = (0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # in units of ESS^(-1 / (d + 4))
 _LOCAL = (0.35, 0.5, 0.7, 1.0)  # of what neighbours' covariances are multiplied by
 _NEIGHBOURS = (5, 15)  # in units of d
 _LARGEST = 0.95

@@ -26,6 +26,7 @@ class Progressed:
     seconds: float  # since it was opened
     workers: int
     busy: int
+    counted: str = "accepted"  # or "done", where all are needed
     models: str = ""  # and how probable they were in the generation before, where there are several
 
     @property

@@ -174,13 +174,13 @@ class Driver:
         opened = self._open.pop(commit.opened.order.number)
         self._engine.cancel(0)
         population = commit.population.with_values(seconds=now - opened.began)
-        commit = replace(commit, population=population)
+        share = min(1.0, opened.worked / max(1e-9, population.seconds * self._engine.workers))
+        commit = replace(commit, population=population, share=share)
         while self._commits and self._commits[0][0] < now - _IN_DOUBT:
             self._commits.popleft()
         self._commits.append((now, commit))
         self._keeper.commit(commit)
-        share = opened.worked / max(1e-9, population.seconds * self._engine.workers)
-        self._tell(Committed(population, min(1.0, share)))
+        self._tell(Committed(population, share))
         return commit
 
     # Time.

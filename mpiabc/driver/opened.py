@@ -29,7 +29,8 @@ class Opened:
     models: str = ""  # as the population before says
 
     def __str__(self) -> str:
-        return f"in generation {self.order.level}, {self.ledger.accepted} of {self.ledger.size} accepted"
+        ledger = self.ledger
+        return f"in generation {self.order.level}, {ledger.accepted} of {ledger.size} {ledger.counted}"
 
     def feed(self, engine: Engine, pace: Pace) -> None:
         """Give out leases while there is room and need."""
@@ -91,5 +92,6 @@ class Opened:
             seconds=now - self.began,
             workers=engine.workers,
             busy=engine.busy(),
+            counted=ledger.counted,
             models=self.models,
         )

@@ -186,8 +186,11 @@ class Store:
         sample: Particles | None = None,
         simulated: Simulations | None = None,
         pool: list[np.ndarray] | None = None,
+        share: float | None = None,
     ) -> None:
         """Write a generation, all of it or nothing, and whether it ends the run.
+
+        `share`: of the workers' time, in which they simulated.
 
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
         """
@@ -204,6 +207,8 @@ class Store:
             if pool is not None:
                 insert_pool(db, population.generation, pool)
             _put_columns(db, population)
+            if share is not None:
+                _put_share(db, population.generation, share)
             put(db, "generations", population.generation + 1)
             put(db, "reason", reason)
             kept = population.generation if reason is None else population.generation + 1
@@ -373,3 +378,12 @@ class Store:
             self._db.close()
             self._connect()
         self._is_new, self._history, self._unusable = True, None, None
+
+
+def _put_share(db: sqlite3.Connection, generation: int, share: float) -> None:
+    """Keep how busy workers were; read by the one who writes, as a transaction may keep others out."""
+    shares: dict[str, float] = {}
+    for (told,) in db.execute("SELECT value FROM run WHERE key = 'shares'"):
+        with suppress(TypeError, ValueError):  # what is damaged is told when it is read
+            shares = dict(json.loads(told))
+    put(db, "shares", json.dumps(shares | {str(generation): round(share, 4)}))

@@ -1,6 +1,5 @@
 """The read-only view of a run, which checks whatever it reads."""
 
-import inspect
 import json
 import logging
 import math
@@ -9,15 +8,17 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 from weakref import WeakValueDictionary
 
 import numpy as np
 
+from mpiabc import html
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
+from mpiabc.named import Shapes, shapes_from
 from mpiabc.particles import Particles
-from mpiabc.population import Model, Population, unlike
+from mpiabc.population import Model, Population, short, unlike
 from mpiabc.records import DEATH, Failure, failures_in
 from mpiabc.store.files import DamagedError, attempts, damaged
 from mpiabc.store.parts import rebuilt
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from mpiabc.analysis.posterior import Posterior
 
 _log = logging.getLogger(__name__)
+
+_MOST_SHOWN = 20  # generations in a notebook's table
 
 
 class History:
@@ -76,12 +79,17 @@ class History:
                 return doubtful
         raise DamagedError(self.path, f"{count} generations of {noted} are there")
 
-    def __getitem__(self, t: int) -> Population:
+    @overload
+    def __getitem__(self, t: int) -> Population: ...
+    @overload
+    def __getitem__(self, t: slice) -> list[Population]: ...
+    def __getitem__(self, t: int | slice) -> Population | list[Population]:
+        """A generation, or, of a slice, a list of some."""
+        if isinstance(t, slice):
+            return [self[i] for i in range(*t.indices(len(self)))]
         at, n = whole(t), len(self)
         if at is None:
-            raise TypeError(
-                f"history[{t!r}]: give the whole number of one generation, slices are not supported"
-            )
+            raise TypeError(f"history[{t!r}]: give the whole number of one generation, or a slice of them")
         if not -n <= at < n:
             raise IndexError(f"generation {at} of {n} committed ones")
         generation = at % n
@@ -204,6 +212,19 @@ class History:
         return self._json("labels", "null")
 
     @property
+    def shapes(self) -> Shapes:
+        """The names of simulated data, each with its shape; of older files, as far as labels tell."""
+        found = self._json("shapes", "null")
+        if found is None:
+            return shapes_from(self.labels or ())
+        return tuple((name, tuple(shape)) for name, shape in found)
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """The share of the workers' time in which they simulated, by generation; older files lack it."""
+        return {int(t): share for t, share in self._json("shares", "{}").items()}
+
+    @property
     def bounds(self) -> list[list[float] | None] | None:
         """The ends of each parameter's support, None where they are not known."""
         return self._json("bounds", "null")
@@ -266,6 +287,23 @@ class History:
         by_address = {(failure.generation, failure.index): failure for failure in noted + kept}
         return [by_address[address] for address in sorted(by_address)]
 
+    def predict(self, n: int = 1000, **options: Any) -> Any:
+        """`n` simulations from a population, on any scheduler: a `Prediction`, (n, ...) by name.
+
+        options: t=-1, the generation; problem=, that of the run or one that simulates something else of the
+        same parameters, such as more days, or trust=True, to execute the one that the file holds;
+        scheduler="auto"; seed=0, another one for other simulations: they are the same each time, on any
+        scheduler. theta=(n, d) are parameters of your own in the place of particles. raw=True: what
+        `simulate` returns, not what `summarize` makes of it. Noise models add nothing to it. A simulation
+        that fails is raised, or nan where the problem rejects failures. Under MPI all ranks call it, of
+        `mpiabc.open`; those that do not lead get None. The file stays as it is.
+
+        Raises ProblemError and StoreError before any work.
+        """
+        from mpiabc.analysis.predict import predicted
+
+        return predicted(self, n, **options)
+
     def to_dataframe(self) -> Any:
         """All populations in one pandas data frame, with the generation as a column.
 
@@ -278,18 +316,32 @@ class History:
 
         return pandas.concat(frames, ignore_index=True)
 
-    def to_arviz(self, draws: int = 1000, seed: int = 0) -> Any:
-        """The last population, resampled to equal weights, as ArviZ has it: InferenceData, or a DataTree."""
-        try:
-            import arviz
-        except ImportError:
-            raise ImportError("to_arviz needs arviz: install `mpiabc[arviz]`") from None
-        theta = self[-1].resample(draws, np.random.default_rng(seed))
-        posterior = {name: column[None] for name, column in zip(self[-1].names, theta.T, strict=True)}
-        groups = inspect.signature(arviz.from_dict).parameters
-        if "posterior" in groups:  # ArviZ 0.x
-            return arviz.from_dict(posterior=posterior)
-        return arviz.from_dict({"posterior": posterior})
+    def to_arviz(self, draws: int = 1000, seed: int = 0, *, problem: Any = None) -> Any:
+        """The last population, resampled to equal weights, as ArviZ has it: InferenceData, or a DataTree.
+
+        Groups: posterior, posterior_predictive (the accepted simulations), observed_data, sample_stats, and,
+        where the first generation let everything through, prior and prior_predictive. problem: the one of
+        several models.
+        """
+        from mpiabc.analysis.export import inference_data
+
+        return inference_data(self, draws, seed, problem)
+
+    def _repr_html_(self) -> str:
+        n, heading = len(self), ["generation", "epsilon", "particles", "ess", "acceptance rate", "seconds"]
+        rows = [
+            [
+                str(p.generation),
+                short(p.epsilon),
+                str(len(p)),
+                f"{p.ess:.0f}",
+                f"{p.acceptance_rate:.3g}",
+                f"{p.seconds:.3g}",
+            ]
+            for p in self[-_MOST_SHOWN:]
+        ]
+        told = f", the last {_MOST_SHOWN} of them" if n > _MOST_SHOWN else ""
+        return html.table(heading, rows, f"{self!r}{told}; {self.reason or 'not finished'}")
 
     def _is_unusable(self, generation: int) -> bool:
         """Whether a generation without evidence is as it was written: nan weights were let pass once."""
@@ -312,13 +364,13 @@ class History:
         None if the table of partial ones has none.
         """
         models = self.models()
-        columns = self.names_of_distances()
+        more = {"columns_of_distances": self.names_of_distances(), "shapes": self.shapes}
         for _ in attempts():
             row: dict[str, Any] = {}
             for row in self._rows(generation, table):
                 population = content(row, *models)
                 if population is not None:
-                    return population.with_values(columns_of_distances=columns) if columns else population
+                    return population.with_values(**more)
         if not row and table == "partial":
             return None
         if not row:

@@ -96,7 +96,7 @@ class Writer(Keeper):
     def _write_commit(self, reason: str | None) -> None:
         assert self._waiting is not None
         waiting = self._waiting
-        more = waiting.sample, waiting.simulated, waiting.pool
+        more = waiting.sample, waiting.simulated, waiting.pool, waiting.share
         self._store.commit(waiting.population, waiting.failures, reason, *more)
 
     def last_words(self, failure: Failure, records: Records | None) -> None:

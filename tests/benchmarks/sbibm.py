@@ -164,8 +164,10 @@ def histories(setting, method):
     """The history that a method looks at."""
     if method.startswith("recycled"):
         return setting.smc(recycle=True)
-    if method.startswith("amis"):
-        return setting.amis(**({"distance": mpiabc.PNorm(scale=1.0)} if method == "amis-plain" else {}))
+    if method == "amis-plain":
+        return setting.amis(distance=mpiabc.PNorm(scale=np.ones(len(setting.observed))))
+    if method == "amis":
+        return setting.amis()
     return setting.smc(keep="all") if method == "all" else setting.smc()
 
 

@@ -1,0 +1,144 @@
+"""Figures and axes, and how things look on them: what differs, differs in more than its colour."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mpiabc.errors import ProblemError
+
+INK = "#1f3b5c"  # dark: lines and edges of what is drawn
+FILLS = ("#c9d9ea", "#7fa3c8")  # light and less light: what fills them
+PRIOR = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (4, 2)), "label": "prior"}
+REFERENCE = {"color": "black", "linewidth": 1.3, "linestyle": (0, (1, 1)), "label": "reference"}
+LINES = ("-", "--", "-.", ":")
+MARKERS = "osD^vPX*<>"
+SMALL = 8  # points
+_LONGEST = 40  # letters of a name
+
+MISSING = "plots need matplotlib: install `mpiabc[plot]`"
+
+
+def new_figure(fig: Any, width: float, height: float) -> Any:
+    """The figure that is given, else a new one, of a class that is given, or pyplot's.
+
+    Raises ImportError without matplotlib.
+    """
+    if isinstance(fig, type):
+        return fig(figsize=(width, height), layout="constrained")
+    if fig is not None:
+        return fig
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise ImportError(MISSING) from None
+    return pyplot.figure(figsize=(width, height), layout="constrained")
+
+
+def new_axes(ax: Any, width: float = 6.0, height: float = 3.6) -> Any:
+    """The axes that are given, else those of a new figure."""
+    return new_figure(None, width, height).subplots() if ax is None else ax
+
+
+def panels(figure: Any, n: int, *, width: int | None = None, **options: Any) -> list[Any]:
+    """Axes for n things, in rows; what is left of the last row stays empty."""
+    columns = width or min(n, max(1, round(math.sqrt(1.6 * n))))
+    rows = -(-n // columns)
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+    for ax in axes[n:]:
+        ax.remove()
+    return list(axes[:n])
+
+
+def shape_for(n: int) -> tuple[int, int]:
+    """Columns and rows of as many panels."""
+    columns = min(n, max(1, round(math.sqrt(1.6 * n))))
+    return columns, -(-n // columns)
+
+
+def wrapped(name: str, width: int = 16) -> str:
+    """A name in lines, shortened if it is very long; no mathematics is read into it."""
+    short = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    words = textwrap.wrap(short.replace("_", "_ "), width, break_on_hyphens=False)
+    return "\n".join(words).replace("_ ", "_").replace("$", r"\$")
+
+
+def ticks(axis: Any, span: tuple[float, float], most: int = 3) -> None:
+    """A few round numbers on a linear axis, each written out: no factor stands beside the axis."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    low, high = span
+    step = (high - low) / most
+    digits = 3 if not step > 0 else max(3, math.ceil(math.log10(max(abs(low), abs(high), step) / step)) + 1)
+    axis.set_major_locator(MaxNLocator(most, prune="both"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}g}"))
+
+
+def whole_ticks(axis: Any) -> None:
+    """Whole numbers alone, such as generations."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+
+
+def parameter_axis(axis: Any, parameter: Any, span: tuple[float, float]) -> None:
+    """The axis of a parameter, along which its drawn values lie."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+    axis.axes.set(**{f"{axis.axis_name}lim": span})
+    if parameter.values:
+        axis.set_major_locator(FixedLocator(range(len(parameter.values))))
+        axis.set_major_formatter(FuncFormatter(lambda i, _: _value_at(parameter.values, i)))
+    elif parameter.is_log:
+        axis.set_major_locator(MaxNLocator(3, prune="both", steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda z, _: f"{10.0**z:.2g}"))
+    elif parameter.bars:
+        axis.set_major_locator(MaxNLocator(4, integer=True))
+    else:
+        ticks(axis, span)
+
+
+def _value_at(values: Sequence[str], i: float) -> str:
+    at = round(i)
+    return wrapped(values[at], 10) if 0 <= at < len(values) and abs(i - at) < 1e-9 else ""
+
+
+def legend_above(figure: Any, ax: Any, title: str | None = None) -> None:
+    """What the lines of these axes mean, above all of the figure."""
+    handles, labels = ax.get_legend_handles_labels()
+    if labels:
+        columns = max(1, min(len(labels), int(figure.get_figwidth() / 1.3)))
+        where = {"loc": "outside upper center", "ncols": columns, "title": title}
+        figure.legend(handles, labels, fontsize=SMALL, frameon=False, **where)
+
+
+def logarithmic(axis: Any) -> None:
+    """A logarithmic axis, whose numbers are written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend(ax: Any, **options: Any) -> None:
+    """What lines mean, each once, if anything says so."""
+    handles, labels = ax.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    if found:
+        ax.legend(found.values(), found.keys(), fontsize=SMALL, frameon=False, **options)
+
+
+def no_such(what: str, found: object, expected: str) -> ProblemError:
+    """That an argument is not what was expected."""
+    return ProblemError(f"{what}={found!r}: give {expected}")
+
+
+def shades(n: int) -> list[Any]:
+    """n colours from light to dark, the last of which is the darkest, in grey too."""
+    from matplotlib import colormaps
+
+    return [colormaps["Blues"](value) for value in np.linspace(0.35, 1.0, n)] if n > 1 else [INK]
