@@ -5,19 +5,22 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler, are_gone, hold, works_in_threads
-from mpiabc.schedulers.combined import Combined
-from mpiabc.schedulers.dask import Dask, is_of_these_ranks
-from mpiabc.schedulers.futures import Futures
-from mpiabc.schedulers.maps import Map
-from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
-from mpiabc.schedulers.processes import Processes
-from mpiabc.schedulers.redis import Redis, RedisStatic, is_broker_file
-from mpiabc.schedulers.serial import Serial
-from mpiabc.schedulers.together import Together
+
+if TYPE_CHECKING:
+    from mpiabc.schedulers.combined import Combined
+    from mpiabc.schedulers.dask import Dask
+    from mpiabc.schedulers.futures import Futures
+    from mpiabc.schedulers.maps import Map
+    from mpiabc.schedulers.mpi import MPI, MPIStatic
+    from mpiabc.schedulers.processes import Processes
+    from mpiabc.schedulers.redis import Redis, RedisStatic
+    from mpiabc.schedulers.serial import Serial
+    from mpiabc.schedulers.together import Together
 
 __all__ = [
     "MPI",
@@ -42,34 +45,51 @@ __all__ = [
 
 VARIABLE = "MPIABC_SCHEDULER"  # what "auto" is, for a job script to say
 
-_BY_NAME: dict[str, Callable[[], Scheduler]] = {
-    "serial": Serial,
-    "processes": Processes,
-    "mpi": MPI,
-    "mpi-static": MPIStatic,
-    "redis": Redis,
-    "redis-static": RedisStatic,
-    "dask": Dask,
+_HOMES = {  # of what is imported when it is asked for: a worker needs its own transport alone
+    "Combined": "combined",
+    "Dask": "dask",
+    "Futures": "futures",
+    "MPI": "mpi",
+    "MPIStatic": "mpi",
+    "Map": "maps",
+    "Processes": "processes",
+    "Redis": "redis",
+    "RedisStatic": "redis",
+    "Serial": "serial",
+    "Together": "together",
+}
+_BY_NAME = {
+    "serial": "Serial",
+    "processes": "Processes",
+    "mpi": "MPI",
+    "mpi-static": "MPIStatic",
+    "redis": "Redis",
+    "redis-static": "RedisStatic",
+    "dask": "Dask",
 }
 _BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {
-    "redis": Redis,
-    "rediss": Redis,
-    "tcp": lambda address: Dask(address=address),
-    "tls": lambda address: Dask(address=address),
+    "redis": lambda url: _scheduler("Redis")(url),
+    "rediss": lambda url: _scheduler("Redis")(url),
+    "tcp": lambda address: _scheduler("Dask")(address=address),
+    "tls": lambda address: _scheduler("Dask")(address=address),
 }
-
-
-_FORMER = {"Several": Combined}  # names that go with the next minor version
+_FORMER = {"Several": "Combined"}  # names that go with the next minor version
 
 
 def __getattr__(name: str) -> Any:
-    """What has another name now, with a warning that says which."""
+    """A scheduler is imported when it is asked for; what has another name now warns, and says which."""
+    if name in _HOMES:
+        return _scheduler(name)
     if name not in _FORMER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     now = _FORMER[name]
-    told = f"schedulers.{name} is called schedulers.{now.__name__} now; the old name goes with mpiabc 0.3"
+    told = f"schedulers.{name} is called schedulers.{now} now; the old name goes with mpiabc 0.3"
     warnings.warn(told, DeprecationWarning, stacklevel=2)
-    return now
+    return _scheduler(now)
+
+
+def _scheduler(name: str) -> Any:
+    return getattr(import_module(f"mpiabc.schedulers.{_HOMES[name]}"), name)
 
 
 _COMMA = r",(?=\s*[\w./-]+(?:://|,|$))"  # between schedulers, not in a password
@@ -81,9 +101,9 @@ def resolve(scheduler: Any) -> Scheduler:
         parts = re.split(_COMMA, os.fspath(scheduler))
         return _named(parts[0]) if len(parts) == 1 else resolve(parts)
     if isinstance(scheduler, list | tuple):
-        return Combined([resolve(part) for part in scheduler])
+        return _scheduler("Combined")([resolve(part) for part in scheduler])
     if type(scheduler).__module__.startswith("distributed."):
-        return Dask(scheduler)
+        return _scheduler("Dask")(scheduler)
     if all(hasattr(scheduler, name) for name in ("open", "leads", "serve")):
         return _free(scheduler)
     raise _unknown(scheduler)
@@ -95,12 +115,18 @@ def _named(name: str) -> Scheduler:
     if name == "auto":
         return _of_environment() or _of_this_job()
     if name in _BY_NAME:
-        return _free(_BY_NAME[name]())
+        return _free(_scheduler(_BY_NAME[name])())
     if scheme in _BY_SCHEME:
         return _BY_SCHEME[scheme](name)
     if name.endswith(".json"):
-        return Redis(broker=name) if is_broker_file(name) else Dask(scheduler_file=name)
+        return _of_file(name)
     raise _unknown(name)
+
+
+def _of_file(name: str) -> Scheduler:
+    from mpiabc.schedulers.redis import Redis, is_broker_file
+
+    return Redis(broker=name) if is_broker_file(name) else _scheduler("Dask")(scheduler_file=name)
 
 
 def _of_environment() -> Scheduler | None:
@@ -120,13 +146,22 @@ def _of_environment() -> Scheduler | None:
 def _of_this_job() -> Scheduler:
     """The job's ranks, by way of Dask where dask_mpi has taken them for it, else this machine."""
     if not _is_mpi_job():
-        return Processes()
-    return Dask() if is_of_these_ranks() else MPI()
+        return _scheduler("Processes")()
+    return _scheduler("Dask" if _is_of_dask() else "MPI")()
+
+
+def _is_of_dask() -> bool:
+    """Whether the ranks of this job serve a Dask cluster that dask_mpi has made of them."""
+    if "dask_mpi" not in sys.modules:
+        return False
+    from mpiabc.schedulers.dask import is_of_these_ranks
+
+    return is_of_these_ranks()
 
 
 def _free(scheduler: Scheduler) -> Scheduler:
     """The scheduler. Raises SchedulerError for ranks that serve a Dask cluster: they would never answer."""
-    if isinstance(scheduler, MPI) and scheduler.comm is None and is_of_these_ranks():
+    if _is_of_dask() and isinstance(scheduler, _scheduler("MPI")) and scheduler.comm is None:
         raise SchedulerError(
             "dask_mpi has made a Dask cluster of the ranks of this job, which answer no run over MPI: give "
             "scheduler='dask', or 'auto', which is that cluster here"
@@ -146,6 +181,8 @@ def _unknown(scheduler: Any) -> SchedulerError:
 
 def _is_mpi_job() -> bool:
     """Started by a launcher with several ranks, or MPI is up already with several."""
+    from mpiabc.schedulers.mpi import launched_size
+
     mpi: Any = sys.modules.get("mpi4py.MPI")
     is_up = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
     return launched_size() > 1 or (is_up and mpi.COMM_WORLD.size > 1)

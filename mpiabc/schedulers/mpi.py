@@ -58,6 +58,7 @@ _SILENT = 0.05  # seconds without a report that tell rank 0 that simulations are
 _SILENCE = 10.0  # seconds after which a rank that failed takes rank 0 for stuck, and ends the job
 _GLANCE = 0.1  # seconds between two looks at the time while MPI starts
 _SPEAKERS = 4  # ranks that then say what they wait for: the last of them after eight minutes
+_ATTENTIVE, _AT_REST = 0.01, 0.1  # of what a rank has waited: how late it may be for work, and for orders
 _GRACE = 2.0  # seconds that messages have to go out at the end
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
 _SPEAKING = 3.0  # seconds that rank 0 has to say what ended a job, which launchers then end with any rank
@@ -925,7 +926,7 @@ class _Rank:
                 if self._turn():
                     self._backoff.reset()
                 else:
-                    self._backoff.wait()
+                    self._backoff.wait(share=_ATTENTIVE if self._is_awaiting() else _AT_REST)
                 if self._failure and time.monotonic() > self._give_up_at:
                     _abort(self._wire.comm, 1, self._failure)
                 if 0 in self._wire.failed:
@@ -945,6 +946,10 @@ class _Rank:
             self._wire.send(0, Kind.BYE)
             self._wire.flush(_GRACE)
         return self._status
+
+    def _is_awaiting(self) -> bool:
+        """Whether somebody else is at work for this rank: the child, or the others of its team."""
+        return self._follower is not None or (self._child is not None and self._child.busy() > 0)
 
     def _take(self, problem: Any, group: teams.Group | None = None) -> None:
         """Work on this problem, in a team if there are any."""
