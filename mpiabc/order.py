@@ -47,6 +47,9 @@ class Order:
     sample: int = 0  # so many simulated rows are looked at by who decides next, accepted or not
     sample_end: float = math.inf  # rows of rejected ids below it come home, if there is a sample
     calibrated: int = 0  # simulations that its distance was fitted to before
+    chain: tuple[Any, ...] | None = (
+        None  # of coupled proposals: those from `coupling.base_of` to the one before
+    )
 
     @property
     def number(self) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 from mpiabc import guard, models, recycling, sameness, sizes, voice, whereabouts
@@ -67,10 +68,13 @@ class ABCSMC:
     integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
     the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
     the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
-    only at how many particles each has brought. keep="theta": the statistics of accepted particles are kept
-    nowhere, `summaries` is (N, 0), and files of large data stay small. Of a list of problems, each a model of
-    the same data, the run says how probable they are, from `model_prior`, their probabilities before the
-    data, which are equal if none are given. Raises ProblemError for bad settings.
+    only at how many particles each has brought. lookahead=True: workers that would wait for the end of a
+    generation begin simulations of the next ones, whose proposals are those of this one as often as can be,
+    and the result is the same whether they do or not; it is another one than without the setting.
+    keep="theta": the statistics of accepted particles are kept nowhere, `summaries` is (N, 0), and files of
+    large data stay small. Of a list of problems, each a model of the same data, the run says how probable
+    they are, from `model_prior`, their probabilities before the data, which are equal if none are given.
+    Raises ProblemError for bad settings.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class ABCSMC:
         recycle: bool | None = None,
         weights: str | None = None,
         keep: str = "accepted",
+        lookahead: bool | None = None,
     ) -> None:
         self.problem = models.of(problem, model_prior)
         self.population_size = sizes.taken(population_size)
@@ -105,6 +110,7 @@ class ABCSMC:
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
         self._check_adaptive()
+        self.lookahead = self._looks_ahead(lookahead)
         size = self.population_size
         is_plain = isinstance(size, int | sizes.Listed)
         parts = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
@@ -215,6 +221,47 @@ class ABCSMC:
                 "epsilon out, or give numbers as the scale"
             )
 
+    def _looks_ahead(self, lookahead: bool | None) -> bool:
+        """Whether ids beyond a cut are begun early. Raises ProblemError."""
+        if not (lookahead is None or isinstance(lookahead, bool)):
+            raise ProblemError(f"lookahead={lookahead!r}: give True or False")
+        if not lookahead:
+            return False
+        problem = self.problem
+        if problem.vectorized:
+            raise ProblemError(
+                "lookahead=True with a vectorised simulator: a block would count only if each of its rows "
+                "has kept its proposal; give a simulator of one theta, or leave lookahead out"
+            )
+        if self.acceptor is not None:
+            raise ProblemError(
+                f"lookahead=True with acceptor={told(self.acceptor)}: what is begun early would be accepted "
+                "at a temperature that is not known yet; leave lookahead out, or give a threshold"
+            )
+        if is_adaptive(problem.distance):
+            raise ProblemError(
+                f"lookahead=True with distance={told(problem.distance)}, which is fitted to the simulations "
+                "of each generation: no epsilon that is known bounds the next one; leave lookahead out, or "
+                "give numbers as the scale"
+            )
+        if any("epsilon" in signature(model.simulate).extras for model in problem.models):
+            raise ProblemError(
+                "lookahead=True with a simulator that takes epsilon: of what is begun early it is not known "
+                "yet; leave epsilon out of the simulator, or leave lookahead out"
+            )
+        if self.keep == "all":
+            raise ProblemError(
+                'lookahead=True with keep="all": rejected ids are known only by what was begun at their own '
+                "level; leave one of them out"
+            )
+        for name, part in {"prior": problem.prior, "kernel": self.kernel}.items():
+            if not getattr(part, "is_normalised", False):
+                raise ProblemError(
+                    f"lookahead=True with {name}={told(part)}, which does not say that its densities are "
+                    "normalised: set its is_normalised = True if they are, or leave lookahead out"
+                )
+        return True
+
     def run(
         self,
         store: Path,
@@ -296,6 +343,11 @@ class ABCSMC:
                     "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
                     "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
                 )
+            if self.lookahead and place.is_static:
+                raise ProblemError(
+                    "lookahead=True with static scheduling: each slot tries ids of its own until one is "
+                    "accepted, so nobody can look ahead; take a dynamic scheduler, or leave lookahead out"
+                )
             _check_size(self.problem, sizes.largest(self.population_size), self.keep)
             resumable_status()  # a wrong one is said now
             if stopping.min_epsilon_change is not None and is_adaptive(self.problem.distance):
@@ -352,6 +404,7 @@ class ABCSMC:
             inside=inside,
             noise=self.acceptor,
             log_c=self._log_c,
+            lookahead=self.lookahead,
         )
         writer, history = Writer(file), file.history()
         observers: list[Observer] = [
@@ -369,7 +422,9 @@ class ABCSMC:
                 past = _with_simulations(past, history)
             kept = history.order(past.level)
             deaths = _deaths(file, None if kept is None else past.level)
-            resumed = Resumed(kept, writer.recovered(past.level), deaths)
+            levels = range(max(0, past.level - self.lookahead), past.level + 1)  # what was begun early
+            records = chain.from_iterable(map(writer.recovered, levels))
+            resumed = Resumed(kept, records, deaths)
             getattr(engine, "note_beside", lambda store: None)(os.path.abspath(file.path))
             run = Run(self.problem, planner, stopping, past, resumed)
             driver = Driver(engine, limits=limits, observers=observers)
@@ -399,6 +454,7 @@ class ABCSMC:
             "seed": self.seed,
             "recycle": self.weights,
             "keep": None if self.keep == "accepted" else self.keep,
+            "lookahead": self.lookahead or None,
             "scheduling": "static" if is_static else "dynamic",
             "streams": STREAMS,
         }

@@ -13,15 +13,15 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
+    | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures"},
     {"models", "order"},
     {"outcome", "ledger", "checks", "adaptive"},
-    {"simulate", "actions"},
+    {"simulate", "actions", "line"},
     {"evaluate"},
-    {"planner"},
+    {"planner", "settled"},
     {"run"},
     {"driver", "schedulers", "store", "progress", "cluster", "sameness"},
     {"smc", "pool"},

@@ -8,7 +8,7 @@ from typing import Any
 from mpiabc import team
 from mpiabc.records import Lease
 from mpiabc.schedulers.alone import ALONE
-from mpiabc.schedulers.base import Job, OneLeads, Report
+from mpiabc.schedulers.base import Job, Lost, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.whereabouts import Note
 
@@ -50,6 +50,7 @@ class SerialEngine:
         self._leases: deque[Lease] = deque()
         self._step = problem.step
         self._cost = slice  # seconds for one step of ids
+        self._dropped: list[Lost] = []
         self._note: Note | None = None
 
     def note_beside(self, store: str) -> None:
@@ -57,7 +58,9 @@ class SerialEngine:
         self._note = Note(store, self._where)
 
     def begin(self, job: Job) -> None:
-        """Start on a job."""
+        """Start on a job; what was not done for the last one is brought back."""
+        who = self._where or "this process"
+        self._dropped += [Lost(lease, who, "it was not wanted", is_returned=True) for lease in self._leases]
         self._leases.clear()
         watch = self._note.watch(job.number) if self._note else None
         self._evaluator = job.evaluator(self._problem, self._where, watch)
@@ -72,6 +75,9 @@ class SerialEngine:
 
     def poll(self, timeout: float) -> list[Report]:
         """Evaluate what there is; without anything, wait as others do."""
+        if self._dropped:
+            dropped, self._dropped = self._dropped, []
+            return list(dropped)
         if not self._leases:
             time.sleep(timeout)
             return []
