@@ -81,6 +81,7 @@ def sampler(
     kernel=None,
     recycle=None,
     weights=None,
+    lookahead=None,
     **options,
 ):
     return mpiabc.ABCSMC(
@@ -90,6 +91,7 @@ def sampler(
         seed=seed,
         kernel=kernel,
         recycle=recycle,
+        lookahead=lookahead,
         weights=weights,
     )
 

@@ -4,6 +4,7 @@ import itertools
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mpiabc.coupling import Coupled
 from mpiabc.driver import opened
 from mpiabc.mixture import GaussianMixture
 from mpiabc.schedulers import Processes
+from mpiabc.settled import Settler
 from mpiabc.store import journal, writer
 from mpiabc.streams import Purpose, Stream, stream_key
 from tests import problems
@@ -307,11 +309,38 @@ def test_simulators_know_the_address_of_their_numbers(tmp_path):
 def test_processes_look_ahead_too(alone, tmp_path):
     def simulate(theta, rng):
         data = problems.gaussian(theta, rng)
-        time.sleep(rng.exponential(0.003))
+        time.sleep(0.005 + rng.exponential(0.005))
         return data
 
     assert problems.digests(run(tmp_path, Processes(3), simulate=simulate)) == alone[None]
     assert problems.digests(run(tmp_path, "serial", simulate=simulate, overwrite=True)) == alone[None]
+
+
+def weights_of(history):
+    """Of each population: prior over its own level's proposal, as both are fitted anew."""
+    kernel, prior = mpiabc.Gaussian(), problems.problem().prior
+    for t, population in enumerate(history):
+        own = kernel.fit(history[t - 1]).logpdf(population.theta) if t else prior.logpdf(population.theta)
+        log_weights = prior.logpdf(population.theta) - own
+        weights = np.exp(log_weights - log_weights.max())
+        yield population.weights, weights / weights.sum()
+
+
+def test_what_was_begun_early_weighs_what_it_is_at_its_level(tmp_path, monkeypatch):
+    for weights, own in weights_of(run(tmp_path, Simulated(15, random_time))):
+        assert np.allclose(weights, own, rtol=1e-9)
+
+    def as_begun(self, rows, at, level):
+        return replace(rows, level=np.full(len(rows), self._order.level))
+
+    monkeypatch.setattr(Settler, "_weighed", as_begun)
+    wrong = weights_of(run(tmp_path, Simulated(15, random_time), overwrite=True))
+    assert not all(np.allclose(weights, own, rtol=1e-3) for weights, own in wrong)
+
+
+def test_what_was_begun_early_is_accepted_by_the_epsilon_of_its_level(tmp_path):
+    history = run(tmp_path, Simulated(15, random_time))
+    assert all((p.distances <= p.epsilon).all() for p in history)
 
 
 def test_replay_knows_the_level_of_an_id_and_what_had_gone_before(tmp_path, capsys):
