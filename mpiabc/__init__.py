@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mpiabc import noise, schedulers, sizes
+from mpiabc.abcamis import ABCAMIS
 from mpiabc.command import Command
 from mpiabc.distance import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mpiabc import cluster
 
 __all__ = [
+    "ABCAMIS",
     "ABCSMC",
     "OLCM",
     "REJECT",

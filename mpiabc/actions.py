@@ -9,10 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from mpiabc.ledger import Ledger, SlotLedger
 from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
 from mpiabc.records import Failure, Records
+from mpiabc.simulations import Simulations
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,18 @@ class Commit:
     failures: list[Failure]
     opened: Open
     sample: Particles | None = None  # of its simulations, if its order wanted one
+    simulated: Simulations | None = None  # all of them, if its order keeps all
+    pool: list[np.ndarray] | None = None  # how all simulations so far are weighted: see `amis`
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What was known of the generation that a budget has ended the run in; it is no part of the run."""
+
+    population: Population | None  # None: nothing was accepted
+    simulated: Simulations | None = None  # all its simulations, if its order keeps all
+    level: int = 0
+    evaluations: int = 0  # ids, up to the budget's end
 
 
 @dataclass(frozen=True)

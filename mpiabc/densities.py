@@ -12,7 +12,10 @@ from mpiabc.records import Records, brought
 
 @dataclass(frozen=True, eq=False)
 class Densities:
-    """The log density of a proposal at some of its own centres, without the component that stands there."""
+    """The log density of a proposal at some of its own centres, without the component that stands there.
+
+    Where theta (n, d) is given, at these, with all components.
+    """
 
     number: int
     level: int
@@ -20,6 +23,7 @@ class Densities:
     proposal: Any
     rows: np.ndarray  # an index of the centres
     is_static: bool = True
+    theta: np.ndarray | None = None
 
     def __str__(self) -> str:
         return f"densities of {len(self.rows)} particles for generation {self.level}"
@@ -38,6 +42,11 @@ class _Rows:
         """Those of the rows [start, stop), as the payload of records without particles."""
         began = time.perf_counter()
         with self._floats.steady():
-            found = self.order.proposal.log_others(self.order.rows[start:stop])
+            found = self._log_densities(slice(start, stop))
         payload = np.asarray(found, np.float64).tobytes()
         return brought(self.order.number, start, stop, payload, began)
+
+    def _log_densities(self, rows: slice) -> np.ndarray:
+        if self.order.theta is not None:
+            return self.order.proposal.logpdf(self.order.theta[rows])
+        return self.order.proposal.log_others(self.order.rows[rows])

@@ -118,6 +118,7 @@ class Evaluator:
         self._observed = problem.observed_row
         self._observed.flags.writeable = False
         self._keeps_none = order.keep == "theta" or problem.observed is None
+        self._keeps_all = order.keep == "all"
         self._is_narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
         self._nothing = self._kept(none(d=problem.width, k=problem.structure.size))
         self._states = States(problem, order)
@@ -238,9 +239,9 @@ class Evaluator:
         measured, accepted = self._measure(block, simulated, outcome), self._nothing
         is_accepted = self.order.acceptor.accept(measured, self.order.epsilon, self._uniform)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
-        if self.order.sample:
-            is_sampled = ~is_accepted & (measured.ids < self.order.sample_end)
-            outcome.reject(self._kept(measured.take(is_sampled)))
+        if self.order.sample or self._keeps_all:
+            is_wanted = measured.ids < (math.inf if self._keeps_all else self.order.sample_end)
+            outcome.reject(self._kept(measured.take(~is_accepted & is_wanted)))
         if is_accepted.any():
             accepted = self._kept(measured.take(is_accepted))
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
@@ -425,7 +426,7 @@ class Evaluator:
         return None
 
     def _sampled(self, outcome: Outcome) -> Particles | None:
-        """The rejected rows that may be of the sample, without weights."""
+        """The rejected rows that may be of the sample, or are all kept, without weights."""
         rejected = outcome.rejected()
         if rejected is None:
             return None

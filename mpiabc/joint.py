@@ -22,6 +22,7 @@ from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.particles import Particles
 from mpiabc.population import Population
+from mpiabc.simulations import Simulations
 
 STAY = 0.7  # the probability of a particle's own model
 SHARE = 0.05  # of the models' prior: no model is out of reach, and no weight without bound
@@ -141,7 +142,7 @@ def fitted(fit: Callable[[Population, Any], Any], population: Population, prior:
     return ModelProposal(probabilities, proposals, population.theta, population.model, prior)
 
 
-def drawn(prior: Any, rows: Particles) -> np.ndarray:
+def drawn(prior: Any, rows: Particles | Simulations) -> np.ndarray:
     """Particles as rows that a prior draws: theta, and of several models the index behind it."""
     return np.column_stack([rows.theta, rows.model]) if isinstance(prior, ModelPrior) else rows.theta
 

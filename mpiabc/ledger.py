@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.particles import Particles, joined
-from mpiabc.records import Failure, Lease, Records, Status
+from mpiabc.particles import Particles, joined, none
+from mpiabc.records import Failure, Lease, Records, Status, generation_of
+from mpiabc.simulations import Simulations, of_rows
 from mpiabc.streams import stride_of
 
 _MANY = 64  # rows from which on they are sorted into a heap together
@@ -57,6 +58,11 @@ class _Addresses:
     def cut(self) -> float:
         """One past the last address that can matter."""
         raise NotImplementedError
+
+    @property
+    def end(self) -> float:
+        """One past the last id that counts."""
+        return math.inf
 
     def tell(self, records: Records) -> bool:
         """Take records in; what is known already is ignored. False if nothing was new."""
@@ -226,6 +232,14 @@ class _Addresses:
         order = order[(ids[order] < self.cut) & (ids[order] < self._sample_end)][: self._sample]
         return joined(parts).take(order)
 
+    def simulated(self) -> Simulations:
+        """All simulated rows that count, accepted or not, in id order, if the rejected ones come home."""
+        parts = [(part.rows, True) for part in self._records if len(part.rows)]
+        parts += [(part.rejected, False) for part in self._records if len(part.rejected)]
+        found = of_rows(parts, generation_of(self.job))
+        order = np.argsort(found.ids)
+        return found.take(order[found.ids[order] < self.end])
+
     def _in_turn(self, ids: np.ndarray) -> np.ndarray:
         """An index that brings ids into the order in which they are taken."""
         return np.argsort(ids)
@@ -289,6 +303,27 @@ class Ledger(_Addresses):
         status = self._status(None, int(min(id, self.issued)))
         return int(np.count_nonzero((status != Status.OUTSIDE) & (status != Status.UNKNOWN)))
 
+    @property
+    def end(self) -> float:
+        """One past the last id that counts: the cut, or the end of the bound that was met before it."""
+        if self.exhausted is None:
+            return self.cut
+        status = self._status(None, int(min(self.frontier, self.first + self.most_ids)))
+        simulated = np.flatnonzero(status != Status.OUTSIDE)
+        if len(simulated) < self.most_simulations:
+            return self.first + len(status)
+        last = int(self.most_simulations)
+        return self.first + (int(simulated[last - 1]) + 1 if last > 0 else 0)
+
+    def partial(self) -> Particles | None:
+        """The accepted rows below the end of a bound that was met before the population was known."""
+        parts = [records.rows for records in self._records if len(records.rows)]
+        if not parts:
+            return None
+        rows = joined(parts)
+        order = np.argsort(rows.ids)
+        return rows.take(order[rows.ids[order] < self.end])
+
     def _recount(self) -> None:
         self._outside = int(np.count_nonzero(self._status() == Status.OUTSIDE))
         self._lowest = []
@@ -342,6 +377,52 @@ class Ledger(_Addresses):
         """Failed evaluations that are part of the result so far, in id order."""
         end = min(self.cut, self.frontier)
         return [self._failures[id] for id in sorted(self._failures) if id < end]
+
+
+class BatchLedger(Ledger):
+    """Ids of a batch, all of which are needed, whatever becomes of them: there are `size`."""
+
+    @property
+    def accepted(self) -> int:
+        """Ids that are known, of those needed."""
+        return min(self.known, self.size)
+
+    @property
+    def cut(self) -> float:
+        """One past the last id."""
+        return self.first + self.size
+
+    @property
+    def exhausted(self) -> None:
+        """No bound keeps it from being completed."""
+
+    @property
+    def expected(self) -> float:
+        """Ids not handed out yet."""
+        return max(0, self.first + self.size - self.issued)
+
+    def lease(self, n: int, end: float = math.inf) -> Lease | None:
+        """About `n` ids below `end`; None if all are handed out."""
+        end = min(end, self.cut)
+        again = self._again(n, end)
+        if again is not None or self.issued >= end:
+            return again
+        start = self.issued
+        self.issued = start + min(self._whole(n), self._whole(int(self.cut) - start + self.step - 1))
+        self.dispatched += self.issued - start
+        return Lease(self.job, start, self.issued)
+
+    def _take_first(self, status: np.ndarray, start: int) -> None:
+        """None are the first: all count."""
+
+    def population(self) -> Particles:
+        """All simulated rows, in id order."""
+        parts = [records.rows for records in self._records if len(records.rows)]
+        if not parts:
+            return none()
+        ids = np.concatenate([part.ids for part in parts])
+        order = np.argsort(ids)
+        return joined(parts).take(order[ids[order] < self.cut])
 
 
 class SlotLedger(_Addresses):

@@ -272,6 +272,36 @@ class Smoothed(Several):
         return self._distribution.logpdf(x.T)
 
 
+class Learnt(Several):
+    """What an earlier study has learnt: its posterior, of all its parameters together."""
+
+    def _parts(self) -> tuple[Any, ...]:
+        return (self._distribution.digest(),)
+
+    @property
+    def layout(self) -> Any:
+        """What its columns are."""
+        return self._distribution.layout
+
+    def bounds(self, width: int) -> list[tuple[float, float] | None]:
+        """Those of the prior that it was made with."""
+        return list(self._distribution.bounds())
+
+    def rvs(self, size: int, random_state: np.random.Generator) -> np.ndarray:
+        """`size` draws, (size, width)."""
+        return self._distribution.sample(size, random_state)
+
+    def logpdf(self, x: np.ndarray) -> np.ndarray:
+        """Log density of x (n, width), (n,)."""
+        return self._distribution.logpdf(x)
+
+
+def is_learnt(value: Any) -> bool:
+    """Whether it is the posterior of an earlier study; known by its shape, as it lives further up."""
+    needed = ("sample", "logpdf", "bounds", "digest")
+    return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in needed)
+
+
 def is_modern(value: Any) -> bool:
     """Whether it is one of SciPy's new distributions, which have no `rvs`."""
     return _is_of(value, "_ProbabilityDistribution")
@@ -302,6 +332,8 @@ def of_one(value: Any) -> Any:
 def of_several(names: tuple[str, ...], value: Any) -> Several:
     """A marginal of several parameters; raises ProblemError for what is none."""
     who, d = f"parameters {', '.join(map(repr, names))}", len(names)
+    if is_learnt(value):
+        return _sized(Learnt(value), who, d)
     if is_smoothed(value):
         return _sized(Smoothed(value), who, d)
     kind = type(value).__name__.removesuffix("_frozen")

@@ -149,7 +149,8 @@ class Models:
 
     def plain(self) -> dict[str, Any]:
         """What a file says of them as plain data; bounds of parameters are not among it."""
-        return self.models[0].plain() | {"bounds": None}
+        supports = [model.plain()["support"][0] for model in self.models]
+        return self.models[0].plain() | {"bounds": None, "support": supports}
 
     def parts(self) -> dict[str, str]:
         """Each part as text that is the same in every process; the rest is `fingerprint`."""

@@ -42,14 +42,13 @@ class Order:
     acceptor: Acceptor = field(default_factory=Within)
     first: int = 0  # the lowest of its ids, which go on from level to level if evaluations are recycled
     earlier: tuple[Proposal, ...] | None = None  # of the levels from 1 on, where weights need all densities
-    keep: str = "accepted"  # "theta": no statistics of accepted evaluations
+    keep: str = "accepted"  # "theta": no statistics of accepted evaluations; "all": rejected ones come home
     errors: Mapping[str, Any] | None = None  # what the user's `np.seterr` says where the run is led
     sample: int = 0  # so many simulated rows are looked at by who decides next, accepted or not
     sample_end: float = math.inf  # rows of rejected ids below it come home, if there is a sample
     calibrated: int = 0  # simulations that its distance was fitted to before
-    chain: tuple[Any, ...] | None = (
-        None  # of coupled proposals: those from `coupling.base_of` to the one before
-    )
+    is_batch: bool = False  # its size is a number of ids, all of which count
+    chain: tuple[Any, ...] | None = None  # of coupled proposals: those since `coupling.base_of` its level
 
     @property
     def number(self) -> int:
@@ -78,6 +77,7 @@ def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
     """The order as JSON, and arrays; its proposal is null if it is the prior, or not ours."""
     arrays: Arrays = []
     names = (*_KEPT, *_OF_SAMPLE) if order.sample else _KEPT
+    names = (*names, "is_batch") if order.is_batch else names
     told = {name: _flat_part(name, getattr(order, name), before, arrays) for name in names}
     known = len(arrays)
     try:

@@ -62,7 +62,7 @@ class Outcome:
             self._addresses.append(addresses[status == Status.ACCEPTED])
 
     def reject(self, rows: Particles) -> None:
-        """Take simulated rows that were not accepted, and may be of the sample."""
+        """Take simulated rows that were not accepted, and may be of the sample, or are kept."""
         if len(rows):
             self._rejected.append(rows)
 

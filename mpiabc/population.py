@@ -364,6 +364,7 @@ class Past:
     sample: Particles | None = None  # of the last one, or of a calibration, if its order wanted one
     calibrated: int = 0  # simulations of a calibration, before the first generation
     acceptor: Any = None  # of the last one's order, where the next one goes on from it
+    pool: Any = None  # all simulations, where all of them are weighted together: see `amis`
 
     def after(
         self,

@@ -7,7 +7,7 @@ distributions below are ours because they are light (no scipy.stats in a worker)
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +16,18 @@ from mpiabc.arguments import whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.layout import Layout, Options
-from mpiabc.marginals import Choice, Several, Shares, Smoothed, check_support, of_one, of_several
+from mpiabc.marginals import (
+    Choice,
+    Learnt,
+    Several,
+    Shares,
+    Smoothed,
+    Tabled,
+    check_support,
+    is_learnt,
+    of_one,
+    of_several,
+)
 
 
 @runtime_checkable
@@ -146,9 +157,10 @@ class Prior:
     text. A marginal is one of SciPy's distributions, frozen or new, a `gaussian_kde`, or one of ours; of an
     integer, a discrete one of SciPy's or `mpiabc.Integer`; `mpiabc.Choice` for values that have no order. A
     tuple of names has a distribution of them together: `{("a", "b"): stats.multivariate_normal(...)}`, or
-    `stats.dirichlet`, with a name for each share. `where`, such as `lambda theta: theta["a"] < theta["b"]`,
-    narrows the support: what does not satisfy it is never simulated. It is asked with arrays, and if it gives
-    no array of truth values for them, row by row. The density stays that of the marginals, whatever `where`
+    `stats.dirichlet`, with a name for each share. A posterior is the prior of the next study as it is:
+    `Prior(history.posterior())`. `where`, such as `lambda theta: theta["a"] < theta["b"]`, narrows the
+    support: what does not satisfy it is never simulated. It is asked with arrays, and if it gives no array of
+    truth values for them, row by row. The density stays that of the marginals, whatever `where`
     leaves of it; the evidence is divided by what it leaves.
 
     Raises ProblemError for no marginals, for what is no distribution, and for arguments outside its domain.
@@ -218,6 +230,15 @@ class Prior:
             is_joint = isinstance(marginal, Several)
             found += marginal.bounds(width) if is_joint else [_support(marginal)]
         return found
+
+    def plain_support(self) -> dict[str, Any] | None:
+        """The support as plain data: bounds, integers, and shares; None where these do not say all of it."""
+        layout, bounds = self.layout, self.bounds()
+        has_holes = any(isinstance(marginal, Tabled | Learnt) for marginal in self.marginals)
+        if self.where is not None or layout.choices or has_holes or None in bounds:
+            return None
+        rests = [[column, list(others)] for column, others in layout.rests]
+        return {"bounds": bounds, "integers": list(layout.integers), "rests": rests}
 
     def __repr__(self) -> str:
         parts = [f"{name}={_told(marginal)}" for name, marginal in self.parts.items()]
@@ -291,7 +312,9 @@ def _satisfies(where: Callable[[dict], Any], row: dict) -> bool:
 
 
 def _joined(mapping: Mapping[Any, Any] | None, marginals: dict[str, Any]) -> dict[Any, Any]:
-    """The marginals of a dict, and those that are named."""
+    """The marginals of a dict, those of a posterior, and those that are named."""
+    if is_learnt(mapping):
+        mapping = {tuple(mapping.names): mapping}  # type: ignore[union-attr]
     if mapping is not None and not isinstance(mapping, Mapping):
         raise ProblemError(
             f"Prior({mapping!r}): give distributions by name, Prior(mu=...), or a dict of them"
@@ -337,6 +360,11 @@ def _layout(keys: tuple, slices: Sequence[slice], marginals: Sequence[Any]) -> L
             integers.append(at.start)
         elif isinstance(marginal, Shares):
             rests.append((at.stop - 1, tuple(range(at.start, at.stop - 1))))
+        elif isinstance(marginal, Learnt):
+            own = marginal.layout
+            integers += [at.start + i for i in own.integers]
+            choices += [replace(choice, column=at.start + choice.column) for choice in own.choices]
+            rests += [(at.start + i, tuple(at.start + j for j in others)) for i, others in own.rests]
     return Layout(keys, tuple(integers), tuple(choices), tuple(rests))
 
 

@@ -202,7 +202,10 @@ class Problem:
         return self.structure.row(0.0 if data is None else data)
 
     def plain(self) -> dict[str, Any]:
-        """What a file says of it as plain data: the observed row, its labels, bounds of the parameters."""
+        """What a file says of it as plain data: the observed row, its labels, bounds and support of theta.
+
+        The support is a list, with one for each of several models.
+        """
         structure = Nothing("") if self.observed is None else self.structure
         has_labels = structure.size <= _MOST_LABELS
         bounds = self.prior.bounds() if isinstance(self.prior, Prior) else None
@@ -210,6 +213,7 @@ class Problem:
             "observed": self.observed_row[: structure.size],
             "labels": structure.labels() if has_labels else None,
             "bounds": bounds,
+            "support": [self.prior.plain_support() if isinstance(self.prior, Prior) else None],
         }
 
     def parts(self) -> dict[str, str]:

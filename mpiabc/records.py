@@ -101,7 +101,7 @@ class Records:
     payload: bytes = b""  # what else came of them, where they are not evaluations: results of a `Pool`
     notes: tuple[str, ...] = ()  # what the user should be told, once a run
     is_exposed: bool = False  # programs had a part in it, which a signal to the job may have ended
-    rejected: Particles = field(default_factory=none)  # simulated, and perhaps of the sample
+    rejected: Particles = field(default_factory=none)  # simulated, and perhaps of the sample, or kept
     columns: tuple[str, ...] = ()  # names of several distances
     stride: int = 0  # of static scheduling: what a rejected id's remainder by it is the slot
 

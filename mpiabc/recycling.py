@@ -86,22 +86,31 @@ def log_weights(rows: Particles, tried: Sequence[int], how: str | None) -> np.nd
     return rows.log_densities[:, 0] - _log_sum(rows.log_densities + shares)
 
 
-def log_evidence(rows: Particles, tried: Sequence[int], is_static: bool = False) -> float:
-    """Log evidence: the mean of the levels' own estimates, by how many rows each has brought."""
+def log_evidence(rows: Particles, tried: Sequence[int], stop: str = "cut") -> float:
+    """Log evidence: the mean of the levels' own estimates, by how many rows each has brought.
+
+    stop: what the last level's ids ended with, "cut", "slots", or a "budget"; those before with their cuts.
+    """
     parts = []
     for level in np.unique(rows.level):
         own = rows.log_weights[rows.level == level]
-        parts.append(math.log(len(own) / len(rows)) + _log_evidence(own, tried[level], is_static))
+        ended = stop if level == len(tried) - 1 else "cut"
+        parts.append(math.log(len(own) / len(rows)) + _log_evidence(own, tried[level], ended))
     return parts[0] if len(parts) == 1 else float(_log_sum(np.array(parts)))
 
 
-def _log_evidence(log_weights: np.ndarray, tried: int, is_static: bool) -> float:
-    """Of the first m - 1 weights and ids: an acceptance has chosen the last id, so m / tried is too large."""
+def _log_evidence(log_weights: np.ndarray, tried: int, stop: str) -> float:
+    """Of the first m - 1 weights and ids: an acceptance has chosen the last id, so m / tried is too large.
+
+    A budget has chosen none.
+    """
     m, highest = len(log_weights), log_weights.max()
+    weights = np.exp(log_weights - highest)
+    if stop == "budget":
+        return float(highest + np.log(weights.mean()) + math.log(m / tried))
     if m == 1:
         return -math.inf
-    weights = np.exp(log_weights - highest)
-    mean = weights.mean() if is_static else weights[:-1].mean()
+    mean = weights.mean() if stop == "slots" else weights[:-1].mean()
     with np.errstate(divide="ignore"):
         return float(highest + np.log(mean) + math.log((m - 1) / max(1, tried - 1)))
 

@@ -15,19 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import checks, guard, recycling, threads, voice, waste
+from mpiabc import amis, checks, guard, recycling, threads, voice, waste
 from mpiabc.acceptors import Uniforms, log_constant
-from mpiabc.actions import Action, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.actions import Action, Commit, Done, Keep, Open, Partial, Tell, Void
 from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level, theta_of
-from mpiabc.ledger import Ledger, SlotLedger, fatal
+from mpiabc.ledger import BatchLedger, Ledger, SlotLedger, fatal
 from mpiabc.line import Line
 from mpiabc.models import AnyProblem
 from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles, joined
 from mpiabc.planner import Asking, Decided, Planner
+from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
 from mpiabc.problem import EvaluationId
 from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
@@ -82,13 +83,32 @@ class _Level:
         return self.order, self.is_kept, self.base, survivors
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """A batch that is to be opened once it is known what its proposal says of all simulations before."""
+
+    order: Level
+    is_kept: bool
+    base: Population | None
+    pool: amis.Pool
+    log_densities: np.ndarray  # as far as they are known; without the prior's share
+
+    def seen(self) -> amis.Pool:
+        """All simulations, beside which the batch is drawn."""
+        log_density = mixed(self.order.proposal, self.log_densities, self.pool.log_prior)
+        return self.pool.seen_by(log_density, self.order.size)
+
+
 class Run:
-    """A run of ABC-SMC from the past that its file has. Pure, but for what kernels and thresholds do."""
+    """A run of ABC-SMC, or of batches, from the past that its file has.
+
+    Pure, but for what kernels and thresholds do.
+    """
 
     def __init__(
         self,
         problem: AnyProblem,
-        planner: Planner,
+        planner: Planner | PoolingPlanner,
         stopping: Stopping,
         past: Past | None = None,
         resumed: Resumed | None = None,
@@ -98,7 +118,7 @@ class Run:
         self._past = Past() if past is None else past
         self._resumed = resumed  # until it is used
         self._opened: Open | None = None
-        self._next_level: _Level | None = None  # while densities for it are computed
+        self._next_level: _Level | _Batch | None = None  # while densities for it are computed
         self._is_calibrating = False  # while simulations of the prior are made for the first distance
         self._attempt = 0  # how often a generation was taken back
         self._told: set[str] = set()  # what was looked at in this call
@@ -155,6 +175,23 @@ class Run:
         done, ess = (past.level, past.last.epsilon, past.simulations), past.last.ess
         return self._stopping.reason(*done, before=before, ess=ess, models=past.models)
 
+    def partial(self) -> Partial | None:
+        """What is known of the open generation, if a budget has ended the run in it; None without one.
+
+        Under static scheduling there is none: which slots are done by then depends on time.
+        """
+        opened = self._opened
+        if opened is None or self._is_calibrating or self._next_level is not None:
+            return None
+        order, ledger = opened.order, opened.ledger
+        if not isinstance(ledger, Ledger) or ledger.exhausted is None:
+            return None
+        assert isinstance(self._planner, Planner)  # batches are never exhausted
+        with self._floats.steady():
+            population = _partial(self._problem, opened, ledger, self._planner)
+            simulated = ledger.simulated() if order.keep == "all" else None
+        return Partial(population, simulated, order.level, int(ledger.end) - ledger.first)
+
     def _next(self) -> list[Action]:
         """The next order, and what there is to tell of it; or the end."""
         if self.reason is not None:
@@ -168,6 +205,8 @@ class Run:
             order, base = replace(decided.order, attempt=self._attempt), decided.base
             told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
             told += [Tell("distance", decided.doubt)] if decided.doubt else []
+            if order.is_batch:
+                return [*told, *self._open_batch(order, is_kept, base)]
             if base is None or self._planner.weights is None:
                 return [*told, *self._open(order, is_kept, base)]
             is_survivor = order.acceptor.accept(base, order.epsilon, Uniforms(order.key))
@@ -181,6 +220,24 @@ class Run:
             with self._planner.asking("the kernel", order.proposal):
                 level.log_densities[:] = recycling.log_others(kernel, base.theta, rows)
         return [*told, *self._open(*level.known())]
+
+    def _open_batch(self, order: Level, is_kept: bool, base: Population | None) -> list[Action]:
+        """Open a batch, or have workers compute what its proposal says of all simulations before."""
+        if self._past.pool is None:
+            return self._open(order, is_kept, base)
+        pool, kernel = self._past.pool, undefended(order.proposal)
+        batch = _Batch(order, is_kept, base, pool, np.full(len(pool), np.nan))
+        if amis.are_dear(kernel, len(pool)):
+            return self._open_densities(batch)
+        with self._planner.asking("the kernel", kernel):
+            batch.log_densities[:] = kernel.logpdf(pool.theta)
+        return self._open_seen(batch)
+
+    def _open_seen(self, batch: "_Batch") -> list[Action]:
+        """Open a batch of which that is known."""
+        with self._floats.steady():
+            self._past = replace(self._past, pool=batch.seen())
+        return self._open(batch.order, batch.is_kept, batch.base)
 
     def _open(
         self, order: Level, is_kept: bool, base: Population | None, survivors: Particles | None = None
@@ -220,16 +277,20 @@ class Run:
         self._past = replace(past, sample=ledger.sample(), calibrated=ledger.counts()[1])
         return self._next()
 
-    def _open_densities(self, level: "_Level") -> list[Action]:
-        """Let workers compute what the newest proposal says of the survivors; nothing of it is kept."""
+    def _open_densities(self, level: "_Level | _Batch") -> list[Action]:
+        """Let workers compute what the newest proposal says of earlier rows; nothing of it is kept."""
         order, self._next_level = level.order, level
-        proposal = undefended(order.proposal)
-        job = Densities(order.number | _DENSITIES, order.level, order.epsilon, proposal, level.rows)
-        self._opened = Open(job, SlotLedger(job.number, len(level.rows)), self._past, is_kept=True)
+        of = (order.number | _DENSITIES, order.level, order.epsilon, undefended(order.proposal))
+        job = (
+            Densities(*of, np.arange(len(level.pool)), theta=level.pool.theta)
+            if isinstance(level, _Batch)
+            else Densities(*of, level.rows)
+        )
+        self._opened = Open(job, SlotLedger(job.number, len(job.rows)), self._past, is_kept=True)
         return [self._opened]
 
     def _gathered(
-        self, records: Iterable[Records], ledger: Ledger | SlotLedger, level: "_Level"
+        self, records: Iterable[Records], ledger: Ledger | SlotLedger, level: "_Level | _Batch"
     ) -> list[Action]:
         """Take densities in, and open the level when all are there."""
         for part in records:
@@ -238,7 +299,7 @@ class Run:
         if not ledger.complete:
             return []
         self._next_level = None
-        return self._open(*level.known())
+        return self._open_seen(level) if isinstance(level, _Batch) else self._open(*level.known())
 
     def _decided(self) -> tuple[Decided | None, bool]:
         """The next order, and whether the file has it."""
@@ -248,6 +309,8 @@ class Run:
         return self._planner.again(kept, self._past), True
 
     def _ledger(self, order: Level, survivors: int) -> tuple[Ledger | SlotLedger, Level]:
+        if order.is_batch:
+            return BatchLedger(order.number, order.size, first=order.first, step=self._planner.step), order
         size = order.size - survivors
         most_ids = self._stopping.most_ids(size)
         most_simulations = self._stopping.most_simulations(self._past.simulations + order.calibrated)
@@ -285,16 +348,15 @@ class Run:
             return [Done(ledger.exhausted)] if ledger.exhausted else []
         if fatal(ledger, self.on_error, opened.past.failures):
             return []  # the run ends with that, unless it was a signal's doing
+        past, population = self._after(opened)
         with self._floats.steady():
-            planner = self._planner
-            population = _population(self._problem, opened, planner.weights, planner.inside)
-            sample = ledger.sample() if opened.order.sample else None
-        past = planner.after(self._past, opened.order, population, sample)
-        past = replace(past, simulations=past.simulations + opened.order.calibrated)
+            simulated = ledger.simulated() if opened.order.keep == "all" else None
         self._opened, self._past = None, past
         ahead = self._look_ahead(ledger, past)
-        self._uses[opened.order.level] = _use(population, opened)
-        commit = Commit(population, ledger.failures_below_cut(), opened, sample)
+        if not opened.order.is_batch:
+            self._uses[opened.order.level] = _use(population, opened)
+        failures, pool = ledger.failures_below_cut(), None if past.pool is None else past.pool.arrays()
+        commit = Commit(population, failures, opened, past.sample, simulated, pool)
         return [commit, *ahead, *self._looked_at_weights(population)]
 
     def _look_ahead(self, ledger: Ledger | SlotLedger, past: Past) -> list[Action]:
@@ -312,6 +374,17 @@ class Run:
             return
         with reproducible(), self._planner.asking("the kernel", opened.order.proposal):
             yield
+
+    def _after(self, opened: Open) -> tuple[Past, Population]:
+        """The past with the population that is known now, and that."""
+        planner = self._planner
+        with self._floats.steady():
+            if isinstance(planner, PoolingPlanner):
+                return planner.gathered(opened, self._problem.names)
+            population = _population(self._problem, opened, planner.weights, planner.inside)
+            sample = opened.ledger.sample() if opened.order.sample else None
+        past = planner.after(self._past, opened.order, population, sample)
+        return replace(past, simulations=past.simulations + opened.order.calibrated), population
 
     # What is told.
 
@@ -396,10 +469,38 @@ class Run:
 
 def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any = 1.0) -> Population:
     """The survivors and the ledger's rows, with normalised weights; `inside`: what `where` leaves."""
-    order, ledger = opened.order, opened.ledger
-    evaluations, simulations = ledger.counts()
-    parts = [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
-    rows = joined([*parts, *([ledger.population()] if ledger.size else [])])
+    ledger = opened.ledger
+    rows = joined([*_survivors(opened), *([ledger.population()] if ledger.size else [])])
+    failures, stop = len(ledger.failures_below_cut()), "slots" if isinstance(ledger, SlotLedger) else "cut"
+    return _weighted(problem, opened, rows, (*ledger.counts(), failures), stop, how, inside)
+
+
+def _partial(problem: AnyProblem, opened: Open, ledger: Ledger, planner: Planner) -> Population | None:
+    """The survivors and what was accepted below a budget's end, with normalised weights; None if nothing."""
+    new, end = ledger.partial(), int(ledger.end)
+    parts = [*_survivors(opened), *([] if new is None or not len(new) else [new])]
+    if not parts or not np.isfinite((rows := joined(parts)).log_weights).all():
+        return None
+    failures = sum(ledger.address_of(failure) < end for failure in ledger.failures)
+    counts = end - ledger.first, ledger.simulations_below(end), failures
+    return _weighted(problem, opened, rows, counts, "budget", planner.weights, planner.inside)
+
+
+def _survivors(opened: Open) -> list[Particles]:
+    return [opened.survivors] if opened.survivors is not None and len(opened.survivors) else []
+
+
+def _weighted(
+    problem: AnyProblem,
+    opened: Open,
+    rows: Particles,
+    counts: tuple[int, int, int],
+    stop: str,
+    how: str | None,
+    inside: Any,
+) -> Population:
+    """Rows as a population: of so many ids, simulations and failures; `stop`: what the ids ended with."""
+    order, ledger, (evaluations, simulations, failures) = opened.order, opened.ledger, counts
     tried = opened.past.tried_at(order.first, evaluations, rows.ids)
     log_inside = np.log(np.atleast_1d(inside))  # of each model
     log_weights, own = recycling.log_weights(rows, tried, how), rows
@@ -412,7 +513,7 @@ def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any 
         first = int(np.argmax(weightless))
         at = EvaluationId(int(rows.level[first]), int(rows.ids[first]))
         raise _weightless(problem, order, at, problem.joint(rows)[first], log_weights[first])
-    evidence = recycling.log_evidence(own, tried, isinstance(ledger, SlotLedger)) - log_inside[0]
+    evidence = recycling.log_evidence(own, tried, stop) - log_inside[0]
     weights = np.exp(log_weights - log_weights.max())  # at most 1, and one of them is
     return Population(
         names=problem.names,
@@ -423,7 +524,7 @@ def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any 
         epsilon=order.epsilon,
         evaluations=evaluations,
         simulations=simulations,
-        failures=len(ledger.failures_below_cut()),
+        failures=failures,
         log_evidence=float(evidence) + log_constant(order.acceptor, order.epsilon),
         seconds=0.0,
         dispatched=ledger.dispatched if isinstance(ledger, Ledger) else evaluations,

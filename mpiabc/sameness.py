@@ -46,9 +46,10 @@ def check(
         )
     there = Fingerprint.from_json(json.dumps(found["fingerprint"]))
     changes = differences(there if t is None else _with_threshold(there, fingerprint), fingerprint)
-    if changes and found.get("recycle"):
+    if changes and (found.get("recycle") or found.get("sampler")):
+        does = "recycles" if found.get("recycle") else "pools simulations"
         raise StoreError(
-            f"{file.path} recycles, and was begun with other code or values ({_listed(changes)}): "
+            f"{file.path} {does}, and was begun with other code or values ({_listed(changes)}): "
             "particles of both would be in one population; undo that, give another file name, or "
             "overwrite=True to begin anew"
         )

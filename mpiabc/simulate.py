@@ -466,6 +466,11 @@ class Simulator:
 
     def _check_rejection(self, data: Any, model: _Model) -> None:
         """Raise for a None that may be a forgotten `return`, and where all simulations must be known."""
+        if data is REJECT and self._order.is_batch:
+            raise CensoredError(
+                "the simulator returned mpiabc.REJECT, and ABCAMIS weighs all that is simulated: return the "
+                "data, or, where the simulator returns its distance, math.inf"
+            )
         if data is REJECT and self._order.sample:
             raise CensoredError(
                 "the simulator returned mpiabc.REJECT, and a part of the run is fitted to all simulations, "

@@ -7,74 +7,53 @@ for each generation t:
     weights   = prior / proposal, normalised
 """
 
-import logging
-import math
-import os
-import secrets
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import chain
 from typing import Any
 
-from mpiabc import guard, models, recycling, sameness, sizes, voice, whereabouts
-from mpiabc import stopping as stops
-from mpiabc.actions import Done
+from mpiabc import models, recycling, sizes
 from mpiabc.adaptive import measure_of
-from mpiabc.arguments import whole
-from mpiabc.constraint import share_inside
 from mpiabc.distance import PNorm, is_adaptive
-from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
-from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
-from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
+from mpiabc.errors import ProblemError
+from mpiabc.fingerprint import Fingerprint, fingerprint
+from mpiabc.kept import is_narrow
 from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.noise import Noise
 from mpiabc.order import calibrated
 from mpiabc.planner import Planner, takes_prior
-from mpiabc.population import Past, Population
+from mpiabc.population import Past
 from mpiabc.problem import Problem, signature, told
-from mpiabc.progress import Line, are_lines_wanted, logged, repeated
-from mpiabc.progress import told as told_of
-from mpiabc.records import Failure
-from mpiabc.run import Death, Resumed, Run, reproducible
-from mpiabc.schedulers import Engine, resolve
-from mpiabc.schedulers.alone import communicator
-from mpiabc.signals import Signals, is_asked_to_stop
+from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler, whole_of
+from mpiabc.simulations import bytes_of_row
 from mpiabc.stopping import Stopping
-from mpiabc.store import History, Live, Store, Writer
+from mpiabc.store import History
 from mpiabc.streams import stream_key
 from mpiabc.threshold import Constant, Listed, Quantile, Threshold
-from mpiabc.version import STREAMS
-
-_log = logging.getLogger(__name__)
-Path = str | os.PathLike[str]
-
-_INSIDE = "share of the prior inside where"
-_MOST_BYTES = 1_000_000_000  # SQLite's limit for a blob
 
 
-class ABCSMC:
+class ABCSMC(Sampler):
     """An ABC-SMC sampler.
 
     population_size: particles in each generation, a list of one size a generation (the last one goes on), or
-    a rule, see `mpiabc.sizes`. kernel: how the next proposal is fitted, by default
-    `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. acceptor: a noise
-    model, `Noise(mpiabc.noise.Normal(sd=1))`, in the place of distance and threshold. seed: a non-negative
-    integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
-    the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
-    the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
-    only at how many particles each has brought. lookahead=True: workers that would wait for the end of a
+    a rule, see `mpiabc.sizes`. kernel: how the next proposal is fitted, by default `Gaussian()`. threshold:
+    the rule for epsilon, by default `Quantile(0.5)`. acceptor: a noise model,
+    `Noise(mpiabc.noise.Normal(sd=1))`, in the place of distance and threshold. seed: a non-negative integer;
+    without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets the new
+    threshold is kept, so that fewer simulations are needed; the weights of such a population look at the
+    proposals of all generations, or, with weights="levels", which is cheaper and for large populations, only
+    at how many particles each has brought. lookahead=True: workers that would wait for the end of a
     generation begin simulations of the next ones, whose proposals are those of this one as often as can be,
     and the result is the same whether they do or not; it is another one than without the setting.
     keep="theta": the statistics of accepted particles are kept nowhere, `summaries` is (N, 0), and files of
-    large data stay small. Of a list of problems, each a model of the same data, the run says how probable
-    they are, from `model_prior`, their probabilities before the data, which are equal if none are given.
-    Raises ProblemError for bad settings.
+    large data stay small. keep="all": every simulation below the cuts stays in the file, rejected ones too,
+    for `history.simulations`: 8 (2 + d + k) + 1 bytes each, of d parameters and k statistics, so 10^6 with d
+    = 4 and k = 10 take 129 MB, and the process that leads has those of one generation in memory, up to three
+    times. Of a list of problems, each a model of the same data, the run says how probable they are, from
+    `model_prior`, their probabilities before the data, which are equal if none are given. Raises ProblemError
+    for bad settings.
     """
 
     def __init__(
@@ -98,7 +77,7 @@ class ABCSMC:
         self.threshold: Any = Quantile() if threshold is None else threshold
         self.acceptor = acceptor
         self._log_c: float | None = None
-        self.seed = None if seed is None else _whole("seed", seed, 0)
+        self.seed = None if seed is None else whole_of("seed", seed, 0)
         if not callable(getattr(self.kernel, "fit", None)):
             raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
         if not callable(getattr(self.threshold, "epsilon", None)):
@@ -296,102 +275,77 @@ class ABCSMC:
         Interrupted (exit status 75, or MPIABC_RESUMABLE_STATUS) after a signal or the walltime.
         """
         options = {name: value for name, value in locals().items() if name not in ("self", "store")}
-        file, is_leading = Store(store), False
-        for _ in self._sampled(file, **options):
-            is_leading = True
-        return History(file.path) if is_leading else None
-
-    def sample(self, store: Path, **options: Any) -> Iterator[Population]:
-        """As `run`, but yields each Population of this call as it is committed."""
-        events = self._sampled(Store(store), **options)
-        return (population for population in events if population is not None)
-
-    def _sampled(
-        self,
-        store: Store,
-        *,
-        scheduler: Any = "auto",
-        progress: bool | None = None,
-        overwrite: bool = False,
-        accept_changes: bool = False,
-        walltime: float | str | timedelta | None = None,
-        **rules: Any,
-    ) -> Iterator[Population | None]:
-        """Yields None once in the process that leads, then the populations; nothing elsewhere."""
-        began = time.monotonic()
-        place = resolve(scheduler)
-        _check_team(self.problem, place)
-        if not place.leads():
-            with _changes_noted(self.problem):
-                place.serve(self.problem)
-            return
-        with (
-            voice.logging_to_stderr(are_lines_wanted(progress)),
-            Signals() as signals,
-            _changes_noted(self.problem),
-            _opened(place, self.problem, signals) as engine,
-        ):
-            has_rule = walltime is not None or Stopping(**rules).is_bounded
-            walltime = stops.chosen(walltime)
-            stopping = Stopping(**rules, walltime=stops.seconds(walltime))
-            _check_models(self.problem, stopping)
-            deadline, end = began + (stopping.walltime or math.inf), math.inf
-            if isinstance(walltime, str) and walltime == "auto":
-                deadline, end = math.inf, time.monotonic() + (stopping.walltime or 0.0)
-            if place.is_static and self.weights is not None:
-                raise ProblemError(
-                    "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
-                    "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
-                )
-            if self.lookahead and place.is_static:
-                raise ProblemError(
-                    "lookahead=True with static scheduling: each slot tries ids of its own until one is "
-                    "accepted, so nobody can look ahead; take a dynamic scheduler, or leave lookahead out"
-                )
-            _check_size(self.problem, sizes.largest(self.population_size), self.keep)
-            resumable_status()  # a wrong one is said now
-            if stopping.min_epsilon_change is not None and is_adaptive(self.problem.distance):
-                raise ProblemError(
-                    f"min_epsilon_change={stopping.min_epsilon_change} with a distance that is fitted to the "
-                    "simulations of each generation: epsilons of two are in different units; leave it out, "
-                    "or give numbers as the scale"
-                )
-            if self.acceptor is not None and stopping.min_epsilon_change is not None:
-                raise ProblemError(
-                    f"min_epsilon_change={stopping.min_epsilon_change} with acceptor=Noise(...), whose "
-                    "temperatures fall as Noise(steps=) says: end the run by epsilon=1"
-                )
-            if not has_rule and self._is_endless():
-                example = "generations=8 or epsilon=0.1" if self.acceptor is None else "epsilon=1"
-                raise ProblemError(f"the run has no end: give a stopping rule, such as {example}")
-            with store as file:
-                settings = self._settled(file, place.is_static, overwrite, accept_changes)
-                limits = Limits(deadline, end, signals)
-                yield None
-                yield from self._driven(file, settings, stopping, engine, limits, progress)
+        return self._run(store, options)
 
     def _is_endless(self) -> bool:
         """Whether there is always another generation."""
         return self.threshold is None or self.threshold.epsilon(10**9, None) is not None
 
-    def _driven(
-        self,
-        file: Store,
-        settings: dict[str, Any],
-        stopping: Stopping,
-        engine: Engine,
-        limits: Limits,
-        progress: bool | None,
-    ) -> Iterator[Population]:
-        """The populations, each once, as they are committed."""
+    def _checked(self, place: Any, stopping: Stopping, has_rule: bool) -> None:
+        """Raise ProblemError for a scheduler, or rules, that it does not go with."""
+        _check_models(self.problem, stopping)
+        if place.is_static and self.weights is not None:
+            raise ProblemError(
+                "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
+                "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
+            )
+        if place.is_static and self.lookahead:
+            raise ProblemError(
+                "lookahead=True with static scheduling: each slot tries ids of its own until one is "
+                "accepted, so nobody can look ahead; take a dynamic scheduler, or leave lookahead out"
+            )
+        _check_size(self.problem, sizes.largest(self.population_size), self.keep)
+        if stopping.min_epsilon_change is not None and is_adaptive(self.problem.distance):
+            raise ProblemError(
+                f"min_epsilon_change={stopping.min_epsilon_change} with a distance that is fitted to the "
+                "simulations of each generation: epsilons of two are in different units; leave it out, "
+                "or give numbers as the scale"
+            )
+        if self.acceptor is not None and stopping.min_epsilon_change is not None:
+            raise ProblemError(
+                f"min_epsilon_change={stopping.min_epsilon_change} with acceptor=Noise(...), whose "
+                "temperatures fall as Noise(steps=) says: end the run by epsilon=1"
+            )
+        if not has_rule and self._is_endless():
+            example = "generations=8 or epsilon=0.1" if self.acceptor is None else "epsilon=1"
+            raise ProblemError(f"the run has no end: give a stopping rule, such as {example}")
+
+    def _size_kept(self, stopping: Stopping) -> str:
+        """What all simulations will take in the file, in words, if all are kept."""
+        return _size_kept(self.problem, stopping.simulations) if self.keep == "all" else ""
+
+    def _own_settings(self) -> dict[str, Any]:
+        """What the file says of it, besides the problem."""
+        return {
+            "population_size": sizes.plain(self.population_size, told(self.population_size)),
+            "kernel": told(self.kernel),
+            SCALE: scale_rule(self.kernel),
+            "threshold": told(self.threshold),
+            "acceptor": None if self.acceptor is None else told(self.acceptor),
+            "seed": self.seed,
+            "recycle": self.weights,
+            "keep": None if self.keep == "accepted" else self.keep,
+            "lookahead": self.lookahead or None,
+        }
+
+    def _own_fingerprint(self) -> Fingerprint:
+        """Code and values that tell it from another one, besides the problem's."""
+        return self._parts
+
+    def _kept_parts(self) -> dict[str, Any]:
+        """What the file holds of it as code, besides the problem."""
+        return {"kernel": self.kernel, "threshold": self.threshold}
+
+    def _planner(self, settings: dict[str, Any]) -> Planner:
+        """What decides what comes next, for these settings of the file."""
         key, is_static = stream_key(settings["seed"]), settings["scheduling"] == "static"
         prior, size = self.problem.prior, self.population_size
         is_older = SCALE not in settings
         kernel = as_before(self.kernel, len(settings["names"])) if is_older else self.kernel
         parts = kernel, self.threshold
         measure = measure_of(self.problem)
-        inside = settings.get(_INSIDE, 1.0)
-        planner = Planner(
+        inside = settings.get(INSIDE, 1.0)
+        return Planner(
             prior,
             *parts,
             key,
@@ -406,79 +360,14 @@ class ABCSMC:
             log_c=self._log_c,
             lookahead=self.lookahead,
         )
-        writer, history = Writer(file), file.history()
-        observers: list[Observer] = [
-            Line(progress),
-            repeated,
-            logged(file.path),
-            Live(file.path),
-            lambda event: whereabouts.clear(file.path) if isinstance(event, Ended) else None,
-            *_published(engine),
-        ]
-        digests: dict[int, str] = {}
-        with _ending_noted(file, observers, limits):
-            with reproducible():
-                past = planner.past(history, history.order)
-                past = _with_simulations(past, history)
-            kept = history.order(past.level)
-            deaths = _deaths(file, None if kept is None else past.level)
-            levels = range(max(0, past.level - self.lookahead), past.level + 1)  # what was begun early
-            records = chain.from_iterable(map(writer.recovered, levels))
-            resumed = Resumed(kept, records, deaths)
-            getattr(engine, "note_beside", lambda store: None)(os.path.abspath(file.path))
-            run = Run(self.problem, planner, stopping, past, resumed)
-            driver = Driver(engine, limits=limits, observers=observers)
-            with guard.last_words_to(_last_words(writer, run, observers)):
-                for event in driver.run(run, writer):
-                    if isinstance(event, Done):
-                        writer.end(event.reason)
-                        continue
-                    population = event.population
-                    t, digest = population.generation, population.digest()
-                    if digests.get(t) != digest:  # else it was taken back, and is as it was
-                        digests[t] = digest
-                        yield population
 
-    def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
-        """The settings of the run in the file, after checking that it is this one; begins it if new."""
-        told_models = [[m.name, list(m.names), m.probability] for m in self.problem.told_models]
-        mine: dict[str, Any] = {
-            "names": list(self.problem.names),
-            **({"models": told_models} if told_models else {}),
-            **self.problem.parts(),
-            "population_size": sizes.plain(self.population_size, told(self.population_size)),
-            "kernel": told(self.kernel),
-            SCALE: scale_rule(self.kernel),
-            "threshold": told(self.threshold),
-            "acceptor": None if self.acceptor is None else told(self.acceptor),
-            "seed": self.seed,
-            "recycle": self.weights,
-            "keep": None if self.keep == "accepted" else self.keep,
-            "lookahead": self.lookahead or None,
-            "scheduling": "static" if is_static else "dynamic",
-            "streams": STREAMS,
-        }
-        fingerprint = Fingerprint(
-            self.problem.fingerprint.code | self._parts.code,
-            self.problem.fingerprint.values | self._parts.values,
-        )
-        found = None if overwrite else file.settings()
-        if found is None:
-            mine["seed"] = secrets.randbits(63) if self.seed is None else self.seed
-            if choices := _choices(self.problem):
-                mine["choices"] = choices
-            if any(getattr(model.prior, "where", None) is not None for model in self.problem.models):
-                shares = [_inside(file, model.prior, mine["seed"]) for model in self.problem.models]
-                mine[_INSIDE] = shares if len(shares) > 1 else shares[0]
-            parts = {"problem": self.problem, "kernel": self.kernel, "threshold": self.threshold}
-            settings = mine | sameness.noted(fingerprint)
-            file.start(settings, self.problem.name or "", parts, self.problem.plain())
-            return mine
-        if self.seed is None:
-            mine["seed"] = found.get("seed")
-        if SCALE not in found:  # older files choose it by another rule
-            del mine[SCALE]
-        return sameness.check(file, mine, found, fingerprint, accept_changes, self.threshold)
+    def _past(self, planner: Any, history: History) -> Past:
+        """What is committed already, with what its last distance was fitted to, and what the next one is."""
+        past = planner.past(history, history.order)
+        first = history.order(0)
+        before = 0 if first is None or not past.level else calibrated(first[0])
+        sample = history.sample(past.level - 1)
+        return replace(past, simulations=past.simulations + before, sample=sample)
 
 
 def _log_c(noise: Noise, problem: Problem) -> float | None:
@@ -487,160 +376,6 @@ def _log_c(noise: Noise, problem: Problem) -> float | None:
     noise.check(prior.names)
     bounds = getattr(prior, "bounds", lambda: [None] * len(prior.names))()
     return noise.log_c(problem.observed_row, dict(zip(prior.names, bounds, strict=True)))
-
-
-def _choices(problem: AnyProblem) -> dict[str, list[str]]:
-    """The values of each choice, as text; a parameter of one of several models is named with it."""
-    several = len(problem.models) > 1
-    return {
-        f"{model.names[c.column]}{f' of {model.name}' if several else ''}": [str(v) for v in c.values]
-        for model in problem.models
-        for c in layout_of(model.prior).choices
-    }
-
-
-def _inside(file: Store, prior: Any, seed: int) -> float:
-    """The share of a prior that its constraint leaves. Raises ProblemError, and then leaves no new file."""
-    try:
-        return share_inside(prior, stream_key(seed))
-    except ProblemError:
-        file.discard_if_new()
-        raise
-
-
-def _with_simulations(past: Past, history: History) -> Past:
-    """The past with what its distance was fitted to before, and what the next one is."""
-    first = history.order(0)
-    before = 0 if first is None or not past.level else calibrated(first[0])
-    sample = history.sample(past.level - 1)
-    return replace(past, simulations=past.simulations + before, sample=sample)
-
-
-def _published(engine: Engine) -> list[Observer]:
-    """An observer for engines that others can look at from outside: it shows them how far the run is."""
-    publish = getattr(engine, "publish", None)
-    if publish is None:
-        return []
-    return [lambda event: publish(told_of(event)) if isinstance(event, Progressed) else None]
-
-
-def _deaths(file: Store, level: int | None) -> list[Death]:
-    """What processes of the last run were at, in this generation, when they died."""
-    found = [at for at in whereabouts.left(file.path) if at.generation == level]
-    whereabouts.clear(file.path)
-    times = file.died([at.address for at in found]) if found else {}
-    return [Death(at.index, at.where, times[at.address]) for at in found]
-
-
-def _last_words(writer: Writer, run: Run, observers: list[Observer]) -> Callable[[Failure], None]:
-    """What keeps all there is when an evaluation ends this process, which leaves when it returns."""
-
-    def speak(failure: Failure) -> None:
-        for observe in observers:
-            observe(Ended())
-        is_final = run.on_error == "raise"
-        with suppress(StoreError):
-            writer.last_words(failure, None if is_final else run.failed(failure))
-        more = "" if is_final else "run the same command again to go on without that evaluation\n"
-        voice.put(f"mpiabc.errors.SimulatorError: {failure}\n{more}", sys.stderr)
-
-    return speak
-
-
-@contextmanager
-def _interrupted(signals: Signals) -> Iterator[None]:
-    """A run that is interrupted before it has begun has been stopped, too."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not is_asked_to_stop(error):
-            raise
-        stopped = Interrupted(f"stopped by {signals.seen} before the run began")
-        _log.warning("%s", stopped)
-        raise stopped from None
-
-
-@contextmanager
-def _opened(place: Any, problem: AnyProblem, signals: Signals) -> Iterator[Engine]:
-    """The scheduler's engine, closed with the status that its workers should end with."""
-    with _interrupted(signals):
-        engine = place.open(problem)
-    status = 1
-    try:
-        with _interrupted(signals):
-            yield engine
-        status = 0
-    except GeneratorExit:
-        status = 0
-        raise
-    except Interrupted as stopped:
-        status = stopped.code
-        raise
-    finally:
-        engine.close(status)
-
-
-@contextmanager
-def _changes_noted(problem: AnyProblem) -> Iterator[None]:
-    """What evaluations change of the problem's parts in this process tells no problem from another."""
-    try:
-        yield
-    finally:
-        note_changes(problem.fingerprint, problem.fingerprint_here())
-
-
-@contextmanager
-def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Iterator[None]:
-    """What ends the run early is kept in its file; a stop that can be continued is told, once."""
-
-    def note(reason: str, failure: Any = None) -> None:
-        end()
-        with suppress(StoreError):  # which may be the reason
-            file.finish(reason, failure)
-
-    def end() -> None:
-        for observe in observers:
-            observe(Ended())
-
-    try:
-        yield
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        if isinstance(error, Interrupted) or is_asked_to_stop(error):
-            why = f"stopped by {limits.signals.seen}"
-            stopped = error if isinstance(error, Interrupted) else Interrupted(why)
-            note(f"interrupted: {stopped.why}")
-            _log.warning("%s: %s", file.path, stopped)
-            raise stopped from None
-        note(f"failed: {_first_line(error)}", getattr(error, "failure", None))
-        if isinstance(error, ProblemError):
-            file.discard_if_new()
-        raise
-    finally:
-        end()
-
-
-def _first_line(error: BaseException) -> str:
-    told = (text_of(error).splitlines() or [""])[0]
-    return told if isinstance(error, Error) else f"{type(error).__name__}: {told}"
-
-
-def _check_team(problem: AnyProblem, place: Any) -> None:
-    """Raise ProblemError for a simulator that takes `comm` where there is none, or the reverse."""
-    takes_comm, size = "comm" in signature(problem.models[0].simulate).extras, getattr(place, "team", None)
-    if takes_comm and size is None:
-        raise ProblemError(
-            f"the simulator takes comm, and {place} has no teams of ranks that simulate together: give "
-            'schedulers.MPI(team=4) under mpirun, or scheduler="serial", where comm is COMM_SELF'
-        )
-    if takes_comm and size == 1:
-        communicator()
-    if size is not None and size != 1 and not takes_comm:
-        raise ProblemError(
-            f"{place}, and the simulator takes no comm, by which the ranks of a team work together: write "
-            "simulate(theta, rng, *, comm), or leave team out"
-        )
 
 
 def _check_models(problem: AnyProblem, stopping: Stopping) -> None:
@@ -653,24 +388,27 @@ def _check_models(problem: AnyProblem, stopping: Stopping) -> None:
 
 def _check_size(problem: AnyProblem, n: int | None, keep: str) -> None:
     """Raise ProblemError if a generation would not fit into a blob of the store."""
-    k = problem.structure.size if keep == "accepted" else 0
-    if n is not None and 8 * n * k >= _MOST_BYTES:
+    k = 0 if keep == "theta" else problem.structure.size
+    if n is not None and 8 * n * k >= MOST_BYTES:
         raise ProblemError(
-            f"{n} particles with {k} numbers each are more than the {_MOST_BYTES:.0e} bytes that the store "
+            f"{n} particles with {k} numbers each are more than the {MOST_BYTES:.0e} bytes that the store "
             'takes: reduce the data by summarize=, or the population, or give keep="theta"'
         )
 
 
+def _size_kept(problem: AnyProblem, simulations: int | None) -> str:
+    """What all simulations of a run will take in its file, in words."""
+    k = 0 if problem.observed is None else problem.structure.size
+    narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
+    size = bytes_of_row(problem.width, k, narrow=narrow, models=len(problem.models))
+    n = 1_000_000 if simulations is None else simulations
+    return f'keep="all" takes {size} bytes a simulation: {n} of them {size * n / 1e6:.3g} MB'
+
+
 def _kept(keep: Any) -> str:
-    if keep not in ("accepted", "theta"):
+    if keep not in ("accepted", "theta", "all"):
         raise ProblemError(
-            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, or 'theta', for none"
+            f"keep={keep!r}: give 'accepted', for the statistics of accepted particles, 'theta', for none, "
+            "or 'all', for those of rejected simulations, too"
         )
     return str(keep)
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    number = whole(value)
-    if number is None or number < least:
-        raise ProblemError(f"{name}={value!r}: give a whole number of at least {least}")
-    return number

@@ -17,7 +17,7 @@ import numpy as np
 __version__ = "0.1.0"
 
 #: Raised with every change of what travels between a leading process and its workers.
-PROTOCOL = 6
+PROTOCOL = 7
 
 #: Raised with every change of a draw or a weight: runs of other numbers are not continued.
 STREAMS = 2

@@ -337,7 +337,7 @@ def test_all_that_is_doubted_at_once_of_a_committed_order_is_evaluated_again():
 
 def test_observers_hear_what_happens_in_its_order(tmp_path, monkeypatch):
     heard = []
-    monkeypatch.setattr("mpiabc.smc.Live", lambda path: heard.append)
+    monkeypatch.setattr("mpiabc.sampler.Live", lambda path: heard.append)
     problems.sampler(n=8).run(tmp_path / "run.db", scheduler="serial")
     kinds = [type(event) for event in heard]
     assert kinds[0] is Progressed

@@ -192,7 +192,7 @@ def test_walltime_of_the_environment_is_for_a_run_that_is_given_none(job, tmp_pa
 
 
 def test_scheduler_of_the_environment_is_what_auto_means(monkeypatch):
-    for told, expected in {"serial": "Serial", " serial , dask": "Several", "auto": "Processes"}.items():
+    for told, expected in {"serial": "Serial", " serial , dask": "Combined", "auto": "Processes"}.items():
         monkeypatch.setenv("MPIABC_SCHEDULER", told)
         assert type(schedulers.resolve("auto")).__name__ == expected
         assert isinstance(schedulers.resolve("processes"), schedulers.Processes)

@@ -118,10 +118,10 @@ def test_map_speaks_both_kinds_of_pbs(pbs, tmp_path):
 def test_silence_of_the_batch_system_is_waited_out_but_not_for_ever(pbs, tmp_path, monkeypatch):
     (tmp_path / "commands" / "qstat").write_text("#!/bin/bash\nexit 1\n")
     monkeypatch.setitem(batch.command.__kwdefaults__, "pauses", ())
-    assert cluster.map(lambda x: time.sleep(1) or x, [1, 2], scheduler="pbs") == [1, 2]
+    assert cluster.map(lambda x: time.sleep(1) or x, [1, 2], system="pbs") == [1, 2]
     monkeypatch.setattr(waiting, "_SILENCE", 1.0)
     with pytest.raises(mpiabc.SchedulerError, match="`qstat -t` failed with status 1"):
-        cluster.map(lambda x: time.sleep(4), [1, 2], scheduler="pbs")
+        cluster.map(lambda x: time.sleep(4), [1, 2], system="pbs")
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
@@ -130,10 +130,10 @@ def test_a_node_that_does_not_see_a_mapped_file_says_so(pbs, tmp_path):
     file = tmp_path / "data.npy"
     np.save(file, np.ones((512, 512)))
     data = np.load(file, mmap_mode="r")
-    assert cluster.map(lambda i: data[i].sum(), [0, 1], scheduler="pbs") == [512, 512]
+    assert cluster.map(lambda i: data[i].sum(), [0, 1], system="pbs") == [512, 512]
     file.unlink()
     with pytest.raises(mpiabc.SchedulerError, match=r"cannot begin:\n.* finds at .*nothing that") as told:
-        cluster.map(lambda i: data[i].mean(), [0, 1], scheduler="pbs")
+        cluster.map(lambda i: data[i].mean(), [0, 1], system="pbs")
     assert "Traceback" not in str(told.value)
 
 
@@ -193,7 +193,7 @@ def f(parameter):
         print("again", file=file)
     return Parameter(10 * parameter.value)
 
-print([p.value for p in cluster.map(f, [Parameter(1), Parameter(2), Parameter(3)], scheduler="pbs")])
+print([p.value for p in cluster.map(f, [Parameter(1), Parameter(2), Parameter(3)], system="pbs")])
 """
 
 
@@ -274,7 +274,7 @@ def test_a_call_whose_master_lives_is_not_taken_over(pbs, tmp_path, jobs):
         return waits_for(tmp_path / "go")
 
     with ThreadPoolExecutor(2) as threads:
-        calls = [threads.submit(cluster.map, f, [1], scheduler="pbs") for _ in range(2)]
+        calls = [threads.submit(cluster.map, f, [1], system="pbs") for _ in range(2)]
         until(lambda: len(jobs("qsub")) == 2)
         (tmp_path / "go").touch()
         assert [call.result(HANGS) for call in calls] == [[True], [True]]
@@ -288,7 +288,7 @@ def test_a_cancellation_is_one_and_nothing_is_submitted_again(returns, pbs, tmp_
         return waits_for(tmp_path / "go")
 
     with ThreadPoolExecutor(1) as thread:
-        call = thread.submit(cluster.map, f, [0, 1], scheduler="pbs", return_exceptions=returns)
+        call = thread.submit(cluster.map, f, [0, 1], system="pbs", return_exceptions=returns)
         until(lambda: len(list(tmp_path.glob("begun-*"))) == 2)
         subprocess.run(["qdel", "17[]"], check=True)
         with pytest.raises(mpiabc.SchedulerError) as error:
@@ -311,7 +311,7 @@ def test_a_time_limit_that_is_too_short_is_named_at_once(pbs, status, tmp_path, 
     told = r"task 2 of 2 \(items\[2\] to items\[3\], job 17\[2\] on .*\) was ended at its time limit "
     told += rf"\(exit status {status} after 00:00:03 of 00:00:04\): give more walltime=.*It was at items\[2\]"
     with pytest.raises(mpiabc.SchedulerError, match=told):
-        cluster.map(f, range(4), scheduler="pbs", chunk=2, walltime=4)
+        cluster.map(f, range(4), system="pbs", chunk=2, walltime=4)
     assert len(jobs("qsub")) == 1
 
 
@@ -328,14 +328,14 @@ def test_an_item_that_fails_early_is_told_early_and_the_rest_is_kept(pbs, tmp_pa
         return x if x == 3 else waits_for(tmp_path / "go")
 
     with ThreadPoolExecutor(1) as thread:
-        call = thread.submit(cluster.map, f, [3, 2, 0, 1], scheduler="pbs", chunk=1)
+        call = thread.submit(cluster.map, f, [3, 2, 0, 1], system="pbs", chunk=1)
         with pytest.raises(ValueError, match="no zero") as error:
             call.result(HANGS)
     assert error.value.__notes__ == [f"items[2], on {platform.node()}"]
     assert jobs("qdel") == ["17[]"]
     for name in ("go", "mended"):
         (tmp_path / name).touch()
-    assert cluster.map(f, [3, 2, 0, 1], scheduler="pbs", chunk=1) == [3, True, True, True]
+    assert cluster.map(f, [3, 2, 0, 1], system="pbs", chunk=1) == [3, True, True, True]
     assert (tmp_path / "counted").read_text() == "x"
     assert "3 of 4 tasks are submitted anew" in caplog.text
 
@@ -356,7 +356,7 @@ def test_whatever_an_item_raises_is_its_failure_at_its_place(pbs, tmp_path, jobs
     class UnpicklableError(Exception):
         pass
 
-    zero, *errors = cluster.map(f, range(4), scheduler="pbs", chunk=4, return_exceptions=True)
+    zero, *errors = cluster.map(f, range(4), system="pbs", chunk=4, return_exceptions=True)
     assert zero == 0
     for index, (error, name) in enumerate(
         zip(errors, ["SystemExit", "KeyboardInterrupt", "Unp"], strict=True), 1
@@ -368,7 +368,7 @@ def test_whatever_an_item_raises_is_its_failure_at_its_place(pbs, tmp_path, jobs
         assert f"items[{index}], on {platform.node()}: " in caplog.text
     assert len(jobs("qsub")) == 1
     with pytest.raises(mpiabc.SchedulerError, match=r"items\[1\] has failed: SystemExit: 0"):
-        cluster.map(f, range(4), scheduler="pbs", chunk=4)
+        cluster.map(f, range(4), system="pbs", chunk=4)
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
@@ -381,7 +381,7 @@ def test_jobs_are_shown_with_their_time_host_and_log(pbs, tmp_path, capsys):
         return x < 4 or waits_for(tmp_path / "go")
 
     with ThreadPoolExecutor(1) as thread:
-        call = thread.submit(cluster.map, f, range(6), scheduler="pbs", chunk=2, return_exceptions=True)
+        call = thread.submit(cluster.map, f, range(6), system="pbs", chunk=2, return_exceptions=True)
         until(lambda: (tmp_path / "begun-4").exists())
         until(lambda: len(list(tmp_path.glob("mpiabc-jobs/*/[12].out"))) == 2)
         assert cli.main(["jobs"]) == 0
@@ -468,27 +468,32 @@ def test_no_batch_system_is_said(nothing):
     with pytest.raises(mpiabc.SchedulerError, match="no batch system answers here"):
         cluster.map(abs, [1])
     with pytest.raises(mpiabc.SchedulerError, match="cannot start `sbatch`"):
-        cluster.map(abs, [1], scheduler="slurm")
+        cluster.map(abs, [1], system="slurm")
     assert not os.path.exists("mpiabc-jobs")
 
 
+def test_former_name_of_the_batch_system_is_understood_and_told(nothing):
+    with pytest.warns(DeprecationWarning, match="scheduler='pbs' is called system= now"):
+        assert cluster.Cluster(scheduler="pbs") == cluster.Cluster(system="pbs")
+
+
 def test_wrong_use_is_told(nothing):
-    assert cluster.map(abs, [], scheduler="slurm") == []
-    with pytest.raises(mpiabc.ProblemError, match="scheduler='lsf': give slurm, sge, pbs"):
-        cluster.map(abs, [1], scheduler="lsf")
+    assert cluster.map(abs, [], system="slurm") == []
+    with pytest.raises(mpiabc.ProblemError, match="system='lsf': give slurm, sge, pbs"):
+        cluster.map(abs, [1], system="lsf")
     for chunk in (-1, 0, True, 1.5):
         with pytest.raises(mpiabc.ProblemError, match=f"chunk={chunk}: give a whole number"):
-            cluster.map(abs, [1], scheduler="slurm", chunk=chunk)
+            cluster.map(abs, [1], system="slurm", chunk=chunk)
     with pytest.raises(mpiabc.ProblemError, match="walltime='soon' is not understood"):
-        cluster.map(abs, [1], scheduler="slurm", walltime="soon")
+        cluster.map(abs, [1], system="slurm", walltime="soon")
     with pytest.raises(mpiabc.ProblemError, match="name='a/b': give a letter"):
-        cluster.map(abs, [1], scheduler="slurm", name="a/b")
+        cluster.map(abs, [1], system="slurm", name="a/b")
     with pytest.raises(mpiabc.ProblemError, match="options='--gres=gpu': give a list of words"):
-        cluster.map(abs, [1], scheduler="slurm", options="--gres=gpu")
+        cluster.map(abs, [1], system="slurm", options="--gres=gpu")
     with pytest.raises(mpiabc.SchedulerError, match="cannot start `qsub`"):
-        cluster.map(abs, [1], scheduler="pbs")
+        cluster.map(abs, [1], system="pbs")
     with pytest.raises(mpiabc.ProblemError, match=r"items\[1\] cannot be sent to another node"):
-        cluster.map(id, [1, threading.Lock()], scheduler="slurm", chunk=2)
+        cluster.map(id, [1, threading.Lock()], system="slurm", chunk=2)
     assert not os.path.exists("mpiabc-jobs")
 
 
@@ -505,7 +510,7 @@ def test_jobs_say_what_the_files_say_where_the_batch_system_is_silent(nothing, t
     assert cli.main(["jobs"]) == 0
     assert "no folder mpiabc-jobs here" in capsys.readouterr().out
     told = {
-        "scheduler": "pbs",
+        "system": "pbs",
         "name": "map",
         "items": 2,
         "chunk": 1,
@@ -514,7 +519,8 @@ def test_jobs_say_what_the_files_say_where_the_batch_system_is_silent(nothing, t
         "python": "python",
         "jobs": {"17": [1, 2]},
     }
-    calls = {"map-1": told, "map-2": told, "map-3": "", "map-4": [1], "map-5": told | {"scheduler": "no"}}
+    older = {"scheduler" if name == "system" else name: value for name, value in told.items()}
+    calls = {"map-1": told, "map-2": older, "map-3": "", "map-4": [1], "map-5": told | {"system": "no"}}
     for name, content in calls.items():
         folder = tmp_path / "mpiabc-jobs" / name
         folder.mkdir(parents=True)

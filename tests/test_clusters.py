@@ -135,7 +135,7 @@ def test_jobs_are_seen_while_they_run_and_leave_the_queue_with_their_map(
 
     monkeypatch.setattr(waiting, "_pause", look)
     with pytest.raises(KeyboardInterrupt):
-        mpiabc.cluster.map(lambda x: time.sleep(600), range(2), scheduler=client, walltime="20m")
+        mpiabc.cluster.map(lambda x: time.sleep(600), range(2), system=client, walltime="20m")
     deadline = time.monotonic() + HANGS
     while not has_left() and time.monotonic() < deadline:
         time.sleep(0.3)
@@ -162,7 +162,7 @@ def test_a_cancellation_of_jobs_is_taken_for_one(how, client, tmp_path, request)
     with pytest.MonkeyPatch.context() as monkey:
         monkey.setattr(waiting, "_pause", look)
         with pytest.raises(mpiabc.SchedulerError, match=r"was cancelled \(.*\): nothing is submitted again"):
-            mpiabc.cluster.map(f, range(6), scheduler=client, walltime="20m")
+            mpiabc.cluster.map(f, range(6), system=client, walltime="20m")
     (call,) = map(mpiabc.cluster.Call.read, tmp_path.glob("mpiabc-jobs/*"))
     assert len(call.jobs) == 1
 
@@ -172,7 +172,7 @@ def test_a_time_limit_that_is_too_short_is_named(client, tmp_path):
     """On Grid Engine; Slurm's shortest is a minute, and its words are in tests/test_cluster_map.py."""
     told = r"items\[0\] to items\[1\], job .* was ended at its time limit \(failed 37 : .* of 00:00:02 on .*"
     with pytest.raises(mpiabc.SchedulerError, match=told + "give more walltime="):
-        mpiabc.cluster.map(time.sleep, [0, 600], scheduler=client, chunk=2, walltime=2)
+        mpiabc.cluster.map(time.sleep, [0, 600], system=client, chunk=2, walltime=2)
     (call,) = map(mpiabc.cluster.Call.read, tmp_path.glob("mpiabc-jobs/*"))
     assert len(call.jobs) == 1
 
@@ -186,10 +186,10 @@ def test_refusals_of_the_batch_system_are_told_with_their_reason(client, tmp_pat
     """And nothing is left of a map that is refused."""
     reasons = {"slurm": "invalid partition specified: nowhere", "sge": "Unable to run job: .*nowhere"}
     with pytest.raises(mpiabc.SchedulerError, match=reasons[client]):
-        mpiabc.cluster.map(abs, [1], scheduler=client, queue="nowhere")
+        mpiabc.cluster.map(abs, [1], system=client, queue="nowhere")
     if client == "sge":
-        with pytest.raises(mpiabc.SchedulerError, match="is Grid Engine's, give scheduler='sge'"):
-            mpiabc.cluster.map(abs, [1], scheduler="pbs")
+        with pytest.raises(mpiabc.SchedulerError, match="is Grid Engine's, give system='sge'"):
+            mpiabc.cluster.map(abs, [1], system="pbs")
     assert not (tmp_path / "mpiabc-jobs").exists()
 
 

@@ -53,7 +53,10 @@ def test_room_and_leases_are_those_of_counting(seed):
                 lease = leases.pop(rng.randrange(len(leases)))
                 assert crew.take(worker, lease)
         elif what == "answer" and worker in crew and counted.members[worker][1]:
-            assert crew.answered(worker) == counted.members[worker][1].pop(0)
+            _, leases = counted.members[worker]
+            lease = leases.pop(rng.randrange(len(leases)))
+            assert crew.answered(worker, lease.job, -1) is None
+            assert crew.answered(worker, lease.job, lease.start) == lease
         elif what == "begin" and rng.random() < 0.1:
             counted.generation += 1
             crew.begin(counted.generation)

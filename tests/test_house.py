@@ -13,18 +13,21 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"},
+    | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
+    | {"simulations"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
-    {"problem", "constraint", "sizes", "temperatures"},
+    {"problem", "constraint", "sizes", "temperatures", "amis"},
     {"models", "order"},
     {"outcome", "ledger", "checks", "adaptive"},
     {"simulate", "actions", "line"},
     {"evaluate"},
     {"planner", "settled"},
+    {"pooling"},
     {"run"},
-    {"driver", "schedulers", "store", "progress", "cluster", "sameness"},
-    {"smc", "pool"},
+    {"driver", "schedulers", "store", "progress", "cluster", "sameness", "analysis"},
+    {"sampler"},
+    {"smc", "abcamis", "pool"},
     {"cli", "plots", "report", "adapters", "__init__"},
     {"__main__"},
 ]

@@ -254,7 +254,7 @@ def test_whole_numbers_are_python_s_or_numpy_s(kind, tmp_path):
     assert problems.digests(history) == problems.digests(plain)
     assert history[n(1)].digest() == plain[1].digest()
     assert history[n(-3) if kind != "uint64" else 0].digest() == plain[0].digest()
-    assert mpiabc.cluster.Cluster(scheduler="slurm", chunk=n(2))._checked() == 3600
+    assert mpiabc.cluster.Cluster(system="slurm", chunk=n(2))._checked() == 3600
 
 
 class Foreign:

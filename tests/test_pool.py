@@ -145,7 +145,7 @@ def test_results_come_in_order_from_several_schedulers_at_once():
         return -x
 
     for _ in range(20):  # one in four has copies that overlap in part
-        with mpiabc.Pool(schedulers.Several([schedulers.Processes(1), schedulers.Serial()])) as pool:
+        with mpiabc.Pool(schedulers.Combined([schedulers.Processes(1), schedulers.Serial()])) as pool:
             assert pool.map(uneven, range(200)) == [-x for x in range(200)]
 
 

@@ -293,7 +293,7 @@ def test_share_is_estimated_once_and_only_where_there_is_a_constraint(tmp_path, 
         asked.append(key)
         return 0.25
 
-    monkeypatch.setattr(mpiabc.smc, "share_inside", share)
+    monkeypatch.setattr("mpiabc.sampler.share_inside", share)
     quiet = listed(half_normal(), (3, 1), 50).run(tmp_path / "run.db", scheduler="serial", generations=1)
     longer = listed(half_normal(), (3, 1), 50).run(tmp_path / "run.db", scheduler="serial")
     assert asked == [stream_key(1)]

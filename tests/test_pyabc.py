@@ -111,7 +111,7 @@ def test_database_is_the_same_over_redis_beside_processes_and_when_a_worker_dies
     with server.workers(2) as (one, _):
         assert digests(server.scheduler()) == expected
         one.kill()
-        both = schedulers.Several([server.scheduler(), schedulers.Processes(1)])
+        both = schedulers.Combined([server.scheduler(), schedulers.Processes(1)])
         with open_sampler(both, seed=1) as sampler:
             assert digest_with_own_calls(sampler, models.delayed) == expected["delayed"]
 
@@ -467,7 +467,8 @@ def test_large_data_travel_once(server):
             return pyabc.Particle(0, {"x": 1.0}, 1.0, {}, self.data[self.t], True)
 
     sender = parcels.Sender()
-    sizes = [len(sender.message(parcels.parts(order(t, Heavy(t))))) for t in range(2)]
+    made = [sender.parcel(t, parcels.parts(order(t, Heavy(t)))) for t in range(2)]
+    sizes = [sum(map(len, parcel.new.values())) for parcel in made]
     assert sizes[0] > 1_000_000 > 100_000 > sizes[1]
     with server.workers(1), open_sampler(server.scheduler(), seed=1) as sampler:
         sent = [server.client.info("stats")["total_net_output_bytes"]]

@@ -239,8 +239,10 @@ def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, c
             for i in range(20_000):
                 junk = (poison, bytes(32) + poison, announcement, os.urandom(64))[i % 4]
                 pipe.rpush(reports, junk)
-            for part in ("problem", "job"):
-                pipe.set(wire.key(run, part), bytes(32) + poison)
+            parts = server.client.keys(wire.key(run, "part", "*"))
+            assert parts
+            for part in (wire.key(run, "problem"), *parts):
+                pipe.set(part, bytes(32) + poison)
             pipe.sadd(wire.RUNS, "forged")
             pipe.set(wire.key("forged", "announcement"), poison)
             pipe.execute()
@@ -595,6 +597,11 @@ def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, home_worker):
     assert "there is no broker's file" in broker("info", home=tmp_path, status=1)
 
 
+def test_former_name_of_a_scheduler_is_understood_and_told():
+    with pytest.warns(DeprecationWarning, match=r"schedulers.Several is called schedulers.Combined now"):
+        assert schedulers.Several is schedulers.Combined
+
+
 def test_scheduler_is_told_in_a_word(tmp_path):
     """A broker's file, a URL, and several of them, as on the command line."""
     file = tmp_path / "broker.json"
@@ -602,7 +609,7 @@ def test_scheduler_is_told_in_a_word(tmp_path):
     assert isinstance(schedulers.resolve(str(file)), schedulers.Redis)
     assert isinstance(schedulers.resolve(tmp_path / "dask.json"), schedulers.Dask)
     several = schedulers.resolve("serial,redis://h:1")
-    assert repr(several) == "Several([Serial(), Redis()])"
+    assert repr(several) == "Combined([Serial(), Redis()])"
     with pytest.raises(mpiabc.SchedulerError, match="mix static and dynamic"):
         schedulers.resolve(["redis-static", "serial"])
     with pytest.raises(mpiabc.SchedulerError, match="give at least one"):

@@ -9,6 +9,7 @@ from mpiabc.records import brought, pack
 from mpiabc.schedulers.base import Doubted
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.worker import Announcement, Session, Wishes
+from mpiabc.schedulers.shared.messages import Kind
 from mpiabc.version import versions
 from tests import bridge, problems, server_faults
 
@@ -46,9 +47,9 @@ def test_word_that_is_lost_puts_in_doubt_what_came_home_before(is_lost, tmp_path
         hello = {"host": "h", "process": 1, "places": 1, "versions": versions()}
         records = replace(brought(0, 0, 1, b"", 0.0), is_exposed=True)
         said = [
-            (wire.HELLO, 1, json.dumps(hello).encode()),
-            (wire.RECORDS, 2, pack(records)),
-            (wire.BEAT, 3 + is_lost, json.dumps([0, []]).encode()),
+            (Kind.HELLO, 1, json.dumps(hello).encode()),
+            (Kind.RECORDS, 2, pack(records)),
+            (Kind.BEAT, 3 + is_lost, json.dumps([0, []]).encode()),
         ]
         for kind, serial, content in said:
             head = wire.REPORT.pack(kind, b"w" * 16, serial, 0)
@@ -69,9 +70,9 @@ def test_what_came_of_an_evaluation_and_is_too_large_is_its_failure(monkeypatch)
     lost = []
     for message in session._outbox:
         content = message[wire.Seal.SIZE :]
-        assert wire.REPORT.unpack_from(content)[0] == wire.LOST
+        assert wire.REPORT.unpack_from(content)[0] == Kind.LOST
         lost.append(json.loads(content[wire.REPORT.size :]))
-    (_, why, culprit, *_), (_, _, nobody, *_) = lost
+    (_, _, why, culprit, *_), (_, _, _, nobody, *_) = lost
     assert "and a Redis server takes" in why
     assert (culprit, nobody) == (5, None)
 

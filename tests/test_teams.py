@@ -299,7 +299,7 @@ def test_bad_sizes_of_teams_are_refused(team, tmp_path):
 
 def test_teams_are_refused_beside_other_workers_and_for_pools():
     with pytest.raises(mpiabc.SchedulerError, match="teams work without other workers"):
-        schedulers.Several([schedulers.MPI(team=2), schedulers.Redis("redis://nobody.invalid")])
+        schedulers.Combined([schedulers.MPI(team=2), schedulers.Redis("redis://nobody.invalid")])
     with (
         pytest.raises(mpiabc.SchedulerError, match=r"MPI\(team=2\) for a Pool"),
         mpiabc.Pool(schedulers.MPI(team=2)),

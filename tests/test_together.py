@@ -8,6 +8,7 @@ import pytest
 
 import mpiabc
 from mpiabc.schedulers import Map
+from mpiabc.simulations import COLUMNS
 from tests import problems
 from tests.cluster import Simulated, random_time
 from tests.programs import foreign
@@ -33,6 +34,7 @@ REFUSED = {  # what does not go together, and how it is told
     ("static", "looking ahead"): "lookahead=True with static scheduling",
     ("vectorised", "looking ahead"): "lookahead=True with a vectorised simulator",
     ("batches", "looking ahead"): "lookahead=True with a vectorised simulator",
+    ("looking ahead", "all kept"): 'lookahead=True with keep="all"',
     ("looking ahead", "noise"): r"lookahead=True with acceptor=Noise",
     ("looking ahead", "noise of one's own"): r"lookahead=True with acceptor=Noise",
     ("looking ahead", "adaptive scale"): f"lookahead=True with distance=PNorm.*{FITTED}",
@@ -102,6 +104,7 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "optimal local kernel": ({}, {"kernel": mpiabc.OLCM(shrink=True)}),
     "free coordinates": ({}, {"kernel": mpiabc.Gaussian(free=True)}),
     "only theta kept": ({}, {"keep": "theta"}),
+    "all kept": ({}, {"keep": "all"}),
     "prior of one's own": ({"prior": Flat()}, {}),
     "integers and choices": ({"prior": MIXED}, {}),
     "constrained prior": ({"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda t: t["mu"] > 0)}, {}),
@@ -143,9 +146,18 @@ def schedulers(settings):
 
 def digests(settings, folder):
     return [
-        problems.digests(sampler(settings).run(folder / f"{i}.db", generations=3, scheduler=scheduler))
+        digest(sampler(settings).run(folder / f"{i}.db", generations=3, scheduler=scheduler))
         for i, scheduler in enumerate(schedulers(settings))
     ]
+
+
+def digest(history):
+    """Of the populations, the last one with all simulations, if the run has kept them."""
+    found = problems.digests(history)
+    if history.settings["keep"] == "all":
+        rows = history.simulations.rows()
+        found[-1] += b"".join(getattr(rows, name).tobytes() for name in COLUMNS).hex()
+    return found
 
 
 def together(pair):

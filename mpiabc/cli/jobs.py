@@ -37,7 +37,7 @@ def _jobs(options: argparse.Namespace) -> int:
     folders = sorted(path.parent for path in Path(options.folder).glob("*/call.json"))
     found = {folder: _read(folder) for folder in folders}
     calls = [call for call in found.values() if isinstance(call, Call)]
-    answers = {system: _asked(system) for system in sorted({call.scheduler for call in calls})}
+    answers = {system: _asked(system) for system in sorted({call.system for call in calls})}
     if not found:
         say(f"no jobs in {options.folder}: a map that went well leaves nothing behind")
         return 0
@@ -87,7 +87,7 @@ def _view(
     """A map's row, and those of its jobs; question marks for one that is damaged, or goes meanwhile."""
     if isinstance(call, Call):
         with suppress(SchedulerError, OSError):
-            states = _states(call, answers[call.scheduler])
+            states = _states(call, answers[call.system])
             return _row(call, states), _lines(call, states, is_all)
     return [folder.name] + [_UNKNOWN] * (len(_HEADS) - 1), []
 
@@ -107,7 +107,7 @@ def _row(call: Call, states: list[str]) -> list[str]:
     if counts[_UNKNOWN]:
         known = [_UNKNOWN] * 3
     numbers = (call.n, counts["done"], *known, len(call.failed()))
-    return [call.folder.name, call.scheduler, ",".join(call.jobs), *map(str, numbers)]
+    return [call.folder.name, call.system, ",".join(call.jobs), *map(str, numbers)]
 
 
 def _lines(call: Call, states: list[str], is_all: bool) -> list[list[str]]:

@@ -24,7 +24,9 @@ from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.planner import Decided, Planner, fitted
+from mpiabc.pooling import with_scales
 from mpiabc.population import Past, Population
+from mpiabc.problem import Problem
 from mpiabc.protection import protected
 from mpiabc.records import Failure, Records, Status
 from mpiabc.schedulers.alone import ALONE
@@ -43,7 +45,7 @@ def add(commands: Any) -> None:
 With --trust this executes what RUN.db holds, whoever made it; without, only the problem that you give."""
     parser = add_command(commands, "replay", _replay, "compute one evaluation again, here", example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
-    told = "evaluation I of generation T; of a run that recycles or looks ahead, I alone"
+    told = "evaluation I of generation T; of a run that recycles, pools simulations or looks ahead, I alone"
     parser.add_argument("address", metavar="T:I", help=told)
     parser.add_argument(
         "--problem", metavar="FILE[:problem]", help="a changed simulator instead of the run's own"
@@ -76,7 +78,8 @@ def _replay(options: argparse.Namespace) -> int:
 def _address(text: str, history: History) -> tuple[int, int]:
     """Generation and index. Where ids go on from one to the next, by recycling or lookahead, I says all."""
     match = re.fullmatch(r"(?:(\d+):)?(\d+)", text)
-    is_one_line = any(history.settings.get(name) is not None for name in ("recycle", "lookahead"))
+    names = "recycle", "sampler", "lookahead"
+    is_one_line = any(history.settings.get(name) is not None for name in names)
     if match is None or not (match[1] or is_one_line):
         raise ProblemError(f"{text!r} is no evaluation: give T:I, generation and index, such as 3:17")
     index = int(match[2])
@@ -104,6 +107,8 @@ def _given(history: History, target: str, parts: "_Parts") -> AnyProblem:
     problem = models.of(load_problem(texts_of(target)["problem"]), shares or None)
     if history.settings.get("acceptor") is not None:
         problem = problem.measured_by(parts.problem.distance)
+    if history.settings.get("sampler") is not None and isinstance(problem, Problem):
+        problem = with_scales(problem)
     _check_same(problem, history)
     return problem
 
@@ -239,7 +244,8 @@ class _Evaluation:
 
     def _equals(self, stored: Population) -> bool:
         row = np.flatnonzero(stored.ids == self.index)
-        names = ["model", "theta", "distances", *(["summaries"] if stored.summaries.size else [])]
+        distances = [] if self.order.is_batch else ["distances"]  # which are measured again after it
+        names = ["model", "theta", *distances, *(["summaries"] if stored.summaries.size else [])]
         pairs = ((getattr(self.records.rows, n), getattr(stored, n)[row]) for n in names)
         return all(np.array_equal(mine, theirs, equal_nan=True) for mine, theirs in pairs)
 

@@ -102,7 +102,9 @@ SETTINGS = {
     "recycle": _Setting(_switch, "", "keep what was accepted before and meets the new threshold"),
     "lookahead": _Setting(_switch, "", "begin simulations of the next generations instead of waiting"),
     "weights": _Setting(_text, "HOW", "of recycled evaluations: balance (the default) or levels"),
-    "keep": _Setting(_text, "WHAT", "of what is accepted: accepted (the default), or theta, no statistics"),
+    "keep": _Setting(
+        _text, "WHAT", "accepted (the default), theta: no statistics, or all: rejected simulations, too"
+    ),
     "seed": _Setting(_whole, "SEED", "a non-negative whole number; drawn and kept if not given"),
     "scheduler": _Setting(
         _text,

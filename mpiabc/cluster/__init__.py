@@ -1,7 +1,7 @@
 """A map over the jobs of a batch system: SLURM, SGE or PBS, and a folder that all nodes see.
 
     from mpiabc import cluster
-    results = cluster.map(simulate, parameters, scheduler="sge", memory="2G", walltime="1h")
+    results = cluster.map(simulate, parameters, system="sge", memory="2G", walltime="1h")
 
 Each call is one array job. Its tasks read what they are to do from the folder and write there, each into a
 file of its own that is complete when it appears; nothing else travels, no port is opened. The master looks
@@ -15,8 +15,9 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,14 @@ def collect(folder: str | os.PathLike[str] = FOLDER, *, return_exceptions: bool 
 class Cluster:
     """A batch system, and what each of its jobs gets; for as many calls of `map` as wanted.
 
-    scheduler: "slurm", "sge", "pbs", or None for the one that is here. memory: of one task, such as "2G".
+    system: "slurm", "sge", "pbs", or None for the one that is here. memory: of one task, such as "2G".
     walltime: of one task, seconds or text such as "2h". queue: queue or partition. chunk: items in a task,
     by default as few as make at most a thousand tasks. folder: on a disk that all nodes see. options: further
     words for sbatch or qsub. python: the interpreter on the nodes. return_exceptions: give them in place of
     results. At its end a `with` cancels what is left, and removes the folders of calls that went well.
     """
 
-    scheduler: str | None = None
+    system: str | None = None
     memory: str | None = None
     walltime: float | str = "1h"
     queue: str | None = None
@@ -91,7 +92,14 @@ class Cluster:
     options: Sequence[str] = ()
     python: str = sys.executable
     return_exceptions: bool = False
+    scheduler: InitVar[str | None] = None  # its former name
     _open: list[Call] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self, scheduler: str | None) -> None:
+        if scheduler is not None:
+            told = f"scheduler={scheduler!r} is called system= now; the old name goes with mpiabc 0.3"
+            warnings.warn(told, DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "system", scheduler)
 
     def __enter__(self) -> "Cluster":
         return self
@@ -125,11 +133,11 @@ class Cluster:
     def _call(self, f: Callable[[Any], Any], items: list[Any]) -> Call:
         """The call at work: one that a process before has left, or a new one."""
         seconds = self._checked()
-        scheduler = self.scheduler or found()
-        words = [*SYSTEMS[scheduler].limits(self.memory, seconds, self.queue), *self.options]
+        system = self.system or found()
+        words = [*SYSTEMS[system].limits(self.memory, seconds, self.queue), *self.options]
         work = Work.of(f, items, whole(self.chunk) or math.ceil(len(items) / _MOST_TASKS))
         base = Path(self.folder).absolute()
-        if call := unfinished(base, scheduler, work.identity):
+        if call := unfinished(base, system, work.identity):
             try:
                 n = call.go_on(words, self.python, sys.path)
             except BaseException:
@@ -143,7 +151,7 @@ class Cluster:
                 call.n,
             )
             return call
-        settings = {"scheduler": scheduler, "name": self.name, "words": words, "python": self.python}
+        settings = {"system": system, "name": self.name, "words": words, "python": self.python}
         call = Call.new(base, work, sys.path, **settings)
         try:
             call.submit(list(range(1, call.n + 1)))
@@ -154,8 +162,8 @@ class Cluster:
 
     def _checked(self) -> int:
         """The seconds of a task, after a look at all that is given; before anything is written."""
-        if self.scheduler is not None and self.scheduler not in SYSTEMS:
-            raise ProblemError(f"scheduler={self.scheduler!r}: give {', '.join(SYSTEMS)}")
+        if self.system is not None and self.system not in SYSTEMS:
+            raise ProblemError(f"system={self.system!r}: give {', '.join(SYSTEMS)}")
         if self.chunk is not None and (whole(self.chunk) or 0) < 1:
             raise ProblemError(f"chunk={self.chunk!r}: give a whole number of at least 1")
         if not re.fullmatch(r"[A-Za-z][\w.-]*", self.name):

@@ -43,7 +43,7 @@ class Call:
     """A call of `map`: its folder, and the jobs that work in it."""
 
     folder: Path
-    scheduler: str
+    system: str
     name: str
     items: int
     chunk: int
@@ -73,9 +73,10 @@ class Call:
         """The call of a folder, also of another process. Raises SchedulerError if it is none."""
         try:
             told = json.loads((folder / "call.json").read_text())
+            told["system"] = told.pop("scheduler", None) or told["system"]  # of older folders
             told["jobs"] = {str(job): list(tasks) for job, tasks in told["jobs"].items()}
             call = cls(folder=folder, **told)
-            SYSTEMS[call.scheduler]
+            SYSTEMS[call.system]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchedulerError(
                 f"{folder} is no folder of mpiabc.cluster, or its call.json is damaged: "
@@ -122,7 +123,7 @@ class Call:
 
     def submit(self, tasks: list[int]) -> None:
         """Submit a job for these tasks."""
-        system = SYSTEMS[self.scheduler]
+        system = SYSTEMS[self.system]
         round = len(self.jobs) + 1
         (self.folder / f"round-{round}.json").write_text(json.dumps(tasks))
         script = self.folder / f"round-{round}.sh"
@@ -162,7 +163,7 @@ class Call:
 
         listed: what `listed` has given, for several calls; it is asked if that is not given.
         """
-        rows = SYSTEMS[self.scheduler].states() if listed is None else listed
+        rows = SYSTEMS[self.system].states() if listed is None else listed
         return {
             tasks[index - 1]: state
             for mine, tasks in self.jobs.items()  # the newest says what a task does
@@ -176,14 +177,14 @@ class Call:
         newest = {task: job for job, its in self.jobs.items() for task in its}
         for job in {newest[task] for task in tasks if task in newest}:
             its = self.jobs[job]
-            for index, ending in SYSTEMS[self.scheduler].endings(job, len(its)).items():
+            for index, ending in SYSTEMS[self.system].endings(job, len(its)).items():
                 if index <= len(its) and newest[its[index - 1]] == job:
                     found[its[index - 1]] = ending
         return found
 
     def cancel(self) -> None:
         """Take what is left of it out of the queue."""
-        system = SYSTEMS[self.scheduler]
+        system = SYSTEMS[self.system]
         try:
             left = {job for job, *_ in system.states()} & self.jobs.keys()
         except CommandError:
@@ -258,7 +259,7 @@ class Call:
         """What the batch system calls a task that was submitted, as its commands take it."""
         for job, tasks in reversed(self.jobs.items()):
             if task in tasks:
-                return SYSTEMS[self.scheduler].task.format(job, tasks.index(task) + 1)
+                return SYSTEMS[self.system].task.format(job, tasks.index(task) + 1)
         return "-"
 
     def told(self, task: int) -> str:
@@ -311,12 +312,12 @@ class Call:
         write(self.folder / "call.json", json.dumps(told).encode())
 
 
-def unfinished(base: Path, scheduler: str, identity: str) -> Call | None:
+def unfinished(base: Path, system: str, identity: str) -> Call | None:
     """The same call, of a process that has ended without taking its results; now ours."""
     for path in sorted(base.glob("*/call.json"), reverse=True):
         with suppress(SchedulerError):
             call = Call.read(path.parent)
-            if (call.scheduler, call.identity) == (scheduler, identity) and call.take():
+            if (call.system, call.identity) == (system, identity) and call.take():
                 call.jobs = Call.read(path.parent).jobs  # its last master may just have submitted one
                 return call
     return None

@@ -268,7 +268,7 @@ def _is_open_pbs() -> bool:
     except CommandError as error:
         if shutil.which("qconf"):
             raise SchedulerError(
-                "scheduler='pbs': the qsub that is here is Grid Engine's, give scheduler='sge'"
+                "system='pbs': the qsub that is here is Grid Engine's, give system='sge'"
             ) from error
         raise
 
@@ -306,9 +306,9 @@ SYSTEMS = {
 }
 
 
-def listed(scheduler: str) -> list[Listed]:
+def listed(system: str) -> list[Listed]:
     """All tasks of this user that a batch system knows: job, index and state. Raises CommandError."""
-    return SYSTEMS[scheduler].states()
+    return SYSTEMS[system].states()
 
 
 def slurm_available() -> bool:

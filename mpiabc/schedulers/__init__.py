@@ -3,11 +3,13 @@
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler, are_gone, hold, works_in_threads
+from mpiabc.schedulers.combined import Combined
 from mpiabc.schedulers.dask import Dask, is_of_these_ranks
 from mpiabc.schedulers.futures import Futures
 from mpiabc.schedulers.maps import Map
@@ -15,11 +17,11 @@ from mpiabc.schedulers.mpi import MPI, MPIStatic, launched_size
 from mpiabc.schedulers.processes import Processes
 from mpiabc.schedulers.redis import Redis, RedisStatic, is_broker_file
 from mpiabc.schedulers.serial import Serial
-from mpiabc.schedulers.several import Several
 from mpiabc.schedulers.together import Together
 
 __all__ = [
     "MPI",
+    "Combined",
     "Dask",
     "Engine",
     "Futures",
@@ -31,7 +33,6 @@ __all__ = [
     "RedisStatic",
     "Scheduler",
     "Serial",
-    "Several",
     "Together",
     "are_gone",
     "hold",
@@ -58,6 +59,19 @@ _BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {
 }
 
 
+_FORMER = {"Several": Combined}  # names that go with the next minor version
+
+
+def __getattr__(name: str) -> Any:
+    """What has another name now, with a warning that says which."""
+    if name not in _FORMER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    now = _FORMER[name]
+    told = f"schedulers.{name} is called schedulers.{now.__name__} now; the old name goes with mpiabc 0.3"
+    warnings.warn(told, DeprecationWarning, stacklevel=2)
+    return now
+
+
 _COMMA = r",(?=\s*[\w./-]+(?:://|,|$))"  # between schedulers, not in a password
 
 
@@ -67,7 +81,7 @@ def resolve(scheduler: Any) -> Scheduler:
         parts = re.split(_COMMA, os.fspath(scheduler))
         return _named(parts[0]) if len(parts) == 1 else resolve(parts)
     if isinstance(scheduler, list | tuple):
-        return Several([resolve(part) for part in scheduler])
+        return Combined([resolve(part) for part in scheduler])
     if type(scheduler).__module__.startswith("distributed."):
         return Dask(scheduler)
     if all(hasattr(scheduler, name) for name in ("open", "leads", "serve")):

@@ -5,7 +5,7 @@ A scheduler decides *where* evaluations run, never which, and never whether one 
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,6 +105,22 @@ def awaited(engine: "Engine") -> list[Awaited]:
     return getattr(engine, "waits_for", list)()
 
 
+def begin(engine: "Engine", job: "Job", beside: Collection[int] = ()) -> None:
+    """Have an engine work on a job, and on with those beside it; engines that know one at a time may do."""
+    if beside:
+        engine.begin(job, beside)
+    else:
+        engine.begin(job)
+
+
+def cancel(engine: "Engine", cut: float, job: int | None = None) -> None:
+    """Have an engine cancel what lies above a job's cut; the newest job's, as all engines can."""
+    if job is None:
+        engine.cancel(cut)
+    else:
+        engine.cancel(cut, job)
+
+
 class Job(Protocol):
     """What leases belong to: a level of a run, a map. It travels to workers by cloudpickle, once.
 
@@ -128,7 +144,7 @@ class Job(Protocol):
 
 
 class Engine(Protocol):
-    """Workers that are up: they take leases of one job after another.
+    """Workers that are up: they take leases of the jobs that are open, of one after another if not several.
 
     One whose messages are dear may name, as its `target`, the seconds of work that a lease should have;
     one that notices late that a worker was asked to stop names, as `notices_within`, how late. One whose
@@ -144,8 +160,11 @@ class Engine(Protocol):
         """How many evaluate at once, as far as known."""
         ...
 
-    def begin(self, job: Job) -> None:
-        """Work on this job from now on; busy workers join when they are free."""
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
+        """Work on this job from now on, and on with those of the numbers `beside`; all others are over.
+
+        Busy workers join when they are free. `beside` is given only where several jobs are open at once.
+        """
         ...
 
     def capacity(self, prefetch: bool) -> int:
@@ -164,10 +183,11 @@ class Engine(Protocol):
         """Leases that were submitted and have not begun: they wait behind another one."""
         ...
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """Addresses from `cut` on are not wanted any more; what has not begun need not begin.
 
-        A later `cut` may be larger: then all workers are told.
+        `job`: of which one; by default, and if one is open, the newest. A later `cut` may be larger: then all
+        workers are told.
         """
         ...
 

@@ -4,7 +4,7 @@ import contextlib
 import queue
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from mpiabc.errors import SchedulerError
 from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers.base import Job, Lost, Report, Said
 from mpiabc.schedulers.crew import Crew
+from mpiabc.schedulers.shared.worker import Evaluator
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.schedulers.teams import GO_ON, Lead, last_words
 from mpiabc.whereabouts import Note
@@ -44,7 +45,9 @@ class Beside:
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[Report | Lease | SchedulerError] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="mpiabc: rank 0 simulates", daemon=True)
-        self._number, self._cut = -1, float("inf")
+        self._newest = -1
+        self._cuts: dict[int, float] = {}  # of the jobs that are open
+        self._evaluators: dict[int, Evaluator] = {}
         self._cost = _SLICE  # seconds for one step of ids
         self._is_over = False  # nothing more is wanted
         self._may_go_on = True
@@ -60,10 +63,12 @@ class Beside:
         """Note, beside this file, what is evaluated from now on."""
         self._note = Note(store, self._where)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Start on a job."""
-        self._number, self._cut = job.number, float("inf")
-        self._crew.begin(job.number)
+        self._newest = job.number
+        kept = {number: cut for number, cut in self._cuts.items() if number in beside}
+        self._cuts = kept | {job.number: float("inf")}
+        self._crew.begin(job.number, beside)
         self._orders.put(partial(self._take, job))
         if not self._thread.ident:
             self._thread.start()
@@ -102,9 +107,11 @@ class Beside:
         """The team, if it has a lease."""
         return self._crew.awaited(lambda _: self._where)
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """What lies above it and has not begun need not begin."""
-        self._cut = cut
+        number = self._newest if job is None else job
+        if number in self._cuts:
+            self._cuts[number] = cut
 
     def busy(self) -> int:
         """Whether the team has a lease."""
@@ -155,7 +162,8 @@ class Beside:
 
     def _take(self, job: Job) -> None:
         watch = self._note.watch(job.number) if self._note else None
-        self._evaluator = job.evaluator(self._problem, self._where, watch)
+        self._evaluators = {number: made for number, made in self._evaluators.items() if number in self._cuts}
+        self._evaluators[job.number] = job.evaluator(self._problem, self._where, watch)
 
     def _evaluate(self, lease: Lease) -> None:
         """Evaluate the lease piece by piece, as far as it is wanted, and tell that it is done."""
@@ -174,11 +182,11 @@ class Beside:
             self._reports.put(Lost(rest, self._where, "it was not wanted", is_returned=True))
 
     def _is_wanted(self, lease: Lease) -> bool:
-        is_current = lease.job == self._number and lease.start < self._cut
+        is_current = lease.start < self._cuts.get(lease.job, -1)
         return is_current and not self._is_over and not self._lead.is_disbanded
 
     def _records(self, lease: Lease) -> Records | None:
         """What came of a piece; None where the team has lost a rank."""
         with contextlib.suppress(KeyboardInterrupt), team.being(self._who, self._lead):
-            return self._evaluator(lease.start, lease.stop)
+            return self._evaluators[lease.job](lease.start, lease.stop)
         return None

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -18,6 +18,7 @@ class _Member:
 
     places: int
     leases: list[Lease] = field(default_factory=list)
+    takes_leases: bool = True
     since: float = 0.0  # when it was given work, or brought some
 
 
@@ -31,7 +32,7 @@ class Crew(Generic[W]):
         self._members: dict[W, _Member] = {}
         self._by_load: dict[float, dict[W, None]] = defaultdict(dict)  # leases held above the places
         self._room = {False: 0, True: 0}
-        self._job = -1
+        self._jobs: set[int] = set()  # that are open
         self.places = 0  # of all workers
 
     def __contains__(self, worker: W) -> bool:
@@ -43,12 +44,12 @@ class Crew(Generic[W]):
     def __iter__(self) -> Iterator[W]:
         return iter(list(self._members))
 
-    def begin(self, job: int) -> None:
-        """Leases of other jobs are old from now on."""
+    def begin(self, job: int, beside: Collection[int] = ()) -> None:
+        """Leases of other jobs than this one and those beside it are old from now on."""
         members = list(self._members)
         for worker in members:
             self._leave_tables(worker)
-        self._job = job
+        self._jobs = {job, *beside}
         for worker in members:
             self._enter_tables(worker)
 
@@ -59,6 +60,12 @@ class Crew(Generic[W]):
             self._members[worker].places = places
         else:
             self._members[worker] = _Member(places)
+        self._enter_tables(worker)
+
+    def retire(self, worker: W) -> None:
+        """The worker is given no lease any more; those that it holds, it brings home."""
+        self._leave_tables(worker)
+        self._members[worker].takes_leases = False
         self._enter_tables(worker)
 
     def leave(self, worker: W) -> list[Lease]:
@@ -91,10 +98,13 @@ class Crew(Generic[W]):
         self._enter_tables(worker)
         return True
 
-    def answered(self, worker: W) -> Lease:
-        """The worker, which answers in order, is done with its oldest lease."""
-        lease = self._members[worker].leases[0]
-        self.take(worker, lease)
+    def answered(self, worker: W, job: int, start: int) -> Lease | None:
+        """The worker is done with the lease that begins there, which it may bring home short."""
+        member = self._members.get(worker)
+        held = [] if member is None else member.leases
+        lease = next((lease for lease in held if (lease.job, lease.start) == (job, start)), None)
+        if lease is not None:
+            self.take(worker, lease)
         return lease
 
     def leases(self, worker: W) -> list[Lease]:
@@ -125,8 +135,8 @@ class Crew(Generic[W]):
 
     def _rooms(self, member: _Member) -> tuple[int, int]:
         """Leases that the member could take: without, and with one ahead for each place."""
-        is_late = any(lease.job != self._job for lease in member.leases)
-        held, places = len(member.leases), member.places
+        is_late = any(lease.job not in self._jobs for lease in member.leases)
+        held, places = len(member.leases), member.places if member.takes_leases else 0
         return max(0, places - held), max(0, (1 if is_late else 2) * places - held)
 
     def _load(self, member: _Member) -> float:

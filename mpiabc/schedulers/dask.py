@@ -26,7 +26,7 @@ from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Lost, OneLeads
 from mpiabc.schedulers.silence import Awaited
-from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
+from mpiabc.schedulers.tasks import Answered, Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 from mpiabc.version import __version__
 
@@ -429,7 +429,7 @@ def _paused(told: dict[str, Any]) -> str:
 class _Call:
     """Unpickled, it is what `work` returns."""
 
-    def __init__(self, work: Callable[..., Answer], task: Task, topic: str) -> None:
+    def __init__(self, work: Callable[..., Answered], task: Task, topic: str) -> None:
         self._work, self._task, self._topic = work, task, topic
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -439,7 +439,7 @@ class _Call:
 _works = threading.Lock()  # one thread of a process, where few simulators may run twice at once
 
 
-def _work_alone(task: Task, last_words: Callable[[Lost], None]) -> Answer:
+def _work_alone(task: Task, last_words: Callable[[Lost], None]) -> Answered:
     """`work`, when no other thread of this process is at it."""
     with _works:
         return work(task, last_words)

@@ -9,7 +9,7 @@ from mpiabc import machine
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Lost, OneLeads, count
-from mpiabc.schedulers.tasks import Answer, Done, Task, TasksEngine, work
+from mpiabc.schedulers.tasks import Answered, Done, Task, TasksEngine, work
 
 _TASKS = 4  # for each worker in a round, so that quick ones can take more of them
 
@@ -80,7 +80,7 @@ class _Rounds:
             return
         tasks, self._tasks = self._tasks, []
         try:
-            answers: list[Answer] = list(self._map(work, [task for task, _ in tasks]))
+            answers: list[Answered] = list(self._map(work, [task for task, _ in tasks]))
         except Exception as error:
             told = f"{type(error).__name__}: {error}".rstrip(": ")
             raise SchedulerError(

@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NoReturn
@@ -30,42 +30,21 @@ from mpiabc import guard, machine, team, threads, voice
 from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
 from mpiabc.programs import Programs
-from mpiabc.records import Failure, Lease, Records, pack, unpack
+from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers import parcels, teams
 from mpiabc.schedulers.alone import ALONE
-from mpiabc.schedulers.base import Doubted, Job, Lost, Report, Said, count
+from mpiabc.schedulers.base import Job, Lost, Report, Said, count
 from mpiabc.schedulers.beside import Beside
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent, travelling
 from mpiabc.schedulers.sentry import Sentry
 from mpiabc.schedulers.serial import SerialEngine
+from mpiabc.schedulers.shared.jobs import Jobs
+from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded, order_of
+from mpiabc.schedulers.shared.worker import UNWANTED, Evaluator, Worker
 from mpiabc.schedulers.silence import Awaited, Silence
 from mpiabc.schedulers.together import Backoff, Together
-from mpiabc.schedulers.wire import (
-    BROKEN,
-    BYE,
-    CANCEL,
-    CUT_BODY,
-    DOUBTED,
-    GENERATION,
-    HELLO,
-    LEASE,
-    LEASE_BODY,
-    LEAVE,
-    LOST,
-    NOTE,
-    READY,
-    RECORDS,
-    REFUSED,
-    RELEASE,
-    SAID,
-    SECONDS_BODY,
-    SIGNALLED,
-    SKIPPED,
-    STOP,
-    Wire,
-    dead,
-)
+from mpiabc.schedulers.wire import SECONDS_BODY, Wire, dead
 from mpiabc.signals import Signals, heard, relay
 from mpiabc.version import digit_difference, version_difference, versions
 from mpiabc.whereabouts import Note
@@ -83,6 +62,8 @@ _GRACE = 2.0  # seconds that messages have to go out at the end
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
 _SPEAKING = 3.0  # seconds that rank 0 has to say what ended a job, which launchers then end with any rank
 
+#: What a rank says of itself, which it may before it has greeted.
+_OF_ITSELF = (Kind.HELLO, Kind.BROKEN, Kind.REFUSED, Kind.SIGNALLED, Kind.BYE)
 _NOT_HERE = "a rank that has not come to this run has not called run again, or is held up before it"
 _COLLECTIVE = (
     "a simulator that calls a collective of COMM_WORLD waits for ranks that do not: let it use COMM_SELF, or "
@@ -484,7 +465,7 @@ class Hold:
         wire = Wire(self.comm, load_mpi())
         wire.run = secrets.randbits(64)
         for rank in range(1, self.comm.size):
-            wire.send(rank, RELEASE, bytes([status]))
+            wire.send(rank, Kind.RELEASE, bytes([status]))
         wire.flush(_GRACE)
 
     def end_if_held(self) -> None:
@@ -553,20 +534,20 @@ class Home:
         self._has_timeout = problem.timeout is not None
         self._may_have_child = True
         self._child = self._make_child() if self._has_timeout else None
-        self._job: Job | None = None
+        self._jobs: list[Job] = []  # that are open
 
     def note_beside(self, store: str) -> None:
         """Note, beside this file, what is evaluated in this process."""
         if not self._has_timeout:
             self._inline.note_beside(store)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Start on a job."""
-        self._job = job
+        self._jobs = [*(old for old in self._jobs if old.number in beside), job]
         self._since = min(self._since, time.monotonic())
-        self._inline.begin(job)
+        self._inline.begin(job, beside)
         if self._child:
-            self._child.begin(job)
+            self._child.begin(job, beside)
 
     def capacity(self, prefetch: bool) -> int:
         """The child's room, or one lease if evaluations are quick enough to run between probes."""
@@ -615,11 +596,11 @@ class Home:
         """The child."""
         return self._child.waits_for() if self._child else []
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """Pass it on."""
-        self._inline.cancel(cut)
+        self._inline.cancel(cut, job)
         if self._child:
-            self._child.cancel(cut)
+            self._child.cancel(cut, job)
 
     def busy(self) -> int:
         """Whether this core works."""
@@ -650,8 +631,8 @@ class Home:
         except SchedulerError:  # the problem cannot travel: this process simulates between probes
             self._may_have_child = False
             return
-        assert self._job is not None
-        self._child.begin(self._job)
+        for i, job in enumerate(self._jobs):
+            self._child.begin(job, [other.number for other in self._jobs[:i]])
 
 
 def _cost(records: Records) -> float:
@@ -682,14 +663,13 @@ class Ranks:
         self._crew: Crew[int] = Crew()  # those that have answered
         self._ended: set[int] = set()
         self._where: dict[int, str] = {}
-        self._job = -1
-        self._orders = parcels.Sender()  # all ranks get the same messages
+        self._jobs = Jobs()
+        self._parcels = parcels.Sender()  # all ranks get the same
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
-        self._cut = math.inf
         self._broken = ""  # what a rank said that cannot go on
         for rank in self._living:
-            self._wire.send(rank, HELLO, greeting)
+            self._wire.send(rank, Kind.WELCOME, greeting)
 
     @property
     def cost(self) -> float | None:
@@ -705,15 +685,15 @@ class Ranks:
     def note_beside(self, store: str) -> None:
         """Let the ranks note, beside this file, what they evaluate: one that dies ends the job."""
         for rank in self._living:
-            self._wire.send(rank, NOTE, os.fsencode(os.path.abspath(store)))
+            self._wire.send(rank, Kind.NOTE, os.fsencode(os.path.abspath(store)))
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Send the job to all: one that is busy reads it when it is free."""
-        self._job, self._cut = job.number, math.inf
-        self._crew.begin(job.number)
-        order = self._orders.message(parcels.parts(job))
+        self._jobs.begin(job, beside)
+        self._crew.begin(job.number, beside)
+        kind, content = encoded(self._jobs.sent_by(self._parcels, job.number))
         for rank in self._living:
-            self._wire.send(rank, GENERATION, order)
+            self._wire.send(rank, kind, content)
 
     def capacity(self, prefetch: bool) -> int:
         """Free places of the ranks that have answered."""
@@ -721,7 +701,7 @@ class Ranks:
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the rank with the fewest."""
-        self._wire.send(self._crew.give(lease), LEASE, LEASE_BODY.pack(*lease))
+        self._wire.tell(self._crew.give(lease), lease)
 
     def poll(self, timeout: float) -> list[Report]:
         """All that has arrived."""
@@ -729,43 +709,50 @@ class Ranks:
             raise SchedulerError(self._broken)
         reports: list[Report] = []
         while message := self._wire.receive():
-            rank, tag, content = message
-            if rank not in self._living or (
-                rank not in self._where and tag not in (READY, BROKEN, REFUSED, SIGNALLED, BYE)
-            ):
+            rank, kind, content = message
+            if rank not in self._living or (rank not in self._where and kind not in _OF_ITSELF):
                 continue  # of a rank that is dead, or of an earlier run
-            if tag in (RECORDS, SKIPPED) and rank not in self._crew:
-                continue  # its team has lost another rank
-            if tag == RECORDS:
-                self._crew.answered(rank)
-                records = unpack(content)
-                reports.append(records)
-                self._costs.append(_cost(records))
-                if records.failures:
-                    self._unanswered.add(rank)
-            elif tag == SKIPPED:
-                lease = self._crew.answered(rank)
-                reports.append(Lost(lease, self._where[rank], "it was not wanted", is_returned=True))
-            elif tag == LOST:
-                if rank in self._crew:  # else another one of its team has the lease
-                    self._crew.answered(rank)
-                reports.append(pickle.loads(content))
-            elif tag == DOUBTED:
-                reports.append(pickle.loads(content))
-            elif tag == SAID:
-                reports.append(Said(self._where[rank], voice.Piece.unpack(content)))
-            elif tag == READY:
-                self._welcome(rank, _greeting(bytes(content)))
-            elif tag == BYE:
-                self._ended.add(rank)
-            elif tag == BROKEN:
-                self._broken = bytes(content).decode()
+            if kind in _OF_ITSELF:
+                self._hear_of(rank, kind, bytes(content))
+            else:
+                reports += self._answered(rank, answer_of(kind, content))
+            if self._broken:
                 break  # what came before it counts
-            elif tag == REFUSED:
-                raise ProblemError(bytes(content).decode())
-            elif tag == SIGNALLED:
-                relay(f"a signal to rank {rank}", *SECONDS_BODY.unpack(content))
         return reports + self._bury()
+
+    def _hear_of(self, rank: int, kind: int, content: bytes) -> None:
+        """What a rank says of itself. Raises ProblemError, if it cannot have the problem."""
+        match kind:
+            case Kind.HELLO:
+                self._welcome(rank, _greeting(content))
+            case Kind.BYE:
+                self._ended.add(rank)
+            case Kind.BROKEN:
+                self._broken = content.decode()
+            case Kind.REFUSED:
+                raise ProblemError(content.decode())
+            case Kind.SIGNALLED:
+                relay(f"a signal to rank {rank}", *SECONDS_BODY.unpack(content))
+
+    def _answered(self, rank: int, answer: Answer) -> list[Report]:
+        """What a rank says of its leases; one whose team has lost another rank has none any more."""
+        match answer:
+            case Records():
+                if rank not in self._crew:
+                    return []
+                self._crew.answered(rank, answer.job, answer.start)
+                self._costs.append(_cost(answer))
+                if answer.failures:
+                    self._unanswered.add(rank)
+            case Lost():
+                if not self._crew.take(rank, answer.lease) and answer.why == UNWANTED:
+                    return []
+            case Said():
+                return [Said(self._where[rank], answer.piece)]
+            case Missing():
+                self._wire.tell(rank, self._jobs.whole(answer.job))
+                return []
+        return [answer]
 
     def _bury(self) -> list[Lost]:
         """The leases of ranks that died."""
@@ -801,14 +788,13 @@ class Ranks:
             *self._crew.awaited(self._where.__getitem__, _COLLECTIVE),
         ]
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """Ranks skip leases above the cut that they have not begun."""
-        order = CUT_BODY.pack(self._job, cut)
+        order, is_for_all = self._jobs.cancel(cut, job)
         for rank in self._crew:
-            if self._crew.ahead(rank) or rank in self._unanswered or cut > self._cut:
-                self._wire.send(rank, CANCEL, order)
+            if is_for_all or self._crew.ahead(rank) or rank in self._unanswered:
+                self._wire.tell(rank, order)
         self._unanswered.clear()
-        self._cut = cut
 
     def busy(self) -> int:
         """Ranks that hold a lease."""
@@ -821,7 +807,7 @@ class Ranks:
         self._ended.clear()
         self._broken = ""
         for rank in self._living:
-            self._wire.send(rank, LEAVE if status else STOP, bytes([status]))
+            self._wire.send(rank, Kind.LEAVE if status else Kind.STOP, bytes([status]))
         if status == 0:
             self._wire.flush(_GRACE)
             return
@@ -920,13 +906,9 @@ class _Rank:
             self._take(problem, group)
         side = self._lead or self._follower
         look = None if side is None else side.look
-        self._sentry = Sentry(lambda: self._wire.is_there(0, LEAVE), self._leave, look)
-        self._leases: deque[Lease] = deque()
-        self._evaluator: Callable[[int, int], Records] | None = None
-        self._number = -1  # of the job
-        self._orders = parcels.Receiver()
+        self._sentry = Sentry(lambda: self._wire.is_there(0, Kind.LEAVE), self._leave, look)
+        self._worker = Worker(self._load, self._where)
         self._note: Note | None = None
-        self._cut = float("inf")
         self._status: int | None = None
         self._is_signalled = False
         self._failure = ""  # not answered yet
@@ -960,7 +942,7 @@ class _Rank:
                 self._tear()
             if self._note:
                 self._note.close()
-            self._wire.send(0, BYE)
+            self._wire.send(0, Kind.BYE)
             self._wire.flush(_GRACE)
         return self._status
 
@@ -983,7 +965,7 @@ class _Rank:
             raise
         except Exception:
             told = f"{self._where} cannot load what it is to work on:\n{traceback.format_exc()}"
-            self._wire.send(0, BROKEN, told.encode())
+            self._wire.send(0, Kind.BROKEN, told.encode())
             return False
         return True
 
@@ -1016,6 +998,8 @@ class _Rank:
 
     def _step(self) -> bool:
         """Do what is to be done next; whether there was anything."""
+        if self._signals.seen or (self._lead and self._lead.is_disbanded):
+            self._worker.leave()
         if self._follower:
             return self._follow(self._follower)
         return self._pass_on() if self._child else self._work()
@@ -1033,7 +1017,7 @@ class _Rank:
             _log.debug("%s has left evaluation %s", self._where, begun.lease)
         except Exception:
             told = f"{self._where} failed in evaluation {begun.lease}:\n{traceback.format_exc()}"
-            self._wire.send(0, BROKEN, told.encode())
+            self._wire.send(0, Kind.BROKEN, told.encode())
         return True
 
     @contextlib.contextmanager
@@ -1044,15 +1028,15 @@ class _Rank:
 
     def _give_up(self, lost: Lost) -> None:
         """The team will not come back from this evaluation: rank 0 is to end the job."""
-        self._wire.send(0, LOST, pickle.dumps(lost))
+        self._wire.tell(0, lost)
         if self._problem.on_error != "raise":
-            self._wire.send(0, BROKEN, teams.last_words(lost).encode())
+            self._wire.send(0, Kind.BROKEN, teams.last_words(lost).encode())
 
     def _pass_signal_on(self) -> None:
         """Tell rank 0, once, of a signal, and how long ago it came: what was sent since then is doubtful."""
         if self._signals.seen and self._wire.run and not self._is_signalled:
             self._is_signalled = True
-            self._wire.send(0, SIGNALLED, SECONDS_BODY.pack(time.monotonic() - self._signals.at))
+            self._wire.send(0, Kind.SIGNALLED, SECONDS_BODY.pack(time.monotonic() - self._signals.at))
 
     @contextlib.contextmanager
     def _refusal_noted(self) -> Iterator[None]:
@@ -1060,9 +1044,9 @@ class _Rank:
         try:
             yield
         except (ProblemError, SchedulerError) as error:
-            tag = REFUSED if isinstance(error, ProblemError) else BROKEN
+            kind = Kind.REFUSED if isinstance(error, ProblemError) else Kind.BROKEN
             self._is_refused = True
-            self._refusal = tag, f"{self._where} cannot work: {error}".encode()
+            self._refusal = kind, f"{self._where} cannot work: {error}".encode()
 
     def _pass_refusal_on(self) -> None:
         """Tell rank 0, once it has greeted."""
@@ -1071,17 +1055,19 @@ class _Rank:
             self._refusal = None
 
     def _say(self, piece: voice.Piece) -> None:
-        self._wire.send(0, SAID, piece.pack())
+        self._wire.tell(0, Said(self._where, piece))
 
     def _last_words(self, failure: Failure) -> None:
         """The evaluation in work has called C's exit: tell rank 0, and wait for what it says."""
         lease = self._lease
         self._sentry.dismiss()
         lost = Lost(lease, self._where, failure.error, culprit=failure.index, kind="exit")
-        self._wire.send(0, LOST, pickle.dumps(lost))
+        self._wire.tell(0, lost)
         end, backoff = time.monotonic() + _SILENCE, Backoff()
         if self._problem.on_error != "raise":
-            self._wire.send(0, BROKEN, f"{failure}\nrun the same command again to go on without it".encode())
+            self._wire.send(
+                0, Kind.BROKEN, f"{failure}\nrun the same command again to go on without it".encode()
+            )
         while self._status is None and time.monotonic() < end:
             self._take_orders()
             backoff.wait()
@@ -1092,7 +1078,7 @@ class _Rank:
         """Leave from beside an evaluation, with the run's status. Never returns."""
         while self._status is None:
             self._take_orders()
-        self._wire.send(0, BYE)
+        self._wire.send(0, Kind.BYE)
         self._wire.flush(_GRACE)
         self._tear()
         _leave(load_mpi(), self._status)
@@ -1105,104 +1091,105 @@ class _Rank:
         is_any = False
         while self._status is None and (message := self._wire.receive()):
             is_any = True
-            _, tag, content = message
-            if tag in (CANCEL, GENERATION, STOP, LEAVE):
-                self._failure = ""
-            if tag == LEASE:
-                self._leases.append(Lease(*LEASE_BODY.unpack(content)))
-            elif tag == GENERATION:
-                job = self._orders.job(content)
-                self._number = job.number
-                watch = self._note.watch(job.number) if self._note else None
-                self._evaluator = job.evaluator(self._problem, self._where, watch)
-                if self._follower:
-                    self._follower.keep(job.number, self._evaluator)
-                if self._child:
-                    self._child.begin(job)
-                self._cut = float("inf")
-            elif tag == CANCEL:
-                self._cut = CUT_BODY.unpack(content)[1]
-            elif tag == RELEASE:
-                self._status = content[0] or _RELEASED
-            elif tag == HELLO and (not content or self._has_taken(content)):
-                parts = {name: str(part) for name, part in self._problem.parts().items()}
-                answer = {"where": self._where, "versions": versions(), "parts": parts}
-                answer["fingerprint"] = self._problem.fingerprint.to_json()
-                self._wire.send(0, READY, json.dumps(answer).encode())
-                for side in (self._lead, self._follower):
-                    if side and side.wire:
-                        side.wire.run = self._wire.run
-            elif tag == NOTE and not self._child and not self._follower:
-                self._note = Note(os.fsdecode(bytes(content)), self._where)
-            elif tag in (STOP, LEAVE):
-                self._status = content[0]
+            _, kind, content = message
+            if kind in _ABOUT_LEASES:
+                if kind != Kind.LEASE:
+                    self._failure = ""
+                self._worker.obey(order_of(kind, content))
+            else:
+                self._hear(kind, content)
         return is_any
 
-    def _is_wanted(self, lease: Lease) -> bool:
-        assert self._evaluator is not None  # its job comes before a lease
-        is_current = lease.job == self._number
-        is_disbanded = self._lead is not None and self._lead.is_disbanded
-        return is_current and lease.start < self._cut and not self._signals.seen and not is_disbanded
+    def _hear(self, kind: int, content: memoryview) -> None:
+        """Do what rank 0 wants of this rank itself."""
+        match kind:
+            case Kind.WELCOME:
+                self._greet(content)
+            case Kind.NOTE if not self._child and not self._follower:
+                self._note = Note(os.fsdecode(bytes(content)), self._where)
+            case Kind.RELEASE:
+                self._status = content[0] or _RELEASED
+            case Kind.STOP | Kind.LEAVE:
+                self._failure = ""
+                self._status = content[0]
+
+    def _greet(self, travelled: memoryview) -> None:
+        """Say who this is, with the problem that rank 0 has sent, if it has."""
+        if travelled and not self._has_taken(travelled):
+            return
+        parts = {name: str(part) for name, part in self._problem.parts().items()}
+        answer = {"where": self._where, "versions": versions(), "parts": parts}
+        answer["fingerprint"] = self._problem.fingerprint.to_json()
+        self._wire.send(0, Kind.HELLO, json.dumps(answer).encode())
+        for side in (self._lead, self._follower):
+            if side and side.wire:
+                side.wire.run = self._wire.run
+
+    def _load(self, job: Job) -> Evaluator:
+        """What evaluates a job here; the child, and others of a team, have it too."""
+        watch = self._note.watch(job.number) if self._note else None
+        evaluator = job.evaluator(self._problem, self._where, watch)
+        if self._follower:
+            self._follower.keep(job.number, evaluator)
+        if self._child:
+            self._child.begin(job, self._worker.jobs)
+
+        def evaluate(start: int, stop: int) -> Records:
+            self._lease = lease = Lease(job.number, start, stop)
+            if self._lead:
+                self._lead.take(lease)
+            with self._evaluating(self._lead or ALONE):
+                return evaluator(start, stop)
+
+        return evaluate
 
     def _pass_on(self) -> bool:
         """Give the child a lease, send what it brings; whether anything happened."""
         assert self._child is not None
-        is_any = False
         if self._is_refused:
             return False
-        if self._leases and self._child.capacity(False):
-            is_any, lease = True, self._leases.popleft()
-            if self._is_wanted(lease):
-                self._child.submit(lease)
-            else:
-                self._wire.send(0, SKIPPED)
-        for report in self._child.poll(0):
-            is_any = True
-            if isinstance(report, Lost):
-                self._wire.send(0, LOST, pickle.dumps(report))
-            elif isinstance(report, Doubted):
-                self._wire.send(0, DOUBTED, pickle.dumps(report))
-            elif isinstance(report, Said):
-                self._say(report.piece)
-            else:
-                self._send(report)
-        return is_any
+        answers = self._worker.answers()
+        lease = self._worker.next() if self._child.capacity(False) else None
+        if lease is not None:
+            self._child.submit(lease)
+        answers += self._child.poll(0)
+        for answer in answers:
+            self._tell(answer)
+        return lease is not None or bool(answers)
 
     def _work(self) -> bool:
         """Evaluate a lease, if there is one, and send what it brought; whether there was one.
 
         After a failure that may end the run, rank 0's answer is waited for.
         """
-        if self._failure or self._is_refused or not self._leases:
+        if self._failure or self._is_refused or self._worker.is_idle:
             return False
-        self._lease = lease = self._leases.popleft()
-        if not self._is_wanted(lease):
-            self._wire.send(0, SKIPPED)
-            return True
-        assert self._evaluator is not None
-        if self._lead:
-            self._lead.take(lease)
         try:
-            with self._evaluating(self._lead or ALONE):
-                records = self._evaluator(lease.start, lease.stop)
+            for answer in self._worker.step():
+                self._tell(answer)
         except KeyboardInterrupt:  # a signal, and the grace is over
-            self._wire.send(0, SKIPPED)
+            self._give_back()
         except Exception:
-            told = f"{self._where} failed in evaluation {lease}:\n{traceback.format_exc()}"
-            self._wire.send(0, BROKEN, told.encode())
-        else:
-            self._send(records)
+            told = f"{self._where} failed in evaluation {self._lease}:\n{traceback.format_exc()}"
+            self._wire.send(0, Kind.BROKEN, told.encode())
         return True
 
-    def _send(self, records: Records) -> None:
-        """Bring the records home, unless a signal came meanwhile, which is told first."""
+    def _give_back(self) -> None:
+        """What came of the lease in work is no outcome."""
+        self._wire.tell(0, Lost(self._lease, self._where, UNWANTED, is_returned=True))
+
+    def _tell(self, answer: Answer | Report) -> None:
+        """Say it to rank 0; of records, whether a signal came meanwhile is told first."""
+        if not isinstance(answer, Records):
+            self._wire.tell(0, answer)
+            return
         self._pass_signal_on()
         if self._signals.seen:
-            self._wire.send(0, SKIPPED)
+            self._wire.tell(0, Lost(answer.lease, self._where, UNWANTED, is_returned=True))
             return
-        self._wire.send(0, RECORDS, pack(records))
-        if records.failures and self._ends_run(records.failures[0]):
-            self._failure = str(records.failures[0])
+        self._wire.tell(0, answer)
+        if answer.failures and self._ends_run(answer.failures[0]):
+            self._failure = str(answer.failures[0])
             self._give_up_at = time.monotonic() + _SILENCE
 
     def _ends_run(self, failure: Failure) -> bool:
@@ -1210,6 +1197,7 @@ class _Rank:
 
 
 _RELEASED = -1  # in place of a status
+_ABOUT_LEASES = (Kind.JOB, Kind.LEASE, Kind.CANCEL)
 
 
 def _finish(status: int) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import pickle
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 from mpiabc import mapped
 
@@ -36,28 +37,53 @@ def joined(body: bytes, *aside: bytes) -> Any:
     return pickle.loads(body, buffers=[bytearray(buffer) for buffer in aside])
 
 
+class Parcel(NamedTuple):
+    """A job on its way: which others stay open beside it, its parts by name, and those that come along."""
+
+    number: int
+    beside: tuple[int, ...]
+    names: tuple[str, ...]
+    new: dict[str, bytes]
+
+
+def parcel(number: int, parts: Parts, beside: Iterable[int] = (), there: Collection[str] = ()) -> Parcel:
+    """A job as its parts, for who has those that are `there`."""
+    new = {name: part for name, part in parts if name not in there}
+    return Parcel(number, tuple(beside), tuple(name for name, _ in parts), new)
+
+
 class Sender:
-    """Jobs for one receiver that gets all of this sender's messages, in order."""
+    """Jobs for receivers that get all of this sender's parcels, in order."""
 
     def __init__(self) -> None:
-        self._sent: set[str] = set()
+        self._sent: dict[int, tuple[str, ...]] = {}  # names of parts, by job
 
-    def message(self, parts: Parts) -> bytes:
-        """The parts that were not in the last message, and the names of all in order."""
-        names = [name for name, _ in parts]
-        new = {name: part for name, part in parts if name not in self._sent}
-        self._sent = set(names)
-        return pickle.dumps((names, new))
+    def parcel(self, number: int, parts: Parts, beside: Collection[int] = ()) -> Parcel:
+        """The job, with the parts that no job has which was open until now."""
+        made = parcel(number, parts, beside, {name for names in self._sent.values() for name in names})
+        self._sent = {job: names for job, names in self._sent.items() if job in beside}
+        self._sent[number] = made.names
+        return made
 
 
 class Receiver:
     """The other side of a Sender."""
 
     def __init__(self) -> None:
+        self._names: dict[int, tuple[str, ...]] = {}  # of parts, by job
         self._parts: dict[str, bytes] = {}
 
-    def job(self, message: bytes | bytearray | memoryview) -> Any:
-        """The job of a message."""
-        names, new = pickle.loads(message)
-        self._parts = {name: new[name] if name in new else self._parts[name] for name in names}
-        return joined(*(self._parts[name] for name in names))
+    def lacking(self, parcel: Parcel) -> list[str]:
+        """What the parcel's job needs that is neither in it nor here."""
+        return [name for name in parcel.names if name not in parcel.new and name not in self._parts]
+
+    def take(self, parcel: Parcel) -> None:
+        """Keep its parts, and let those go that no open job has any more."""
+        there = self._parts | parcel.new
+        self._names = {job: names for job, names in self._names.items() if job in parcel.beside}
+        self._names[parcel.number] = parcel.names
+        self._parts = {name: there[name] for names in self._names.values() for name in names}
+
+    def job(self, number: int) -> Any:
+        """The job of a parcel that was taken."""
+        return joined(*(self._parts[name] for name in self._names[number]))

@@ -22,8 +22,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection
 from socket import socketpair
 from typing import Any, NamedTuple
@@ -32,11 +31,15 @@ import cloudpickle
 
 from mpiabc import guard, machine, mapped, programs, team, threads, voice
 from mpiabc.errors import Error, ProblemError, SchedulerError
-from mpiabc.records import Lease, Records, pack, unpack
+from mpiabc.records import Lease, Records
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.alone import ALONE
-from mpiabc.schedulers.base import Job, Lost, OneLeads, Recent, Report, Said, count
+from mpiabc.schedulers.base import Doubted, Job, Lost, OneLeads, Recent, Report, Said, count
+from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.reaper import Reaper
+from mpiabc.schedulers.shared.jobs import Jobs
+from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, Order, answer_of, encoded, order_of
+from mpiabc.schedulers.shared.worker import Evaluator, Worker
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import leave_to_leader, that_ask_to_stop, were_left_since
 
@@ -118,36 +121,38 @@ class ProcessesEngine:
         share = max(1, (machine.cores() if cores is None else cores) // n)
         self._start = (_Forked if is_forked else _Spawned)(problem, where, share)
         self._selector = selectors.DefaultSelector()
-        self._job = -1
-        self._cut = math.inf
+        self._jobs = Jobs()
+        self._crew: Crew[_Child] = Crew()  # those that have come up
         self._polled = time.monotonic()
-        self._parts: parcels.Parts = []
         self._births = 0  # since a child has come up
         self._reaper = Reaper()
         self._children: list[_Child] = []
         self._start_all(n)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Start on a job; each child hears of it with its first lease."""
-        self._job, self._cut = job.number, math.inf
-        self._parts = parcels.parts(job)
+        self._jobs.begin(job, beside)
+        self._crew.begin(job.number, beside)
 
     def is_ready(self) -> bool:
         """Whether any child has come up."""
-        return any(child.is_ready for child in self._children)
+        return len(self._crew) > 0
 
     def capacity(self, prefetch: bool) -> int:
         """Free places of the children that are up."""
-        return sum(self._room(child, 2 if prefetch else 1) for child in self._children)
+        return self._crew.room(prefetch)
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the child with the fewest."""
-        child = max(self._children, key=lambda child: self._room(child, 2))
-        if child.job != self._job:
-            child.send(cloudpickle.dumps(("job", child.orders.message(self._parts))))
-            child.job = self._job
-        child.leases.append(lease)
-        child.send(cloudpickle.dumps(("lease", lease)))
+        child = self._crew.give(lease)
+        if lease.job not in child.jobs:
+            self._describe(child, lease.job)
+        child.send(lease)
+
+    def _describe(self, child: "_Child", number: int) -> None:
+        """Let a child have an open job; those that are closed it lets go."""
+        child.send(self._jobs.sent_by(child.parcels, number))
+        child.jobs = {job for job in child.jobs if job in self._jobs} | {number}
 
     def poll(self, timeout: float) -> list[Report]:
         """Records and lost leases; returns early when there are any."""
@@ -162,34 +167,49 @@ class ProcessesEngine:
             if not isinstance(child, _Child) or child not in self._children:
                 continue
             try:
-                message = child.connection.recv_bytes()
+                kind, content = _received(child.connection)
             except (EOFError, OSError):
                 reports += self._bury(child)
                 continue
-            if message.startswith(b"P"):
-                reports.append(Said(self._name(child), voice.Piece.unpack(message[1:])))
-                continue
-            child.is_ready, self._births = True, 0
-            child.has_mpi |= message == b"M"
-            if message.startswith(b"E"):
-                raise SchedulerError(f"process {child.process.pid} cannot work: {message[1:].decode()}")
-            if message.startswith(b"N"):
-                raise ProblemError(f"process {child.process.pid} cannot work: {message[1:].decode()}")
-            if message[:1] in (b"R", b"S", b"B"):
-                lease = child.leases.pop(0)
-            if message.startswith(b"R"):
-                records = unpack(memoryview(message)[8:])
-                reports.append(records)
-                child.recent.add(lease)
-                child.simulations += records.simulations
-            elif message.startswith(b"S"):
-                reports.append(Lost(lease, self._name(child), "it was not wanted", is_returned=True))
-            elif message.startswith(b"B"):
-                reports.append(Lost(lease, self._name(child), "a signal came meanwhile", is_returned=True))
-                reports.append(child.recent.doubted())
-            if self._is_due(child) and not child.leases:
+            reports += self._heard(child, kind, content)
+            if self._is_due(child) and not self._held_by(child):
                 self._bury(child)
         return reports + self._overdue()
+
+    def _heard(self, child: "_Child", kind: int, content: memoryview) -> list[Report]:
+        """What a child has said. Raises ProblemError, SchedulerError where it cannot work."""
+        if kind in (Kind.BROKEN, Kind.REFUSED):
+            error = ProblemError if kind == Kind.REFUSED else SchedulerError
+            raise error(f"process {child.process.pid} cannot work: {bytes(content).decode()}")
+        if kind == Kind.HELLO:
+            self._welcome(child, has_mpi=bool(content[0]))
+            return []
+        answer: Answer = answer_of(kind, content, self._name(child))
+        match answer:
+            case Records():
+                self._note_home(child, answer)
+            case Lost():
+                self._crew.take(child, answer.lease)
+            case Doubted():
+                return [child.recent.doubted()]
+            case Missing():
+                child.send(self._jobs.whole(answer.job))
+                return []
+        return [answer]
+
+    def _welcome(self, child: "_Child", has_mpi: bool) -> None:
+        """A child has come up."""
+        self._births, child.has_mpi = 0, has_mpi
+        if child not in self._crew:
+            self._crew.join(child, 1)
+
+    def _note_home(self, child: "_Child", records: Records) -> None:
+        lease = self._crew.answered(child, records.job, records.start)
+        if lease is not None:
+            child.recent.add(lease)
+        child.simulations += records.simulations
+        if self._is_due(child):
+            self._crew.retire(child)
 
     def _overdue(self) -> list[Lost]:
         """The leases of children whose simulation has taken too long."""
@@ -200,7 +220,7 @@ class ProcessesEngine:
         lost: list[Lost] = []
         for child in list(self._children):
             index = child.spend(min(now - before, _SEEN))
-            if index is not None and child.spent > self._timeout:
+            if index is not None and self._held_by(child) and child.spent > self._timeout:
                 first, *others = self._bury(child)
                 why = f"the simulation took longer than timeout={self._timeout} s"
                 lost += [Lost(first.lease, first.worker, why, culprit=index, kind="timeout"), *others]
@@ -216,35 +236,40 @@ class ProcessesEngine:
 
     def held(self) -> list[Lease]:
         """All leases that children have not answered."""
-        return [lease for child in self._children for lease in child.leases]
+        return [lease for child in self._crew for lease in self._crew.leases(child)]
+
+    def _held_by(self, child: "_Child") -> list[Lease]:
+        """What a child has not answered, if it has come up; the oldest is in work."""
+        return self._crew.leases(child) if child in self._crew else []
 
     def waiting(self) -> list[Lease]:
         """Second leases of busy children."""
-        return [lease for child in self._children for lease in child.leases[1:]]
+        return self._crew.waiting()
 
     def waits_for(self) -> list[Awaited]:
         """Children at work, each with its evaluation, and those that have not come up."""
         return [
-            child.awaited(self._name(child)) for child in self._children if child.leases or not child.is_ready
+            child.awaited(self._name(child), held)
+            for child in self._children
+            if (held := self._held_by(child)) or child not in self._crew
         ]
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """Children skip leases above the cut that they have not begun."""
-        order = cloudpickle.dumps(("cancel", cut))
-        for child in self._children:
-            if len(child.leases) > 1 or cut > self._cut:
+        order, is_for_all = self._jobs.cancel(cut, job)
+        for child in self._crew:
+            if is_for_all or self._crew.ahead(child):
                 child.send(order)
-        self._cut = cut
 
     def busy(self) -> int:
         """Children that hold a lease."""
-        return sum(bool(child.leases) for child in self._children)
+        return self._crew.busy()
 
     def close(self, status: int) -> None:
         """End the children: nothing of theirs is wanted any more."""
         for child in self._children:
             child.connection.close()
-        polite = [child for child in self._children if child.has_mpi or not child.leases]
+        polite = [child for child in self._children if child.has_mpi or not self._held_by(child)]
         _await([child.death.fd for child in polite if child.death], _ENDING)
         for child in self._children:
             child.process.end()
@@ -287,16 +312,12 @@ class ProcessesEngine:
             ) from None
         self._reaper.add(process.pid)
         child = _Child(process, connection, watch, number)
+        if isinstance(process, _ForkedProcess):
+            self._crew.join(child, 1)
         self._selector.register(connection, selectors.EVENT_READ, child)
         if child.death is not None:
             self._selector.register(child.death.fd, selectors.EVENT_READ, child.death)
         return child
-
-    def _room(self, child: "_Child", depth: int) -> int:
-        """Leases that a child can take: none while it is still busy with another job."""
-        is_late = child.leases and child.job != self._job
-        is_closed = is_late or not child.is_ready or self._is_due(child)
-        return 0 if is_closed else max(0, depth - len(child.leases))
 
     def _is_due(self, child: "_Child") -> bool:
         """Whether it is to be replaced."""
@@ -306,7 +327,8 @@ class ProcessesEngine:
         self._selector.unregister(child.connection)
         if child.death is not None:
             self._selector.unregister(child.death.fd)
-        if child.has_mpi and child.death is not None and not child.leases:
+        held = self._crew.leave(child) if child in self._crew else []
+        if child.has_mpi and child.death is not None and not held:
             child.connection.close()  # it ends by itself, and what it has begun of MPI with it
             _await([child.death.fd], _ENDING)
         ending = child.process.end()
@@ -317,7 +339,7 @@ class ProcessesEngine:
         self._children.append(self._new_child())
         where = self._name(child)
         why = f"the process {ending}"
-        lost = [Lost(lease, where, why, is_returned=True) for lease in child.leases]
+        lost = [Lost(lease, where, why, is_returned=True) for lease in held]
         if culprit is not None and lost:
             lost[0] = Lost(lost[0].lease, where, guard.EXITED, culprit=culprit, kind="exit")
         elif lost:  # those behind it had not begun
@@ -344,7 +366,7 @@ def _check_descriptors(n: int) -> None:
 
 
 class _Child:
-    """A worker process as its leader sees it: leases[0] is in work, the others wait."""
+    """A worker process as its leader sees it."""
 
     def __init__(self, process: "_Process", connection: Connection, watch: "Watch", number: int) -> None:
         self.watch = watch
@@ -352,15 +374,13 @@ class _Child:
         self.process = process
         self.death = _Death.awaited(self)
         self.connection = connection
-        self.leases: list[Lease] = []
         self.recent = Recent()
         self.simulations = 0
         self.born = time.monotonic()
         self.spent = 0.0  # seconds that its simulation has taken, as far as we were there to see
         self._since: tuple[int, float] = (-1, 0.0)
-        self.job = -1
-        self.orders = parcels.Sender()
-        self.is_ready = isinstance(process, _ForkedProcess)
+        self.jobs: set[int] = set()  # that it has
+        self.parcels = parcels.Sender()
         self.has_mpi = False  # of its own
 
     def spend(self, seconds: float) -> int | None:
@@ -371,16 +391,16 @@ class _Child:
             self.spent = max(0.0, min(seconds, time.monotonic() - noted[1]))
         else:
             self.spent += seconds
-        return noted[0] if noted[0] >= 0 and self.leases else None
+        return noted[0] if noted[0] >= 0 else None
 
-    def awaited(self, name: str) -> Awaited:
-        """What it is at, as somebody waits for it."""
+    def awaited(self, name: str, held: list[Lease]) -> Awaited:
+        """What it is at, as somebody waits for it; one that holds nothing has not come up."""
         (index, since), now = self.watch.read(), time.monotonic()
-        if not self.is_ready:
+        if not held:
             return Awaited(name, "its start", now - self.born)
         if index < 0:
-            return Awaited(name, str(self.leases[0]))
-        return Awaited(name, str(Lease(self.leases[0].job, index, index + 1)), now - since)
+            return Awaited(name, str(held[0]))
+        return Awaited(name, str(Lease(held[0].job, index, index + 1)), now - since)
 
     def close(self) -> None:
         """Close our ends."""
@@ -389,10 +409,10 @@ class _Child:
         if self.death is not None:
             os.close(self.death.fd)
 
-    def send(self, message: bytes) -> None:
+    def send(self, order: Order) -> None:
         """Send, if it lives; that it died is seen by the next poll."""
         with contextlib.suppress(OSError):
-            self.connection.send_bytes(message)
+            _send(self.connection, *encoded(order))
 
 
 class _Death(NamedTuple):
@@ -590,6 +610,19 @@ def _pipe() -> tuple[Connection, Connection]:
     return tuple(Connection(end.detach()) for end in socketpair())  # type: ignore[return-value]
 
 
+_HEAD = struct.Struct("<q")  # the kind of a message, so wide that arrays behind it are aligned
+
+
+def _send(connection: Connection, kind: int, content: bytes) -> None:
+    connection.send_bytes(_HEAD.pack(kind) + content)
+
+
+def _received(connection: Connection) -> tuple[int, memoryview]:
+    """The kind of the next message, and its content. Raises EOFError, OSError where none will come."""
+    message = connection.recv_bytes()
+    return _HEAD.unpack_from(message)[0], memoryview(message)[_HEAD.size :]
+
+
 # The child's side.
 
 
@@ -616,7 +649,10 @@ def _serve(
 ) -> None:
     """Evaluate leases in order until the pipe closes."""
     _follow_parent()
-    with team.being(who, ALONE), voice.heard_by(lambda piece: connection.send_bytes(b"P" + piece.pack())):
+    with (
+        team.being(who, ALONE),
+        voice.heard_by(lambda piece: _send(connection, *encoded(Said("", piece)))),
+    ):
         _serve_heard(connection, watch, get_problem)
 
 
@@ -630,62 +666,54 @@ def _serve_heard(
     except EOFError:
         return
     except ProblemError as error:
-        _refuse(connection, b"N", str(error))
+        _refuse(connection, Kind.REFUSED, str(error))
         return
     except Error as error:
-        _refuse(connection, b"E", str(error))
+        _refuse(connection, Kind.BROKEN, str(error))
         return
     except BaseException:
-        _refuse(connection, b"E", traceback.format_exc())
+        _refuse(connection, Kind.BROKEN, traceback.format_exc())
         return
     with contextlib.suppress(EOFError, OSError), guard.last_words_to(lambda failure: watch.exit()):
-        connection.send_bytes(b"M" if _has_mpi() and not is_forked_with_mpi else b"H")
+        has_mpi = _has_mpi() and not is_forked_with_mpi
+        _send(connection, Kind.HELLO, bytes([has_mpi]))
         try:
             _work(connection, lambda job: job.evaluator(problem, where, watch))
         except (EOFError, OSError):
             raise
         except ProblemError as error:  # of a job that cannot be had here
-            _refuse(connection, b"N", str(error))
+            _refuse(connection, Kind.REFUSED, str(error))
         except Exception:
-            _refuse(connection, b"E", traceback.format_exc())
+            _refuse(connection, Kind.BROKEN, traceback.format_exc())
     if _has_mpi() and not is_forked_with_mpi:
         sys.modules["mpi4py.MPI"].Finalize()  # type: ignore[attr-defined]
 
 
-def _refuse(connection: Connection, kind: bytes, why: str) -> None:
-    """Say why no lease is taken here: "N" for a problem that cannot be had, else "E".
+def _refuse(connection: Connection, kind: Kind, why: str) -> None:
+    """Say why no lease is taken here: the problem cannot be had, or another reason.
 
     A leader that has heard it from another child may have closed the pipe.
     """
     with contextlib.suppress(OSError):
-        connection.send_bytes(kind + why.encode())
+        _send(connection, kind, why.encode())
 
 
-def _work(connection: Connection, make_evaluator: Callable[[Job], Callable[[int, int], Records]]) -> None:
-    evaluate: Callable[[int, int], Records] | None = None
-    number = -1
-    leases: deque[Lease] = deque()
-    jobs = parcels.Receiver()
-    cut = float("inf")
+def _work(connection: Connection, load: Callable[[Job], Evaluator]) -> None:
+    worker = Worker(load)
     while True:
-        while not leases or connection.poll():
-            kind, content = cloudpickle.loads(connection.recv_bytes())
-            if kind == "lease":
-                leases.append(content)
-            elif kind == "cancel":
-                cut = content
-            elif kind == "job":
-                job = jobs.job(content)
-                number, evaluate, cut = job.number, make_evaluator(job), float("inf")
-        lease = leases.popleft()
-        assert evaluate is not None  # its job comes before a lease
-        if lease.job != number or lease.start >= cut:
-            connection.send_bytes(b"S")
-            continue
+        while worker.is_idle or connection.poll():
+            worker.obey(order_of(*_received(connection)))
         began = time.monotonic()
-        records = evaluate(lease.start, lease.stop)
-        is_doubtful = were_left_since(began)  # what a simulator makes of a program that a signal ended
-        connection.send_bytes(b"B" if is_doubtful else b"R" + bytes(7) + pack(records))
+        for answer in worker.step():
+            for each in _trusted(answer, began):
+                _send(connection, *encoded(each))
+
+
+def _trusted(answer: Answer, began: float) -> list[Answer]:
+    """The answer; what a simulator makes of a program that a signal has ended since then is taken back."""
+    if not (isinstance(answer, Records) and were_left_since(began)):
+        return [answer]
+    return [Lost(answer.lease, "", "a signal came meanwhile", is_returned=True), Doubted(())]
 
 
 def _follow_parent() -> None:

@@ -3,10 +3,11 @@
 import platform
 import time
 from collections import deque
+from collections.abc import Callable, Collection
 from typing import Any
 
 from mpiabc import team
-from mpiabc.records import Lease
+from mpiabc.records import Lease, Records
 from mpiabc.schedulers.alone import ALONE
 from mpiabc.schedulers.base import Job, Lost, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
@@ -48,6 +49,8 @@ class SerialEngine:
         """slice: seconds of work in a poll; who: as which worker, alone."""
         self._problem, self._where, self._slice, self._who = problem, where, slice, who
         self._leases: deque[Lease] = deque()
+        self._evaluators: dict[int, Callable[[int, int], Records]] = {}  # of the jobs that are open
+        self._newest = -1
         self._step = problem.step
         self._cost = slice  # seconds for one step of ids
         self._dropped: list[Lost] = []
@@ -57,13 +60,16 @@ class SerialEngine:
         """Note, beside this file, what is evaluated from now on."""
         self._note = Note(store, self._where)
 
-    def begin(self, job: Job) -> None:
-        """Start on a job; what was not done for the last one is brought back."""
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
+        """Start on a job; what was not done for one that is over is brought back."""
         who = self._where or "this process"
-        self._dropped += [Lost(lease, who, "it was not wanted", is_returned=True) for lease in self._leases]
-        self._leases.clear()
+        over = [lease for lease in self._leases if lease.job not in beside]
+        self._dropped += [Lost(lease, who, "it was not wanted", is_returned=True) for lease in over]
+        self._leases = deque(lease for lease in self._leases if lease.job in beside)
+        self._evaluators = {number: made for number, made in self._evaluators.items() if number in beside}
         watch = self._note.watch(job.number) if self._note else None
-        self._evaluator = job.evaluator(self._problem, self._where, watch)
+        self._evaluators[job.number] = job.evaluator(self._problem, self._where, watch)
+        self._newest = job.number
 
     def capacity(self, prefetch: bool) -> int:
         """One lease at a time: there is nobody to keep waiting."""
@@ -86,7 +92,7 @@ class SerialEngine:
         if middle < stop:
             self._leases.appendleft(Lease(job, middle, stop))
         with team.being(self._who, ALONE):
-            records = self._evaluator(start, middle)
+            records = self._evaluators[job](start, middle)
         self._cost = max(1e-9, self._step * records.seconds / len(records))
         return [records]
 
@@ -94,10 +100,13 @@ class SerialEngine:
         """None that another worker could take over."""
         return []
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """Forget what lies above the cut."""
-        below = (lease for lease in self._leases if lease.start < cut)
-        self._leases = deque(lease._replace(stop=int(min(lease.stop, cut))) for lease in below)
+        number = self._newest if job is None else job
+        kept = (lease for lease in self._leases if lease.job != number or lease.start < cut)
+        self._leases = deque(
+            lease._replace(stop=int(min(lease.stop, cut))) if lease.job == number else lease for lease in kept
+        )
 
     def busy(self) -> int:
         """1 while there is a lease to work on."""

@@ -18,17 +18,21 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 from mpiabc import guard, team, threads, voice
 from mpiabc.errors import Error, ProblemError, SchedulerError
-from mpiabc.records import Failure, Lease, Records, pack, unpack
+from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said
+from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.processes import ProcessesEngine, travelling
+from mpiabc.schedulers.shared.jobs import Jobs
+from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
+from mpiabc.schedulers.shared.worker import Worker
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT, leave_to_leader
 from mpiabc.version import version_difference, versions
@@ -41,16 +45,15 @@ class Task(NamedTuple):
     """What `work` is called with."""
 
     versions: dict[str, str]
-    needs: tuple[str, ...]  # hashes of the problem, the job, and the job's large buffers
-    contents: dict[str, bytes]  # those of them that come along
+    problem: str  # its hash
+    parcel: Parcel  # of the job; the problem may come along in it
     lease: Lease
 
 
-#: "records" and their buffer, "missing" and hashes, "lost" and a Lost, "refused" or "broken" and why; then
-#: who says it, and what was Said there.
-Answer = tuple[Any, ...]
+#: The kind and content of a message; then who says it, and what was Said there.
+Answered = tuple[Any, ...]
 
-Done = Callable[[Answer | BaseException], None]
+Done = Callable[[Answered | BaseException], None]
 
 
 class Place(Protocol):
@@ -118,32 +121,31 @@ class TasksEngine:
         self.notices_within = getattr(place, "notices_within", DOUBT)
         self._recent: dict[str, Recent] = defaultdict(lambda: Recent(self.notices_within))  # by worker
         self._place = place
-        self._arrived: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[tuple[int, Answered | BaseException]] = queue.SimpleQueue()
         self._numbers = itertools.count()
         self._out: dict[int, _Sent] = {}  # by number, the oldest first
-        self._contents: dict[str, bytes] = {}
         self._unasked: dict[str, int] = {}  # copies of a content that tasks still bring along
         content = travelling(problem)
-        self._problem = parcels.key(content)
-        self._keep([(self._problem, content)])
+        self._problem = parcels.key(content), content
+        self._jobs = Jobs()
         self._seconds = 0.0  # of work in the last task
-        self._job = -1
 
     @property
     def workers(self) -> int:
         """As many as the place has now, at least 1."""
         return max(1, self._place.workers())
 
-    def begin(self, job: Job) -> None:
-        """Start on a job; tasks of the last one may still run."""
-        self._job = job.number
-        self._keep([(self._problem, self._contents[self._problem]), *parcels.parts(job)])
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
+        """Start on a job; tasks of the last one may still run.
 
-    def _keep(self, parts: parcels.Parts) -> None:
-        """What tasks will need; what they did not need before goes along with the first of them."""
-        self._needs = tuple(key for key, _ in parts)
-        self._contents = dict(parts)
-        self._unasked = {key: self._unasked.get(key, self.workers) for key in self._contents}
+        What they did not need goes along with the first tasks, one for each worker.
+        """
+        self._jobs.begin(job, beside)
+        names = {
+            self._problem[0],
+            *(name for number in self._jobs for name in self._jobs.whole(number).names),
+        }
+        self._unasked = {name: self._unasked.get(name, self.workers) for name in names}
 
     def capacity(self, prefetch: bool) -> int:
         """A task for each worker, or two, and a few more."""
@@ -153,19 +155,24 @@ class TasksEngine:
 
     def submit(self, lease: Lease) -> None:
         """Send the lease off."""
-        carried = [key for key, n in self._unasked.items() if n > 0]
-        for key in carried:
-            self._unasked[key] -= 1
+        carried = [name for name in self._needs(lease.job) if self._unasked[name] > 0]
+        for name in carried:
+            self._unasked[name] -= 1
         self._send(lease, carried)
 
-    def _send(self, lease: Lease, carried: list[str]) -> None:
+    def _needs(self, job: int) -> dict[str, bytes]:
+        """All that leases of an open job need, by name."""
+        return dict([self._problem]) | self._jobs.whole(job).new
+
+    def _send(self, lease: Lease, carried: Collection[str]) -> None:
         number = next(self._numbers)
-        contents = {key: self._contents[key] for key in carried}
-        task = Task(versions(), self._needs, contents, lease)
+        contents = {name: part for name, part in self._needs(lease.job).items() if name in carried}
+        parcel = self._jobs.whole(lease.job)._replace(new=contents)
+        task = Task(versions(), self._problem[0], parcel, lease)
         take_back = self._place.submit(task, partial(self._note, number))
         self._out[number] = _Sent(lease, take_back, time.monotonic())
 
-    def _note(self, number: int, outcome: Answer | BaseException) -> None:
+    def _note(self, number: int, outcome: Answered | BaseException) -> None:
         self._arrived.put((number, outcome))
 
     def poll(self, timeout: float) -> list[Report]:
@@ -194,10 +201,10 @@ class TasksEngine:
                 return True
         return False
 
-    def _at_hand(self) -> list[tuple[int, Answer | BaseException]]:
+    def _at_hand(self) -> list[tuple[int, Answered | BaseException]]:
         return [self._arrived.get_nowait() for _ in range(self._arrived.qsize())]
 
-    def _take(self, number: int, outcome: Answer | BaseException) -> list[Report]:
+    def _take(self, number: int, outcome: Answered | BaseException) -> list[Report]:
         if number not in self._out:
             return []  # it was taken back
         lease = self._out.pop(number).lease
@@ -206,20 +213,20 @@ class TasksEngine:
         kind, content, who, *said = outcome
         return [*said, *self._answered(lease, kind, content, who)]
 
-    def _answered(self, lease: Lease, kind: str, content: Any, who: str) -> list[Report]:
-        if kind == "records":
-            records = unpack(content)
-            self._seconds = records.seconds
-            if records.is_exposed:  # who vanishes was perhaps asked to stop, and its programs with it
-                self._recent[who].add(lease)
-            return [records]
-        if kind == "lost":
-            return [content]
-        if kind == "missing":
-            if lease.job == self._job:
-                self._send(lease, content)
-            return []
-        raise (ProblemError if kind == "refused" else SchedulerError)(content)
+    def _answered(self, lease: Lease, kind: int, content: bytes, who: str) -> list[Report]:
+        if kind in (Kind.REFUSED, Kind.BROKEN):
+            raise (ProblemError if kind == Kind.REFUSED else SchedulerError)(content.decode())
+        answer = answer_of(kind, content)
+        match answer:
+            case Records():
+                self._seconds = answer.seconds
+                if answer.is_exposed:  # who vanishes was perhaps asked to stop, and its programs with it
+                    self._recent[who].add(lease)
+            case Missing():
+                if lease.job in self._jobs:
+                    self._send(lease, answer.names)
+                return []
+        return [answer]
 
     def waits_for(self) -> list[Awaited]:
         """Whom the place names, or the oldest tasks."""
@@ -233,11 +240,12 @@ class TasksEngine:
         """None: what waits does so in one queue for all, as far as known."""
         return []
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """Take back what lies above the cut, but not what has probably begun: the oldest tasks."""
+        self._jobs.cancel(cut, job)
         for number in list(self._out)[self.workers :]:
             lease, take_back, _ = self._out[number]
-            if (lease.job != self._job or lease.start >= cut) and take_back():
+            if not self._jobs.is_wanted(lease) and take_back():
                 del self._out[number]
 
     def busy(self) -> int:
@@ -255,7 +263,7 @@ class TasksEngine:
 # The workers' side.
 
 
-def work(task: Task, last_words: Callable[[Lost], None] | None = None) -> Answer:
+def work(task: Task, last_words: Callable[[Lost], None] | None = None) -> Answered:
     """Evaluate a lease, wherever this is; `last_words` hears of an evaluation that ends this process."""
     where = f"process {os.getpid()} on {platform.node()}"
     _leave_signals_to_leader()
@@ -271,19 +279,20 @@ def work(task: Task, last_words: Callable[[Lost], None] | None = None) -> Answer
     return *answer, *(Said(where, piece) for piece in pieces)
 
 
-def _answer(task: Task, where: str) -> tuple[str, Any]:
+def _answer(task: Task, where: str) -> tuple[int, bytes]:
     if difference := version_difference(task.versions):
-        return "broken", f"{where} differs from the leading process: {difference}; use one environment"
+        why = f"{where} differs from the leading process: {difference}; use one environment"
+        return Kind.BROKEN, why.encode()
     try:
-        found = _evaluation(task)
-        return ("missing", found) if isinstance(found, list) else found(task.lease)
+        return encoded(_answer_of(task))
     except KeyboardInterrupt:  # meant for all processes of a terminal: the leader has heard it too
-        return "lost", Lost(task.lease, where, "it was interrupted", is_returned=True)
+        return encoded(Lost(task.lease, where, "it was interrupted", is_returned=True))
     except Error as error:
-        kind = "refused" if isinstance(error, ProblemError) else "broken"
-        return kind, f"{where} cannot work: {error}"
+        kind = Kind.REFUSED if isinstance(error, ProblemError) else Kind.BROKEN
+        return kind, f"{where} cannot work: {error}".encode()
     except Exception:
-        return "broken", f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
+        why = f"{where} broke down in evaluation {task.lease}:\n{traceback.format_exc()}"
+        return Kind.BROKEN, why.encode()
 
 
 def _name_here(where: str) -> str:
@@ -328,7 +337,7 @@ class _Threads(threading.local):
     """What each thread of a worker has for itself: evaluators are not shared."""
 
     def __init__(self) -> None:
-        self.evaluations = _Kept(2)  # of problems
+        self.helds = _Kept(2)  # by problem
 
 
 _contents = _Kept(32)  # of all threads
@@ -339,24 +348,33 @@ _limited: set[int] = set()
 _signals_left: set[int] = set()
 
 
-def _evaluation(task: Task) -> "_Direct | _InChild | list[str]":
-    """What evaluates leases of the task's job, or the hashes of what is missing for it."""
-    with _lock:
-        for name, content in task.contents.items():
-            _contents[name] = content
-        evaluation = _mine.evaluations.get(task.needs[0])
-        if evaluation and evaluation.needs == task.needs:
-            return evaluation
-        missing = [name for name in task.needs if name not in _contents]
+def _answer_of(task: Task) -> Answer:
+    """What comes of the task's lease, or what is missing for it."""
+    held: _Direct | _InChild | None = _mine.helds.get(task.problem)
+    if held is None or not held.worker.has(task.parcel):
+        missing, contents = _at_hand(task)
         if missing:
-            return missing
-        problem, body, *aside = [_contents[name] for name in task.needs]
-    with voice.listening():  # imports of the problem's modules may say something
-        if not evaluation:
-            evaluation = _mine.evaluations[task.needs[0]] = _opened(pickle.loads(problem).arrived())
-        evaluation.begin(parcels.joined(body, *aside))
-    evaluation.needs = task.needs
-    return evaluation
+            return Missing(task.lease.job, missing)
+        with voice.listening():  # imports of the problem's modules may say something
+            if held is None:
+                problem = pickle.loads(contents[task.problem]).arrived()
+                held = _mine.helds[task.problem] = _opened(problem)
+            held.worker.obey(task.parcel._replace(new=contents))
+    while held.worker.next():
+        pass  # what a task has left that was interrupted
+    held.worker.obey(task.lease)
+    (answer,) = held.worker.step()
+    return answer
+
+
+def _at_hand(task: Task) -> tuple[tuple[str, ...], dict[str, bytes]]:
+    """What the task needs: names of what is missing here, and what is there."""
+    needs = (task.problem, *task.parcel.names)
+    with _lock:
+        for name, content in task.parcel.new.items():
+            _contents[name] = content
+        there = {name: _contents[name] for name in needs if name in _contents}
+    return tuple(name for name in needs if name not in there), there
 
 
 def _opened(problem: Any) -> "_Direct | _InChild":
@@ -370,50 +388,45 @@ def _opened(problem: Any) -> "_Direct | _InChild":
 class _Direct:
     """Evaluates in this thread."""
 
-    needs: tuple[str, ...] = ()
-
     def __init__(self, problem: Any) -> None:
-        self._problem = problem
-
-    def begin(self, job: Job) -> None:
-        """Start on a job."""
-        self._evaluator = job.evaluator(self._problem)
-
-    def __call__(self, lease: Lease) -> tuple[str, Any]:
-        return "records", pack(self._evaluator(lease.start, lease.stop))
+        self.worker = Worker(lambda job: job.evaluator(problem))
 
 
 class _InChild:
     """Evaluates in a child process that is ended when a simulation takes too long, or nobody asks."""
 
-    needs: tuple[str, ...] = ()
-
     def __init__(self, problem: Any) -> None:
+        self.worker = Worker(self._load)
         self._problem = problem
         self._engine: ProcessesEngine | None = None
+        self._begun: dict[int, Job] = {}  # that the child has, by number
         self._lock = threading.Lock()
         self._idle = threading.Timer(0, self.close)
 
-    def begin(self, job: Job) -> None:
-        """Start on a job."""
-        self._job = job
-        with self._lock:
-            if self._engine:
-                self._engine.begin(job)
+    def _load(self, job: Job) -> Callable[[int, int], Records | Lost]:
+        """What evaluates a job in the child."""
 
-    def __call__(self, lease: Lease) -> tuple[str, Any]:
-        self._idle.cancel()
-        with self._lock:
-            report = self._report(lease)
-        self._idle = threading.Timer(_PATIENCE, self.close)
-        self._idle.daemon = True
-        self._idle.start()
-        return ("lost", report) if isinstance(report, Lost) else ("records", pack(report))
+        def evaluate(start: int, stop: int) -> Records | Lost:
+            self._idle.cancel()
+            with self._lock:
+                report = self._report(job, Lease(job.number, start, stop))
+            self._idle = threading.Timer(_PATIENCE, self.close)
+            self._idle.daemon = True
+            self._idle.start()
+            return report
 
-    def _report(self, lease: Lease) -> Records | Lost:
+        return evaluate
+
+    def _report(self, job: Job, lease: Lease) -> Records | Lost:
         if self._engine is None:
             self._engine = ProcessesEngine(self._problem, 1, start="spawn", cores=1, who=team.worker())
-            self._engine.begin(self._job)
+            self._begun = {}
+        if self._begun.get(job.number) is not job:
+            others = {
+                n: other for n, other in self._begun.items() if n in self.worker.jobs and n != job.number
+            }
+            self._engine.begin(job, others.keys())
+            self._begun = others | {job.number: job}
         while not self._engine.capacity(False):
             self._engine.poll(1.0)
         self._engine.submit(lease)

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from mpiabc.programs import Programs
 from mpiabc.records import Lease, generation_of
 from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.shared.messages import Kind
 from mpiabc.schedulers.together import Backoff
-from mpiabc.schedulers.wire import BEGIN, BEGIN_BODY, END, FAILED, WENT, Wire
+from mpiabc.schedulers.wire import BEGIN_BODY, Wire
 from mpiabc.signals import Stop, is_asked_to_stop
 from mpiabc.team import OfAnotherError, Told
 
@@ -189,7 +190,7 @@ class Lead:
     def end(self) -> None:
         """Let the others go: the run is over."""
         for member in range(1, len(self._group.ranks)):
-            self.wire.send(member, END)
+            self.wire.send(member, Kind.END)
 
     def look(self) -> None:
         """See, beside a simulation, whether it can still come to an end; cheap if done often."""
@@ -212,7 +213,7 @@ class Lead:
         self._failed_at, self._began = float("inf"), time.monotonic()
         order = BEGIN_BODY.pack(*self._lease, at, self._is_soiled)
         for member in self._out:
-            self.wire.send(member, BEGIN, order)
+            self.wire.send(member, Kind.BEGIN, order)
         if self._is_soiled:
             self._group.renew()
         self._at = at
@@ -244,9 +245,9 @@ class Lead:
             while message := self.wire.receive():
                 member, tag, content = message
                 is_any = True
-                if tag == WENT:
+                if tag == Kind.WENT:
                     self.is_exposed |= bool(content[0])
-                elif tag == FAILED:
+                elif tag == Kind.FAILED:
                     self._told[member] = pickle.loads(content)
                     self._failed_at = min(self._failed_at, time.monotonic())
                 self._out.discard(member)
@@ -329,7 +330,7 @@ class Follower:
             return None
         if self._begun is None and (message := self.wire.receive()):
             _, tag, content = message
-            if tag == END:
+            if tag == Kind.END:
                 self.is_ended = True
             else:
                 job, start, stop, at, is_fresh = BEGIN_BODY.unpack(content)
@@ -349,9 +350,9 @@ class Follower:
         watched = Programs()
         told = self._jobs[0][1].take_part(begun.at)
         if told is None:
-            self.wire.send(0, WENT, bytes([watched.were_run()]))
+            self.wire.send(0, Kind.WENT, bytes([watched.were_run()]))
         else:
-            self.wire.send(0, FAILED, pickle.dumps(told))
+            self.wire.send(0, Kind.FAILED, pickle.dumps(told))
 
     @contextlib.contextmanager
     def simulating(self, number: int, at: int) -> Iterator[Any]:
@@ -361,6 +362,6 @@ class Follower:
     def look(self) -> None:
         """See, beside a simulation, whether a rank that it waits for is dead."""
         if self.wire is not None:
-            self.wire.is_there(0, BEGIN)
+            self.wire.is_there(0, Kind.BEGIN)
             if self.wire.failed:
                 self._group.revoke()

@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Away, Engine, Job, Report, awaited, notices_within, target
+from mpiabc.schedulers.base import Away, Engine, Job, Report, awaited, begin, cancel, notices_within, target
 from mpiabc.schedulers.silence import Awaited
 
 
@@ -52,10 +52,10 @@ class Together:
         """The workers of all."""
         return sum(engine.workers for engine in self._engines)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Start all on a job."""
         for engine in self._engines:
-            engine.begin(job)
+            begin(engine, job, beside)
 
     def capacity(self, prefetch: bool) -> int:
         """The room of all."""
@@ -102,10 +102,10 @@ class Together:
         """What all say."""
         return [one for engine in self._engines for one in awaited(engine)]
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """Tell all."""
         for engine in self._engines:
-            engine.cancel(cut)
+            cancel(engine, cut, job)
 
     def busy(self) -> int:
         """The busy workers of all."""

@@ -1,4 +1,4 @@
-"""Messages between the ranks of a run: what they are, and the wire that carries them."""
+"""The wire that carries messages between the ranks of a run, and the bodies that only ranks know."""
 
 import contextlib
 import struct
@@ -9,19 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.shared.messages import Answer, Kind, Order, encoded
 from mpiabc.schedulers.together import Backoff
 
-# Tags. Orders go from rank 0 to the others, answers come back.
-HELLO, GENERATION, LEASE, CANCEL, NOTE = range(1, 6)
-STOP, LEAVE = 6, 7  # STOP after a good end, LEAVE after any other
-READY, RECORDS, SKIPPED, LOST, DOUBTED, BROKEN, SIGNALLED, BYE, SAID, REFUSED = range(11, 21)
-RELEASE = 10  # of held ranks, which nothing will be opened for any more
-# Of a team: its first rank begins a simulation, or is at the end, the others say how it went.
-BEGIN, END = 8, 9
-WENT, FAILED = 30, 31
-
-LEASE_BODY = struct.Struct("<3q")
-CUT_BODY = struct.Struct("<qd")
 SECONDS_BODY = struct.Struct("<d")
 BEGIN_BODY = struct.Struct("<4q?")  # a lease, the first address in work, whether with a new communicator
 _FRAME = struct.Struct("<QQ")  # the run and a checksum, before each message: jobs of one node share memory
@@ -38,7 +28,7 @@ class Wire:
         self._status = library.Status()
         self._lock = threading.Lock()  # one thread sends while another may be told to
         self._sent: list[Any] = []  # requests with their buffers, until these are out
-        self.run = 0  # rank 0 draws a number, which the others learn with its HELLO
+        self.run = 0  # rank 0 draws a number, which the others learn with its WELCOME
         self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)
         if names is not None:  # an earlier wire may have seen what MPI tells once
             self.failed |= {rank for rank, name in enumerate(names) if name in dead}
@@ -51,6 +41,10 @@ class Wire:
             request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
             self._sent.append((request, content))
 
+    def tell(self, rank: int, message: Order | Answer) -> None:
+        """Start sending what leaders and workers of all kinds say to each other."""
+        self.send(rank, *encoded(message))
+
     def receive(self) -> tuple[int, int, memoryview] | None:
         """The next message of this run as (rank, tag, content), if one is there.
 
@@ -62,7 +56,7 @@ class Wire:
             content = memoryview(framed)[_FRAME.size :]
             if zlib.crc32(content) != crc:
                 raise SchedulerError(f"a message of rank {rank} arrived damaged: run the same command again")
-            if tag in (HELLO, RELEASE):
+            if tag in (Kind.WELCOME, Kind.RELEASE):
                 self.run = run
             if run == self.run:
                 return rank, tag, content

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.actions import Partial
 from mpiabc.errors import StoreError
 from mpiabc.particles import Particles
 from mpiabc.population import Population
 from mpiabc.records import Failure, is_readable
+from mpiabc.simulations import Simulations
 from mpiabc.store.files import DamagedError, Patience, connect_to_write, damaged, errors_told
 from mpiabc.store.history import History, damage
 from mpiabc.store.live import goes_on
@@ -22,28 +24,41 @@ from mpiabc.store.locks import Lock, in_use
 from mpiabc.store.parts import MOST_PART, portable
 from mpiabc.store.place import absolute, inode, journal_path, place_of, status
 from mpiabc.store.schema import (
-    ARRAYS,
-    NUMBERS,
     SCHEMA,
-    blob_of,
     check_format,
     crc_of_order,
-    crc_of_row,
     drop,
+    drop_simulations,
     insert_failures,
     insert_journal,
+    insert_pool,
+    insert_row,
     insert_sample,
+    insert_simulations,
     is_ours,
     lacking,
     modernise,
     packed_arrays,
     put,
+    row_of,
     whole_buffers,
 )
 
 _log = logging.getLogger(__name__)
 
 _MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
+
+
+def _put_columns(db: sqlite3.Connection, population: Population) -> None:
+    """Keep the names of several distances."""
+    if population.columns_of_distances:
+        put(db, "distances", json.dumps(population.columns_of_distances))
+
+
+def _drop_partial(db: sqlite3.Connection) -> None:
+    """Forget what was known of a generation that is not committed."""
+    ((count,),) = db.execute("SELECT count(*) FROM population")
+    drop_simulations(db, count)
 
 
 class Store:
@@ -169,28 +184,26 @@ class Store:
         failures: list[Failure],
         reason: str | None,
         sample: Particles | None = None,
+        simulated: Simulations | None = None,
+        pool: list[np.ndarray] | None = None,
     ) -> None:
         """Write a generation, all of it or nothing, and whether it ends the run.
 
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
         """
-        numbers = {name: getattr(population, name) for name in NUMBERS}
-        row = {
-            name: value.tobytes() if isinstance(value, np.ndarray) else NUMBERS[name](value)
-            for name, value in numbers.items()
-        }
-        row |= {name: blob_of(name, getattr(population, name)) for name in ARRAYS}
-        row["digest"] = population.digest()
-        row["crc"] = crc_of_row(row)
-        places = ", ".join(f":{name}" for name in row)
+        row = row_of(population)
         with self.transaction() as db:
             modernise(db)
-            db.execute(f"INSERT INTO population ({', '.join(row)}) VALUES ({places})", row)
+            drop_simulations(db, population.generation)
+            insert_row(db, "population", row)
+            if simulated is not None:
+                insert_simulations(db, population.generation, simulated)
             insert_failures(db, failures[:_MOST_FAILURES])
             if sample is not None:
                 insert_sample(db, population.generation, sample)
-            if population.columns_of_distances:
-                put(db, "distances", json.dumps(population.columns_of_distances))
+            if pool is not None:
+                insert_pool(db, population.generation, pool)
+            _put_columns(db, population)
             put(db, "generations", population.generation + 1)
             put(db, "reason", reason)
             kept = population.generation if reason is None else population.generation + 1
@@ -250,13 +263,27 @@ class Store:
     def finish(self, reason: str, failure: Failure | None = None) -> None:
         """Note what ended the run: a stopping rule, or what stopped it early, such as a failure."""
         with self.transaction() as db:
+            _drop_partial(db)
             put(db, "reason", reason)
             insert_failures(db, [failure] if failure else [])
             db.execute("DELETE FROM journal WHERE generation IN (SELECT generation FROM population)")
 
-    def go_on(self) -> None:
-        """Forget what ended the run before."""
+    def keep_partial(self, partial: Partial) -> None:
+        """Keep what was known of the generation that a budget has ended the run in."""
         with self.transaction() as db:
+            modernise(db)
+            drop_simulations(db, partial.level)
+            if partial.population is not None:
+                insert_row(db, "partial", row_of(partial.population))
+                _put_columns(db, partial.population)
+            if partial.simulated is not None:
+                insert_simulations(db, partial.level, partial.simulated)
+            put(db, "partial", json.dumps({"level": partial.level, "evaluations": partial.evaluations}))
+
+    def go_on(self) -> None:
+        """Forget what ended the run before, and what was known of the generation that it ended in."""
+        with self.transaction() as db:
+            _drop_partial(db)
             put(db, "reason", None)
             db.execute("DELETE FROM failure WHERE generation NOT IN (SELECT generation FROM population)")
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -29,17 +29,25 @@ from mpiabc.store.schema import (
     content,
     crc_of,
     crc_of_order,
+    lacking,
     reading,
     unpacked_arrays,
     whole_buffers,
+    whole_pool,
     whole_sample,
 )
+from mpiabc.store.simulations import KeptSimulations, kept_simulations
+
+if TYPE_CHECKING:
+    from mpiabc.analysis.posterior import Posterior
 
 _log = logging.getLogger(__name__)
 
 
 class History:
     """The committed populations of a run, read-only; safe while the run goes on."""
+
+    problem: Any = None  # the run's, where it was run in this process
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = place_of(path)
@@ -61,7 +69,7 @@ class History:
         doubtful = "min(CASE WHEN log_evidence IS NULL THEN generation END)"
         query = f"SELECT count(*), max(generation), ({noted}), {doubtful} FROM population"
         for _ in attempts():
-            ((count, last, noted, doubtful),) = self._read(query)
+            ((count, last, noted, doubtful),) = self.read(query)
             if count == noted == (0 if last is None else last + 1):
                 if doubtful is None or not self._is_unusable(doubtful):
                     return count
@@ -91,7 +99,7 @@ class History:
         with reading(self.path) as db:
             if "level" not in columns_of(db, "orders"):
                 return None  # a file of an older mpiabc
-        for crc, told, arrays in self._read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
+        for crc, told, arrays in self.read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
             # It may be of any type, and say any size.
             with suppress(AttributeError, TypeError, ValueError, MemoryError):
                 if crc == crc_of_order(told, arrays):
@@ -104,11 +112,48 @@ class History:
             if "generation" not in columns_of(db, "sample"):
                 return None  # a file of an older mpiabc
         query = "SELECT crc, widths, rows FROM sample WHERE generation = ?"
-        for row in self._read(query, generation):
+        for row in self.read(query, generation):
             if (found := whole_sample(*row)) is None:
                 raise DamagedError(self.path, f"the sample of generation {generation}")
             return found
         return None
+
+    def pool(self, generation: int) -> list[np.ndarray] | None:
+        """How all simulations are weighted and measured after a batch of `ABCAMIS`; None if it is of none.
+
+        log prior (n,), log sum_t n_t q_t (n,), and distances (n,) as they were measured then, in the order of
+        `simulations`. Raises DamagedError.
+        """
+        with reading(self.path) as db:
+            if "generation" not in columns_of(db, "pool"):
+                return None  # a file of an older mpiabc
+        for row in self.read("SELECT crc, arrays FROM pool WHERE generation = ?", generation):
+            if (found := whole_pool(*row)) is None:
+                raise DamagedError(self.path, f"the weights of all simulations after batch {generation}")
+            return found
+        return None
+
+    @property
+    def partial(self) -> Population | None:
+        """What was accepted of the generation that a budget has ended the run inside of, or None.
+
+        `simulations=` and `acceptance_rate=` end a run so: what lies below the last id that the budget
+        allows meets that generation's epsilon, and has weights that sum to 1; it is fewer particles than a
+        generation has. It is no generation: neither among these nor in a digest, and it is gone when the run
+        goes on. Every scheduler finds the same; what a signal or the walltime ends leaves none, nor does
+        static scheduling, where what is known by then depends on time.
+        """
+        told = self.told_partial()
+        return None if told is None else self._load(told["level"], "partial")
+
+    @property
+    def simulations(self) -> KeptSimulations:
+        """All simulations of a run with keep="all"; raises StoreError for other runs."""
+        return kept_simulations(self)
+
+    def told_partial(self) -> Any:
+        """What is known of the generation that a budget has ended: its level, and the ids drawn in it."""
+        return self._json("partial", "null")
 
     @property
     def reason(self) -> str | None:
@@ -163,6 +208,34 @@ class History:
         """The ends of each parameter's support, None where they are not known."""
         return self._json("bounds", "null")
 
+    @property
+    def supports(self) -> list[dict[str, Any] | None] | None:
+        """What plain data say of the support of the prior, or of each model's; None in older files.
+
+        A None among it: they do not say all, as there is a constraint, a choice, or a foreign prior.
+        """
+        return self._json("support", "null")
+
+    def posterior(self, t: int = -1, *, problem: Any = None, seed: int = 0) -> "Posterior":
+        """The posterior of a generation, as a density: adjusted by regression and smoothed.
+
+        How, or whether it is adjusted at all, is chosen by the density of simulations that are held out, see
+        `method` and `scores` of what is returned. It is the same in every process for one seed, and lies
+        inside of the prior's support.
+
+        problem: of several models, the one that is meant, or its name or index; and the run's, where the file
+        does not say all of the prior's support: the error says so. Raises ProblemError for another one.
+
+        Of a run with keep="all" the last one, t = -1, is made of all simulations, `simulations.weighted()`,
+        and any other t of that population alone.
+        """
+        from mpiabc.analysis.gathered import of_population
+        from mpiabc.analysis.posterior import fit
+
+        if t == -1 and self.settings.get("keep") == "all":
+            return fit(self.simulations.weighted(problem), seed)
+        return fit(of_population(self, t, problem), seed)
+
     def part(self, name: str, *, trust: bool = False) -> Any:
         """The run's "problem", "kernel" or "threshold"; executes code that the file holds, if you trust it.
 
@@ -184,11 +257,11 @@ class History:
 
         Where workers look ahead, those below the cuts: which level others will be of is not decided.
         """
-        rows = self._read(
+        rows = self.read(
             "SELECT generation, id, theta, error, traceback, place, kind FROM failure ORDER BY generation, id"
         )
         is_decided = not self.settings.get("lookahead")
-        journal = self._read("SELECT crc, records FROM journal") if is_decided else []
+        journal = self.read("SELECT crc, records FROM journal") if is_decided else []
         try:
             kept = [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
             noted = [failure for buffer in whole_buffers(journal) for failure in failures_in(buffer)]
@@ -202,7 +275,7 @@ class History:
 
         Where a parameter is called so itself, the column is `generation_`.
         """
-        names, models = self._models()
+        names, models = self.models()
         name = unlike([*names, *(name for model in models for name in model.names)], "generation")
         frames = [population.to_dataframe().assign(**{name: t}) for t, population in enumerate(self)]
         import pandas
@@ -226,7 +299,7 @@ class History:
         """Whether a generation without evidence is as it was written: nan weights were let pass once."""
         if generation != self.unusable:
             row = next(self._rows(generation), {})
-            if not row or content(row | {"log_evidence": math.nan}, *self._models()) is None:
+            if not row or content(row | {"log_evidence": math.nan}, *self.models()) is None:
                 return False  # it is damaged, which is told when it is read
             self.unusable = generation
             _log.warning(
@@ -237,32 +310,41 @@ class History:
             )
         return True
 
-    def _load(self, generation: int) -> Population:
-        """A population, checked by its digest: a reader without locks may meet a half-written file."""
-        models = self._models()
-        columns = tuple(self._json("distances", "[]"))
+    def _load(self, generation: int, table: str = "population") -> Any:
+        """A population, checked by its digest: a reader without locks may meet a half-written file.
+
+        None if the table of partial ones has none.
+        """
+        models = self.models()
+        columns = self.names_of_distances()
         for _ in attempts():
             row: dict[str, Any] = {}
-            for row in self._rows(generation):
+            for row in self._rows(generation, table):
                 population = content(row, *models)
                 if population is not None:
                     return population.with_values(columns_of_distances=columns) if columns else population
+        if not row and table == "partial":
+            return None
         if not row:
             raise StoreError(f"{self.path} does not hold generation {generation} any more: open it again")
         raise DamagedError(
             self.path, f"the content of generation {generation} does not have the digest stored with it"
         )
 
-    def _rows(self, generation: int) -> Iterator[dict[str, Any]]:
+    def names_of_distances(self) -> tuple[str, ...]:
+        """The names of several distances, if they have names."""
+        return tuple(self._json("distances", "[]"))
+
+    def _rows(self, generation: int, table: str = "population") -> Iterator[dict[str, Any]]:
         """The row of a generation, if it is there."""
         names = (*NUMBERS, *ARRAYS, "digest", "crc")
         with reading(self.path) as db:
-            there = columns_of(db, "population")
+            there = columns_of(db, table)
         asked = (name if name in there else f"NULL AS {name}" for name in names)
-        query = f"SELECT {', '.join(asked)} FROM population WHERE generation = ?"
-        return (dict(zip(names, values, strict=True)) for values in self._read(query, generation))
+        query = f"SELECT {', '.join(asked)} FROM {table} WHERE generation = ?"
+        return (dict(zip(names, values, strict=True)) for values in self.read(query, generation))
 
-    def _models(self) -> tuple[tuple[str, ...], tuple[Model, ...]]:
+    def models(self) -> tuple[tuple[str, ...], tuple[Model, ...]]:
         """The names of the parameters, or, where models are several, what populations know of these."""
         settings = self.settings
         models = (Model(name, tuple(names), share) for name, names, share in settings.get("models") or ())
@@ -270,7 +352,7 @@ class History:
 
     def _setting(self, key: str, *default: Any) -> Any:
         for _ in attempts():
-            rows = self._read("SELECT value, crc FROM run WHERE key = ?", key)
+            rows = self.read("SELECT value, crc FROM run WHERE key = ?", key)
             if not rows and default:
                 return default[0]
             if rows and crc_of(rows[0][0]) == rows[0][1]:
@@ -283,7 +365,8 @@ class History:
         except (TypeError, ValueError, RecursionError) as error:
             raise DamagedError(self.path, f"its {key}: {type(error).__name__}") from None
 
-    def _read(self, query: str, *values: Any) -> list[tuple]:
+    def read(self, query: str, *values: Any) -> list[tuple]:
+        """What a query of the file gives."""
         with reading(self.path) as db:
             return db.execute(query, values).fetchall()
 
@@ -293,12 +376,16 @@ def damage(path: Path) -> str | None:
     try:
         with reading(path) as db:
             (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+            found = (lacking(db) or found) if found == "ok" else found
         if found != "ok":
             raise damaged(path, found.splitlines()[-1])
         history = History(path)
         _ = history.settings, history.reason, history.problem_name, history.failures
         deque(history, maxlen=0)  # each is read, none is kept
         deque(map(history.sample, range(len(history))), maxlen=0)
+        deque(map(history.pool, range(len(history))), maxlen=0)
+        _ = history.partial
+        deque(history.simulations if history.settings.get("keep") == "all" else (), maxlen=0)
     except DamagedError as error:
         return error.found
     except StoreError:  # it cannot be read now, which is no damage

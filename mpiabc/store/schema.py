@@ -17,10 +17,11 @@ from mpiabc.errors import StoreError
 from mpiabc.particles import Column, Particles, columns, unpacked
 from mpiabc.population import Model, Population, width_of
 from mpiabc.records import Failure
+from mpiabc.simulations import Simulations, chunks, read
 from mpiabc.store.files import DamagedError, connect_to_read, errors_told
 
-FORMAT = 6
-_OLDER = (2, 3, 4, 5)  # formats that are read, and written on in the new one
+FORMAT = 7
+_OLDER = (2, 3, 4, 5, 6)  # formats that are read, and written on in the new one
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
 _MOST_TOLD = 60  # characters of somebody's declaration
 
@@ -38,21 +39,31 @@ NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever num
 ARRAYS = {"weights": Column("weigh")} | columns()
 _DIGESTED = ("ids", "theta", "weights", "distances")  # by `Population.digest`
 
+_POPULATION = f"""
+    generation INTEGER PRIMARY KEY, first INTEGER, epsilon REAL, evaluations INTEGER, simulations INTEGER,
+    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
+    {", ".join(f"{name} BLOB" for name in ARRAYS)}"""
+_PARTIALS = f"CREATE TABLE IF NOT EXISTS partial ({_POPULATION})"
 _ORDERS = "CREATE TABLE IF NOT EXISTS orders (level INTEGER PRIMARY KEY, crc INTEGER, told TEXT, arrays BLOB)"
 _SAMPLES = (
     "CREATE TABLE IF NOT EXISTS sample (generation INTEGER PRIMARY KEY, crc INTEGER, widths TEXT, rows BLOB)"
 )
+_SIMULATIONS = (
+    "CREATE TABLE IF NOT EXISTS simulation (generation INTEGER, chunk INTEGER, crc INTEGER, told TEXT, "
+    "rows BLOB, PRIMARY KEY (generation, chunk))"
+)
+_POOLS = "CREATE TABLE IF NOT EXISTS pool (generation INTEGER PRIMARY KEY, crc INTEGER, arrays BLOB)"
 SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {FORMAT};
 CREATE TABLE IF NOT EXISTS run (key TEXT PRIMARY KEY, value, crc INTEGER);
-CREATE TABLE IF NOT EXISTS population (
-    generation INTEGER PRIMARY KEY, first INTEGER, epsilon REAL, evaluations INTEGER, simulations INTEGER,
-    failures INTEGER, log_evidence REAL, dispatched INTEGER, seconds REAL, digest TEXT, crc INTEGER,
-    {", ".join(f"{name} BLOB" for name in ARRAYS)});
+CREATE TABLE IF NOT EXISTS population ({_POPULATION});
 CREATE TABLE IF NOT EXISTS journal (generation INTEGER, crc INTEGER, records BLOB);
 {_ORDERS};
 {_SAMPLES};
+{_SIMULATIONS};
+{_PARTIALS};
+{_POOLS};
 CREATE TABLE IF NOT EXISTS failure (
     generation INTEGER, id INTEGER, theta TEXT, error TEXT, traceback TEXT, place TEXT, kind TEXT,
     PRIMARY KEY (generation, id));
@@ -106,7 +117,8 @@ def modernise(db: sqlite3.Connection) -> None:
     for name in (NUMBERS.keys() | ARRAYS.keys()) - columns_of(db, "population"):
         db.execute(f"ALTER TABLE population ADD COLUMN {name} {'BLOB' if name in ARRAYS else 'INTEGER'}")
     db.execute(_ORDERS)
-    db.execute(_SAMPLES)
+    for declared in (_SAMPLES, _SIMULATIONS, _PARTIALS, _POOLS):
+        db.execute(declared)
     db.execute(f"PRAGMA user_version = {FORMAT}")
 
 
@@ -145,9 +157,54 @@ def drop(db: sqlite3.Connection, generation: int, first_of_journal: int) -> None
     db.execute("DELETE FROM journal WHERE generation >= ?", (first_of_journal,))
     if "level" in columns_of(db, "orders"):
         db.execute("DELETE FROM orders WHERE level >= ?", (first_of_journal,))
-    if "generation" in columns_of(db, "sample"):
-        db.execute("DELETE FROM sample WHERE generation >= ?", (generation,))
+    for table in ("sample", "pool"):
+        if "generation" in columns_of(db, table):
+            db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
+    drop_simulations(db, generation)
     put(db, "generations", generation)
+
+
+def drop_simulations(db: sqlite3.Connection, generation: int) -> None:
+    """Forget what is kept of all simulations of this generation and those after it, and what was partial."""
+    for table in ("simulation", "partial"):
+        if "generation" in columns_of(db, table):
+            db.execute(f"DELETE FROM {table} WHERE generation >= ?", (generation,))
+    db.execute("DELETE FROM run WHERE key = 'partial'")
+
+
+def insert_simulations(db: sqlite3.Connection, generation: int, rows: Simulations) -> None:
+    """Keep all simulations of a generation, in chunks."""
+    for number, (told, content) in enumerate(chunks(rows)):
+        text = json.dumps(told)
+        values = (generation, number, crc_of_order(text, content), text, content)
+        db.execute("INSERT INTO simulation VALUES (?, ?, ?, ?, ?)", values)
+
+
+def whole_chunk(generation: int, crc: int, told: str, content: bytes) -> Simulations | None:
+    """What `insert_simulations` has kept as one chunk; None if it is not as it was written."""
+    with suppress(TypeError, ValueError, AttributeError, ArithmeticError, LookupError, MemoryError):
+        if crc == crc_of_order(told, content):
+            return read(json.loads(told), content, generation)
+    return None
+
+
+def row_of(population: Population) -> dict[str, Any]:
+    """A population as the row of a table."""
+    numbers = {name: getattr(population, name) for name in NUMBERS}
+    row = {
+        name: value.tobytes() if isinstance(value, np.ndarray) else NUMBERS[name](value)
+        for name, value in numbers.items()
+    }
+    row |= {name: blob_of(name, getattr(population, name)) for name in ARRAYS}
+    row["digest"] = population.digest()
+    row["crc"] = crc_of_row(row)
+    return row
+
+
+def insert_row(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    """Put a row into a table."""
+    places = ", ".join(f":{name}" for name in row)
+    db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", row)
 
 
 def packed_arrays(arrays: list[np.ndarray]) -> bytes:
@@ -184,6 +241,20 @@ def insert_sample(db: sqlite3.Connection, generation: int, sample: Particles) ->
     values = (generation, crc_of_order(widths, content), widths, content)
     db.execute("INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?)", values)
     db.execute("DELETE FROM sample WHERE generation < ?", (generation - 1,))
+
+
+def insert_pool(db: sqlite3.Connection, generation: int, arrays: list[np.ndarray]) -> None:
+    """Keep how all simulations are weighted and measured after a batch."""
+    content = packed_arrays(arrays)
+    db.execute("INSERT OR REPLACE INTO pool VALUES (?, ?, ?)", (generation, zlib.crc32(content), content))
+
+
+def whole_pool(crc: int, content: bytes) -> list[np.ndarray] | None:
+    """What `insert_pool` has kept; None if it is not as it was written."""
+    with suppress(TypeError, ValueError, AttributeError, MemoryError):
+        if crc == zlib.crc32(content):
+            return unpacked_arrays(content)
+    return None
 
 
 def whole_sample(crc: int, widths: str, content: bytes) -> Particles | None:

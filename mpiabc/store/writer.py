@@ -6,7 +6,7 @@ A commit waits for the order that comes of it, which is decided at once: both go
 from collections.abc import Iterator
 from contextlib import suppress
 
-from mpiabc.actions import Commit, Open
+from mpiabc.actions import Commit, Open, Partial
 from mpiabc.driver import Keeper
 from mpiabc.errors import StoreError
 from mpiabc.order import kept
@@ -91,15 +91,18 @@ class Writer(Keeper):
             self.write()
             self._journal.flush(before, first=self._level)
 
-    def end(self, reason: str) -> None:
-        """Write all that is known, and what ends the run."""
+    def end(self, reason: str, partial: Partial | None = None) -> None:
+        """Write all that is known, and what ends the run, be it inside of a generation."""
         self._journal.flush(first=self._level)
         self.write(reason)
+        if partial is not None:
+            self._store.keep_partial(partial)
 
     def _write_commit(self, reason: str | None) -> None:
         assert self._waiting is not None
         waiting = self._waiting
-        self._store.commit(waiting.population, waiting.failures, reason, waiting.sample)
+        more = waiting.sample, waiting.simulated, waiting.pool
+        self._store.commit(waiting.population, waiting.failures, reason, *more)
 
     def last_words(self, failure: Failure, records: Records | None) -> None:
         """Write all that is known before an evaluation ends this process; `records`: that it has failed."""

@@ -23,9 +23,11 @@ import cloudpickle
 import numpy as np
 
 from mpiabc.evaluate import Evaluator
-from mpiabc.records import Lease, pack
+from mpiabc.records import pack
+from mpiabc.schedulers import parcels
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.worker import announcements
+from mpiabc.schedulers.shared.messages import Kind, order_of
 from mpiabc.version import versions
 from tests import bridge
 from tests.benchmarks import toy
@@ -58,7 +60,7 @@ class Played:
         self.reports, self.orders = wire.key(run, "reports"), wire.key(run, "to", self.name)
         self.inbox = wire.Inbox(self.client, self.orders)
         told = {"host": "played", "process": os.getpid(), "places": 1, "versions": versions()}
-        return self.report(wire.HELLO, json.dumps(told).encode())
+        return self.report(Kind.HELLO, json.dumps(told).encode())
 
     def report(self, kind, content):
         """A signed message for the master."""
@@ -105,7 +107,7 @@ class Players:
             if time.monotonic() > beat:
                 beat += wire.BEAT_PERIOD
                 for worker in self.workers:
-                    self.outbox.append(worker.report(wire.BEAT, json.dumps([1, worker.leases]).encode()))
+                    self.outbox.append(worker.report(Kind.BEAT, json.dumps([1, worker.leases]).encode()))
 
     def flush(self):
         if self.outbox:
@@ -114,23 +116,24 @@ class Players:
 
     def obey(self, worker):
         for kind, content in worker.hear():
-            if kind == wire.LEASE:
-                lease = Lease(*wire.LEASE_BODY.unpack(content))
+            if kind == Kind.LEASE:
+                lease = order_of(kind, content)
                 worker.leases.append(lease)
                 worker.free_at = max(worker.free_at, time.monotonic()) + duration(*lease)
                 heapq.heappush(self.due, (worker.free_at, id(lease), worker, lease))
-            elif kind == wire.WELCOME and self.problem is None:
+            elif kind == Kind.WELCOME and self.problem is None:
                 self.problem = cloudpickle.loads(self.fetch("problem"))
-            elif kind == wire.JOB:
-                self.begin(json.loads(content)[0])
-            elif kind == wire.CANCEL:
-                self.cancel(worker, *wire.CUT_BODY.unpack(content))
-            elif kind == wire.STOP:
+            elif kind == Kind.JOB:
+                self.begin(order_of(kind, content))
+            elif kind == Kind.CANCEL:
+                self.cancel(worker, *order_of(kind, content))
+            elif kind == Kind.STOP:
                 self.is_over = True
 
-    def begin(self, index):
-        if self.evaluator is None or self.evaluator.order.level != index:
-            self.evaluator = Evaluator(self.problem, cloudpickle.loads(self.fetch("job")), "played")
+    def begin(self, parcel):
+        if self.evaluator is None or self.evaluator.order.number != parcel.number:
+            job = parcels.joined(*(self.fetch(f"part:{name}") for name in parcel.names))
+            self.evaluator = Evaluator(self.problem, job, "played")
 
     def cancel(self, worker, generation, cut):
         """What waits behind the lease in work is dropped."""
@@ -149,7 +152,7 @@ class Players:
         if lease.job == self.evaluator.order.level:
             records = self.evaluator(lease.start, lease.stop)
             object.__setattr__(records, "seconds", duration(*lease))
-            self.outbox.append(worker.report(wire.RECORDS, pack(records)))
+            self.outbox.append(worker.report(Kind.RECORDS, pack(records)))
 
 
 def play(port, n):

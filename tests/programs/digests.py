@@ -51,6 +51,12 @@ def fitted(distance, threshold=None):
     return mpiabc.ABCSMC(problem, 40, threshold=threshold, seed=1)
 
 
+def pooled():
+    """At the edge of a prior, and with scales that are fitted: what each batch is made of depends on all."""
+    problem = mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Uniform(0, 4)), with_noise, {"y": 0.5, "noise": 0.0})
+    return mpiabc.ABCAMIS(problem, 150, batches=3, population_size=20, seed=1)
+
+
 def with_noise(theta, rng):
     return {"y": theta["mu"] + rng.standard_normal(), "noise": 100 * rng.standard_normal()}
 
@@ -84,6 +90,7 @@ STATIC = {  # those for static scheduling, too
     "several distances": lambda: fitted(by_name),
 }
 VARIANTS = STATIC | {
+    "all simulations of a budget": pooled,
     "recycled, integers and choices": lambda: mixed(recycle=True),
     "recycled, noise": lambda: noisy(
         acceptor=mpiabc.Noise(mpiabc.noise.Normal(sd=0.5), steps=2), recycle=True

@@ -7,23 +7,23 @@ import platform
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from mpiabc import mapped
 from mpiabc.errors import Interrupted, SchedulerError
-from mpiabc.records import Lease, unpack
-from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Away, Doubted, Job, Lost, Recent, Report, Said
+from mpiabc.records import Lease, Records
+from mpiabc.schedulers.base import Away, Job, Lost, Recent, Report
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
+from mpiabc.schedulers.shared.jobs import Jobs
+from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT
 from mpiabc.text import shown
 from mpiabc.version import digit_difference, version_difference, versions
-from mpiabc.voice import Piece
 
 _log = logging.getLogger(__name__)
 
@@ -64,11 +64,9 @@ class RedisEngine:
         self._inbox = Inbox(self._client, self._reports)
         self._crew: Crew[str] = Crew()
         self._peers: dict[str, _Peer] = {}
-        self._job = -1
-        self._order_of_work = _Part(b"", "no job yet")
-        self._aside: dict[str, _Part] = {}  # its large buffers, by their names on the server
+        self._jobs = Jobs()
+        self._parts_of_jobs: dict[str, _Part] = {}  # by their names on the server
         self._is_stopping = False
-        self._cut = float("inf")
         self._orders: dict[str, list[bytes]] = defaultdict(list)
         self._renewal, self._liveness = Renewal(_RENEW), Renewal(wire.BEAT_PERIOD)
         self._offline_since: float | None = None
@@ -91,21 +89,21 @@ class RedisEngine:
         """Places of all workers; at least one, as some will come."""
         return max(1, self._crew.places)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Send the job once; each worker is told to fetch it."""
-        self._job, self._cut = job.number, float("inf")
-        (_, body), *aside = parcels.parts(job)
-        there, self._order_of_work = self._aside, _Part(body, str(job))
-        self._aside = {f"part:{name}": _Part(buffer, str(job)) for name, buffer in aside}
+        self._jobs.begin(job, beside)
+        there = self._parts_of_jobs
+        parts = {f"part:{name}": part for name, part in self._jobs.parts()}
+        self._parts_of_jobs = {name: there.get(name) or _Part(part, str(job)) for name, part in parts.items()}
         self._keeper.parts = self._parts
-        self._crew.begin(job.number)
+        self._crew.begin(job.number, beside)
         with self._breaks_noted():
-            self._publish(("job", *(self._aside.keys() - there.keys())))
-            if old := there.keys() - self._aside.keys():
+            self._publish(self._parts_of_jobs.keys() - there.keys())
+            if old := there.keys() - self._parts_of_jobs.keys():
                 self._client.delete(*(key(self._run, part) for part in old))
-        order = self._job_order()
+        kind, content = encoded(self._jobs.named(job.number))
         for worker in self._crew:
-            self._order(worker, wire.JOB, order)
+            self._order(worker, kind, content)
 
     def capacity(self, prefetch: bool) -> int:
         """Free places; none while the server is away, or when it is about to be stopped."""
@@ -114,7 +112,7 @@ class RedisEngine:
     def submit(self, lease: Lease) -> None:
         """Give the lease to the worker with the most room; it is sent by the next poll."""
         worker = self._crew.give(lease)
-        serial = self._order(worker, wire.LEASE, wire.LEASE_BODY.pack(*lease))
+        serial = self._order(worker, *encoded(lease))
         self._peers[worker].sent[lease] = serial, time.monotonic()
 
     def poll(self, timeout: float) -> list[Report]:
@@ -152,13 +150,13 @@ class RedisEngine:
         )
         return [*nobody, *loading, *self._crew.awaited(lambda worker: self._peers[worker].where)]
 
-    def cancel(self, cut: float) -> None:
+    def cancel(self, cut: float, job: int | None = None) -> None:
         """Workers skip leases above the cut that they have not begun."""
-        is_higher, self._cut = cut > self._cut, cut
-        order = wire.CUT_BODY.pack(self._job, cut)
+        order, is_for_all = self._jobs.cancel(cut, job)
+        kind, content = encoded(order)
         for worker in self._crew:
-            if self._crew.ahead(worker) or is_higher:
-                self._order(worker, wire.CANCEL, order)
+            if is_for_all or self._crew.ahead(worker):
+                self._order(worker, kind, content)
 
     def busy(self) -> int:
         """Places that have work."""
@@ -172,7 +170,7 @@ class RedisEngine:
         """Let the workers go and leave nothing on the server but their last orders, which expire."""
         self._keeper.stop()
         for worker in self._peers:  # also those that were taken for dead
-            self._order(worker, wire.STOP, bytes([status]))
+            self._order(worker, Kind.STOP, bytes([status]))
         try:
             self._flush()
             parts = ("announcement", "reports", *self._parts)
@@ -212,7 +210,7 @@ class RedisEngine:
 
     def _publish(self, parts: Iterable[str]) -> None:
         """Put what workers need on the server."""
-        known = {"problem": self._problem, "job": self._order_of_work, **self._aside}
+        known = {"problem": self._problem, **self._parts_of_jobs}
         contents = {key(self._run, part): known[part].content for part in parts}
         size = sum(map(len, contents.values()))
         with self._server.carrying(self._client, size) as client, client.pipeline(transaction=False) as pipe:
@@ -260,11 +258,7 @@ class RedisEngine:
     @property
     def _parts(self) -> tuple[str, ...]:
         """All that workers may fetch."""
-        return ("problem", "job", *self._aside)
-
-    def _job_order(self) -> bytes:
-        aside = [part.digest for part in self._aside.values()]
-        return json.dumps([self._job, self._order_of_work.digest, aside]).encode()
+        return ("problem", *self._parts_of_jobs)
 
     # Hearing.
 
@@ -292,35 +286,37 @@ class RedisEngine:
 
     def _heard(self, worker: str, kind: int, content: bytes) -> list[Report]:
         """What a report of this kind says."""
-        peer = self._peers[worker]
-        if kind == wire.HELLO:
-            self._welcome(worker, json.loads(content))
-        elif kind == wire.RECORDS:
-            records = unpack(content)
-            self._done(worker, records.lease)
-            if records.is_exposed:
-                peer.recent.add(records.lease)
-            return [records]
-        elif kind == wire.LOST:
-            lease, *told = json.loads(content)
-            self._done(worker, Lease(*lease))
-            return [Lost(Lease(*lease), peer.where, *told)]
-        elif kind == wire.DOUBT:
-            return [Doubted(tuple(Lease(*lease) for lease in json.loads(content)))]
-        elif kind == wire.SAID:
-            return [Said(peer.where, Piece.unpack(content))]
-        elif kind == wire.BROKEN:
-            _log.warning("%s cannot work for this run: %s", peer.where, shown(content.decode()))
-            return self._bury(worker)
-        elif worker not in self._crew:
-            self._order(worker, wire.AGAIN)
-        elif kind == wire.MISSING:
-            self._publish(self._parts)
-            self._brief(worker)
-        elif kind == wire.BEAT:
-            places, held = json.loads(content)
-            return self._reconcile(worker, places, {Lease(*lease) for lease in held})
+        match kind:
+            case Kind.HELLO:
+                self._welcome(worker, json.loads(content))
+            case Kind.BROKEN:
+                where = self._peers[worker].where
+                _log.warning("%s cannot work for this run: %s", where, shown(content.decode()))
+                return self._bury(worker)
+            case Kind.RECORDS | Kind.LOST | Kind.DOUBTED | Kind.SAID:
+                return self._answered(worker, answer_of(kind, content, self._peers[worker].where))
+            case _ if worker not in self._crew:
+                self._order(worker, Kind.AGAIN)
+            case Kind.MISSING:
+                self._publish(self._parts)
+                self._brief(worker)
+            case Kind.BEAT:
+                places, held = json.loads(content)
+                return self._reconcile(worker, places, {Lease(*lease) for lease in held})
         return []
+
+    def _answered(self, worker: str, answer: Answer) -> list[Report]:
+        """What a worker says of leases, which it may know of although it was taken for dead."""
+        match answer:
+            case Records():
+                self._done(worker, answer.lease)
+                if answer.is_exposed:
+                    self._peers[worker].recent.add(answer.lease)
+            case Lost():
+                self._done(worker, answer.lease)
+            case Missing():
+                return []
+        return [answer]
 
     def _refuse(self) -> None:
         if not self.refused:
@@ -335,7 +331,7 @@ class RedisEngine:
         difference = version_difference(told["versions"])
         if difference:
             _log.warning("%s cannot work for this run: %s; use one environment", peer.where, difference)
-            self._order(worker, wire.REFUSED, b"its versions differ from the master's")
+            self._order(worker, Kind.REFUSED, b"its versions differ from the master's")
             return
         if difference := digit_difference(told["versions"]):
             _log.warning("%s: %s; digests may differ in the last bit", peer.where, difference)
@@ -348,9 +344,9 @@ class RedisEngine:
     def _brief(self, worker: str) -> None:
         """Tell a worker what to fetch."""
         welcome = {"problem": self._problem.digest, "beat": self._liveness.period}
-        self._order(worker, wire.WELCOME, json.dumps(welcome).encode())
-        if self._job >= 0:
-            self._order(worker, wire.JOB, self._job_order())
+        self._order(worker, Kind.WELCOME, json.dumps(welcome).encode())
+        for number in self._jobs:
+            self._order(worker, *encoded(self._jobs.named(number)))
 
     def _done(self, worker: str, lease: Lease) -> None:
         self._crew.take(worker, lease)
@@ -374,10 +370,9 @@ class RedisEngine:
         peer = self._peers[worker]
         for lease in leases:
             self._done(worker, lease)
-        return [Lost(lease, peer.where, why, is_returned=True) for lease in leases if self._is_wanted(lease)]
-
-    def _is_wanted(self, lease: Lease) -> bool:
-        return lease.job == self._job and lease.start < self._cut
+        return [
+            Lost(lease, peer.where, why, is_returned=True) for lease in leases if self._jobs.is_wanted(lease)
+        ]
 
     def _bury(self, worker: str) -> list[Report]:
         """A worker has left, or died: what it held goes out again.
@@ -513,7 +508,7 @@ class _Keeper(threading.Thread):
     def __init__(self, server: Server, run: str) -> None:
         super().__init__(name="mpiabc-keeper", daemon=True)
         self._server, self._run = server, run
-        self.parts: tuple[str, ...] = ("problem", "job")
+        self.parts: tuple[str, ...] = ("problem",)
         self._is_over = threading.Event()
 
     def run(self) -> None:

@@ -5,8 +5,8 @@ Everything on the server lies under these keys, all of which expire:
     mpiabc:runs                    set of the runs that have a master (channel mpiabc:news: a new one)
     mpiabc:{run}:announcement      JSON, signed: name, versions, how far it is
     mpiabc:{run}:problem           cloudpickle (`mapped`), signed; its SHA-256 comes with the welcome
-    mpiabc:{run}:job               cloudpickle, signed; its SHA-256 comes with the order
-    mpiabc:{run}:part:{SHA-256}    a large buffer of the job, signed: there as long as jobs have it
+    mpiabc:{run}:part:{SHA-256}    a part of a job, cloudpickle or a large buffer, signed: there as long as an
+                                   open job has it; the order has the names of all
     mpiabc:{run}:reports           list, workers to master: frames of `REPORT`
     mpiabc:{run}:to:{worker}       list, master to one worker: frames of `ORDER`
 
@@ -37,14 +37,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.redis import troubles
 
-# Kinds of orders, master to worker, and of reports, worker to master.
-WELCOME, JOB, LEASE, CANCEL, STOP, REFUSED, AGAIN = range(1, 8)
-HELLO, RECORDS, LOST, BEAT, MISSING, BROKEN, DOUBT, SAID = range(11, 19)
-
 ORDER = struct.Struct("<BQ")  # kind, serial
 REPORT = struct.Struct("<B16sQQ")  # kind, worker, serial, serial of the last order it has read
-LEASE_BODY = struct.Struct("<3q")
-CUT_BODY = struct.Struct("<qd")
 
 RUNS = "mpiabc:runs"
 NEWS = "mpiabc:news"  # the channel on which masters say that they are there

@@ -11,20 +11,23 @@ import os
 import platform
 import signal
 import time
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import cloudpickle
 
 from mpiabc import voice
 from mpiabc.errors import Error, SchedulerError
-from mpiabc.records import Lease, Records, pack
-from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Doubted, Lost, Recent, Report, Said
+from mpiabc.records import Records
+from mpiabc.schedulers.base import Job, Lost, Recent
+from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.processes import ProcessesEngine, die_with_parent, fork
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
+from mpiabc.schedulers.shared.messages import Answer, Cancel, Kind, Missing, Order, encoded, order_of
+from mpiabc.schedulers.shared.worker import Evaluator
+from mpiabc.schedulers.shared.worker import Worker as LeaseWorker
 from mpiabc.signals import GRACE, Signals
 from mpiabc.text import shown
 from mpiabc.version import version_difference, versions
@@ -258,9 +261,7 @@ class Session:
         self._outbox: list[bytes] = []
         self._serial = self._ack = self._refused = 0
         self._engine: ProcessesEngine | None = None
-        self._leases: deque[Lease] = deque()  # not given to the engine yet
-        self._buffers: dict[str, bytes] = {}  # of the job, by their hashes
-        self._job = -1
+        self._leases = LeaseWorker(self._load)  # what it holds is not given to the engine yet
         self._beat = Renewal(wire.BEAT_PERIOD)
         self._announced = time.monotonic()
         self._how: int | None = None
@@ -339,20 +340,26 @@ class Session:
         if serial <= self._ack:
             return
         self._ack = serial
-        if kind == wire.LEASE:
-            self._leases.append(Lease(*wire.LEASE_BODY.unpack(content)))
-        elif kind == wire.CANCEL:
-            self._cancel(*wire.CUT_BODY.unpack(content))
-        elif kind == wire.JOB:
-            self._begin(*json.loads(content))
-        elif kind == wire.WELCOME:
-            self._start(**json.loads(content))
-        elif kind == wire.AGAIN:
-            self._greet()
-        elif kind == wire.REFUSED:
-            self._how = REFUSED
-        elif kind == wire.STOP:
-            self._how = OVER
+        match kind:
+            case Kind.JOB | Kind.LEASE | Kind.CANCEL:
+                self._take(order_of(kind, content))
+            case Kind.WELCOME:
+                self._start(**json.loads(content))
+            case Kind.AGAIN:
+                self._greet()
+            case Kind.REFUSED:
+                self._how = REFUSED
+            case Kind.STOP:
+                self._how = OVER
+
+    def _take(self, order: Order) -> None:
+        match order:
+            case Parcel():
+                self._begin(order)
+            case Cancel():
+                self._cancel(order)
+            case _:
+                self._leases.obey(order)
 
     def _start(self, problem: str, beat: float) -> None:
         """Load the problem, once, and start the processes."""
@@ -374,55 +381,50 @@ class Session:
         self._beat.hurry()  # tells that we are ready
         _log.info("working for %s with %d processes", self._announcement.name, self._processes)
 
-    def _begin(self, index: int, digest: str, aside: list[str]) -> None:
-        """Load a job; large buffers that the one before had are here already."""
-        if index == self._job or self._engine is None:
+    def _begin(self, parcel: Parcel) -> None:
+        """Have a job; parts that others had are here already."""
+        if self._engine is None or self._leases.has(parcel):
             return
-        body = self._fetch("job", digest)
-        buffers = {} if body is None else self._with_fetched(aside)
-        if body is None or buffers is None:
-            return
-        job = parcels.joined(body, *(buffers[name] for name in aside))
-        self._job, self._buffers = index, buffers
-        self._leases.clear()
-        self._engine.begin(job)
-        _log.info("%s", job)
+        new = {}
+        for name in self._leases.lacks(parcel):
+            content = self._fetch(f"part:{name}", name)
+            if content is None:
+                return
+            new[name] = content
+        self._leases.obey(parcel._replace(new=new))
+        self._leases.answers()  # what is not held any more is told by the next sign of life
 
-    def _with_fetched(self, names: list[str]) -> dict[str, bytes] | None:
-        """The buffers of these names, fetched as far as they are not here; None if any is missing."""
-        buffers = {name: self._buffers[name] for name in names if name in self._buffers}
-        for name in names:
-            if name not in buffers:
-                content = self._fetch(f"part:{name}", name)
-                if content is None:
-                    return None
-                buffers[name] = content
-        return buffers
+    def _load(self, job: Job) -> Evaluator:
+        """Let the processes have a job; leases go to them, and none is evaluated here."""
+        assert self._engine is not None
+        self._engine.begin(job, self._leases.jobs)
+        _log.info("%s", job)
+        return _of_processes
 
     def _fetch(self, part: str, digest: str) -> bytes | None:
         """What the master has put on the server for all workers; if it is not there any more, ask again."""
         name = key(self._run, part)
         body = self._seal.open(name, wire.read(self._client, name))
         if body is None or wire.sha256(body) != digest:
-            self._report(wire.MISSING, part.encode())
+            self._tell([Missing(-1, (part,))])
             return None
         return body
 
-    def _cancel(self, job: int, cut: float) -> None:
-        if job != self._job:
+    def _cancel(self, order: Cancel) -> None:
+        if order.job not in self._leases.jobs:
             return
-        self._leases = deque(lease for lease in self._leases if lease.start < cut)
+        self._leases.obey(order)
+        self._leases.answers()
         if self._engine:
-            self._engine.cancel(cut)
+            self._engine.cancel(order.cut, order.job)
         self._beat.hurry()  # tells what is not held any more
 
     def _feed(self) -> None:
-        """Give leases to processes that have room."""
+        """Give leases to processes that have room; ask for jobs that are missing for them."""
         assert self._engine is not None
-        while self._leases and self._engine.capacity(True):
-            lease = self._leases.popleft()
-            if lease.job == self._job:
-                self._engine.submit(lease)
+        while self._engine.capacity(True) and (lease := self._leases.next()):
+            self._engine.submit(lease)
+        self._tell([answer for answer in self._leases.answers() if isinstance(answer, Missing)])
 
     def _watch_inbox(self) -> None:
         """Let an order end the wait for the processes."""
@@ -456,31 +458,19 @@ class Session:
             "places": self._places,
             "versions": versions(),
         }
-        self._report(wire.HELLO, json.dumps(told).encode())
+        self._report(Kind.HELLO, json.dumps(told).encode())
 
-    def _tell(self, reports: list[Report]) -> None:
-        for report in reports:
-            if isinstance(report, Lost):
-                told = [
-                    report.lease,
-                    report.why,
-                    report.culprit,
-                    report.is_returned,
-                    report.kind,
-                    report.suspect,
-                ]
-                self._report(wire.LOST, json.dumps(told).encode())
-            elif isinstance(report, Doubted):
-                self._report(wire.DOUBT, json.dumps(report.leases).encode())
-            elif isinstance(report, Said):
-                self._report(wire.SAID, report.piece.pack())
+    def _tell(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            if isinstance(answer, Records):
+                self._tell_records(answer)
             else:
-                self._tell_records(report)
+                self._report(*encoded(answer))
 
     def _tell_records(self, records: Records) -> None:
-        content = pack(records)
+        kind, content = encoded(records)
         if len(content) <= wire.LARGEST:
-            self._report(wire.RECORDS, content)
+            self._report(kind, content)
             self._recent.add(records.lease)
             return
         why = f"what came of it is {wire.too_large(len(content))}: return less of it"
@@ -490,8 +480,8 @@ class Session:
     def _sign_of_life(self) -> None:
         """Say that we live and what we hold; look whether the master does."""
         if self._engine:
-            body = json.dumps([self._places, [*self._engine.held(), *self._leases]])
-            self._report(wire.BEAT, body.encode())
+            body = json.dumps([self._places, [*self._engine.held(), *self._leases.held]])
+            self._report(Kind.BEAT, body.encode())
         names = (key(self._run, "announcement"), wire.STOPPED)
         announcement, stopped = self._client.mget(names)
         if self._seal.open(names[0], announcement) is not None:
@@ -506,7 +496,7 @@ class Session:
     def _break_down(self, why: str) -> None:
         """This worker is of no use for the run: say so on both sides."""
         _log.error("cannot work for %s: %s", self._announcement.name, why)
-        self._report(wire.BROKEN, why.encode())
+        self._report(Kind.BROKEN, why.encode())
         self._how = REFUSED
 
     def _doubt(self, signals: Signals) -> None:
@@ -516,7 +506,7 @@ class Session:
 
     def _leave(self, at_once: bool) -> None:
         """Take no more; return what has not begun; finish what has, unless we are to end at once."""
-        self._leases.clear()
+        self._leases.leave()
         if self._places:
             self._places = 0
             self._beat.hurry()
@@ -525,7 +515,7 @@ class Session:
 
     def _say_goodbye(self) -> None:
         if self._how != OVER:
-            self._report(wire.BEAT, json.dumps([0, []]).encode())
+            self._report(Kind.BEAT, json.dumps([0, []]).encode())
         try:
             self._send()
             self._client.delete(self._orders)
@@ -556,3 +546,8 @@ class Session:
         self._announced = time.monotonic() + _BACK_WITHIN
         if not self._outbox:
             self._greet()
+
+
+def _of_processes(start: int, stop: int) -> NoReturn:
+    """In place of an evaluator: a session never evaluates."""
+    raise AssertionError(f"the lease of {start} to {stop - 1} is for the processes")

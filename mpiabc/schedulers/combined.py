@@ -9,7 +9,7 @@ from mpiabc.schedulers.base import Scheduler, are_gone, hold, works_in_threads
 from mpiabc.schedulers.together import Together
 
 
-class Several:
+class Combined:
     """The workers of all of these: MPI ranks, and Redis workers that join from elsewhere."""
 
     def __init__(self, schedulers: Sequence[Scheduler]) -> None:
@@ -24,7 +24,7 @@ class Several:
             raise SchedulerError(f"{self._schedulers}: teams work without other workers, take MPI alone")
 
     def __repr__(self) -> str:
-        return f"Several({self._schedulers})"
+        return f"Combined({self._schedulers})"
 
     def leads(self) -> bool:
         """Whether this process leads in all of them."""
