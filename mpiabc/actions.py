@@ -35,6 +35,7 @@ class Keep:
     """Keep these records until they are part of a population."""
 
     records: Records
+    level: int | None = None  # that they are kept for, if that is not their own
 
 
 @dataclass(frozen=True, eq=False)

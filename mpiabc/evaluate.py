@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import acceptors, guard, programs, team
+from mpiabc.coupling import Coupled, base_of
 from mpiabc.defended import mixed, undefended
 from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
@@ -68,6 +69,16 @@ class Level(Order):
     ) -> "Evaluator":
         """What evaluates its ids, or slots; `watch` hears of each id."""
         return Evaluator(problem, self, where, watch)
+
+
+def coupled_of(problem: AnyProblem, order: Order, before: Coupled | None = None) -> Coupled | None:
+    """What carries ids to an order's level, if proposals are coupled; `before`: to the level before."""
+    if order.chain is None:
+        return None
+    base = base_of(order.level)
+    own = None if order.level == 0 else order.proposal
+    proposals = (*([None] if base == 0 < order.level else []), *order.chain, own)
+    return Coupled(order.key, problem.prior, base, proposals, before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +135,9 @@ class Evaluator:
         self._proposals = Stream(order.key, Purpose.PROPOSAL)
         self._block: Block | None = None
         self._width: int | None = None  # how many distances a row has
-        self._length = block_of(problem.step)  # ids in a block
+        self.length = block_of(problem.step)  # ids in a block
         self._drawn_width = problem.width + (len(problem.models) > 1)  # the model's index comes last
+        self._coupled = coupled_of(problem, order)
 
     def __call__(self, start: int, stop: int) -> Records:
         """The records of the ids, or slots, [start, stop)."""
@@ -191,8 +203,8 @@ class Evaluator:
 
     def _ids(self, outcome: Outcome) -> None:
         most = math.inf if self.problem.batch is None else self.order.size
-        for block, ids in _by_block(outcome.start, outcome.stop, self._length):
-            outcome.add(ids, *self._evaluate(block, ids - block * self._length, outcome))
+        for block, ids in _by_block(outcome.start, outcome.stop, self.length):
+            outcome.add(ids, *self._evaluate(block, ids - block * self.length, outcome))
             if outcome.accepted >= most:
                 outcome.end_with(self.order.size)
                 return
@@ -201,7 +213,7 @@ class Evaluator:
 
     def _slots(self, outcome: Outcome) -> None:
         """Rounds over the slots of each block; a slot leaves when one of its ids is accepted."""
-        n = self._length
+        n = self.length
         blocks = stride_of(self.order.size, self.problem.step) // n
         for part, slots in _by_block(outcome.start, outcome.stop, n):
             tries = 0
@@ -213,9 +225,9 @@ class Evaluator:
 
     def _evaluate(self, number: int, rows: np.ndarray, outcome: Outcome) -> tuple[np.ndarray, Particles]:
         """The status of these rows of a block, and the accepted ones, not yet weighed."""
-        self.simulator.at = at = number * self._length + int(rows[0])
+        self.simulator.at = at = number * self.length + int(rows[0])
         try:
-            block = self.propose(number)
+            block = self.propose(number, rows)
         except BaseException as error:
             outcome.fail(at, None, error, "proposal")
             return np.zeros(len(rows), np.uint8), self._nothing
@@ -234,7 +246,7 @@ class Evaluator:
             accepted = self._kept(measured.take(is_accepted))
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
         if outcome.failures:
-            status[np.searchsorted(rows, outcome.failed(block.first, self._length))] = Status.FAILED
+            status[np.searchsorted(rows, outcome.failed(block.first, self.length))] = Status.FAILED
         return status, accepted
 
     def _kept(self, rows: Particles) -> Particles:
@@ -250,7 +262,7 @@ class Evaluator:
         self, block: Block, rows: np.ndarray, simulated: Simulated, outcome: Outcome
     ) -> None:
         """Fail for a row that the simulator has rejected by itself, although all that it simulates counts."""
-        failed = outcome.failed(block.first, self._length)
+        failed = outcome.failed(block.first, self.length)
         rejected = np.setdiff1d(rows, [*simulated.rows.tolist(), *failed])
         if rejected.size:
             at = int(rejected[0])
@@ -262,33 +274,53 @@ class Evaluator:
 
     def block_with(self, id: int) -> Block:
         """The proposals of the block, or batch, that an id is in."""
-        return self.propose(id // self._length)
+        return self.propose(id // self.length, np.array([id % self.length]))
 
-    def propose(self, number: int) -> Block:
-        """Proposals of a whole aligned block, or batch, of ids; the last one is kept for the next lease."""
-        if self._block is None or self._block.number != number:
-            proposal, prior = self.order.proposal, self.problem.prior
-            with self._theirs(proposal):
-                theta = self._drawn(proposal, number)
-            theta.flags.writeable = False
-            with self._theirs(prior):
-                log_prior = _floats("logpdf of the prior", prior.logpdf(theta))
-            _check_densities(self.order, theta, log_prior, getattr(prior, "where", None) is not None)
-            self._block = Block(number, theta, log_prior)
+    def propose(self, number: int, rows: np.ndarray | None = None) -> Block:
+        """Proposals of a whole aligned block, or batch, of ids; the last one is kept for the next lease.
+
+        Of coupled ones only these rows, by default all, are what the order proposes.
+        """
+        if self._coupled is not None:
+            rows = np.arange(self.length) if rows is None else rows
+            self._block = self._carried(self._coupled, number, rows)
+        elif self._block is None or self._block.number != number:
+            self._block = Block(number, *self.begun(self.order.proposal, self.order.level, number))
         return self._block
 
-    def _drawn(self, proposal: Any, number: int) -> np.ndarray:
+    def _carried(self, coupled: Coupled, number: int, rows: np.ndarray) -> Block:
+        """A block, these rows of which have come to the order's level."""
+        coupled.forget(-math.inf, (number - 1) * self.length)
+        base = (
+            self.problem.prior if coupled.proposal(coupled.base) is None else coupled.proposal(coupled.base)
+        )
+        with self._theirs(base):
+            found = coupled.block(number, rows, lambda n: self.begun(base, coupled.base, n))
+        return Block(number, found.theta, found.log_prior, found.born)
+
+    def begun(self, proposal: Any, level: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """What this level's proposal gives for a block, and its log prior."""
+        prior = self.problem.prior
+        with self._theirs(proposal):
+            theta = self._drawn(proposal, level, number)
+        theta.flags.writeable = False
+        with self._theirs(prior):
+            log_prior = _floats("logpdf of the prior", prior.logpdf(theta))
+        _check_densities(self.order, theta, log_prior, getattr(prior, "where", None) is not None)
+        return theta, log_prior
+
+    def _drawn(self, proposal: Any, level: int, number: int) -> np.ndarray:
         """Draws for a block; for a batch, those of the blocks that it consists of, one after another."""
-        n = self._length // BLOCK
+        n = self.length // BLOCK
         blocks = range(number * n, (number + 1) * n)
         if n > 1 and hasattr(proposal, "sample_each"):
-            return proposal.sample_each(BLOCK, (self._proposals.at(self.order.level, i) for i in blocks))
-        parts = [self._block_drawn(proposal, block) for block in blocks]
+            return proposal.sample_each(BLOCK, (self._proposals.at(level, i) for i in blocks))
+        parts = [self._block_drawn(proposal, level, block) for block in blocks]
         return parts[0] if n == 1 else np.concatenate(parts)
 
-    def _block_drawn(self, proposal: Any, block: int) -> np.ndarray:
+    def _block_drawn(self, proposal: Any, level: int, block: int) -> np.ndarray:
         self._states.prepare_proposals(block)
-        theta = proposal.sample(BLOCK, self._proposals.at(self.order.level, block))
+        theta = proposal.sample(BLOCK, self._proposals.at(level, block))
         theta, expected = _floats("sample of the proposal", theta), (BLOCK, self._drawn_width)
         if theta.shape != expected:
             raise ProblemError(

@@ -125,6 +125,14 @@ class _Addresses:
         else:
             self.give_back(start, stop)
 
+    def failures_of(self, records: Records) -> tuple[Failure, ...]:
+        """Those of records that are to be looked at."""
+        return records.failures
+
+    def counts_now(self, lease: Lease, id: int) -> bool:
+        """Whether what a lease has come to at this address is of this ledger."""
+        return True
+
     def has(self, lease: Lease) -> bool:
         """Whether what came of the lease is here, under whatever number."""
         return lease.job in self._jobs
@@ -349,8 +357,10 @@ class Ledger(_Addresses):
         again = self._again(n, end)
         if again is not None:
             return again
-        if end < math.inf:
-            return None  # new ids would lie above it
+        return self._new(n) if end == math.inf else None  # new ids would lie above it
+
+    def _new(self, n: int) -> Lease | None:
+        """About `n` ids that were never handed out, if there may be more."""
         start = self.issued
         handed_out = start - self.first
         room = min(self.most_ids - handed_out, self.most_simulations - (handed_out - self._outside))

@@ -48,6 +48,7 @@ class Order:
     sample_end: float = math.inf  # rows of rejected ids below it come home, if there is a sample
     calibrated: int = 0  # simulations that its distance was fitted to before
     is_batch: bool = False  # its size is a number of ids, all of which count
+    chain: tuple[Any, ...] | None = None  # of coupled proposals: those since `coupling.base_of` its level
 
     @property
     def number(self) -> int:

@@ -14,6 +14,7 @@ from mpiabc import guard, joint, recycling
 from mpiabc.acceptors import Acceptor, Tempered, Uniforms, Within
 from mpiabc.adaptive import Measure
 from mpiabc.arguments import real, whole
+from mpiabc.coupling import base_of
 from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level
@@ -69,6 +70,7 @@ class Planner:
     log_c: float | None = None  # of the largest density that noise can have, if that is known
     keep: str = "accepted"  # of what is accepted: see `Order`
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
+    lookahead: bool = False  # proposals are coupled: ids beyond a cut are begun early
     inside: Any = 1.0  # the share of the prior that its constraint leaves, or that of each model's
 
     def next(self, past: Past) -> Decided | None:
@@ -210,7 +212,7 @@ class Planner:
         self, past: Past, order: Level | None, population: Population, sample: Particles | None = None
     ) -> Past:
         """The past with one more generation, which came of this order, None if it is not needed."""
-        is_needed = self._needs_densities and past.last is not None
+        is_needed = self._needs_proposals and past.last is not None
         proposals = (*past.proposals, order.proposal) if is_needed and order else ()
         acceptor = order.acceptor if order else None
         return past.after(population, proposals, sample, acceptor)
@@ -219,7 +221,7 @@ class Planner:
         """The past that a file has; `kept`: what it has of the order of a level."""
         past = Past()
         for population in populations:
-            is_needed = self._needs_densities or self.noise is not None
+            is_needed = self._needs_proposals or self.noise is not None
             order = self._order_of(past, population, kept) if is_needed else None
             past = self.after(past, order, population)
         return past
@@ -234,6 +236,11 @@ class Planner:
     def _needs_densities(self) -> bool:
         """Whether weights need those of all levels."""
         return self.weights == recycling.BALANCE
+
+    @property
+    def _needs_proposals(self) -> bool:
+        """Whether orders need those of earlier levels."""
+        return self._needs_densities or self.lookahead
 
     def _sampling(self, order: Level, past: Past) -> Level:
         """With the sample that parts are fitted to: the first M simulated ids, accepted or not.
@@ -253,12 +260,15 @@ class Planner:
 
     def _in_line(self, order: Level, past: Past) -> Level:
         """With what weights need of the levels before, if their ids are those of one line."""
-        if self.weights is None:
+        if self.weights is None and not self.lookahead:
             return order
         end = 0 if past.last is None else past.last.first + past.last.evaluations
         first = -(-end // self.step) * self.step
         earlier = past.proposals if self._needs_densities else None
-        return replace(order, first=first, earlier=earlier)
+        chain = None
+        if self.lookahead:
+            chain = past.proposals[max(0, base_of(order.level) - 1) :]
+        return replace(order, first=first, earlier=earlier, chain=chain)
 
 
 def fitted(kernel: Any, population: Population, prior: Any, epsilon: Any = None) -> Any:

@@ -23,6 +23,7 @@ from mpiabc.densities import Densities
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level, theta_of
 from mpiabc.ledger import BatchLedger, Ledger, SlotLedger, fatal
+from mpiabc.line import Line
 from mpiabc.models import AnyProblem
 from mpiabc.named import shapes_of
 from mpiabc.order import Arrays, has_foreign_distance
@@ -32,6 +33,7 @@ from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
 from mpiabc.problem import EvaluationId
 from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
+from mpiabc.settled import Settler
 from mpiabc.stopping import Stopping
 from mpiabc.streams import stride_of
 
@@ -123,6 +125,8 @@ class Run:
         self._told: set[str] = set()  # what was looked at in this call
         self._worst = math.inf  # effective sample size, of those that are told
         self._uses: dict[int, waste.Use] = {}  # of the generations that this call has completed
+        self._before: tuple[Line, Settler] | None = None  # where workers look ahead: those of the last level
+        self._settler: Settler | None = None  # of the open one
         self._floats = guard.FloatingPoint()
 
     def advance(self, records: Iterable[Records] = ()) -> list[Action]:
@@ -136,12 +140,15 @@ class Run:
             return self._calibrated(records, self._opened.ledger, self._opened.past)
         if self._next_level is not None:
             return self._gathered(records, self._opened.ledger, self._next_level)
-        new = [Keep(part) for part in records if self._opened.ledger.tell(part)]
-        return [*new, *self._ended(self._opened)]
+        opened, new = self._opened, []
+        with self._settling(opened):
+            ahead = opened.order.level if isinstance(opened.ledger, Line) else None
+            new = [Keep(part, ahead) for part in records if opened.ledger.tell(part)]
+        return [*new, *self._ended(opened)]
 
     def reopen(self, commit: Commit) -> list[Action]:
         """Go back to where a generation was open; what came after it is void."""
-        opened, self._next_level = commit.opened, None
+        opened, self._next_level, self._before = commit.opened, None, None
         self._attempt += 1
         order = replace(opened.order, attempt=self._attempt)
         opened.ledger.reopen(order.number)
@@ -209,7 +216,7 @@ class Run:
                 return [*told, *self._open(order, is_kept, base, base.take(rows))]
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
             kernel = undefended(order.proposal)
-            if recycling.are_dear(kernel, base.theta, rows):
+            if order.chain is None and recycling.are_dear(kernel, base.theta, rows):
                 return [*told, *self._open_densities(level)]
             with self._planner.asking("the kernel", order.proposal):
                 level.log_densities[:] = recycling.log_others(kernel, base.theta, rows)
@@ -315,7 +322,13 @@ class Run:
             most = min(most_ids, most_simulations)
             limited = replace(order, most_tries=None if math.isinf(most) else int(most))
             return SlotLedger(order.number, size, **bounds), limited
-        return Ledger(order.number, size, first=order.first, **bounds), order
+        bounds["first"] = order.first
+        if order.chain is None:
+            return Ledger(order.number, size, **bounds), order
+        line, before = self._before or (None, None)
+        with reproducible():
+            self._settler = Settler(self._problem, order, before)
+            return Line(order.number, size, self._settler, line, **bounds), order
 
     def _recover(self, ledger: Ledger | SlotLedger, kept: Iterable[Records]) -> None:
         """Tell the ledger what an earlier call has kept of this generation."""
@@ -325,8 +338,9 @@ class Run:
             if self.on_error == "raise" or any(failure.ends_every_run for failure in records.failures):
                 # What failed is tried again: it may have been mended.
                 records = replace(records.only(records.status != Status.FAILED), failures=())
-            ledger.tell(replace(records, job=ledger.job))
-        ledger.recover()
+            ledger.tell(records if isinstance(ledger, Line) else replace(records, job=ledger.job))
+        if kept or not isinstance(ledger, Line):
+            ledger.recover()
 
     def _ended(self, opened: Open) -> list[Action]:
         """The population, once it is known, or the bound that it cannot be completed within."""
@@ -339,11 +353,28 @@ class Run:
         with self._floats.steady():
             simulated = ledger.simulated() if opened.order.keep == "all" else None
         self._opened, self._past = None, past
+        ahead = self._look_ahead(ledger, past)
         if not opened.order.is_batch:
             self._uses[opened.order.level] = _use(population, opened)
         failures, pool = ledger.failures_below_cut(), None if past.pool is None else past.pool.arrays()
         commit = Commit(population, failures, opened, past.sample, simulated, pool)
-        return [commit, *self._looked_at_weights(population)]
+        return [commit, *ahead, *self._looked_at_weights(population)]
+
+    def _look_ahead(self, ledger: Ledger | SlotLedger, past: Past) -> list[Action]:
+        """Keep what is known beyond the cut for the next level."""
+        if not isinstance(ledger, Line) or self._settler is None:
+            return []
+        self._before = ledger, self._settler
+        return [Keep(records, past.level) for records in ledger.early(int(ledger.cut))]
+
+    @contextmanager
+    def _settling(self, opened: Open) -> Iterator[None]:
+        """What was begun at an earlier level is looked at again: the user's parts may be asked."""
+        if not isinstance(opened.ledger, Line):
+            yield
+            return
+        with reproducible(), self._planner.asking("the kernel", opened.order.proposal):
+            yield
 
     def _after(self, opened: Open) -> tuple[Past, Population]:
         """The past with the population that is known now, and that."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 from mpiabc import guard, sameness, voice, whereabouts
@@ -163,7 +164,9 @@ class Sampler:
                 past = self._past(planner, history)
             kept = history.order(past.level)
             deaths = _deaths(file, None if kept is None else past.level)
-            resumed = Resumed(kept, writer.recovered(past.level), deaths)
+            first = past.level - bool(past.level and settings.get("lookahead"))  # what was begun early
+            records = chain.from_iterable(map(writer.recovered, range(first, past.level + 1)))
+            resumed = Resumed(kept, records, deaths)
             getattr(engine, "note_beside", lambda store: None)(os.path.abspath(file.path))
             run = Run(self.problem, planner, stopping, past, resumed)
             driver = Driver(engine, limits=limits, observers=observers)

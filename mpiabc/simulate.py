@@ -55,6 +55,7 @@ class Block(NamedTuple):
     number: int  # its first id is this number times n
     theta: np.ndarray
     log_prior: np.ndarray
+    born: np.ndarray | None = None  # (n,) of coupled proposals: the level at which each was drawn
 
     @property
     def first(self) -> int:
@@ -64,6 +65,10 @@ class Block(NamedTuple):
     def has(self, id: int) -> bool:
         """Whether the id is one of its."""
         return self.first <= id < self.first + len(self.theta)
+
+    def born_at(self, row: int, level: int) -> int:
+        """The level in the address of a row's simulation, where an order has this level."""
+        return level if self.born is None else int(self.born[row])
 
     @property
     def inside(self) -> np.ndarray:
@@ -83,7 +88,7 @@ class States:
     """Global generators and floating-point environment of this process, as evaluations find them."""
 
     def __init__(self, problem: AnyProblem, order: Order) -> None:
-        self._problem, self._level = problem, order.level
+        self._problem, self.level = problem, order.level  # in the addresses of what is simulated
         self._random, self._floats = guard.GlobalRandom(order.key), guard.FloatingPoint()
         signatures = [signature(model.simulate) for model in problem.models]
         takes_rng = all(found.takes_rng for found in signatures)
@@ -120,14 +125,14 @@ class States:
             if resets:
                 self._floats.reset()
             if seeds:
-                self._random.seed(self._level, index)
+                self._random.seed(self.level, index)
 
         return prepare
 
     def prepare_proposals(self, block: int) -> None:
         """The same for the proposals of a block, which a prior may draw from global generators."""
         if self._problem in _seeded:
-            self._random.seed(self._level, block + _PROPOSAL_SEEDS)
+            self._random.seed(self.level, block + _PROPOSAL_SEEDS)
 
     def reset_floats(self) -> None:
         """Begin in the default floating-point environment, whatever a simulation has left."""
@@ -194,6 +199,11 @@ class Simulator:
         self._observed = protected(problem.observed)
         self._models = [_model(model, order, self) for model in problem.models]
         self._stream = Stream(order.key, Purpose.SIMULATION)
+
+    @property
+    def level(self) -> int:
+        """That of the evaluation in work, as its streams are addressed."""
+        return self._states.level
 
     def __call__(self, block: Block, rows: np.ndarray, outcome: Outcome) -> Simulated:
         """Simulate these rows, which lie in the prior's support.
@@ -290,9 +300,10 @@ class Simulator:
             (values,) = self._values(block, np.array([rows]))
             theta, self.at = model.layout.row(values), block.first + rows
             at = self.at
+            self._states.level = block.born_at(int(rows), self._order.level)
         if prepare := self._states.preparation():
             prepare(at)
-        return model.call(theta, self._stream.at(self._order.level, at)), model
+        return model.call(theta, self._stream.at(self._states.level, at)), model
 
     def models_of(self, block: Block, rows: np.ndarray) -> np.ndarray:
         """The indices of the models (n,) that rows are of."""
@@ -326,6 +337,8 @@ class Simulator:
             if model is not current:
                 given, simulate, summarize, current = model.layout.row, model.call, model.summarize, model
             theta, data = given(values), _UNFINISHED
+            if block.born is not None:
+                t = self._states.level = block.born_at(index - block.first, t)
             if watch:
                 watch(index)
             try:
@@ -535,7 +548,7 @@ def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..
 
     def call(theta: dict, rng: np.random.Generator, comm: Any = None) -> object:
         index = simulator.ids if problem.vectorized else simulator.at
-        known = {"epsilon": order.epsilon, "id": EvaluationId(order.level, index), "comm": comm}
+        known = {"epsilon": order.epsilon, "id": EvaluationId(simulator.level, index), "comm": comm}
         return simulate(theta, *([rng] if takes_rng else []), **{name: known[name] for name in extras})
 
     def call_together(theta: dict, rng: np.random.Generator) -> object:

@@ -38,19 +38,22 @@ class ABCSMC(Sampler):
     """An ABC-SMC sampler.
 
     population_size: particles in each generation, a list of one size a generation (the last one goes on), or
-    a rule, see `mpiabc.sizes`. kernel: how the next proposal is fitted, by default
-    `Gaussian()`. threshold: the rule for epsilon, by default `Quantile(0.5)`. acceptor: a noise
-    model, `Noise(mpiabc.noise.Normal(sd=1))`, in the place of distance and threshold. seed: a non-negative
-    integer; without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets
-    the new threshold is kept, so that fewer simulations are needed; the weights of such a population look at
-    the proposals of all generations, or, with weights="levels", which is cheaper and for large populations,
-    only at how many particles each has brought. keep="theta": the statistics of accepted particles are kept
-    nowhere, `summaries` is (N, 0), and files of large data stay small. keep="all": every simulation below the
-    cuts stays in the file, rejected ones too, for `history.simulations`: 8 (2 + d + k) + 1 bytes each, of d
-    parameters and k statistics, so 10^6 with d = 4 and k = 10 take 129 MB, and the process that leads has
-    those of one generation in memory, up to three times. Of a list of problems, each a model of
-    the same data, the run says how probable they are, from `model_prior`, their probabilities before the
-    data, which are equal if none are given. Raises ProblemError for bad settings.
+    a rule, see `mpiabc.sizes`. kernel: how the next proposal is fitted, by default `Gaussian()`. threshold:
+    the rule for epsilon, by default `Quantile(0.5)`. acceptor: a noise model,
+    `Noise(mpiabc.noise.Normal(sd=1))`, in the place of distance and threshold. seed: a non-negative integer;
+    without one it is drawn, and kept in the store. recycle=True: what was accepted before and meets the new
+    threshold is kept, so that fewer simulations are needed; the weights of such a population look at the
+    proposals of all generations, or, with weights="levels", which is cheaper and for large populations, only
+    at how many particles each has brought. lookahead=True: workers that would wait for the end of a
+    generation begin simulations of the next ones, whose proposals are those of this one as often as can be,
+    and the result is the same whether they do or not; it is another one than without the setting.
+    keep="theta": the statistics of accepted particles are kept nowhere, `summaries` is (N, 0), and files of
+    large data stay small. keep="all": every simulation below the cuts stays in the file, rejected ones too,
+    for `history.simulations`: 8 (2 + d + k) + 1 bytes each, of d parameters and k statistics, so 10^6 with d
+    = 4 and k = 10 take 129 MB, and the process that leads has those of one generation in memory, up to three
+    times. Of a list of problems, each a model of the same data, the run says how probable they are, from
+    `model_prior`, their probabilities before the data, which are equal if none are given. Raises ProblemError
+    for bad settings.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ABCSMC(Sampler):
         recycle: bool | None = None,
         weights: str | None = None,
         keep: str = "accepted",
+        lookahead: bool | None = None,
     ) -> None:
         self.problem = models.of(problem, model_prior)
         self.population_size = sizes.taken(population_size)
@@ -85,6 +89,7 @@ class ABCSMC(Sampler):
         self.weights = self._weights(recycle, weights)
         self.keep = _kept(keep)
         self._check_adaptive()
+        self.lookahead = self._looks_ahead(lookahead)
         size = self.population_size
         is_plain = isinstance(size, int | sizes.Listed)
         parts = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
@@ -195,6 +200,47 @@ class ABCSMC(Sampler):
                 "epsilon out, or give numbers as the scale"
             )
 
+    def _looks_ahead(self, lookahead: bool | None) -> bool:
+        """Whether ids beyond a cut are begun early. Raises ProblemError."""
+        if not (lookahead is None or isinstance(lookahead, bool)):
+            raise ProblemError(f"lookahead={lookahead!r}: give True or False")
+        if not lookahead:
+            return False
+        problem = self.problem
+        if problem.vectorized:
+            raise ProblemError(
+                "lookahead=True with a vectorised simulator: a block would count only if each of its rows "
+                "has kept its proposal; give a simulator of one theta, or leave lookahead out"
+            )
+        if self.acceptor is not None:
+            raise ProblemError(
+                f"lookahead=True with acceptor={told(self.acceptor)}: what is begun early would be accepted "
+                "at a temperature that is not known yet; leave lookahead out, or give a threshold"
+            )
+        if is_adaptive(problem.distance):
+            raise ProblemError(
+                f"lookahead=True with distance={told(problem.distance)}, which is fitted to the simulations "
+                "of each generation: no epsilon that is known bounds the next one; leave lookahead out, or "
+                "give numbers as the scale"
+            )
+        if any("epsilon" in signature(model.simulate).extras for model in problem.models):
+            raise ProblemError(
+                "lookahead=True with a simulator that takes epsilon: of what is begun early it is not known "
+                "yet; leave epsilon out of the simulator, or leave lookahead out"
+            )
+        if self.keep == "all":
+            raise ProblemError(
+                'lookahead=True with keep="all": rejected ids are known only by what was begun at their own '
+                "level; leave one of them out"
+            )
+        for name, part in {"prior": problem.prior, "kernel": self.kernel}.items():
+            if not getattr(part, "is_normalised", False):
+                raise ProblemError(
+                    f"lookahead=True with {name}={told(part)}, which does not say that its densities are "
+                    "normalised: set its is_normalised = True if they are, or leave lookahead out"
+                )
+        return True
+
     def run(
         self,
         store: Path,
@@ -243,6 +289,11 @@ class ABCSMC(Sampler):
                 "recycle=True with static scheduling: each slot tries ids of its own, so there is no "
                 "common line of them to go on with; take a dynamic scheduler, or leave recycle out"
             )
+        if place.is_static and self.lookahead:
+            raise ProblemError(
+                "lookahead=True with static scheduling: each slot tries ids of its own until one is "
+                "accepted, so nobody can look ahead; take a dynamic scheduler, or leave lookahead out"
+            )
         _check_size(self.problem, sizes.largest(self.population_size), self.keep)
         if stopping.min_epsilon_change is not None and is_adaptive(self.problem.distance):
             raise ProblemError(
@@ -274,6 +325,7 @@ class ABCSMC(Sampler):
             "seed": self.seed,
             "recycle": self.weights,
             "keep": None if self.keep == "accepted" else self.keep,
+            "lookahead": self.lookahead or None,
         }
 
     def _own_fingerprint(self) -> Fingerprint:
@@ -306,6 +358,7 @@ class ABCSMC(Sampler):
             inside=inside,
             noise=self.acceptor,
             log_c=self._log_c,
+            lookahead=self.lookahead,
         )
 
     def _past(self, planner: Any, history: History) -> Past:

@@ -25,7 +25,8 @@ class Purpose(IntEnum):
     CHECK = 4  # draws that only look whether parts fit together
     OWN = 5  # seeds of generators that somebody's function holds
     CONSTRAINT = 6  # draws of a prior, of which it leaves a share
-    PREDICTION = 7  # keys of simulations from a population, and which particles they are of
+    COUPLING = 7  # whether an id keeps its proposal at the next level, and what takes its place
+    PREDICTION = 8  # keys of simulations from a population, and which particles they are of
 
 
 def stream_key(seed: int) -> tuple[int, int]:

@@ -81,6 +81,7 @@ def sampler(
     kernel=None,
     recycle=None,
     weights=None,
+    lookahead=None,
     keep="accepted",
     **options,
 ):
@@ -91,6 +92,7 @@ def sampler(
         seed=seed,
         kernel=kernel,
         recycle=recycle,
+        lookahead=lookahead,
         weights=weights,
         keep=keep,
     )

@@ -13,16 +13,16 @@ FLOORS = [
     {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
-    | {"raised", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals", "simulations"}
-    | {"named", "html"},
+    | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
+    | {"named", "html", "simulations"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures", "amis"},
     {"models", "order"},
     {"outcome", "ledger", "checks", "adaptive"},
-    {"simulate", "actions"},
+    {"simulate", "actions", "line"},
     {"evaluate"},
-    {"planner"},
+    {"planner", "settled"},
     {"pooling"},
     {"run"},
     {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool"},

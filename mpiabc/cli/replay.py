@@ -5,6 +5,7 @@ import math
 import pdb
 import re
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def add(commands: Any) -> None:
 With --trust this executes what RUN.db holds, whoever made it; without, only the problem that you give."""
     parser = add_command(commands, "replay", _replay, "compute one evaluation again, here", example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
-    told = "evaluation I of generation T; of a run that recycles, or pools simulations, I alone"
+    told = "evaluation I of generation T; of a run that recycles, pools simulations or looks ahead, I alone"
     parser.add_argument("address", metavar="T:I", help=told)
     parser.add_argument(
         "--problem", metavar="FILE[:problem]", help="a changed simulator instead of the run's own"
@@ -75,9 +76,10 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _address(text: str, history: History) -> tuple[int, int]:
-    """Generation and index. Where evaluations are recycled, ids go on from one to the next: I says all."""
+    """Generation and index. Where ids go on from one to the next, by recycling or lookahead, I says all."""
     match = re.fullmatch(r"(?:(\d+):)?(\d+)", text)
-    is_one_line = any(history.settings.get(name) is not None for name in ("recycle", "sampler"))
+    names = "recycle", "sampler", "lookahead"
+    is_one_line = any(history.settings.get(name) is not None for name in names)
     if match is None or not (match[1] or is_one_line):
         raise ProblemError(f"{text!r} is no evaluation: give T:I, generation and index, such as 3:17")
     index = int(match[2])
@@ -129,8 +131,11 @@ def _order(history: History, problem: AnyProblem, parts: "_Parts", t: int) -> Or
     key, size = stream_key(settings["seed"]), LEAST  # it says nothing of a single id
     weights = settings.get("recycle")
     planner = Planner(problem.prior, parts, parts, key, size, False, weights, problem.step)
-    planner = replace(planner, measure=measure_of(problem))
+    looks_ahead = bool(settings.get("lookahead"))
+    planner = replace(planner, measure=measure_of(problem), lookahead=looks_ahead)
     past, found = Past(history[t - 1] if t else None, sample=history.sample(t - 1)), history.order(t)
+    if looks_ahead:  # proposals go from level to level
+        past = planner.past(islice(history, t), history.order)
     decided: Decided | None
     if found is not None:
         decided = planner.again(found, past)

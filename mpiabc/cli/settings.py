@@ -100,6 +100,7 @@ SETTINGS = {
     "threshold": _Setting(_threshold, "RULE", "quantile:0.5 (the default), listed:4,2,1 or constant:3"),
     "kernel": _Setting(_kernel, "KERNEL", "gaussian (the default), local or olcm"),
     "recycle": _Setting(_switch, "", "keep what was accepted before and meets the new threshold"),
+    "lookahead": _Setting(_switch, "", "begin simulations of the next generations instead of waiting"),
     "weights": _Setting(_text, "HOW", "of recycled evaluations: balance (the default) or levels"),
     "keep": _Setting(
         _text, "WHAT", "accepted (the default), theta: no statistics, or all: rejected simulations, too"
@@ -119,7 +120,7 @@ SETTINGS = {
     "accept_changes": _Setting(_switch, "", "go on although code or values of the problem have changed"),
     "progress": _Setting(_switch, "", "a live line; by default on a terminal"),
 }
-OF_SAMPLER = ("population_size", "kernel", "threshold", "recycle", "weights", "keep", "seed")
+OF_SAMPLER = ("population_size", "kernel", "threshold", "recycle", "weights", "lookahead", "keep", "seed")
 
 
 def read_settings(texts: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,13 @@ raised, or none, on every schedule, unless the evaluations below it take seconds
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from mpiabc.actions import Open
 from mpiabc.errors import ProblemError, SimulatorError
 from mpiabc.ledger import fatal
+from mpiabc.line import Line
 from mpiabc.records import Failure, Records, failed
 from mpiabc.schedulers.base import Lost
 
@@ -67,7 +69,7 @@ class Failures:
         is_sure = self._is_sure("failure", lowest is not None, now, is_exposed, notices)
         if lowest is not None and is_sure:
             is_known = ledger.frontier >= lowest.index or self._order.is_static  # all below it is
-            if is_known or now >= self._raise_at:
+            if is_known or (now >= self._raise_at and not isinstance(ledger, Line)):
                 return self._of(lowest)
         are_many = isinstance(self._on_error, int) and self._before + known >= self._on_error
         if self._is_sure("many", are_many, now, is_exposed, notices):
@@ -88,6 +90,8 @@ class Failures:
         static scheduling cannot go on without it.
         """
         lease, ledger, step = lost.lease, self._ledger, self._ledger.step
+        if lost.culprit is not None and not ledger.counts_now(lease, lost.culprit):
+            lost = replace(lost, culprit=None, is_returned=True)
         if lost.culprit is not None:
             return self._condemned(lost, lost.culprit // step * step)
         if lost.is_returned:

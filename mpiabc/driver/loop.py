@@ -20,6 +20,7 @@ from mpiabc.driver.limits import Limits
 from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
+from mpiabc.line import Line
 from mpiabc.records import CALIBRATION, Lease, Records
 from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, Said, awaited, notices_within, target
 from mpiabc.schedulers.silence import Silence
@@ -38,8 +39,8 @@ class Keeper:
     def open(self, opened: Open) -> None:
         """Write what was decided, and the commit that waits: no worker has begun on it."""
 
-    def add(self, records: Records) -> None:
-        """Keep records until they are part of a population."""
+    def add(self, records: Records, level: int | None = None) -> None:
+        """Keep records until they are part of a population, for this level or their own."""
 
     def forget(self, lease: Lease) -> None:
         """Drop what came of the lease."""
@@ -110,6 +111,8 @@ class Driver:
                     continue  # what came with it is dropped
                 for report in reports:
                     yield from self._perform(self._take(report))
+                if not reports:
+                    self._recover_dropped()
                 self._raise_failures()
                 if self._done is None:
                     self._keeper.tick()
@@ -127,6 +130,12 @@ class Driver:
         """Whether a signal that is not seen yet may have been behind what came home."""
         return self._clock() < self._exposed_at + notices_within(self._engine)
 
+    def _recover_dropped(self) -> None:
+        """Hand out again what an engine has dropped with an earlier order, once nobody works any more."""
+        for opened in self._open.values():
+            if isinstance(opened.ledger, Line) and not self._engine.busy():
+                opened.ledger.recover()
+
     # What the job asks for.
 
     def _perform(self, actions: Iterable[Action]) -> Iterator[Commit]:
@@ -136,7 +145,7 @@ class Driver:
             action = waiting.popleft()
             match action:
                 case Keep():
-                    self._keeper.add(action.records)
+                    self._keeper.add(action.records, action.level)
                 case Commit():
                     committed.append(self._commit(action))
                     if not self._limits.signals.seen:  # else what follows may need no evaluation, for long
@@ -172,7 +181,8 @@ class Driver:
         """Have a population written, with the time that it took."""
         now = self._clock()
         opened = self._open.pop(commit.opened.order.number)
-        self._engine.cancel(0)
+        if not isinstance(opened.ledger, Line):  # of which what is out may count at the next level
+            self._engine.cancel(0)
         population = commit.population.with_values(seconds=now - opened.began)
         share = min(1.0, opened.worked / max(1e-9, population.seconds * self._engine.workers))
         commit = replace(commit, population=population, share=share)
@@ -219,8 +229,10 @@ class Driver:
         records = self._known(report)
         if records is None or records.payload or records.job & CALIBRATION:  # which are kept nowhere
             return
-        if self._open[records.job].ledger.tell(records):
-            self._keeper.add(records)
+        opened = self._open_to(records.lease)
+        if opened is not None and opened.ledger.tell(records):
+            ahead = opened.order.level if isinstance(opened.ledger, Line) else None
+            self._keeper.add(records, ahead)
 
     def _trusted_until(self, error: BaseException) -> float:
         """The time from which on what came home may be the doing of what ends the run."""
@@ -244,7 +256,8 @@ class Driver:
         records = self._known(report)
         if records is None:
             return []
-        opened = self._open[records.job]
+        opened = self._open_to(records.lease)
+        assert opened is not None
         actions = self._job.advance([records])
         opened.take_back(records)
         opened.pass_cut_on(self._engine)
@@ -252,7 +265,7 @@ class Driver:
 
     def _known(self, report: Records | Lost) -> Records | None:
         """The records of an open order, after a look at what they tell of time and failures."""
-        opened = self._open.get(report.lease.job)
+        opened = self._open_to(report.lease)
         if opened is None:
             return None
         if isinstance(report, Lost):
@@ -266,11 +279,19 @@ class Driver:
         if records.is_exposed:
             self._exposed_at = now
         opened.worked += records.seconds
-        for failure in records.failures:
+        for failure in opened.ledger.failures_of(records):
             opened.failures.note(failure, now)
         for note in records.notes:
             self._note(Tell(note, note))
         return records
+
+    def _open_to(self, lease: Lease) -> Opened | None:
+        """The open order that a lease belongs to; one that looks ahead has those of earlier levels, too."""
+        opened = self._open.get(lease.job)
+        if opened is not None:
+            return opened
+        lines = (o for o in self._open.values() if isinstance(o.ledger, Line) and o.ledger.has(lease))
+        return next(lines, None)
 
     def _doubt(self, doubted: Doubted) -> list[Action]:
         """Know nothing of these leases any more, and go back to before others were built on them."""

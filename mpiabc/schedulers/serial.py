@@ -9,7 +9,7 @@ from typing import Any
 from mpiabc import team
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers.alone import ALONE
-from mpiabc.schedulers.base import Job, OneLeads, Report
+from mpiabc.schedulers.base import Job, Lost, OneLeads, Report
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.whereabouts import Note
 
@@ -53,6 +53,7 @@ class SerialEngine:
         self._newest = -1
         self._step = problem.step
         self._cost = slice  # seconds for one step of ids
+        self._dropped: list[Lost] = []
         self._note: Note | None = None
 
     def note_beside(self, store: str) -> None:
@@ -60,7 +61,10 @@ class SerialEngine:
         self._note = Note(store, self._where)
 
     def begin(self, job: Job, beside: Collection[int] = ()) -> None:
-        """Start on a job."""
+        """Start on a job; what was not done for one that is over is brought back."""
+        who = self._where or "this process"
+        over = [lease for lease in self._leases if lease.job not in beside]
+        self._dropped += [Lost(lease, who, "it was not wanted", is_returned=True) for lease in over]
         self._leases = deque(lease for lease in self._leases if lease.job in beside)
         self._evaluators = {number: made for number, made in self._evaluators.items() if number in beside}
         watch = self._note.watch(job.number) if self._note else None
@@ -77,6 +81,9 @@ class SerialEngine:
 
     def poll(self, timeout: float) -> list[Report]:
         """Evaluate what there is; without anything, wait as others do."""
+        if self._dropped:
+            dropped, self._dropped = self._dropped, []
+            return list(dropped)
         if not self._leases:
             time.sleep(timeout)
             return []

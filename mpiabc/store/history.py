@@ -274,11 +274,15 @@ class History:
 
     @property
     def failures(self) -> list[Failure]:
-        """Failed evaluations by address: below the cuts, of the open generation, and what ended the run."""
+        """Failed evaluations by address: below the cuts, of the open generation, and what ended the run.
+
+        Where workers look ahead, those below the cuts: which level others will be of is not decided.
+        """
         rows = self.read(
             "SELECT generation, id, theta, error, traceback, place, kind FROM failure ORDER BY generation, id"
         )
-        journal = self.read("SELECT crc, records FROM journal")
+        is_decided = not self.settings.get("lookahead")
+        journal = self.read("SELECT crc, records FROM journal") if is_decided else []
         try:
             kept = [Failure(t, id, json.loads(theta), *rest) for t, id, theta, *rest in rows]
             noted = [failure for buffer in whole_buffers(journal) for failure in failures_in(buffer)]

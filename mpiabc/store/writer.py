@@ -22,6 +22,7 @@ class Writer(Keeper):
         self._store, self._journal = store, Journal(store)
         self._waiting: Commit | None = None
         self._level = 0  # the generation that comes next
+        self._looks_ahead = False  # records may be kept for later levels than their own
         self._reason = store.history().reason  # as the file has it
 
     def recovered(self, level: int) -> Iterator[Records]:
@@ -40,13 +41,17 @@ class Writer(Keeper):
                 self._store.keep_order(opened.order.level, *order)
         self._waiting = self._reason = None
 
-    def add(self, records: Records) -> None:
-        """Keep records until they are part of a population."""
-        self._journal.add(records)
+    def add(self, records: Records, level: int | None = None) -> None:
+        """Keep records until they are part of a population, for this level or their own."""
+        self._looks_ahead |= level is not None
+        self._journal.add(records, level)
 
     def forget(self, lease: Lease) -> None:
         """Drop what came of the lease."""
-        self._journal.forget(lease)
+        if self._looks_ahead:
+            self._journal.forget_until(lease, self._level)
+        else:
+            self._journal.forget(lease)
 
     def commit(self, commit: Commit) -> None:
         """Write a population, when it is known what comes next."""

@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,12 @@ def by_name(simulated, observed):
     return {key: abs(simulated[key] - observed[key]) for key in ("y", "noise")}
 
 
+def begun_early(theta, rng):
+    """Takes so long that workers look ahead."""
+    time.sleep(0.005 + 0.01 * rng.random())
+    return problems.gaussian(theta, rng)
+
+
 STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
@@ -97,6 +104,8 @@ VARIANTS = STATIC | {
     "recycled, local": lambda: problems.sampler(
         recycle=True, n=60, kernel=mpiabc.LocalGaussian(), weights="levels"
     ),
+    "looking ahead": lambda: problems.sampler(simulate=begun_early, n=15, lookahead=True),
+    "looking ahead, recycled": lambda: mixed(lookahead=True, recycle=True),
 }
 
 
