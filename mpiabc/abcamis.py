@@ -16,7 +16,7 @@ from mpiabc.adaptive import measure_of
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.layout import layout_of
 from mpiabc.particles import Particles
-from mpiabc.pooling import PoolingPlanner, with_scales
+from mpiabc.pooling import PoolingPlanner, plain_norm, with_scales
 from mpiabc.population import Past
 from mpiabc.problem import Problem, signature, told
 from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler, whole_of
@@ -44,9 +44,10 @@ class ABCAMIS(Sampler):
     distances, `level` the batch of each, and ids go on from batch to batch. Estimates are consistent, not
     unbiased.
 
-    A `PNorm` without a scale has those of the median absolute deviation. Scales that are fitted are those of
-    the last batch, by which all simulations are measured again; a callable distance is fixed. What fails, or
-    is infinitely far, is never near. One model, whose parameters are real numbers. Raises ProblemError for
+    A `PNorm` without a scale has those of the median absolute deviation where those of the prior's batch
+    differ by more than three: its statistics are of other units. Scales that are fitted are those of the last
+    batch, by which all simulations are measured again; a callable distance is fixed. What fails, or is
+    infinitely far, is never near. One model, whose parameters are real numbers. Raises ProblemError for
     what does not go together.
     """
 
@@ -64,6 +65,7 @@ class ABCAMIS(Sampler):
                 f"ABCAMIS with {told(problem)}, expected one problem: for several models take ABCSMC"
             )
         _check(problem)
+        self._is_plain = plain_norm(problem) is not None
         self.problem: Problem = with_scales(problem)
         self.batches = whole_of("batches", batches, 1)
         self.simulations = whole_of("simulations", simulations, LEAST * self.batches)
@@ -130,6 +132,7 @@ class ABCAMIS(Sampler):
             "population_size": self.population_size,
             "seed": self.seed,
             "keep": "all",
+            "scales": "where units differ" if self._is_plain else None,
         }
 
     def _planner(self, settings: dict[str, Any]) -> PoolingPlanner:
@@ -142,6 +145,7 @@ class ABCAMIS(Sampler):
             self.batches,
             self.problem.step,
             measure_of(self.problem),
+            self._is_plain,
             inside=settings.get(INSIDE, 1.0),
         )
 

@@ -16,6 +16,7 @@ from mpiabc import amis, guard
 from mpiabc.actions import Open
 from mpiabc.adaptive import Measure
 from mpiabc.distance import PNorm
+from mpiabc.distance.scales import scales
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level
 from mpiabc.ledger import Ledger
@@ -23,6 +24,8 @@ from mpiabc.order import Arrays, distance_of, has_foreign_distance, restored
 from mpiabc.planner import Asking, Decided
 from mpiabc.population import Past, Population
 from mpiabc.problem import Problem
+
+_UNLIKE = 3.0  # scales that differ by more than this are of other units
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class PoolingPlanner:
     batches: int
     step: int = 1  # batches begin at multiples of it
     measure: Measure | None = None  # of a distance that is fitted to simulations
+    is_plain: bool = False  # it is the problem's norm, of whose scales nothing was said
     errors: Mapping[str, Any] = field(default_factory=np.geterr)  # what the user has set, also for workers
     inside: float = 1.0  # the share of the prior that its constraint leaves
     weights: None = None  # by which a `Planner` says how recycled evaluations are weighted
@@ -49,7 +53,7 @@ class PoolingPlanner:
         if past.level >= self.batches:
             return None
         distance = None if past.pool is None else self._fitted(past.pool)
-        doubt = None if self.measure is None or past.pool is None else self.measure.doubts(_last(past.pool))
+        doubt = None if past.pool is None else self._doubt(past.pool)
         size = self.drawn(past.level)
         order = Level(
             past.level,
@@ -139,11 +143,29 @@ class PoolingPlanner:
         return replace(order, first=-(-ids // self.step) * self.step, earlier=past.proposals)
 
     def _fitted(self, pool: amis.Pool | None) -> Any:
-        """The distance that is fitted to the last batch; None is the problem's own."""
+        """The distance that is fitted to the last batch; None is the problem's own.
+
+        A norm of which nothing was said has scales only where those of the prior's batch lie far apart.
+        """
         if self.measure is None or pool is None or not pool.parts:
             return None
         with self.asking("the distance", self.measure.distance):
+            if self._is_of_one_unit(pool):
+                return self.measure.distance.unscaled()  # type: ignore[attr-defined]
             return self.measure.fitted(_last(pool))
+
+    def _doubt(self, pool: amis.Pool) -> str | None:
+        """What the user should know of the fit of the distance."""
+        if self.measure is None or self._is_of_one_unit(pool):
+            return None
+        return self.measure.doubts(_last(pool))
+
+    def _is_of_one_unit(self, pool: amis.Pool) -> bool:
+        """Whether a plain norm needs no scales: none of the prior's batch is a multiple of another."""
+        if not (self.is_plain and self.measure is not None and pool.parts):
+            return False
+        found = scales("mad", np.asarray(pool.parts[0].summaries, np.float64), self.measure.observed)
+        return not found.size or bool(found.max() <= _UNLIKE * found.min())
 
     def _measured(self, pool: amis.Pool) -> amis.Pool:
         """All simulations as the next batch's distance measures them: no number is infinitely far."""
@@ -187,12 +209,17 @@ class PoolingPlanner:
         )
 
 
-def with_scales(problem: Problem) -> Problem:
-    """A problem whose norm has scales: without any, fitted ones of the median absolute deviation."""
+def plain_norm(problem: Problem) -> PNorm | None:
+    """Its distance, if that is a norm of whose scales nothing was said."""
     norm = problem.distance
-    if isinstance(norm, PNorm) and norm.scale is None and problem.observed is not None:
-        return problem.measured_by(replace(norm, scale="mad"))
-    return problem
+    is_plain = isinstance(norm, PNorm) and norm.scale is None and problem.observed is not None
+    return norm if is_plain else None
+
+
+def with_scales(problem: Problem) -> Problem:
+    """A problem whose norm has scales, if they are needed: those of the median absolute deviation."""
+    norm = plain_norm(problem)
+    return problem if norm is None else problem.measured_by(replace(norm, scale="mad"))
 
 
 def _last(pool: amis.Pool) -> Past:

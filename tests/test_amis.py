@@ -109,6 +109,20 @@ def in_two_dimensions(simulations=603, batches=4, **options):
     return mpiabc.ABCAMIS(problem, simulations, batches=batches, population_size=40, seed=3, **options)
 
 
+@pytest.mark.parametrize(("unit", "has_scales"), [(2.0, False), (10.0, True)])
+def test_a_plain_norm_has_scales_where_units_differ(unit, has_scales):
+    """A statistic in another unit counts as much as ever; in one unit, distances are the user's own."""
+
+    def simulate(theta, rng):
+        return {"x": theta["a"] + rng.standard_normal(), "y": unit * (theta["a"] + rng.standard_normal())}
+
+    problem = mpiabc.Problem(mpiabc.Prior(a=mpiabc.Normal(0, 3)), simulate, {"x": 0.1, "y": 0.0})
+    pool = played(mpiabc.ABCAMIS(problem, 800, batches=4, population_size=40, seed=3))[-1].pool
+    rows = np.concatenate([part.summaries for part in pool.parts]) - [0.1, 0.0]
+    scales = mad(pool.parts[-1].summaries) if has_scales else 1.0
+    np.testing.assert_allclose(pool.distances, np.linalg.norm(rows / scales, axis=1))
+
+
 def compare(abc):
     """What ships with the reference, batch by batch; raises AssertionError where they differ."""
     pasts, log_prior = played(abc), abc.problem.prior.logpdf

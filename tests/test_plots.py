@@ -171,7 +171,7 @@ def test_few_generations_of_many_are_chosen_with_both_ends():
         (mpiabc.Integer(1, 4), stats.randint(1, 5).pmf),
         (mpiabc.Choice(["a, b=c)", "(d"], [0.25, 0.75]), lambda x: np.select([x == 0, x == 1], [0.25, 0.75])),
     ],
-    ids=str,
+    ids=["normal", "log-uniform", "gamma", "poisson", "integer", "choice"],
 )
 def test_priors_are_read_from_settings_without_unpickling(marginal, expected):
     names = ("first", "a, b", "mu")

@@ -146,7 +146,7 @@ def test_predictions_have_the_posterior_predictive_distribution(tmp_path):
 
 def test_a_prediction_has_random_numbers_that_no_evaluation_had(tmp_path):
     """The same addresses with the run's own streams would give the run's own simulations."""
-    assert Purpose.PREDICTION == 7
+    assert Purpose.PREDICTION == 8
     history, problem = run(tmp_path / "run.db", lambda theta, rng: rng.random(), 0.5)
     drawn = history.predict(200, t=0, problem=problem, scheduler="serial")["y"]
     assert not set(drawn) & set(history[0].data())

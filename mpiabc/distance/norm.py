@@ -132,7 +132,7 @@ class Scaled:
 
     def rows(self, simulated: np.ndarray, observed: np.ndarray) -> np.ndarray:
         """Distances of simulated (n, k) from observed (k,), (n,)."""
-        return Norm(self.p, self.factors).rows(simulated, observed)
+        return self.unscaled().rows(simulated, observed)
 
     def fit(self, sample: Particles, observed: np.ndarray) -> Norm:
         """The norm with the scales of this sample. Raises ProblemError if nothing has one."""
@@ -144,6 +144,10 @@ class Scaled:
                 "scales of your own"
             )
         return Norm(self.p, factors)
+
+    def unscaled(self) -> Norm:
+        """The norm whose scales are 1."""
+        return Norm(self.p, self.factors)
 
     def doubts(self, sample: Particles, observed: np.ndarray) -> str | None:
         """What the user should know of a fit: which statistics say nothing, though they are not as observed.
