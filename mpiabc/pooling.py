@@ -212,8 +212,9 @@ class PoolingPlanner:
 def plain_norm(problem: Problem) -> PNorm | None:
     """Its distance, if that is a norm of whose scales nothing was said."""
     norm = problem.distance
-    is_plain = isinstance(norm, PNorm) and norm.scale is None and problem.observed is not None
-    return norm if is_plain else None
+    if isinstance(norm, PNorm) and norm.scale is None and problem.observed is not None:
+        return norm
+    return None
 
 
 def with_scales(problem: Problem) -> Problem:

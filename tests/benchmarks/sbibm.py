@@ -38,7 +38,7 @@ OURS = {
     "population": "the last population alone, smoothed",
     "posterior": "history.posterior() of a plain run",
     "all": 'the same of a run with keep="all"',
-    "amis": "history.posterior() of ABCAMIS, whose scales are of the median absolute deviation",
+    "amis": "history.posterior() of ABCAMIS, with fitted scales where units differ",
     "amis-plain": "the same with the Euclidean distance",
     "recycled": "history.posterior() of a run with recycle=True",
     "recycled-population": "its last population alone, smoothed",
