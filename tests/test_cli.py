@@ -12,7 +12,7 @@ from mpiabc import cli, schedulers
 from mpiabc.cli.files import MODULE, load_problem
 from tests.cluster import Simulated, random_time
 from tests.conftest import HANGS, environment, missing
-from tests.problems import digests
+from tests.problems import digests, sampler
 
 FIT = """
     import mpiabc
@@ -258,6 +258,14 @@ def test_show_tells_settings_generations_reason_and_failures(done, capsys):
     assert line in text
     assert "Traceback" not in text
     assert said(capsys, "show", done / "fit.db", "--failures").count("Traceback") == len(history.failures)
+
+
+def test_show_tells_what_a_budget_has_left(tmp_path, capsys):
+    sampler().run(tmp_path / "run.db", scheduler="serial", simulations=150)
+    assert cli.main(["show", str(tmp_path / "run.db")]) == 0
+    partial = mpiabc.open(tmp_path / "run.db").partial
+    said = f"generation {partial.generation} was ended by the budget: {len(partial)} accepted"
+    assert said in capsys.readouterr().out
 
 
 def test_show_into_a_pipe_that_closes_early_is_no_error(done):

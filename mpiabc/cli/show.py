@@ -44,6 +44,9 @@ def _show(options: argparse.Namespace) -> int:
     say(pairs({"problem": history.problem_name, **settings}))
     say(f"\n{table(_generations(history))}\n")
     say(f"reason: {history.reason}" if history.reason else "not finished")
+    if partial := history.partial:
+        said = f"{len(partial)} accepted, epsilon {short(partial.epsilon)}, ess {partial.ess:.1f}"
+        say(f"generation {partial.generation} was ended by the budget: {said} (history.partial)")
     if sign := live.read(history.path):
         say(_alive(sign))
     elif order := history.order(len(history)):
