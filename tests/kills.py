@@ -3,7 +3,7 @@
     python -m tests.kills [--runs 200] [--seed 0]
 
 Each run is a command that is started, hit by SIGKILL, and started again, perhaps on another number of ranks,
-until it ends by itself; every other one recycles. The table says, for each engine and each victim, how many
+until it ends by itself; half of them recycle, half look ahead. The table says, for each engine and each victim, how many
 runs there were and what became of them.
 """
 
@@ -34,6 +34,7 @@ VICTIMS = {
     "mpi": ("leader", "another rank", "child", "mpirun", "all"),
     "mpi-static": ("leader", "another rank", "mpirun", "all"),
 }
+OPTIONS = ((), ("recycle",), ("lookahead",), ("recycle", "lookahead"))
 MOMENTS = ("at its start", "making the store", "at any time", "writing")
 
 
@@ -46,10 +47,10 @@ class Case:
     victim: str
     moment: str
     seed: int
-    recycles: bool = False
+    options: tuple[str, ...] = ()  # of "recycle" and "lookahead"
 
     def __str__(self):
-        how = ", recycling" if self.recycles else ""
+        how = "".join(f", {option}" for option in self.options)
         return f"{self.engine}, {self.victim}, {self.moment}, seed {self.seed}{how}"
 
     @property
@@ -58,11 +59,10 @@ class Case:
 
     @property
     def arguments(self):
-        # Rank 0 has a child only if simulations are slow.
-        seconds = (
-            0.002 if self.scheduler == "serial" else 0.007 if self.mpi and self.victim == "child" else 0.004
-        )
-        return [self.scheduler, seconds, *(["recycle"] if self.recycles else [])]
+        # Rank 0 has a child only if simulations are slow, and only slow ones are begun early.
+        is_slow = "lookahead" in self.options or (self.mpi and self.victim == "child")
+        seconds = 0.007 if is_slow else 0.002 if self.scheduler == "serial" else 0.004
+        return [self.scheduler, seconds, *self.options]
 
     def command(self, store, ranks=2):
         arguments = ["-m", "tests.programs.small", store, *self.arguments]
@@ -118,7 +118,7 @@ def _go_on_until_done(case, store, rng, outcome):
     """The same command again and again; the first few times it is hit."""
     most, hit = rng.choice((1, 1, 1, 2, 3)), 0
     while not outcome.trouble:
-        job = Job(case.command(store, rng.choice((2, 3)) if case.recycles else 2), store.parent)
+        job = Job(case.command(store, rng.choice((2, 3)) if case.options else 2), store.parent)
         outcome.resumed += bool(hit)
         try:
             hit = 0
@@ -139,16 +139,16 @@ def _go_on_until_done(case, store, rng, outcome):
 
 
 def quiet(folder):
-    """The digests of uninterrupted runs, by whether they are static, and recycle."""
+    """The digests of uninterrupted runs, by whether they are static, and their options."""
     static = Simulated(2, random_time, is_static=True)
-    kinds = ((False, False, "serial"), (True, False, static), (False, True, "serial"))
+    kinds = [(True, (), static), *((False, options, "serial") for options in OPTIONS)]
     return {
-        (is_static, recycles): problems.digests(
-            small.sampler(recycle=recycles).run(
-                folder / f"{is_static}{recycles}.db", scheduler=scheduler, progress=False
+        (is_static, options): problems.digests(
+            small.sampler(**dict.fromkeys(options, True)).run(
+                folder / f"{is_static}{'-'.join(options)}.db", scheduler=scheduler, progress=False
             )
         )
-        for is_static, recycles, scheduler in kinds
+        for is_static, options, scheduler in kinds
     }
 
 
@@ -161,8 +161,8 @@ def cases(runs, seed, mpis):
     rng = random.Random(seed)
     for i in range(runs):
         mpi, scheduler, victim = kinds[i % len(kinds)]
-        recycles = scheduler != "mpi-static" and i // len(kinds) % 2 == 0
-        yield Case(mpi, scheduler, victim, rng.choice(MOMENTS), seed + i, recycles)
+        options = () if scheduler == "mpi-static" else OPTIONS[(i // len(kinds) + i) % len(OPTIONS)]
+        yield Case(mpi, scheduler, victim, rng.choice(MOMENTS), seed + i, options)
 
 
 def played(cases, jobs):
@@ -172,7 +172,7 @@ def played(cases, jobs):
 
         def outcome(case):
             with tempfile.TemporaryDirectory() as place:
-                kind = case.scheduler == "mpi-static", case.recycles
+                kind = case.scheduler == "mpi-static", case.options
                 return case, play(case, Path(place), digests[kind])
 
         yield from threads.map(outcome, cases)

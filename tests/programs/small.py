@@ -1,4 +1,4 @@
-"""A run of about a second that journals all the time: STORE SCHEDULER SECONDS-A-SIMULATION [recycle]."""
+"""A run of about a second that journals all the time: STORE SCHEDULER SECONDS-A-SIMULATION [recycle] [lookahead]."""
 
 import sys
 import time
@@ -10,16 +10,18 @@ from mpiabc.store import writer
 from tests import problems
 
 
-def sampler(pause=0.0, recycle=False):
+def sampler(pause=0.0, recycle=False, lookahead=False):
     def gaussian(theta, rng):
         time.sleep(pause)
         return problems.gaussian(theta, rng)
 
     problem = problems.problem(gaussian, name="gaussian")
     threshold = mpiabc.Listed([3, 1.5, 1, 0.8, 0.5] if recycle else [3, 1.5, 1, 0.8])
-    return mpiabc.ABCSMC(problem, 50, threshold=threshold, seed=1, recycle=recycle)
+    options = {"recycle": recycle, "lookahead": lookahead}
+    return mpiabc.ABCSMC(problem, 50, threshold=threshold, seed=1, **options)
 
 
 if __name__ == "__main__":
     writer.Journal = partial(store.Journal, period=0.02)
-    sampler(float(sys.argv[3]), "recycle" in sys.argv).run(sys.argv[1], scheduler=sys.argv[2])
+    options = {word: word in sys.argv for word in ("recycle", "lookahead")}
+    sampler(float(sys.argv[3]), **options).run(sys.argv[1], scheduler=sys.argv[2])
