@@ -3,8 +3,8 @@
     python -m tests.kills [--runs 200] [--seed 0]
 
 Each run is a command that is started, hit by SIGKILL, and started again, perhaps on another number of ranks,
-until it ends by itself; half of them recycle, half look ahead. The table says, for each engine and each victim, how many
-runs there were and what became of them.
+until it ends by itself; half of them recycle, half look ahead. The table says, for each engine and each
+victim, how many runs there were and what became of them.
 """
 
 import argparse

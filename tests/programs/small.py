@@ -1,4 +1,7 @@
-"""A run of about a second that journals all the time: STORE SCHEDULER SECONDS-A-SIMULATION [recycle] [lookahead]."""
+"""A run of about a second that journals all the time.
+
+python -m tests.programs.small STORE SCHEDULER SECONDS-A-SIMULATION [recycle] [lookahead]
+"""
 
 import sys
 import time
