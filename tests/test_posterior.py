@@ -229,7 +229,7 @@ def test_one_value_has_no_density():
 
 def test_of_pooled_simulations_the_near_ones_count():
     far = weighted(5000, size=30)
-    near = np.argsort(far.distances, kind="stable")[:200]
+    near = np.argsort(far.distances, kind="stable")[:400]
     few = replace(
         far, **{n: getattr(far, n)[near] for n in ("theta", "log_weights", "distances", "summaries")}
     )

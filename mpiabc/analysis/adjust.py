@@ -18,7 +18,7 @@ from mpiabc.covariance import covariance, shrunk
 from mpiabc.free import Coordinates
 from mpiabc.population import effective_sample_size
 
-WINDOWS = (1, 3, 6)  # effective simulations, in units of the population's size
+WINDOWS = (1, 3, 6, 12)  # effective simulations, in units of the population's size
 _RIDGE, _RIDGE_OF_SPREAD = 1e-3, 0.02  # on standardised statistics
 _MOST_RATIO = 1.5  # of log spreads
 _INNER, _FOLDS = 400, 3  # simulations that are held out, a third at a time
