@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import textwrap
+from pathlib import Path
 
 import pytest
 
