@@ -114,6 +114,35 @@ def unlike(names: Collection[str], name: str) -> str:
     return name
 
 
+def beside(columns: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Columns of a table, and ours, which have other names where a parameter is called so."""
+    return columns | {unlike(columns, name): column for name, column in ours.items()}
+
+
+def theta_by_name(rows: Any) -> dict[str, Any]:
+    """A column for each parameter of a Population, or Simulations; of several models of all of theirs.
+
+    One that several have is one column.
+    """
+    if not rows.models:
+        return dict(zip(rows.names, rows.theta.T, strict=True))
+    columns: dict[str, Any] = {"model": np.array([model.name for model in rows.models])[rows.model]}
+    for m, model in enumerate(rows.models):
+        is_of_it = rows.model == m
+        for i, name in enumerate(model.names):
+            column = columns.setdefault(name, np.full(len(rows), np.nan))
+            column[is_of_it] = rows.theta[is_of_it, i]
+    return columns
+
+
+def distances_by_name(distances: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """A column for each of several distances, if they are several."""
+    if distances.ndim == 1:
+        return {"distance": distances}
+    columns = np.asarray(distances).T
+    return {f"distance_{name}": x for name, x in zip(names or range(len(columns)), columns, strict=True)}
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Population(Particles):
     """The accepted evaluations of one generation.
@@ -352,9 +381,9 @@ class Population(Particles):
 
     def table(self) -> dict[str, np.ndarray]:
         """The columns of `to_dataframe`, each (N,)."""
-        columns = self._by_name() if self.models else dict(zip(self.names, self.theta.T, strict=True))
-        ours = {"weight": self.weights, **self._distances_by_name(), "id": self.ids}
-        return columns | {unlike(columns, name): column for name, column in ours.items()}
+        distances = distances_by_name(self.distances, self.columns_of_distances)
+        ours = {"weight": self.weights, **distances, "id": self.ids}
+        return beside(theta_by_name(self), ours)
 
     def _repr_html_(self) -> str:
         return html.table(self._heading(), self._told_parameters(), repr(self))
@@ -370,23 +399,6 @@ class Population(Particles):
         columns = (self.mean(), self.std(), *self.quantile([0.05, 0.5, 0.95]))
         rows = zip(self.names, *(np.asarray(column).tolist() for column in columns), strict=True)
         return [[name, *(f"{value:.4g}" for value in values)] for name, *values in rows]
-
-    def _distances_by_name(self) -> dict[str, np.ndarray]:
-        """A column for each of several distances, if they are several."""
-        if self.distances.ndim == 1:
-            return {"distance": self.distances}
-        columns = np.asarray(self.distances).T
-        names = self.columns_of_distances or range(len(columns))
-        return {f"distance_{name}": column for name, column in zip(names, columns, strict=True)}
-
-    def _by_name(self) -> dict[str, Any]:
-        """Columns of all models' parameters; one that several have is one column."""
-        columns = {"model": np.array([model.name for model in self.models])[self.model]}
-        for m, model in enumerate(self.models):
-            for i, name in enumerate(model.names):
-                column = columns.setdefault(name, np.full(len(self), np.nan))
-                column[self.model == m] = self.theta[self.model == m, i]
-        return columns
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.particles import Particles
-from mpiabc.population import Model, unlike
+from mpiabc.population import Model, beside, distances_by_name, theta_by_name
 
 _CHUNK = 1 << 22  # bytes of rows that lie together in a file
 
@@ -57,27 +57,9 @@ class Simulations:
             import pandas
         except ImportError:
             raise ImportError("to_dataframe needs pandas: install `mpiabc[pandas]`") from None
-        columns = self._by_name()
-        ours = {**self._distances_by_name(), "generation": self.level, "id": self.ids}
-        ours["accepted"] = self.accepted
-        return pandas.DataFrame(columns | {unlike(columns, name): column for name, column in ours.items()})
-
-    def _distances_by_name(self) -> dict[str, np.ndarray]:
-        if self.distances.ndim == 1:
-            return {"distance": self.distances}
-        names = self.columns_of_distances or range(self.distances.shape[1])
-        return {f"distance_{name}": x for name, x in zip(names, self.distances.T, strict=True)}
-
-    def _by_name(self) -> dict[str, Any]:
-        """Columns of all models' parameters; one that several have is one column."""
-        if not self.models:
-            return dict(zip(self.names, self.theta.T, strict=True))
-        columns: dict[str, Any] = {"model": np.array([model.name for model in self.models])[self.model]}
-        for m, model in enumerate(self.models):
-            for i, name in enumerate(model.names):
-                column = columns.setdefault(name, np.full(len(self), np.nan))
-                column[self.model == m] = self.theta[self.model == m, i]
-        return columns
+        distances = distances_by_name(self.distances, self.columns_of_distances)
+        ours = {**distances, "generation": self.level, "id": self.ids, "accepted": self.accepted}
+        return pandas.DataFrame(beside(theta_by_name(self), ours))
 
 
 COLUMNS = ("ids", "theta", "distances", "summaries", "model", "level", "accepted")

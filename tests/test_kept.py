@@ -10,7 +10,7 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.analysis import pooled
-from mpiabc.analysis.pooled import proposal_of
+from mpiabc.analysis.pooled import base_of, proposal_of
 from mpiabc.joint import drawn
 from mpiabc.ledger import Ledger
 from mpiabc.schedulers import Map
@@ -162,7 +162,7 @@ def test_a_run_goes_on_with_what_it_keeps_and_with_nothing_else(tmp_path):
 
 
 def test_what_is_kept_is_said_beforehand(tmp_path, caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="mpiabc"):
         history = run(tmp_path / "run.db", generations=1, simulations=5000)
     assert 'keep="all" takes 33 bytes a simulation: 5000 of them 0.165 MB' in caplog.text
     with sqlite3.connect(history.path) as db:
@@ -288,7 +288,7 @@ def test_weights_of_all_simulations_are_those_of_one_mixture(tmp_path):
     found = pooled.pooled(history, sampler.problem)
     weights, x = np.exp(found.log_weights), found.rows.theta
     q = [np.full(len(x), 0.25)]
-    q += [np.exp(proposal_of(history, sampler.problem, t).logpdf(x)) for t in (1, 2, 3)]
+    q += [np.exp(proposal_of(history, sampler.problem, t, base_of(history, t)).logpdf(x)) for t in (1, 2, 3)]
     expected = 0.25 / np.einsum("t,tn->n", history.simulations.tried, q)
     # But for the component that a row has brought:
     assert np.quantile(np.abs(weights / expected - 1), 0.95) < 0.05

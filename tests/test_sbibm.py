@@ -10,6 +10,7 @@ from scipy import integrate, stats
 from tests.benchmarks import sbibm
 from tests.benchmarks import sbibm_tasks as tasks
 from tests.benchmarks.sbibm_tasks import TASKS
+from tests.conftest import imported
 
 N = 20_000
 
@@ -150,7 +151,7 @@ def test_the_prior_of_the_filter_has_the_precision_of_its_differences():
 
 
 def test_c2st_is_a_half_for_draws_of_the_reference_and_one_for_others():
-    pytest.importorskip("sklearn")
+    imported("sklearn")
     rng = np.random.default_rng(7)
     reference, same = rng.standard_normal((2, 400, 1))
     assert abs(sbibm.c2st(reference, same, folds=1) - 0.5) < 0.12

@@ -11,7 +11,7 @@ import numpy as np
 from mpiabc.analysis.priors import sampled
 from mpiabc.errors import Error, ProblemError
 from mpiabc.named import by_name
-from mpiabc.population import Population, unlike
+from mpiabc.population import Population, beside
 from mpiabc.store import History
 
 Path = str | os.PathLike[str]
@@ -104,7 +104,7 @@ def _table(population: Population, is_all: bool) -> dict[str, np.ndarray]:
     columns = population.table()
     if not is_all:
         return columns
-    return columns | {unlike(columns, "generation"): np.full(len(population), population.generation)}
+    return beside(columns, {"generation": np.full(len(population), population.generation)})
 
 
 def _csv(history: History, output: Path, is_all: bool) -> None:

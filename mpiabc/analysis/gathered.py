@@ -17,24 +17,21 @@ def of_population(history: Any, t: int, problem: Any) -> Weighted:
     Of `ABCAMIS` all simulations up to that batch. Raises ProblemError for a problem that is not the run's,
     and where it is needed and not given.
     """
-    if (pool := history.pool(history[t].generation)) is not None:
-        return _of_pool(history, history[t].generation, pool, problem)
     population, names = history[t], None
+    if (pool := history.pool(population.generation)) is not None:
+        return _of_pool(history, population.generation, pool, problem)
     if problem is not None:
         population = population.of(problem)
         names = population.names
     support = prior_of(history, problem, names or population.names)
-    observed, summaries = history.observed, population.summaries
-    if observed is not None and len(observed) != summaries.shape[1]:
-        observed = None
     with np.errstate(all="ignore"):
         return Weighted(
             tuple(population.names),
             population.theta,
             np.log(population.weights),
             np.asarray(population.distances),
-            summaries,
-            observed,
+            population.summaries,
+            observed_of(history, population.summaries),
             support,
             len(population),
             unadjusted(history),
@@ -45,13 +42,17 @@ def _of_pool(history: Any, t: int, pool: list[np.ndarray], problem: Any) -> Weig
     """All simulations up to a batch, as draws from the mixture of all proposals."""
     rows = joined([history.simulations[batch] for batch in range(t + 1)])
     log_prior, log_mixture, distances = pool
-    settings, observed = history.settings, history.observed
-    if observed is not None and len(observed) != rows.summaries.shape[1]:
-        observed = None
+    settings, observed = history.settings, observed_of(history, rows.summaries)
     names, support = tuple(settings["names"]), prior_of(history, problem, tuple(settings["names"]))
     size = settings["population_size"]
     weighted = log_prior - log_mixture, distances, rows.summaries, observed, support, size
     return Weighted(names, rows.theta, *weighted)
+
+
+def observed_of(history: Any, summaries: np.ndarray) -> np.ndarray | None:
+    """The observed statistics (k,) of which these are the simulated ones (n, k); None where none are kept."""
+    observed = history.observed
+    return None if observed is None or len(observed) != summaries.shape[1] else observed
 
 
 def unadjusted(history: Any) -> str:

@@ -95,7 +95,8 @@ def _log_density(
     log_prior: np.ndarray,
 ) -> np.ndarray:
     """Log density of a level's proposal at all rows, without the component that stands on a row itself."""
-    base, proposal = base_of(history, level), proposal_of(history, problem, level)
+    base = base_of(history, level)
+    proposal = proposal_of(history, problem, level, base)
     kernel = undefended(proposal)
     log_q = mixed(proposal, _by_block(kernel.logpdf, x), log_prior)
     own, centres = _centres(rows, base)
@@ -124,8 +125,11 @@ def base_of(history: History, level: int) -> Population:
     return recycling.base(last, epsilon, acceptor_of(text).accept(last, epsilon, Uniforms(key)))
 
 
-def proposal_of(history: History, problem: AnyProblem, level: int) -> Any:
-    """The proposal of a level from 1 on, as it was kept. Raises ProblemError for one that is not ours."""
+def proposal_of(history: History, problem: AnyProblem, level: int, base: Population) -> Any:
+    """The proposal of a level from 1 on, as it was kept; base: the population that it was fitted to.
+
+    Raises ProblemError for one that is not ours.
+    """
     text, arrays = _order(history, level)
     if json.loads(text)["proposal"] is None:
         raise ProblemError(
@@ -133,7 +137,7 @@ def proposal_of(history: History, problem: AnyProblem, level: int) -> Any:
             "of mpiabc, so that the file does not hold its proposals; take the last population alone, "
             f"history.posterior({len(history) - 1}), or one of mpiabc's kernels in a new run"
         )
-    return restored(text, arrays, base_of(history, level), problem.prior)["proposal"]
+    return restored(text, arrays, base, problem.prior)["proposal"]
 
 
 def _order(history: History, level: int) -> tuple[str, list[np.ndarray]]:
@@ -184,16 +188,14 @@ def weighted(history: History, problem: Any = None) -> Weighted:
     if found.rows.models:
         m = gathered.index_of(history, problem)
         names, rows = found.rows.models[m].names, np.flatnonzero(found.rows.model == m)
-    observed, summaries = history.observed, found.rows.summaries[rows]
-    if observed is not None and len(observed) != summaries.shape[1]:
-        observed = None
+    summaries = found.rows.summaries[rows]
     return Weighted(
         tuple(names),
         found.rows.theta[rows, : len(names)],
         found.log_weights[rows],
         found.distances[rows],
         summaries,
-        observed,
+        gathered.observed_of(history, summaries),
         gathered.prior_of(history, problem, tuple(names)),
         int(json.loads(text)["size"]),
         gathered.unadjusted(history),
