@@ -13,13 +13,14 @@ import numpy as np
 
 from mpiabc import amis
 from mpiabc.adaptive import measure_of
+from mpiabc.arguments import whole_of
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.layout import layout_of
 from mpiabc.particles import Particles
 from mpiabc.pooling import PoolingPlanner, plain_norm, with_scales
 from mpiabc.population import Past
 from mpiabc.problem import Problem, signature, told
-from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler, whole_of
+from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler
 from mpiabc.simulations import Simulations, bytes_of_row
 from mpiabc.sizes import LEAST
 from mpiabc.stopping import Stopping

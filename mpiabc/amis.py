@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.covariance import covariance
+from mpiabc.covariance import covariance, factored
 from mpiabc.defended import Defended
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
@@ -31,7 +31,6 @@ MOST_CENTRES = 800  # of a proposal
 SHARE = 0.1  # of the prior in it, which bounds every weight
 _WIDEST, _WIDTH, _WIDENED = 0.95, 1.3, 1.2  # of kernels, in standard deviations; of their covariance
 _MOST_PAIRS = 3_000_000  # of rows and centres that one process goes through: some 50 ms
-_SINGULAR = 1e-10  # of a variance: what is left of it by the other parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +130,12 @@ def proposal(theta: np.ndarray, weights: np.ndarray, prior: Any) -> Defended:
     mean = np.einsum("n,nd->d", weights, theta)
     delta = theta - mean
     h = min(_WIDEST, _WIDTH * (ess / 2) ** (-1 / (d + 4)))
-    factor, is_diagonal = _factor(covariance(delta, weights))
+    if not (np.diagonal(matrix := covariance(delta, weights)) > 0).all():
+        raise ProblemError(
+            "the nearest simulations have the same value of a parameter, so no proposal fits: give more "
+            "simulations, or fewer batches"
+        )
+    factor, is_diagonal = factored(matrix)
     chosen = systematic(weights, min(MOST_CENTRES, n))
     centres = mean + math.sqrt(1 - h**2) * delta[chosen]
     equal = np.full(len(centres), 1 / len(centres))
@@ -149,20 +153,3 @@ def systematic(weights: np.ndarray, n: int) -> np.ndarray:
 def are_dear(part: GaussianMixture, n: int) -> bool:
     """Whether the densities of n rows should be shared among workers, which get the same bits."""
     return part.centres.shape[1] > 1 and n * len(part.centres) > _MOST_PAIRS
-
-
-def _factor(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The Cholesky factor of a covariance; where it is singular that of its diagonal, and True."""
-    variance = np.diagonal(matrix)
-    if not (variance > 0).all():
-        raise ProblemError(
-            "the nearest simulations have the same value of a parameter, so no proposal fits: give more "
-            "simulations, or fewer batches"
-        )
-    try:
-        factor = np.linalg.cholesky(matrix)
-        if (np.square(np.diagonal(factor)) > _SINGULAR * variance).all():
-            return factor, False
-    except np.linalg.LinAlgError:
-        pass
-    return np.diag(np.sqrt(variance)), True

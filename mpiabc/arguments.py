@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.errors import ProblemError
+
 
 def whole(value: Any) -> int | None:
     """A whole number as int; None for anything else, truth values among them."""
@@ -38,6 +40,14 @@ def real(value: Any) -> float | int | None:
     except (TypeError, ValueError):
         return None
     return float(array) if array.shape == () and array.dtype.kind in "iuf" else None
+
+
+def whole_of(name: str, value: Any, least: int) -> int:
+    """A setting that is a whole number. Raises ProblemError."""
+    number = whole(value)
+    if number is None or number < least:
+        raise ProblemError(f"{name}={value!r}: give a whole number of at least {least}")
+    return number
 
 
 def added(default: Any) -> Any:

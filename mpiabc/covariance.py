@@ -2,10 +2,24 @@
 
 import numpy as np
 
+_SINGULAR = 1e-10  # of a variance: what is left of it by the other parameters
+
 
 def covariance(delta: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """sum_i w_i delta_i delta_i^T of deviations (n, d), (d, d)."""
     return np.einsum("n,ni,nj->ij", weights, delta, delta)
+
+
+def factored(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The Cholesky factor of a covariance (d, d); where that is singular of its diagonal, and True."""
+    variance = np.diagonal(matrix)
+    try:
+        factor = np.linalg.cholesky(matrix)
+        if np.all(np.square(np.diagonal(factor)) > _SINGULAR * variance):
+            return factor, False
+    except np.linalg.LinAlgError:
+        pass
+    return np.diag(np.sqrt(variance)), True
 
 
 def shrunk(matrix: np.ndarray, delta: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mpiabc import discrete
 from mpiabc.arguments import added, real, whole
-from mpiabc.covariance import covariance, extended, shrunk
+from mpiabc.covariance import covariance, extended, factored, shrunk
 from mpiabc.defended import Defended
 from mpiabc.errors import ProblemError
 from mpiabc.free import Coordinates, Freed
@@ -376,11 +376,4 @@ def _cholesky(covariance: np.ndarray, population: Population) -> tuple[np.ndarra
             f"parameter {population.names[constant[0]]!r} has the same value in all particles of generation "
             f"{population.generation}, so no kernel fits: use a larger population or a gentler threshold"
         )
-    variance = np.diagonal(covariance)
-    try:
-        factor = np.linalg.cholesky(covariance)
-        if np.all(np.square(np.diagonal(factor)) > 1e-10 * variance):
-            return factor, False
-    except np.linalg.LinAlgError:
-        pass
-    return np.diag(np.sqrt(variance)), True
+    return factored(covariance)

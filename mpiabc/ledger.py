@@ -24,6 +24,8 @@ class _Addresses:
     """What all ledgers do: hand addresses out, take them back, note what became known."""
 
     counted = "accepted"  # what `accepted` counts, in words
+    goes_on = False  # what is known, and out, beyond its cut is the next level's
+    kept_for: int | None = None  # the level that its records are kept for, if that is not their own
 
     def __init__(
         self,
@@ -65,6 +67,14 @@ class _Addresses:
     def end(self) -> float:
         """One past the last id that counts."""
         return math.inf
+
+    @property
+    def wanted(self) -> float:
+        """From here on no address is wanted."""
+        return self.cut
+
+    def look_ahead(self, reach: int) -> None:
+        """Hand out so many ids beyond the frontier, although enough are known, if ids go on from here."""
 
     def tell(self, records: Records) -> bool:
         """Take records in; what is known already is ignored. False if nothing was new."""

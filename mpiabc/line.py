@@ -37,11 +37,14 @@ class Line(Ledger):
     It extends `Ledger`, as each rule of that holds below the cut.
     """
 
+    goes_on = True
+
     def __init__(self, job: int, size: int, settling: Settling, before: "Line | None", **bounds: Any) -> None:
         """before: of the level before; without one, records of earlier levels come from a journal."""
         super().__init__(job, size, **bounds)
         self._settling, self._level = settling, generation_of(job)
-        self.reach = 0  # ids that may be handed out beyond the frontier, although enough are known
+        self.kept_for = self._level
+        self._reach = 0  # ids that may be handed out beyond the frontier, although enough are known
         self._early: list[Records] = []  # as they came home
         self._out = np.zeros(1024, np.int32)  # from `first` on: 1 + the level of the work that is out
         if before is None:
@@ -74,6 +77,15 @@ class Line(Ledger):
         """Whether what a lease of this or an earlier level has come to at an id is of this level."""
         return id >= self.first and bool(self._kept(np.array([id]), np.array([generation_of(lease.job)]))[0])
 
+    @property
+    def wanted(self) -> float:
+        """Whatever is out may be wanted at the next level."""
+        return np.inf
+
+    def look_ahead(self, reach: int) -> None:
+        """Hand out so many ids beyond the frontier, although enough are known."""
+        self._reach = reach
+
     def early(self, first: int) -> Iterator[Records]:
         """What is known beyond a cut, as it came home."""
         for records in self._early:
@@ -83,8 +95,8 @@ class Line(Ledger):
 
     def lease(self, n: int, end: float = np.inf) -> Lease | None:
         """About `n` ids to evaluate, the lowest first; beyond the cut only within reach."""
-        found = self._again(n, end if self.reach else min(end, self.cut))
-        is_near = self.issued < self.frontier + self.reach
+        found = self._again(n, end if self._reach else min(end, self.cut))
+        is_near = self.issued < self.frontier + self._reach
         if found is None and end == np.inf and (self.cut == np.inf or is_near):
             found = self._new(n)
         if found is not None:
@@ -94,7 +106,7 @@ class Line(Ledger):
     @property
     def expected(self) -> float:
         """Ids that will probably be needed beyond those known or in flight, or are within reach."""
-        return max(super().expected, self.frontier + self.reach - self.issued)
+        return max(super().expected, self.frontier + self._reach - self.issued)
 
     def give_back(self, start: int, stop: int) -> None:
         """Of the range, hand out again what is not known."""

@@ -140,10 +140,9 @@ class Run:
             return self._calibrated(records, self._opened.ledger, self._opened.past)
         if self._next_level is not None:
             return self._gathered(records, self._opened.ledger, self._next_level)
-        opened, new = self._opened, []
+        opened = self._opened
         with self._settling(opened):
-            ahead = opened.order.level if isinstance(opened.ledger, Line) else None
-            new = [Keep(part, ahead) for part in records if opened.ledger.tell(part)]
+            new = [Keep(part, opened.ledger.kept_for) for part in records if opened.ledger.tell(part)]
         return [*new, *self._ended(opened)]
 
     def reopen(self, commit: Commit) -> list[Action]:
@@ -338,8 +337,8 @@ class Run:
             if self.on_error == "raise" or any(failure.ends_every_run for failure in records.failures):
                 # What failed is tried again: it may have been mended.
                 records = replace(records.only(records.status != Status.FAILED), failures=())
-            ledger.tell(records if isinstance(ledger, Line) else replace(records, job=ledger.job))
-        if kept or not isinstance(ledger, Line):
+            ledger.tell(records if ledger.goes_on else replace(records, job=ledger.job))
+        if kept or not ledger.goes_on:
             ledger.recover()
 
     def _ended(self, opened: Open) -> list[Action]:
@@ -370,7 +369,7 @@ class Run:
     @contextmanager
     def _settling(self, opened: Open) -> Iterator[None]:
         """What was begun at an earlier level is looked at again: the user's parts may be asked."""
-        if not isinstance(opened.ledger, Line):
+        if not opened.ledger.goes_on:
             yield
             return
         with reproducible(), self._planner.asking("the kernel", opened.order.proposal):

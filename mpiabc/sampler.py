@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 from mpiabc import guard, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
-from mpiabc.arguments import whole
 from mpiabc.constraint import share_inside
 from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
@@ -33,7 +32,7 @@ from mpiabc.records import Failure
 from mpiabc.run import Death, Resumed, Run, reproducible
 from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.alone import communicator
-from mpiabc.signals import Signals, is_asked_to_stop
+from mpiabc.signals import Signals, is_asked_to_stop, stopped_by
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import stream_key
@@ -265,17 +264,9 @@ def _last_words(writer: Writer, run: Run, observers: list[Observer]) -> Callable
     return speak
 
 
-@contextmanager
-def _interrupted(signals: Signals) -> Iterator[None]:
+def _interrupted(signals: Signals) -> AbstractContextManager[None]:
     """A run that is interrupted before it has begun has been stopped, too."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not is_asked_to_stop(error):
-            raise
-        stopped = Interrupted(f"stopped by {signals.seen} before the run began")
-        _log.warning("%s", stopped)
-        raise stopped from None
+    return stopped_by(signals, " before the run began", lambda stopped: _log.warning("%s", stopped))
 
 
 @contextmanager
@@ -359,11 +350,3 @@ def _check_team(problem: AnyProblem, place: Any) -> None:
             f"{place}, and the simulator takes no comm, by which the ranks of a team work together: write "
             "simulate(theta, rng, *, comm), or leave team out"
         )
-
-
-def whole_of(name: str, value: Any, least: int) -> int:
-    """A setting that is a whole number. Raises ProblemError."""
-    number = whole(value)
-    if number is None or number < least:
-        raise ProblemError(f"{name}={value!r}: give a whole number of at least {least}")
-    return number

@@ -10,12 +10,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from mpiabc.errors import ProblemError
+from mpiabc.errors import Interrupted, ProblemError
 
 GRACE = 2.0  # seconds in which simulations in work may come to their end
 DOUBT = 1.0  # seconds before a signal is seen, from which on results may be its doing
@@ -138,6 +138,21 @@ def is_asked_to_stop(error: BaseException) -> bool:
     """Whether an exception is the user's wish to stop, not what some code has raised by itself."""
     by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return isinstance(error, Stop) or (by_python and isinstance(error, KeyboardInterrupt))
+
+
+@contextmanager
+def stopped_by(
+    signals: Signals, when: str = "", tell: Callable[[Interrupted], object] = lambda stopped: None
+) -> Iterator[None]:
+    """What a signal interrupts in the middle is Interrupted, and told; what some code has raised is not."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not is_asked_to_stop(error):
+            raise
+        stopped = Interrupted(f"stopped by {signals.seen}{when}")
+        tell(stopped)
+        raise stopped from None
 
 
 _active: list[Signals] = []  # the innermost last

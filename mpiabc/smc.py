@@ -14,6 +14,7 @@ from typing import Any
 
 from mpiabc import models, recycling, sizes
 from mpiabc.adaptive import measure_of
+from mpiabc.arguments import whole_of
 from mpiabc.distance import PNorm, is_adaptive
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, fingerprint
@@ -26,7 +27,7 @@ from mpiabc.order import calibrated
 from mpiabc.planner import Planner, takes_prior
 from mpiabc.population import Past
 from mpiabc.problem import Problem, signature, told
-from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler, whole_of
+from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler
 from mpiabc.simulations import bytes_of_row
 from mpiabc.stopping import Stopping
 from mpiabc.store import History

@@ -39,10 +39,8 @@ class Target:
         return float(np.mean(self.logpdf(theta) - np.maximum(posterior.logpdf(theta), -50)))
 
 
-def gaussian(d=2, s=0.5, at=1.0):
-    """Normal prior and noise: conjugate."""
-    prior = mpiabc.Prior({f"m{i}": mpiabc.Normal(0, 1) for i in range(d)})
-    exact = stats.norm(at / (1 + s**2), np.sqrt(s**2 / (1 + s**2)))
+def seen_with_noise(prior, exact, d, s, at):
+    """Each parameter is seen with noise of its own, so that they are independent."""
     return Target(
         prior,
         lambda theta, rng: theta + s * rng.standard_normal(theta.shape),
@@ -50,19 +48,20 @@ def gaussian(d=2, s=0.5, at=1.0):
         lambda n, rng: exact.rvs((n, d), random_state=rng),
         lambda theta: exact.logpdf(theta).sum(axis=1),
     )
+
+
+def gaussian(d=2, s=0.5, at=1.0):
+    """Normal prior and noise: conjugate."""
+    prior = mpiabc.Prior({f"m{i}": mpiabc.Normal(0, 1) for i in range(d)})
+    exact = stats.norm(at / (1 + s**2), np.sqrt(s**2 / (1 + s**2)))
+    return seen_with_noise(prior, exact, d, s, at)
 
 
 def edge(d=2, s=0.2, at=0.05):
     """A uniform prior near whose edge the data lie: a truncated normal distribution."""
     prior = mpiabc.Prior({f"u{i}": mpiabc.Uniform(0, 1) for i in range(d)})
     exact = stats.truncnorm(-at / s, (1 - at) / s, at, s)
-    return Target(
-        prior,
-        lambda theta, rng: theta + s * rng.standard_normal(theta.shape),
-        np.full(d, at),
-        lambda n, rng: exact.rvs((n, d), random_state=rng),
-        lambda theta: exact.logpdf(theta).sum(axis=1),
-    )
+    return seen_with_noise(prior, exact, d, s, at)
 
 
 def two_modes(s=0.15, at=1.0):

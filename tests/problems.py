@@ -159,3 +159,15 @@ class Posterior:
 
     def cdf(self, x):
         return np.interp(x, self._grid, self._cdf)
+
+
+class Flat:
+    """A prior of one's own: mu ~ U(-6, 6)."""
+
+    names = ("mu",)
+
+    def sample(self, n, rng):
+        return rng.uniform(-6, 6, (n, 1))
+
+    def logpdf(self, theta):
+        return np.where(np.abs(theta[:, 0]) < 6, -np.log(12), -np.inf)

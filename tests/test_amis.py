@@ -485,7 +485,7 @@ WRONG = {
         "ABCAMIS with prior=.* has integers, choices or shares",
     ),
     "a prior of one's own": (
-        lambda: mpiabc.ABCAMIS(mpiabc.Problem(Flat(), problems.gaussian, {"y": 1.0}), 100),
+        lambda: mpiabc.ABCAMIS(mpiabc.Problem(problems.Flat(), problems.gaussian, {"y": 1.0}), 100),
         "ABCAMIS with prior=Flat, which does not say that its densities are normalised",
     ),
     "epsilon": (
@@ -581,15 +581,3 @@ def test_a_constrained_prior_gives_the_evidence_of_what_it_leaves():
         assert (p.theta > 0).all()
     exact = 2 * stats.norm(0, 5**0.5).pdf(1.0) * stats.norm.cdf(0.8 / 0.8**0.5)
     assert abs(np.mean(found) + 1 - exact) < 4 * np.std(found) / 12**0.5
-
-
-class Flat:
-    """A prior of one's own: mu ~ U(-6, 6)."""
-
-    names = ("mu",)
-
-    def sample(self, n, rng):
-        return rng.uniform(-6, 6, (n, 1))
-
-    def logpdf(self, theta):
-        return np.where(np.abs(theta[:, 0]) < 6, -np.log(12), -np.inf)

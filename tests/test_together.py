@@ -67,18 +67,6 @@ def simulator(settings):
     return simulate
 
 
-class Flat:
-    """A prior: mu ~ U(-6, 6)."""
-
-    names = ("mu",)
-
-    def sample(self, n, rng):
-        return rng.uniform(-6, 6, (n, 1))
-
-    def logpdf(self, theta):
-        return np.where(np.abs(theta[:, 0]) < 6, -np.log(12), -np.inf)
-
-
 MIXED = mpiabc.Prior(mu=mpiabc.Normal(0, 2), k=mpiabc.Integer(0, 3), c=mpiabc.Choice(["a", "b"]))
 
 
@@ -105,7 +93,7 @@ SETTINGS = {  # each with what it changes: of the problem, of the sampler
     "free coordinates": ({}, {"kernel": mpiabc.Gaussian(free=True)}),
     "only theta kept": ({}, {"keep": "theta"}),
     "all kept": ({}, {"keep": "all"}),
-    "prior of one's own": ({"prior": Flat()}, {}),
+    "prior of one's own": ({"prior": problems.Flat()}, {}),
     "integers and choices": ({"prior": MIXED}, {}),
     "constrained prior": ({"prior": mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda t: t["mu"] > 0)}, {}),
     "defensive share": ({}, {"kernel": mpiabc.Gaussian(defensive=0.1)}),

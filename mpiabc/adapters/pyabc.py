@@ -19,9 +19,9 @@ from mpiabc import guard
 from mpiabc.adapters.carried import carried
 from mpiabc.adapters.sampling import Call, Sampling
 from mpiabc.adapters.workers import Watch, Workers
-from mpiabc.arguments import whole
+from mpiabc.arguments import whole_of
 from mpiabc.driver import Ended, Observer
-from mpiabc.errors import Interrupted, ProblemError, SchedulerError, SimulatorError
+from mpiabc.errors import Interrupted, SchedulerError, SimulatorError
 from mpiabc.problem import policy, time_limit
 from mpiabc.progress import Line, logged, repeated
 from mpiabc.records import order_number
@@ -62,7 +62,7 @@ class Sampler(pyabc.sampler.Sampler):
     ) -> None:
         super().__init__()
         self.check_max_eval = check_max_eval
-        self._seed = None if seed is None else _checked(seed)
+        self._seed = None if seed is None else whole_of("seed", seed, 0)
         self._on_error = policy(on_error)
         timeout = time_limit(timeout)
         self._place = _processes(resolve(scheduler))
@@ -188,13 +188,6 @@ def open_sampler(scheduler: Any = "auto", **options: Any) -> Iterator[Sampler | 
         raise
     finally:
         sampler._let_go(status)
-
-
-def _checked(seed: Any) -> int:
-    number = whole(seed)
-    if number is None or number < 0:
-        raise ProblemError(f"seed={seed!r}: give a whole number of at least 0")
-    return number
 
 
 def _processes(place: Any) -> Any:

@@ -16,7 +16,7 @@ from mpiabc.driver import Driver, Limits, Observer
 from mpiabc.errors import Interrupted, SchedulerError, SimulatorError
 from mpiabc.pool import Anything
 from mpiabc.schedulers import MPI, Engine, are_gone
-from mpiabc.signals import Signals, is_asked_to_stop
+from mpiabc.signals import Signals, stopped_by
 
 
 class Workers:
@@ -63,7 +63,7 @@ class Workers:
         """
         status = 1
         try:
-            with _interrupted(limits.signals):
+            with stopped_by(limits.signals):
                 for _ in self._driven(limits, observers).run(job):
                     pass
             status = 0
@@ -148,14 +148,3 @@ class Watch:
         finally:
             if is_alone:
                 self.end()
-
-
-@contextmanager
-def _interrupted(signals: Signals) -> Iterator[None]:
-    """What a signal interrupts in the middle, after its grace, is interrupted as well."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not is_asked_to_stop(error):
-            raise
-        raise Interrupted(f"stopped by {signals.seen}") from None

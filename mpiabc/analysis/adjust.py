@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mpiabc.amis import systematic
 from mpiabc.analysis.support import Support
 from mpiabc.covariance import covariance, shrunk
 from mpiabc.free import Coordinates
@@ -232,9 +233,7 @@ class Smooth:
 
     def draws(self, numbers: np.ndarray) -> np.ndarray:
         """As many as there are rows of normal numbers (m, c), evenly over the centres."""
-        places = (np.arange(len(numbers)) + 0.5) / len(numbers)
-        parents = np.searchsorted(np.cumsum(self.weights), places * self.weights.sum())
-        return self.centres[np.minimum(parents, len(self.centres) - 1)] + numbers @ self.factor.T
+        return self.centres[systematic(self.weights, len(numbers))] + numbers @ self.factor.T
 
 
 def squares(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import models, team
-from mpiabc.arguments import whole
+from mpiabc.arguments import whole_of
 from mpiabc.distance import Returned
 from mpiabc.errors import ProblemError
 from mpiabc.kept import Nothing
@@ -84,10 +84,7 @@ def predicted(
     raw: bool = False,
 ) -> Prediction | None:
     """`History.predict`."""
-    for name, value, least in (("n", n, 1), ("seed", seed, 0)):
-        found = whole(value)
-        if found is None or found < least:
-            raise ProblemError(f"{name}={value!r}: give a whole number of at least {least}")
+    n, seed = whole_of("n", n, 1), whole_of("seed", seed, 0)
     asked, population = _problem(history, problem, trust), history[t]
     _check_kept(asked, raw)
     key, x = _drawn(history, asked, population, n, theta, seed)

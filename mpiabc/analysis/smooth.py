@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.amis import systematic
 from mpiabc.analysis.adjust import coordinates_of, factor_of, log_sum, squares
 from mpiabc.analysis.support import Support
 from mpiabc.free import Coordinates, Freed
@@ -194,9 +195,7 @@ def _local_squares(mixture: Any, z: np.ndarray) -> np.ndarray:
 
 def spread(mixture: Any, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As many draws as rows of normal numbers (m, c), evenly over the components, and which these are."""
-    places = (np.arange(len(numbers)) + 0.5) / len(numbers)
-    parents = np.searchsorted(np.cumsum(mixture.weights), places * mixture.weights.sum())
-    parents = np.minimum(parents, len(mixture.weights) - 1)
+    parents = systematic(mixture.weights, len(numbers))
     return mixture.moved(parents, numbers), parents
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiabc import stopping
-from mpiabc.arguments import whole
+from mpiabc.arguments import whole, whole_of
 from mpiabc.cluster.call import Call, unfinished
 from mpiabc.cluster.sent import Work
 from mpiabc.cluster.systems import SYSTEMS, found, listed, pbs_available, sge_available, slurm_available
@@ -164,8 +164,8 @@ class Cluster:
         """The seconds of a task, after a look at all that is given; before anything is written."""
         if self.system is not None and self.system not in SYSTEMS:
             raise ProblemError(f"system={self.system!r}: give {', '.join(SYSTEMS)}")
-        if self.chunk is not None and (whole(self.chunk) or 0) < 1:
-            raise ProblemError(f"chunk={self.chunk!r}: give a whole number of at least 1")
+        if self.chunk is not None:
+            whole_of("chunk", self.chunk, 1)
         if not re.fullmatch(r"[A-Za-z][\w.-]*", self.name):
             raise ProblemError(f"name={self.name!r}: give a letter, then letters, digits, and any of . _ -")
         if isinstance(self.options, str):

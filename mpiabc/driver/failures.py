@@ -13,7 +13,6 @@ from typing import Any
 from mpiabc.actions import Open
 from mpiabc.errors import ProblemError, SimulatorError
 from mpiabc.ledger import fatal
-from mpiabc.line import Line
 from mpiabc.records import Failure, Records, failed
 from mpiabc.schedulers.base import Lost
 
@@ -69,7 +68,7 @@ class Failures:
         is_sure = self._is_sure("failure", lowest is not None, now, is_exposed, notices)
         if lowest is not None and is_sure:
             is_known = ledger.frontier >= lowest.index or self._order.is_static  # all below it is
-            if is_known or (now >= self._raise_at and not isinstance(ledger, Line)):
+            if is_known or (now >= self._raise_at and not ledger.goes_on):
                 return self._of(lowest)
         are_many = isinstance(self._on_error, int) and self._before + known >= self._on_error
         if self._is_sure("many", are_many, now, is_exposed, notices):

@@ -20,7 +20,6 @@ from mpiabc.driver.limits import Limits
 from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
-from mpiabc.line import Line
 from mpiabc.records import CALIBRATION, Lease, Records
 from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, Said, awaited, notices_within, target
 from mpiabc.schedulers.silence import Silence
@@ -133,7 +132,7 @@ class Driver:
     def _recover_dropped(self) -> None:
         """Hand out again what an engine has dropped with an earlier order, once nobody works any more."""
         for opened in self._open.values():
-            if isinstance(opened.ledger, Line) and not self._engine.busy():
+            if opened.ledger.goes_on and not self._engine.busy():
                 opened.ledger.recover()
 
     # What the job asks for.
@@ -181,7 +180,7 @@ class Driver:
         """Have a population written, with the time that it took."""
         now = self._clock()
         opened = self._open.pop(commit.opened.order.number)
-        if not isinstance(opened.ledger, Line):  # of which what is out may count at the next level
+        if not opened.ledger.goes_on:  # else what is out may count at the next level
             self._engine.cancel(0)
         population = commit.population.with_values(seconds=now - opened.began)
         share = min(1.0, opened.worked / max(1e-9, population.seconds * self._engine.workers))
@@ -231,8 +230,7 @@ class Driver:
             return
         opened = self._open_to(records.lease)
         if opened is not None and opened.ledger.tell(records):
-            ahead = opened.order.level if isinstance(opened.ledger, Line) else None
-            self._keeper.add(records, ahead)
+            self._keeper.add(records, opened.ledger.kept_for)
 
     def _trusted_until(self, error: BaseException) -> float:
         """The time from which on what came home may be the doing of what ends the run."""
@@ -290,7 +288,7 @@ class Driver:
         opened = self._open.get(lease.job)
         if opened is not None:
             return opened
-        lines = (o for o in self._open.values() if isinstance(o.ledger, Line) and o.ledger.has(lease))
+        lines = (o for o in self._open.values() if o.ledger.goes_on and o.ledger.has(lease))
         return next(lines, None)
 
     def _doubt(self, doubted: Doubted) -> list[Action]:

@@ -11,7 +11,6 @@ from mpiabc.driver.failures import Failures
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import SchedulerError
 from mpiabc.ledger import Ledger, SlotLedger
-from mpiabc.line import Line
 from mpiabc.records import Lease, Records, Status
 from mpiabc.schedulers.base import Engine
 
@@ -38,8 +37,7 @@ class Opened:
 
     def feed(self, engine: Engine, pace: Pace) -> None:
         """Give out leases while there is room and need."""
-        if isinstance(self.ledger, Line):
-            self.ledger.reach = _AHEAD * engine.workers if pace.cost >= _WORTH_IT else 0
+        self.ledger.look_ahead(_AHEAD * engine.workers if pace.cost >= _WORTH_IT else 0)
         size = pace.size(self.ledger.expected, engine.workers)
         prefetch = pace.is_quick(size)
         for _ in range(engine.capacity(prefetch)):
@@ -83,8 +81,7 @@ class Opened:
     @property
     def _end(self) -> float:
         """From here on nothing is wanted now."""
-        cut = math.inf if isinstance(self.ledger, Line) else self.ledger.cut
-        return min(cut, self.failures.cut)
+        return min(self.ledger.wanted, self.failures.cut)
 
     def progress(self, now: float, engine: Engine) -> Progressed:
         """How far it is."""

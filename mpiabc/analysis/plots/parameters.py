@@ -104,6 +104,11 @@ def _density(
         if prior is not None:
             ax.plot(grid, prior, **PRIOR)
         ax.set_ylim(0, 1.12 * height.max())
+    _finish(ax, parameter, span, marks)
+
+
+def _finish(ax: Any, parameter: Parameter, span: density.Ends, marks: dict[str, float]) -> None:
+    """The reference value, if there is one, and the axis."""
     if parameter.name in marks:
         mark, _ = parameter.shown(np.array([marks[parameter.name]]), np.ones(1))
         for value in mark:
@@ -306,11 +311,7 @@ def _densities(ax: Any, parameter: Parameter, drawn: Sequence[Any], marks: dict[
         at = parameter.at(span) if parameter.bars else parameter.grid(span)
         ax.plot(at, prior, **PRIOR, drawstyle="steps-mid" if parameter.bars else "default")
     ax.set_ylim(0, 1.08 * top or 1.0)
-    if parameter.name in marks:
-        mark, _ = parameter.shown(np.array([marks[parameter.name]]), np.ones(1))
-        for value in mark:
-            ax.axvline(value, **REFERENCE)
-    canvas.parameter_axis(ax.xaxis, parameter, span)
+    _finish(ax, parameter, span, marks)
 
 
 def intervals(
