@@ -386,6 +386,7 @@ def the_line_is_slow(scene):
     limit, wire._TIMEOUT = wire._TIMEOUT, 0.5
     try:
         worker = scene.worker(server, url=line.url)
+        assert worker.says("waiting for a run")  # a process that starts would keep the master from answers
         master = scene.master(server, line.url, simulate=Large(3 * 2**20))
         assert worker.says("generation 0")
     finally:
