@@ -273,6 +273,8 @@ def test_time_in_which_we_were_not_there_is_not_the_simulators(monkeypatch):
     engine = ProcessesEngine(problems.problem(simulate, timeout=1.0), 1)
     try:
         engine.begin(problems.generation(10))
+        while not engine.capacity(False):  # a child that is no fork comes up when it has said so
+            engine.poll(0.1)
         engine.submit(Lease(0, 0, 1))
         engine.poll(0.1)
         real = time.monotonic
