@@ -266,7 +266,7 @@ def _last_words(writer: Writer, run: Run, observers: list[Observer]) -> Callable
 
 def _interrupted(signals: Signals) -> AbstractContextManager[None]:
     """A run that is interrupted before it has begun has been stopped, too."""
-    return stopped_by(signals, " before the run began", lambda stopped: _log.warning("%s", stopped))
+    return stopped_by(signals, " before the run began", lambda stopped: stopped.tell(_log))
 
 
 @contextmanager
@@ -320,7 +320,8 @@ def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Ite
             why = f"stopped by {limits.signals.seen}"
             stopped = error if isinstance(error, Interrupted) else Interrupted(why)
             note(f"interrupted: {stopped.why}")
-            _log.warning("%s: %s", file.path, stopped)
+            stopped.file = str(file.path)
+            stopped.tell(_log)
             raise stopped from None
         note(f"failed: {_first_line(error)}", getattr(error, "failure", None))
         if isinstance(error, ProblemError):
