@@ -16,7 +16,6 @@ from mpiabc.cli import directives
 from mpiabc.cli.command import Parser, add_command
 from mpiabc.cli.directives import MARK, TABLE, Layout
 from mpiabc.cli.files import is_of_run, split
-from mpiabc.cli.settings import as_options
 from mpiabc.cli.words import say
 from mpiabc.errors import ProblemError
 
@@ -163,7 +162,9 @@ Options of jobscript may follow FILE, too; what is to be the script's all the sa
     )
     for system in MARK:
         told = f"kinds: {', '.join(kinds(system))}"
-        _add_options(systems.add_parser(system, help=told, allow_abbrev=False), system)
+        own = systems.add_parser(system, help=told, allow_abbrev=False)
+        own.set_defaults(of=own)
+        _add_options(own, system)
 
 
 class _OfScript(Parser):
@@ -251,10 +252,7 @@ def _jobscript(options: argparse.Namespace) -> int:
     if options.walltime == "auto":
         raise ProblemError("--walltime auto is for the run; its job needs a time such as 2h")
     values = _values(options)
-    try:
-        text = written(f"{options.system}-{options.kind}", values, options.module, options.line)
-    except ProblemError as error:
-        raise ProblemError(as_options(str(error))) from None
+    text = written(f"{options.system}-{options.kind}", values, options.module, options.line)
     if options.script is not None and not split(options.script)[0].is_file():
         raise ProblemError(
             f"there is no file {split(options.script)[0]} in {Path.cwd()}: give the file of the run, by the "
