@@ -119,6 +119,8 @@ def test_what_a_site_wants_is_said_as_its_system_says_it(system, capsys):
     lines = said(capsys, "jobscript", system, *options.split(), *own, "fit.py", "-n", "--deep=1").splitlines()
     wanted = [*expected.replace("|", "\0").split(), "--constraint=new", "-x\0001"]
     assert {f"{mark} {line.replace(chr(0), ' ')}" for line in wanted} <= set(lines)
+    directives = [line for line in lines if line.startswith((mark, f"#{mark}"))]
+    assert directives[-1] == f"{mark} -x 1"  # Grid Engine, for one, obeys the last -pe
     at = lines.index("module load gcc || exit 1")
     assert lines[at + 1] == "module load 'a b' || exit 1"
     assert lines[at + 2].startswith("export PATH=")
@@ -145,7 +147,11 @@ def test_options_before_the_file_that_are_none_are_refused(capsys):
     """One that is misspelt is not the script's."""
     with pytest.raises(SystemExit):
         cli.main(["jobscript", "slurm", "--rank", "8", "fit.py"])
-    assert "unrecognized arguments: --rank" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert (
+        "--rank is no option here; a directive of the system's own goes into --line, as in --line=--rank=V"
+        in told
+    )
 
 
 WRONG = {
