@@ -14,11 +14,12 @@ from mpiabc.errors import Interrupted, ProblemError, SchedulerError
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers import parcels, teams
 from mpiabc.schedulers.base import Job, Lost, Report, Said
-from mpiabc.schedulers.crew import Crew
+from mpiabc.schedulers.crew import Staffed
 from mpiabc.schedulers.mpi.ending import GRACE, abort, left, torn
 from mpiabc.schedulers.mpi.greeting import checked, read
 from mpiabc.schedulers.mpi.held import Hold
 from mpiabc.schedulers.mpi.launch import load_mpi
+from mpiabc.schedulers.mpi.membership import Membership
 from mpiabc.schedulers.processes import travelling
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
@@ -49,7 +50,7 @@ def _cost(records: Records) -> float:
     return records.seconds / max(1, simulations)
 
 
-class Ranks:
+class Ranks(Staffed[int]):
     """The other ranks, as rank 0 sees them."""
 
     def __init__(
@@ -63,20 +64,16 @@ class Ranks:
             hold.opened = self
         self._wire = Wire(comm, load_mpi())
         self._wire.run = self.number = secrets.randbits(64)
-        self._plan = teams.planned(range(comm.size), 1) if plan is None else plan
-        self._teams = self._plan.numbers()  # of the ranks that simulate
-        self._lost: set[int] = set()  # teams that have lost a rank
-        self._parts, self._fingerprint = problem.parts(), problem.fingerprint
-        self._living = set(range(1, comm.size))
-        self._crew: Crew[int] = Crew()  # those that have answered
-        self._ended: set[int] = set()
-        self._where: dict[int, str] = {}
+        plan = teams.planned(range(comm.size), 1) if plan is None else plan
+        self._members = Membership(plan, comm.size)
+        self._crew = self._members.crew
+        self._expected = problem.parts(), problem.fingerprint
         self._jobs = Jobs()
         self._parcels = parcels.Sender()  # all ranks get the same
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
         self._broken = ""  # what a rank said that cannot go on
-        for rank in self._living:
+        for rank in self._members.living:
             self._wire.send(rank, Kind.WELCOME, greeting)
 
     @property
@@ -87,12 +84,11 @@ class Ranks:
     @property
     def workers(self) -> int:
         """The others that have leases, and the ranks of their teams, as far as these live."""
-        leading = {ranks[0] for number, ranks in enumerate(self._plan.teams) if number not in self._lost}
-        return len(leading & self._living)
+        return self._members.workers
 
     def note_beside(self, store: str) -> None:
         """Let the ranks note, beside this file, what they evaluate: one that dies ends the job."""
-        for rank in self._living:
+        for rank in self._members.living:
             self._wire.send(rank, Kind.NOTE, os.fsencode(os.path.abspath(store)))
 
     def begin(self, job: Job, beside: Collection[int] = ()) -> None:
@@ -100,12 +96,8 @@ class Ranks:
         self._jobs.begin(job, beside)
         self._crew.begin(job.number, beside)
         kind, content = encoded(self._jobs.sent_by(self._parcels, job.number))
-        for rank in self._living:
+        for rank in self._members.living:
             self._wire.send(rank, kind, content)
-
-    def capacity(self, prefetch: bool) -> int:
-        """Free places of the ranks that have answered."""
-        return self._crew.room(prefetch)
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the rank with the fewest."""
@@ -115,10 +107,11 @@ class Ranks:
         """All that has arrived."""
         if self._broken:
             raise SchedulerError(self._broken)
+        members = self._members
         reports: list[Report] = []
         while message := self._wire.receive():
             rank, kind, content = message
-            if rank not in self._living or (rank not in self._where and kind not in _OF_ITSELF):
+            if rank not in members.living or (rank not in members.names and kind not in _OF_ITSELF):
                 continue  # of a rank that is dead, or of an earlier run
             if kind in _OF_ITSELF:
                 self._hear_of(rank, kind, bytes(content))
@@ -132,9 +125,9 @@ class Ranks:
         """What a rank says of itself. Raises ProblemError, if it cannot have the problem."""
         match kind:
             case Kind.HELLO:
-                self._welcome(rank, read(content))
+                self._members.greet(rank, checked(read(content), rank, *self._expected))
             case Kind.BYE:
-                self._ended.add(rank)
+                self._members.leave(rank)
             case Kind.BROKEN:
                 self._broken = content.decode()
             case Kind.REFUSED:
@@ -156,7 +149,7 @@ class Ranks:
                 if not self._crew.take(rank, answer.lease) and answer.why == UNWANTED:
                     return []
             case Said():
-                return [Said(self._where[rank], answer.piece)]
+                return [Said(self._members.names[rank], answer.piece)]
             case Missing():
                 self._wire.tell(rank, self._jobs.whole(answer.job))
                 return []
@@ -165,36 +158,18 @@ class Ranks:
     def _bury(self) -> list[Lost]:
         """The leases of ranks that died."""
         lost = []
-        for rank in self._wire.failed & self._living:
-            where = self._where.get(rank, f"rank {rank}")
+        for rank in self._wire.failed & self._members.living:
+            where, leases = self._members.bury(rank)
             _log.warning("%s died; its evaluations go out again", where)
-            self._living.discard(rank)
-            self._where.pop(rank, None)
-            lost += [Lost(lease, where, "the rank died") for lease in self._disbanded(rank)]
-        if self._plan.has_larger and len(self._lost) == len(self._plan.teams):
+            lost += [Lost(lease, where, "the rank died") for lease in leases]
+        if self._members.are_teams_lost:
             raise SchedulerError("ranks of every team have died: run the same command again")
         return lost
 
-    def _disbanded(self, rank: int) -> list[Lease]:
-        """The leases of the team of a rank that has died."""
-        number = self._teams.get(rank)
-        if number is None or number in self._lost:
-            return []
-        self._lost.add(number)
-        first = self._plan.teams[number][0]
-        return self._crew.leave(first) if first in self._crew else []
-
-    def waiting(self) -> list[Lease]:
-        """Second leases of busy ranks."""
-        return self._crew.waiting()
-
     def waits_for(self) -> list[Awaited]:
         """Ranks with leases, and those that have not come to this run."""
-        missing = [rank for rank in sorted(self._living) if rank not in self._where]
-        return [
-            *(Awaited(f"rank {rank} of {self._wire.comm.size}", why=_NOT_HERE) for rank in missing),
-            *self._crew.awaited(self._where.__getitem__, _COLLECTIVE),
-        ]
+        missing = [Awaited(rank, why=_NOT_HERE) for rank in self._members.missing()]
+        return [*missing, *self._crew.awaited(self._members.names.__getitem__, _COLLECTIVE)]
 
     def cancel(self, cut: float, job: int | None = None) -> None:
         """Ranks skip leases above the cut that they have not begun."""
@@ -204,37 +179,30 @@ class Ranks:
                 self._wire.tell(rank, order)
         self._unanswered.clear()
 
-    def busy(self) -> int:
-        """Ranks that hold a lease."""
-        return self._crew.busy()
-
     def close(self, status: int) -> None:
         """Tell all ranks that the run is over; after an error, abort those that do not answer."""
         if self._hold:
             self._hold.opened = None
-        self._ended.clear()
+        self._members.await_end()
         self._broken = ""
-        for rank in self._living:
+        for rank in self._members.living:
             self._wire.send(rank, Kind.LEAVE if status else Kind.STOP, bytes([status]))
         if status == 0:
             self._wire.flush(GRACE)
             return
         left.add(self._wire.comm.size)
-        if self._plan.has_larger:
+        if self._members.plan.has_larger:
             torn.add(0)
-        end, backoff = time.monotonic() + _LEAVING, Backoff()
-        while not self._ended >= self._living and time.monotonic() < end:
-            with contextlib.suppress(ProblemError, SchedulerError):
-                self.poll(0)
-            backoff.wait()
-        if not self._ended >= self._living:
+        if not self._have_left_within(_LEAVING):
             error = sys.exception()
             is_told = error is None or isinstance(error, Interrupted)
             abort(self._wire.comm, status, "" if is_told else f"{type(error).__name__}: {error}")
 
-    def _welcome(self, rank: int, answer: dict[str, Any]) -> None:
-        """A rank is up; refuse one that would evaluate something else."""
-        self._where[rank] = checked(answer, rank, self._parts, self._fingerprint)
-        number = self._teams.get(rank)
-        if number is not None and number not in self._lost and self._plan.teams[number][0] == rank:
-            self._crew.join(rank, 1)
+    def _have_left_within(self, seconds: float) -> bool:
+        """Whether all ranks have left after so long at most."""
+        end, backoff = time.monotonic() + seconds, Backoff()
+        while not self._members.have_left and time.monotonic() < end:
+            with contextlib.suppress(ProblemError, SchedulerError):
+                self.poll(0)
+            backoff.wait()
+        return self._members.have_left
