@@ -101,9 +101,9 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
             [
                 "batch.py",
                 "command.py",
-                "schedulers/processes.py",
                 "schedulers/reaper.py",
                 "schedulers/redis/program.py",
+                "schedulers/shared/starting.py",
             ],
         ),
         ("cryptography", ["schedulers/redis/certificate.py"]),

@@ -176,6 +176,10 @@ class Staffed(ABC, Generic[W]):
         """Leases that wait behind others."""
         return self._crew.waiting()
 
+    def held(self) -> list[Lease]:
+        """All leases that workers have not answered."""
+        return [lease for worker in self._crew for lease in self._crew.leases(worker)]
+
     def busy(self) -> int:
         """Places that have work."""
         return self._crew.busy()

@@ -20,9 +20,9 @@ from mpiabc.schedulers.mpi.greeting import checked, read
 from mpiabc.schedulers.mpi.held import Hold
 from mpiabc.schedulers.mpi.launch import load_mpi
 from mpiabc.schedulers.mpi.membership import Membership
-from mpiabc.schedulers.processes import travelling
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
+from mpiabc.schedulers.shared.starting import travelling
 from mpiabc.schedulers.shared.worker import UNWANTED
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.schedulers.together import Backoff

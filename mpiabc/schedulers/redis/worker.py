@@ -12,7 +12,6 @@ from typing import Any
 
 from mpiabc import voice
 from mpiabc.errors import SchedulerError
-from mpiabc.schedulers.processes import die_with_parent, fork
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.runs import (
     GONE,
@@ -27,6 +26,8 @@ from mpiabc.schedulers.redis.runs import (
 )
 from mpiabc.schedulers.redis.serving import Serving
 from mpiabc.schedulers.redis.wire import Server
+from mpiabc.schedulers.shared.child import die_with_parent
+from mpiabc.schedulers.shared.starting import fork
 from mpiabc.signals import GRACE, Signals
 
 _log = logging.getLogger(__name__)
