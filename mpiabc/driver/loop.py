@@ -21,7 +21,19 @@ from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
 from mpiabc.records import CALIBRATION, Lease, Records
-from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, Said, awaited, notices_within, target
+from mpiabc.schedulers.base import (
+    Doubted,
+    Engine,
+    Lost,
+    Report,
+    Said,
+    awaited,
+    begin,
+    cancel,
+    has_several_open,
+    notices_within,
+    target,
+)
 from mpiabc.schedulers.silence import Silence
 from mpiabc.signals import DOUBT
 from mpiabc.voice import Piece
@@ -82,6 +94,7 @@ class Driver:
         self._clock = clock
         self._open: dict[int, Opened] = {}  # by the numbers of their orders
         self._commits: deque[tuple[float, Commit]] = deque()  # of the last seconds
+        self._beside: tuple[int, ...] = ()  # numbers of earlier orders that the engine still works on
         self._done: Done | None = None
         self._exposed_at = -math.inf  # when records last came home that programs had a part in
         self._told_at = -math.inf  # when it was last told how far the run is
@@ -97,6 +110,7 @@ class Driver:
         self._job, self._keeper, self._done = job, keeper or Keeper(), None
         self._silence.end(self._clock())
         self._open.clear()
+        self._beside = ()
         self._commits.clear()
         try:
             yield from self._perform(job.advance())
@@ -158,7 +172,7 @@ class Driver:
                 case Done():
                     self._done = action
                     self._keeper.write(None if self.is_exposed() else action.reason)
-                    self._engine.cancel(0)
+                    self._cancel()
                     for opened in self._open.values():
                         opened.cut = 0  # as the engine knows it
         for commit in committed:
@@ -172,9 +186,11 @@ class Driver:
         order, ledger = action.order, action.ledger
         failures = Failures(action, self._job.on_error, self._job.theta_of)
         models = "" if action.base is None else action.base.told_models
-        self._open = {order.number: Opened(order, ledger, failures, self._clock(), models=models)}
+        self._beside = ledger.beside if has_several_open(self._engine) else ()
+        opened = Opened(order, ledger, failures, self._clock(), models=models, beside=self._beside)
+        self._open = {order.number: opened}
         self._done = None
-        self._engine.begin(order)
+        begin(self._engine, order, self._beside)
 
     def _commit(self, commit: Commit) -> Commit:
         """Have a population written, with the time that it took."""
@@ -192,6 +208,12 @@ class Driver:
         self._tell(Committed(population, share))
         return commit
 
+    def _cancel(self) -> None:
+        """What has not begun need not begin, of any order."""
+        for number in self._beside:
+            cancel(self._engine, 0, number)
+        self._engine.cancel(0)
+
     # Time.
 
     def _heed(self) -> None:
@@ -202,7 +224,7 @@ class Driver:
         stop = limits.stop(self._clock(), self.pace.longest)
         if stop is None:
             return
-        self._engine.cancel(0)
+        self._cancel()
         while (now := self._clock()) < stop.until and self._engine.busy():
             reports = self._engine.poll(_POLL)
             if signals.seen:
