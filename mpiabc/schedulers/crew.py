@@ -26,7 +26,8 @@ class _Member:
 class Crew(Generic[W]):
     """Workers by name. All that is asked for each lease takes the same time for any number of workers.
 
-    One that is still busy with an older job is not given leases ahead: these would wait for it.
+    One that is still busy with an older job is not given leases ahead: these would wait for it. Large, as
+    each question has its table, and all tables change together.
     """
 
     def __init__(self) -> None:
