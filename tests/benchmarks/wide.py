@@ -70,7 +70,9 @@ class Blockwise:
     def __init__(self, evaluator):
         self.order = evaluator.order
         self._evaluator = evaluator
-        self._known: dict[int, tuple[int, list[Records]]] = {}  # by block: its first known id, and on from there
+        self._known: dict[
+            int, tuple[int, list[Records]]
+        ] = {}  # by block: its first known id, and on from there
 
     def prepare(self, start, stop):
         """Know what these ids bring, as long as all parts of the order are at hand."""
