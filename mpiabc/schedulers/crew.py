@@ -23,6 +23,9 @@ class _Member:
     leases: list[Lease] = field(default_factory=list)
     takes_leases: bool = True
     since: float = 0.0  # when it was given work, or brought some
+    load: float = 0.0  # as the tables have it
+    rooms: tuple[int, int] = (0, 0)
+    busy: int = 0
 
 
 class Crew(Generic[W]):
@@ -160,40 +163,38 @@ class Crew(Generic[W]):
             entry = -lease.start, next(self._order), worker, lease
             heapq.heappush(self._highest.setdefault(lease.job, []), entry)
 
-    def _rooms(self, member: _Member) -> tuple[int, int]:
-        """Leases that the member could take: without, and with one ahead for each place."""
-        is_late = any(lease.job not in self._jobs for lease in member.leases)
-        held, places = len(member.leases), member.places if member.takes_leases else 0
-        return max(0, places - held), max(0, (1 if is_late else 2) * places - held)
-
-    def _load(self, member: _Member) -> float:
-        """How little it should be given the next lease; without bound if it cannot take any."""
-        return len(member.leases) - member.places if self._rooms(member)[True] else float("inf")
-
     def _enter_tables(self, worker: W) -> None:
+        """Count the worker in, by what it holds now."""
         member = self._members[worker]
-        self._by_load[self._load(member)][worker] = None
-        if member.leases:
+        held, places = len(member.leases), member.places
+        takes = places if member.takes_leases else 0
+        is_late = held and any(lease.job not in self._jobs for lease in member.leases)
+        member.rooms = max(0, takes - held), max(0, (1 if is_late else 2) * takes - held)
+        member.load = held - places if member.rooms[True] else float("inf")  # of who cannot take any
+        member.busy = min(held, places)
+        self._by_load[member.load][worker] = None
+        if held:
             self._holding[worker] = None
-        if len(member.leases) > member.places:
+        if held > places:
             self._ahead[worker] = None
         self._count(member, 1)
 
     def _leave_tables(self, worker: W) -> None:
+        """Count the worker out, as it was counted in."""
         member = self._members[worker]
-        load = self._load(member)
-        del self._by_load[load][worker]
-        if not self._by_load[load]:
-            del self._by_load[load]
+        alike = self._by_load[member.load]
+        del alike[worker]
+        if not alike:
+            del self._by_load[member.load]
         self._holding.pop(worker, None)
         self._ahead.pop(worker, None)
         self._count(member, -1)
 
     def _count(self, member: _Member, sign: int) -> None:
-        for prefetch, room in enumerate(self._rooms(member)):
-            self._room[bool(prefetch)] += sign * room
+        self._room[False] += sign * member.rooms[False]
+        self._room[True] += sign * member.rooms[True]
         self.places += sign * member.places
-        self._busy += sign * min(len(member.leases), member.places)
+        self._busy += sign * member.busy
 
 
 class Staffed(ABC, Generic[W]):

@@ -100,9 +100,11 @@ class Wire:
         unsent.extend(entry for entry in self._sent if not self._is_sent(entry[0]))
 
     def _is_sent(self, request: Any) -> bool:
-        with self._failures_noted():
+        try:
             return request.Test()
-        return True  # to a dead rank: as good as sent
+        except self._library.Exception as error:
+            self._note_failures(error)
+            return True  # to a dead rank: as good as sent
 
     @contextlib.contextmanager
     def _failures_noted(self) -> Iterator[None]:
@@ -110,12 +112,16 @@ class Wire:
         try:
             yield
         except self._library.Exception as error:
-            if error.error_class not in self._about_failures():
-                raise
-            self.comm.Ack_failed()
-            failed = self.comm.Get_failed()
-            self.failed |= set(failed.Translate_ranks(range(failed.size), self.comm.group))
-            dead.update(self._names[rank] for rank in self.failed)
+            self._note_failures(error)
+
+    def _note_failures(self, error: Any) -> None:
+        """Note who is dead, as MPI says; raise what it says of anything else."""
+        if error.error_class not in self._about_failures():
+            raise error
+        self.comm.Ack_failed()
+        failed = self.comm.Get_failed()
+        self.failed |= set(failed.Translate_ranks(range(failed.size), self.comm.group))
+        dead.update(self._names[rank] for rank in self.failed)
 
     def _about_failures(self) -> set[int]:
         names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING")

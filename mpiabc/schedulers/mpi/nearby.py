@@ -64,7 +64,7 @@ class Shelf:
         return None
 
     def claims(self, job: int) -> bool:
-        """Whether this is the first rank of the node that wants it, as each is where nothing can be written."""
+        """Whether this is the first rank of its node to want it, as each is where nothing can be written."""
         try:
             self._open()
             os.close(os.open(self._folder / f"{job}.asked", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
