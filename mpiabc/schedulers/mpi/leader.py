@@ -20,6 +20,7 @@ from mpiabc.schedulers.mpi.greeting import checked, read
 from mpiabc.schedulers.mpi.held import Hold
 from mpiabc.schedulers.mpi.launch import load_mpi
 from mpiabc.schedulers.mpi.membership import Membership
+from mpiabc.schedulers.mpi.nearby import Shelf
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
 from mpiabc.schedulers.shared.starting import travelling
@@ -32,6 +33,7 @@ from mpiabc.signals import relay
 _log = logging.getLogger(__name__)
 
 
+_AT_ONCE = 16_000_000  # bytes of an order, to all ranks, up to which nobody has to ask for it
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
 
 
@@ -70,6 +72,8 @@ class Ranks(Staffed[int]):
         self._expected = problem.parts(), problem.fingerprint
         self._jobs = Jobs()
         self._parcels = parcels.Sender()  # all ranks get the same
+        self._shelf = Shelf(self.number)  # of this node
+        self._whole: dict[int, bytes] = {}  # jobs as they travel to who asks
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
         self._broken = ""  # what a rank said that cannot go on
@@ -92,12 +96,35 @@ class Ranks(Staffed[int]):
             self._wire.send(rank, Kind.NOTE, os.fsencode(os.path.abspath(store)))
 
     def begin(self, job: Job, beside: Collection[int] = ()) -> None:
-        """Send the job to all: one that is busy reads it when it is free."""
+        """Send the job to all: one that is busy reads it when it is free; a large one they ask for."""
         self._jobs.begin(job, beside)
         self._crew.begin(job.number, beside)
         kind, content = encoded(self._jobs.sent_by(self._parcels, job.number))
+        self._put_away(beside)
+        if self._is_large(content):
+            self._parcels = parcels.Sender()  # who has not asked for this one lacks its parts
+            self._shelf.put(job.number, self._content(job.number))
+            return
         for rank in self._members.living:
             self._wire.send(rank, kind, content)
+
+    def _is_large(self, content: bytes) -> bool:
+        """Whether a job is too large to go to all; ranks that have no leases, of teams, would not ask."""
+        is_large = len(content) * len(self._members.living) > _AT_ONCE
+        return is_large and not self._members.plan.has_larger
+
+    def _content(self, number: int) -> bytes:
+        """An open job whole, else the newest one; encoded once."""
+        number = number if number in self._jobs else self._jobs.newest
+        if number not in self._whole:
+            self._whole[number] = encoded(self._jobs.whole(number))[1]
+        return self._whole[number]
+
+    def _put_away(self, beside: Collection[int]) -> None:
+        for number in self._whole:
+            if number not in beside:
+                self._shelf.drop(number)
+        self._whole.clear()
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the rank with the fewest."""
@@ -151,7 +178,7 @@ class Ranks(Staffed[int]):
             case Said():
                 return [Said(self._members.names[rank], answer.piece)]
             case Missing():
-                self._wire.tell(rank, self._jobs.whole(answer.job))
+                self._wire.send(rank, Kind.JOB, self._content(answer.job))
                 return []
         return [answer]
 
@@ -174,8 +201,9 @@ class Ranks(Staffed[int]):
     def cancel(self, cut: float, job: int | None = None) -> None:
         """Ranks skip leases above the cut that they have not begun."""
         order, is_for_all = self._jobs.cancel(cut, job)
-        for rank in self._crew:
-            if is_for_all or self._crew.ahead(rank) or rank in self._unanswered:
+        told = {*(self._crew if is_for_all else self._crew.above(cut, order.job)), *self._unanswered}
+        for rank in sorted(told):
+            if rank in self._crew:
                 self._wire.tell(rank, order)
         self._unanswered.clear()
 
@@ -184,6 +212,7 @@ class Ranks(Staffed[int]):
         if self._hold:
             self._hold.opened = None
         self._members.await_end()
+        self._shelf.close()
         self._broken = ""
         for rank in self._members.living:
             self._wire.send(rank, Kind.LEAVE if status else Kind.STOP, bytes([status]))
