@@ -507,7 +507,7 @@ class _ForkedProcess:
 class _SpawnedProcess:
     """A new interpreter."""
 
-    def __init__(self, popen: subprocess.Popen) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self.pid = popen.pid
         self._popen = popen
 
@@ -686,7 +686,7 @@ def _serve_heard(
         except Exception:
             _refuse(connection, Kind.BROKEN, traceback.format_exc())
     if _has_mpi() and not is_forked_with_mpi:
-        sys.modules["mpi4py.MPI"].Finalize()  # type: ignore[attr-defined]
+        sys.modules["mpi4py.MPI"].Finalize()
 
 
 def _refuse(connection: Connection, kind: Kind, why: str) -> None:

@@ -318,7 +318,7 @@ def _leave_signals_to_leader() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class _Kept(OrderedDict):
+class _Kept(OrderedDict[Any, Any]):
     """The last few of what was put in; what falls out is closed, if it can be."""
 
     def __init__(self, most: int) -> None:
