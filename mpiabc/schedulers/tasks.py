@@ -29,9 +29,10 @@ from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said
 from mpiabc.schedulers.parcels import Parcel
-from mpiabc.schedulers.processes import ProcessesEngine, travelling
+from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
+from mpiabc.schedulers.shared.starting import travelling
 from mpiabc.schedulers.shared.worker import Worker
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT, leave_to_leader
