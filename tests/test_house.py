@@ -28,7 +28,7 @@ FLOORS = [
     {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool"},
     {"sampler"},
     {"smc", "abcamis"},
-    {"cli", "adapters", "__init__"},
+    {"cli", "adapters", "testing", "__init__"},
     {"__main__"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -125,7 +125,7 @@ def test_import_is_light():
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     ).stdout.split()
     heavy = {"scipy", "scipy.stats", "pandas", "matplotlib", "mpi4py", "mpi4py.MPI", "redis", "distributed"}
-    heavy |= {"pyabc", "asyncio", "ssl", "mpiabc.cluster", "mpiabc.analysis"}
+    heavy |= {"pyabc", "asyncio", "ssl", "mpiabc.cluster", "mpiabc.analysis", "mpiabc.testing"}
     assert not heavy & set(loaded)
 
 
