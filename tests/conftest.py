@@ -135,6 +135,25 @@ def _installed(name):
         return None
 
 
+_ASK = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
+
+
+def interpreter(version):
+    """The program of a Python of this version that can make environments, or None: the path's, or pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    name = f"python{version}"
+    found = (shutil.which(name), *sorted(pyenv.glob(f"*/bin/{name}")))
+    return next((python for python in found if python and _answers(python, version)), None)
+
+
+def _answers(python, version):
+    try:
+        asked = subprocess.run([python, "-c", _ASK], capture_output=True, text=True)
+    except OSError:
+        return False
+    return asked.stdout.strip() == version
+
+
 def environment_of(name):
     """The folder of executables of an environment with this MPI, made if there is none."""
     if _installed(name):
