@@ -1,6 +1,14 @@
 """What every scheduler is: a description that opens an engine, and the engine that carries leases.
 
-A scheduler decides *where* evaluations run, never which, and never whether one counts.
+A scheduler decides *where* evaluations run, never which, and never whether one counts. Who has
+
+- a `map` gives `Map(map)`: static scheduling, each generation one call of it;
+- `submit` gives `Futures(executor)`;
+- a queue of tasks with an executor's interface, or one that is easily given it, has `Futures`, too;
+- a transport of their own writes an `Engine`, nine short methods that carry leases out and records home, and
+  a scheduler that opens it: `examples/extending/scheduler.py` is one of forty lines;
+
+and a class of three lines that inherits `mpiabc.testing.SchedulerTests` says whether it holds.
 """
 
 import time
