@@ -75,7 +75,7 @@ class RedisEngine:
         self._next_try = 0.0
         self._began, self._is_alone_told = time.monotonic(), False
         self._polled = time.monotonic()
-        self._state = ""
+        self._state: Any = ""  # JSON
         self.refused = 0  # messages that were forged or altered
         self.repeated = 0  # and played again: by others, or by a worker that heard no answer
         with server.errors_told():
@@ -162,8 +162,8 @@ class RedisEngine:
         """Places that have work."""
         return self._crew.busy()
 
-    def publish(self, state: str) -> None:
-        """How far the run is, for `mpiabc broker info`."""
+    def publish(self, state: Any) -> None:
+        """How far the run is, for `mpiabc broker info`: JSON."""
         self._state = state
 
     def close(self, status: int) -> None:
