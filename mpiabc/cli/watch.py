@@ -24,9 +24,9 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "watch", _watch, "follow a run in a terminal, to its end", example)
     parser.description = (
         "Follow a run in a terminal, to its end. It reads the file for moments only, and the run never waits "
-        "for it. Where the output is no terminal: a line for what is new. Exit status: 0 if a stopping rule has "
-        "ended the run, or Ctrl-C the watch; 75 if it was interrupted and can go on; 1 if it "
-        "has failed or was killed."
+        "for it. Where the output is no terminal: a line for what is new. Exit status: 0 if a stopping rule "
+        "has ended the run, or Ctrl-C the watch; 75 if the run was interrupted and can go on; 1 if it has "
+        "failed or was killed."
     )
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
     parser.add_argument(
