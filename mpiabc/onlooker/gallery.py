@@ -12,7 +12,8 @@ from mpiabc.store import History
 
 _log = logging.getLogger(__name__)
 
-_SHARE = 0.25  # of one core's time that drawing may take while a run goes on
+_REST = 2.0  # times as long as it took nothing is drawn then, while the run goes on: it may need the core
+_TOLD_ELSEWHERE = "run"  # the topic of whether it goes on, which may change while this is drawn
 KINDS = ("pairs", "convergence", "predictive", "intervals", "models", "scales", "marginals", "workers")
 
 
@@ -39,11 +40,12 @@ class Gallery:
         self._pictures: dict[str, Shown] = {}
         self._findings: list[tuple[str, str]] = []
 
-    def wake(self, version: str) -> None:
+    def wake(self, version: str, *, is_running: bool) -> None:
         """Draw the run as it is now, if that is new, unless it is being drawn or has just been."""
         with self._lock:
             is_drawing = self._thread is not None and self._thread.is_alive()
-            if version == self._version or is_drawing or self._clock() < self._rests_until:
+            is_resting = is_running and self._clock() < self._rests_until
+            if version == self._version or is_drawing or is_resting:
                 return
             self._version = version
             self._thread = threading.Thread(target=self._draw, args=(version,), daemon=True)
@@ -82,12 +84,13 @@ class Gallery:
         except Exception:
             _log.exception("%s: a picture failed", self._path)
         with self._lock:
-            self._rests_until = self._clock() + (self._clock() - began) * (1 / _SHARE - 1)
+            self._rests_until = self._clock() + _REST * (self._clock() - began)
 
     def _find(self, history: History) -> None:
         from mpiabc.analysis.diagnostics import diagnose
 
-        found = [(str(finding.severity), finding.text) for finding in diagnose(history)]
+        all_found = (finding for finding in diagnose(history) if finding.topic != _TOLD_ELSEWHERE)
+        found = [(str(finding.severity), finding.text) for finding in all_found]
         with self._lock:
             self._findings = found
 

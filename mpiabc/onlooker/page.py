@@ -19,7 +19,7 @@ from mpiabc.errors import Error, StoreError
 from mpiabc.onlooker import words
 from mpiabc.onlooker.gallery import Gallery
 from mpiabc.onlooker.look import Onlooker
-from mpiabc.onlooker.view import View
+from mpiabc.onlooker.view import State, View
 from mpiabc.text import shown_lines
 
 MISSING = "the page needs starlette, uvicorn, jinja2 and matplotlib: install `mpiabc[serve]`"
@@ -101,7 +101,7 @@ class Looks:
             view = self._onlooker.look()
         except StoreError as error:
             return {"name": self._onlooker.path.name, "state": "unreadable", "said": shown_lines(str(error))}
-        self.gallery.wake(view.version)
+        self.gallery.wake(view.version, is_running=view.state is State.RUNNING)
         return as_json(view)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,10 +35,13 @@ Show = Callable[[Sequence[View]], None]
 
 
 @contextmanager
-def showing(say: Callable[[str], None]):
-    """What shows views: on a terminal, in its place; elsewhere by `say`, a line for what is new."""
+def showing(say: Callable[[str], None], nothing: str = "") -> Iterator[Show]:
+    """What shows views: on a terminal, in its place; elsewhere by `say`, a line for what is new.
+
+    nothing: what is said where there are none. Raises Error without rich, if there is a terminal.
+    """
     if not is_terminal(sys.stdout):
-        yield Lines(say)
+        yield Lines(say, nothing)
         return
     try:
         from rich.console import Console
@@ -47,18 +50,24 @@ def showing(say: Callable[[str], None]):
         raise Error(MISSING) from None
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        yield lambda views: live.update(drawn(views, console.height), refresh=True)
+        yield lambda views: live.update(drawn(views, console.height, nothing), refresh=True)
 
 
 class Lines:
     """Says what is new: generations, states, and now and then how far the open generation is."""
 
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._clock = say, clock
+    def __init__(
+        self, say: Callable[[str], None], nothing: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say, self._nothing, self._clock = say, nothing, clock
+        self._are_there = True
         self._last: dict[str, tuple[State, int, float]] = {}
 
     def __call__(self, views: Sequence[View]) -> None:
         """Look at these."""
+        if not views and self._are_there:
+            self._say(self._nothing)
+        self._are_there = bool(views)
         for view in views:
             self._tell(view)
         self._last = {view.name: self._last[view.name] for view in views}
@@ -81,10 +90,13 @@ class Lines:
         self._last[view.name] = view.state, view.generations, now
 
 
-def drawn(views: Sequence[View], height: int = 40) -> Any:
+def drawn(views: Sequence[View], height: int = 40, nothing: str = "") -> Any:
     """What rich prints."""
     from rich.console import Group
+    from rich.text import Text
 
+    if not views:
+        return Text(shown(nothing))
     return Group(*(_panel(view, height // max(1, len(views))) for view in views))
 
 

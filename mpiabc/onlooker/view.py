@@ -3,15 +3,17 @@
 Terminal, page and `mpiabc show` show the same view, so they agree on what is going on.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from mpiabc.driver import Progressed
 from mpiabc.errors import resumable_status
 from mpiabc.population import short
 from mpiabc.progress import duration, told
 from mpiabc.store.glance import Row, Told
-from mpiabc.store.live import Failed, Sign
+from mpiabc.store.live import Failed, Sign, sign_from
 from mpiabc.store.roster import Host, Worker
 
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
@@ -101,6 +103,15 @@ def view_of(seen: Seen) -> View:
         failures=_last_failures(told, sign),
         warnings=told.warnings,
     )
+
+
+def view_of_broker(announced: Mapping[str, Any]) -> View:
+    """What a run says of itself where its workers look for it; its file is somewhere else."""
+    sign = sign_from((announced["state"] or {}).get("sign"))
+    level = 0 if sign is None else sign.progressed.level
+    name, place = str(announced["name"]), f"process {announced['process']} on {announced['host']}"
+    view = view_of(Seen(place, Told(name, level), sign))
+    return view if sign else replace(view, said="it is there, and has not begun", leader=place)
 
 
 def leader_of(sign: Sign) -> str:

@@ -6,6 +6,7 @@ checked against a digest; `History` does that.
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from mpiabc.store.place import place_of, status
 
 _MOST_ROWS = 50  # generations, the last ones
 _MOST_FAILURES = 5
-_MOST_TEXT = 200  # characters of what failed
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,6 @@ def _last_failures(history: History) -> tuple[Failed, ...]:
 
 def _failed(generation: Any, index: Any, kind: Any, theta: Any, error: Any, where: Any) -> Failed:
     """In words; what is damaged is told as it is."""
-    try:
-        values = ", ".join(f"{name}={value!r}" for name, value in json.loads(theta).items())
-    except (TypeError, ValueError, AttributeError):
-        values = str(theta)
-    line = (str(error).splitlines() or [""])[0]
-    texts = f"{generation}:{index}", str(kind), values, line, str(where or "")
-    return Failed(*(text[:_MOST_TEXT] for text in texts))
+    with suppress(TypeError, ValueError):
+        theta = json.loads(theta)
+    return Failed.of(f"{generation}:{index}", str(kind), theta, str(error), str(where or ""))

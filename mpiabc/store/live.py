@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiabc.driver import AtWork, Ended, Event, Progressed
-from mpiabc.records import Failure
+from mpiabc.progress import told
 from mpiabc.store.place import place_of
 from mpiabc.store.roster import Host, Roster, Worker
 
@@ -53,11 +53,20 @@ class Failed:
     where: str
 
     @classmethod
-    def of(cls, failure: Failure) -> "Failed":
-        """The first line of what it says."""
-        error = (failure.error.splitlines() or [""])[0]
-        texts = failure.address, failure.kind, failure.values, error, failure.where
-        return cls(*(text[:_MOST_TEXT] for text in texts))
+    def of(cls, address: str, kind: str, theta: Any, error: str, where: str) -> "Failed":
+        """The first line of what it says; numbers are rounded."""
+        line = (error.splitlines() or [""])[0]
+        return cls(*(text[:_MOST_TEXT] for text in (address, kind, _rounded(theta), line, where)))
+
+
+def _rounded(theta: Any) -> str:
+    """Parameters in words; what is none, as it is."""
+    if not isinstance(theta, dict):
+        return str(theta)
+    texts = {
+        name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in theta.items()
+    }
+    return ", ".join(f"{name}={text}" for name, text in texts.items())
 
 
 class Signs:
@@ -76,7 +85,9 @@ class Signs:
         if isinstance(event, AtWork):
             self._roster.look(event.workers)
             by_address = {failure.address: failure for failure in event.failures}
-            self._failures = [Failed.of(failure) for failure in reversed(by_address.values())]
+            self._failures = [
+                Failed.of(f.address, f.kind, f.theta, f.error, f.where) for f in reversed(by_address.values())
+            ]
         if isinstance(event, Progressed) and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PERIOD
             who = self._roster.workers(), self._roster.hosts(), self._failures
@@ -105,7 +116,8 @@ class Live:
 
 def for_broker(sign: Sign) -> dict[str, Any]:
     """What of a sign of life a broker shows, as JSON; its workers read that too, so it is short."""
-    return asdict(replace(sign, workers=(), hosts=tuple(sign.hosts)[:_MOST_HOSTS], failures=()))
+    short = replace(sign, workers=(), hosts=tuple(sign.hosts)[:_MOST_HOSTS], failures=())
+    return {"told": told(sign.progressed), "sign": asdict(short)}
 
 
 def path_of(store: str | os.PathLike[str]) -> Path:
@@ -131,14 +143,14 @@ def read(store: str | os.PathLike[str]) -> Sign | None:
     return None
 
 
-def sign_from(told: Any) -> Sign | None:
+def sign_from(found: Any) -> Sign | None:
     """A sign of life from JSON; None if it is none, or of another mpiabc."""
     try:
         lists = {
-            name: tuple(kind(**each) for each in told.get(name, ()))
+            name: tuple(kind(**each) for each in found.get(name, ()))
             for name, kind in (("workers", Worker), ("hosts", Host), ("failures", Failed))
         }
-        sign = Sign(**{**told, **lists, "progressed": Progressed(**told["progressed"])})
+        sign = Sign(**{**found, **lists, "progressed": Progressed(**found["progressed"])})
         return sign if _is_sound(sign) else None
     except (AttributeError, TypeError, KeyError):
         return None
