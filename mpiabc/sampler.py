@@ -16,7 +16,7 @@ from mpiabc import guard, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.constraint import share_inside
-from mpiabc.driver import Driver, Ended, Limits, Observer, Progressed
+from mpiabc.driver import Driver, Ended, Limits, Observer
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
 from mpiabc.kernel import SCALE
@@ -27,7 +27,6 @@ from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
 from mpiabc.problem import signature
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
-from mpiabc.progress import told as told_of
 from mpiabc.records import Failure
 from mpiabc.run import Death, Resumed, Run, reproducible
 from mpiabc.schedulers import Engine, resolve
@@ -35,6 +34,7 @@ from mpiabc.schedulers.alone import communicator
 from mpiabc.signals import Signals, is_asked_to_stop, stopped_by
 from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
+from mpiabc.store.live import Signs, for_broker
 from mpiabc.streams import stream_key
 from mpiabc.version import STREAMS
 
@@ -238,7 +238,7 @@ def _published(engine: Engine) -> list[Observer]:
     publish = getattr(engine, "publish", None)
     if publish is None:
         return []
-    return [lambda event: publish(told_of(event)) if isinstance(event, Progressed) else None]
+    return [Signs(lambda sign: publish(for_broker(sign)))]
 
 
 def _deaths(file: Store, level: int | None) -> list[Death]:

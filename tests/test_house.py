@@ -25,7 +25,7 @@ FLOORS = [
     {"planner", "settled"},
     {"pooling"},
     {"run"},
-    {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool"},
+    {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool", "onlooker"},
     {"sampler"},
     {"smc", "abcamis"},
     {"cli", "adapters", "testing", "__init__"},

@@ -114,6 +114,12 @@ def awaited(engine: "Engine") -> list[Awaited]:
     return getattr(engine, "waits_for", list)()
 
 
+def at_work(engine: "Engine") -> list[Awaited]:
+    """Who holds leases, without a question to anybody: what `at_work` gives, or `waits_for` without that."""
+    told = getattr(engine, "at_work", None)
+    return awaited(engine) if told is None else told()
+
+
 def begin(engine: "Engine", job: "Job", beside: Collection[int] = ()) -> None:
     """Have an engine work on a job, and on with those beside it; engines that know one at a time may do."""
     if beside:
@@ -159,7 +165,8 @@ class Engine(Protocol):
     one that notices late that a worker was asked to stop names, as `notices_within`, how late. One whose
     workers end the run with themselves may have `note_beside(store)`: called once, before `begin`, it has
     them note what they evaluate (`whereabouts`), beside the file of the run. One that knows its workers says
-    by `waits_for() -> list[Awaited]` who is at what, when nothing has come home for long.
+    by `waits_for() -> list[Awaited]` who is at what, when nothing has come home for long; one that has to ask
+    somebody for that says by `at_work()`, which is called every second, what it knows without.
 
     All methods return at once but `poll`, which waits for a report at most `timeout` seconds.
     """
