@@ -12,6 +12,7 @@ from mpiabc.schedulers.redis.line import Line
 from mpiabc.schedulers.shared.messages import Kind
 from mpiabc.version import versions
 from tests import bridge, problems, server_faults
+from tests.conftest import quick
 
 IN_TEST_REDIS = {
     "killed and started again empty",
@@ -21,7 +22,22 @@ IN_TEST_REDIS = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in server_faults.FAULTS if name not in IN_TEST_REDIS])
+FAULTS = [name for name in server_faults.FAULTS if name not in IN_TEST_REDIS]
+AT_ONCE = (
+    "not ready yet",
+    "one of a cluster",
+    "full from the beginning",
+    "a replica",
+    "its disk is gone",
+    "a problem larger than a server takes",
+    "takes no more connections",
+    "has another password",
+    "something else than redis",
+    "emptied",
+)
+
+
+@pytest.mark.parametrize("name", quick(FAULTS, *AT_ONCE))
 def test_fault_is_held_or_told(name, tmp_path):
     """The rows of `python -m tests.server_faults`."""
     _, trouble = server_faults.play(name, tmp_path)

@@ -19,7 +19,7 @@ from mpiabc.schedulers.redis import solitude
 from mpiabc.schedulers.shared import starting
 from mpiabc.schedulers.silence import Awaited, Silence
 from tests import bridge, jobs, problems
-from tests.conftest import HANGS, environment, missing
+from tests.conftest import HANGS, environment, missing, quick
 from tests.programs import silent
 
 # When it is told.
@@ -127,7 +127,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("engine", NAMES)
+@pytest.mark.parametrize("engine", quick(NAMES, "processes"))
 def test_a_run_says_who_is_at_which_evaluation_since_when(engine, tmp_path):
     store, go = tmp_path / "run.db", tmp_path / "go"
     with jobs.opened(engine, tmp_path) as place:
@@ -158,6 +158,7 @@ def test_a_run_says_who_is_at_which_evaluation_since_when(engine, tmp_path):
         ("unstarted", r"rank 0 of 2 on \S+ has waited \d+ s for all ranks to call run: "),
     ],
 )
+@pytest.mark.long
 def test_ranks_that_wait_for_each_other_are_told(case, pattern, engine, tmp_path):
     with jobs.opened(engine, tmp_path) as place:
         job = place.start("silent", tmp_path / "run.db", case)

@@ -206,8 +206,14 @@ def _line(told: dict[str, Any]) -> str:
     return shown(
         f"{told['name']} (of process {told['process']} on {told['host']}): {told['workers']} workers with "
         f"{told['places']} processes on {told['hosts']} hosts, {told['leases']} leases out; "
-        f"{told['state'] or 'not begun'}"
+        f"{told['state']['told'] if told['state'] else 'not begun'}"
     )
+
+
+def told(server: Server) -> list[dict[str, Any]]:
+    """What each run on the server says of itself; `state` is empty until it has begun."""
+    with server.checked() as client, server.errors_told():
+        return [run.told for run in announcements(client, server).runs]
 
 
 def stop(file: Path | None = None, *, now: bool = False) -> str:
