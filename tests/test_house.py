@@ -14,7 +14,7 @@ FLOORS = [
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
-    | {"named", "html", "simulations"},
+    | {"named", "html", "simulations", "masked"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures", "amis"},
