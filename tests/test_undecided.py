@@ -95,7 +95,7 @@ def test_a_hundred_may_begin_what_is_not_decided(alone, tmp_path, monkeypatch):
 
 def test_rejections_that_are_final_too_early_are_noticed(tmp_path, monkeypatch):
     """At the same temperature, an evaluation has another chance at each level."""
-    noise = mpiabc.Noise(mpiabc.noise.Normal(sd=3.0), steps=1)
+    noise = mpiabc.Noise(mpiabc.noise.Normal(sd=1.0), steps=1)
     monkeypatch.setitem(
         KINDS, "cold", ({"observed": {"y": 1.0}, "simulate": problems.gaussian}, {"acceptor": noise})
     )
