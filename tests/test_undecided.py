@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mpiabc
+from mpiabc.cli import main
 from mpiabc.driver import opened
 from mpiabc.evaluate import Level
 from mpiabc.line import Line
@@ -201,3 +202,10 @@ def test_what_would_depend_on_time_is_refused(kind, options, told):
     kernel = options.get("kernel")
     with pytest.raises(mpiabc.ProblemError, match=told):
         mpiabc.ABCSMC(problem, 20, lookahead=True, kernel=kernel, **of_sampler)
+
+
+@pytest.mark.parametrize("kind", ["scale", "predictor"])
+def test_replay_measures_by_the_distance_of_the_ids_level(kind, tmp_path, capsys):
+    history = run(kind, tmp_path / "run.db", Simulated(5, random_time))
+    assert main(["replay", str(tmp_path / "run.db"), str(history[-1].ids[-1]), "--trust"]) == 0
+    assert "equal, bit for bit" in capsys.readouterr().out
