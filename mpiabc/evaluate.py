@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import acceptors, guard, programs, team
-from mpiabc.coupling import Coupled, base_of
+from mpiabc.coupling import Coupled, Share, base_of
 from mpiabc.defended import mixed, undefended
 from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
@@ -140,7 +140,7 @@ class Evaluator:
         self._width: int | None = None  # how many distances a row has
         self.length = block_of(problem.step)  # ids in a block
         self._drawn_width = problem.width + (len(problem.models) > 1)  # the model's index comes last
-        self._coupled = coupled_of(problem, order)
+        self._coupled, self._share = coupled_of(problem, order), Share()
 
     def __call__(self, start: int, stop: int) -> Records:
         """The records of the ids, or slots, [start, stop)."""
@@ -297,6 +297,7 @@ class Evaluator:
         base = (
             self.problem.prior if coupled.proposal(coupled.base) is None else coupled.proposal(coupled.base)
         )
+        rows = self._share.with_neighbours(number, rows, self.length)
         with self._theirs(base):
             found = coupled.block(number, rows, lambda n: self.begun(base, coupled.base, n))
         return Block(number, found.theta, found.log_prior, found.born)
