@@ -52,6 +52,12 @@ def pbs_size(memory: str) -> str:
     return re.sub(r"([kmgt])b?$", r"\1b", memory.lower())
 
 
+def job() -> str:
+    """The job that this process is of, such as "SLURM job 17"; empty outside of any."""
+    system = next((system for system in _SYSTEMS if system.is_ours()), None)
+    return "" if system is None else f"{system.name} job {os.environ[system.variable]}"
+
+
 def seconds_left() -> float:
     """Seconds until the batch system ends this job.
 

@@ -34,7 +34,7 @@ from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.alone import communicator
 from mpiabc.signals import Signals, is_asked_to_stop, stopped_by
 from mpiabc.stopping import Stopping
-from mpiabc.store import History, Live, Store, Writer
+from mpiabc.store import History, Live, Store, Writer, session
 from mpiabc.streams import stream_key
 from mpiabc.version import STREAMS
 
@@ -130,6 +130,7 @@ class Sampler:
             self._checked(place, stopping, has_rule)
             resumable_status()  # a wrong one is said now
             with store as file:
+                file.begin(session(place, engine.workers))
                 settings = self._settled(file, place.is_static, overwrite, accept_changes)
                 if note := self._size_kept(stopping):
                     _log.info("%s: %s", file.path, note)

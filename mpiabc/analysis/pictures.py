@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -18,7 +19,7 @@ _MOST_MODELS = 4  # whose parameters are drawn
 _DPI = 120.0
 _WORDS = {
     "pairs": (
-        "Posterior",
+        "Posterior beside the prior",
         "The last generation's density of each parameter, beside its prior (dashed); below, what two of them "
         "have in common: half of the weight lies in the dark region, nine tenths in the light one.",
     ),
@@ -32,14 +33,14 @@ _WORDS = {
         "Median, and the intervals that hold 50 and 90 % of the weight.",
     ),
     "convergence": (
-        "Course of the run",
+        "Convergence",
         "Epsilon (how near simulations must come to the data), the share accepted, the effective sample "
         "size, and what each generation took.",
     ),
     "predictive": (
         "Data and accepted simulations",
-        "What was observed, beside what the accepted particles' simulations gave: data outside of the bands "
-        "are missed by the model.",
+        "What was observed, beside what the accepted particles' simulations gave: data outside of bands or "
+        "bars are missed by the model.",
     ),
     "models": (
         "Models",
@@ -97,7 +98,8 @@ def figure(source: Any, kind: str, **options: Any) -> Any:
 def png(source: Any, kind: str, *, dpi: float = _DPI, **options: Any) -> bytes:
     """The same as a PNG file; may be called by several threads."""
     buffer = io.BytesIO()
-    with _drawing:
+    with _drawing, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name has letters that the font lacks
         figure(source, kind, **options).savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpiabc import voice
-from mpiabc.cli import broker, export, jobs, jobscript, plot, replay, run, show, worker
+from mpiabc.cli import broker, export, jobs, jobscript, plot, replay, report, run, show, worker
 from mpiabc.cli.words import Format
 from mpiabc.errors import Error, Interrupted
 from mpiabc.schedulers.mpi import end_job, launched_rank
 from mpiabc.text import shown_lines
 from mpiabc.version import __version__
 
-_COMMANDS = (run, show, plot, export, replay, worker, broker, jobs, jobscript)
+_COMMANDS = (run, show, report, plot, export, replay, worker, broker, jobs, jobscript)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
