@@ -114,7 +114,7 @@ def _panel(view: View, height: int) -> Any:
     for title, rows in _tables(view, room):
         parts += [Text(""), Text(title, style="bold"), _table(rows)]
     parts += [Text(f"warning: {shown(warning)}", style="yellow") for warning in view.warnings[:2]]
-    name = f"{view.problem or 'run'}  ({view.name})" if view.problem != view.name else view.name
+    name = view.name if view.problem in view.name else f"{view.problem}  ({view.name})"
     heading = Text.assemble((shown(name), "bold"), "  ", (view.state.value, f"bold {colour}"))
     return Panel(Group(*parts), title=heading, title_align="left", border_style=colour, padding=(0, 1))
 
