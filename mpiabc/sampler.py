@@ -15,7 +15,7 @@ from typing import Any
 
 from mpiabc import batch, guard, sameness, voice, whereabouts
 from mpiabc import stopping as stops
-from mpiabc.actions import Done
+from mpiabc.actions import Commit, Done
 from mpiabc.constraint import share_inside
 from mpiabc.driver import Driver, Ended, Limits, Observer
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
@@ -177,6 +177,7 @@ class Sampler:
                     if isinstance(event, Done):
                         writer.end(event.reason, run.partial())
                         continue
+                    assert isinstance(event, Commit)  # a run hands nothing over
                     population = event.population
                     t, digest = population.generation, population.digest()
                     if digests.get(t) != digest:  # else it was taken back, and is as it was

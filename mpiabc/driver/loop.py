@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from mpiabc.actions import Action, Advancing, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.actions import Action, Advancing, Commit, Done, Hand, Keep, Open, Tell, Void
 from mpiabc.driver.events import AtWork, Committed, Event, Noted, Observer, Waited
 from mpiabc.driver.failures import Failures
 from mpiabc.driver.limits import Limits
@@ -107,8 +107,8 @@ class Driver:
         self._silence = Silence(clock())
         self._heard: set[Piece] = set()  # what users' functions have written
 
-    def run(self, job: Advancing, keeper: Keeper | None = None) -> Iterator[Commit | Done]:
-        """Drive a job until it is done; yields each Commit when it is written, then Done.
+    def run(self, job: Advancing, keeper: Keeper | None = None) -> Iterator[Commit | Hand | Done]:
+        """Drive a job until it is done; yields each Commit when it is written, each Hand, then Done.
 
         Raises SimulatorError for failures that end the run, Interrupted for signals and walltime, and what
         the job raises; what is finished is kept then.
@@ -157,9 +157,10 @@ class Driver:
 
     # What the job asks for.
 
-    def _perform(self, actions: Iterable[Action]) -> Iterator[Commit]:
+    def _perform(self, actions: Iterable[Action]) -> Iterator[Commit | Hand]:
         """Do it, and what follows from it at once."""
         waiting, committed = deque(actions), []
+        handed: list[Hand] = []
         while waiting:
             action = waiting.popleft()
             match action:
@@ -175,12 +176,17 @@ class Driver:
                     self._keeper.void(action.level)
                 case Tell():
                     self._note(action)
+                case Hand():
+                    handed.append(action)
                 case Done():
                     self._done = action
                     self._keeper.write(None if self.is_exposed() else action.reason)
                     self._cancel()
                     for opened in self._open.values():
                         opened.cut = 0  # as the engine knows it
+        if handed:
+            yield from handed
+            self._silence.end(self._clock())  # which was not the workers'
         for commit in committed:
             began = self._clock()
             yield commit
