@@ -16,7 +16,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from mpiabc import guard, mapped
+from mpiabc import guard, machine, mapped
 from mpiabc.actions import Action, Commit, Done, Open
 from mpiabc.driver import Driver, Pace
 from mpiabc.errors import ProblemError, SchedulerError
@@ -28,6 +28,8 @@ from mpiabc.records import Failure, Records, brought
 from mpiabc.schedulers import MPI, Engine, resolve
 from mpiabc.schedulers.base import target
 from mpiabc.signals import is_asked_to_stop
+
+machine.refuse_free_threads()
 
 
 class Pool:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any
 
-from mpiabc import guard, sameness, voice, whereabouts
+from mpiabc import guard, machine, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.constraint import share_inside
@@ -37,6 +37,8 @@ from mpiabc.stopping import Stopping
 from mpiabc.store import History, Live, Store, Writer
 from mpiabc.streams import stream_key
 from mpiabc.version import STREAMS
+
+machine.refuse_free_threads()
 
 _log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
