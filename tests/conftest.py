@@ -20,6 +20,7 @@ from mpiabc.signals import that_ask_to_stop
 
 ROOT = Path(__file__).parent.parent
 HANGS = 180.0  # seconds after which what has not ended hangs, on a machine with other work, too
+_KEEP_FROM_FORKING = {"jax", "torch", "tensorflow"} - sys.modules.keys()
 LEFT = pytest.StashKey[int]()  # how many tests a process has left to --long
 _LONG = {"slurm", "sge", "tolerant"}  # fixtures: batch systems, and ranks that die
 _SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi", "redis")
@@ -253,6 +254,14 @@ def leave(config, items, left):
     config.hook.pytest_deselected(items=left)
     gone = set(left)
     items[:] = [item for item in items if item not in gone]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item):
+    """No test may decide how later ones of its process get their children: that would depend on the order."""
+    if found := _KEEP_FROM_FORKING & sys.modules.keys():
+        _KEEP_FROM_FORKING.difference_update(found)
+        pytest.fail(f"{item.name} has imported {', '.join(found)} here: let it do so in a process of its own")
 
 
 def pytest_sessionfinish(session):
