@@ -361,7 +361,7 @@ def test_run_without_workers_says_how_to_start_one_of_its_broker(
     file, started, tmp_path, monkeypatch, caplog
 ):
     """By its file, as a URL says neither password nor certificate."""
-    monkeypatch.setattr("mpiabc.schedulers.redis.master._ALONE", 0.0)
+    monkeypatch.setattr("mpiabc.schedulers.redis.solitude._ALONE", 0.0)
     server, path = started(), tmp_path / "broker.json"
     if file is None:
         monkeypatch.setattr(wire, "default_file", lambda: path)

@@ -25,7 +25,7 @@ FLOORS = [
     {"planner", "settled"},
     {"pooling"},
     {"run"},
-    {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool"},
+    {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool", "onlooker"},
     {"sampler"},
     {"smc", "abcamis"},
     {"cli", "adapters", "testing", "__init__"},
@@ -90,7 +90,7 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("mpi4py", ["schedulers/mpi.py"]),
+        ("mpi4py", ["schedulers/mpi/launch.py"]),
         ("sqlite3", ["store/database.py", "store/files.py", "store/schema.py"]),
         ("distributed", ["schedulers/dask.py"]),
         ("redis", ["schedulers/redis/wire.py"]),
@@ -101,9 +101,9 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
             [
                 "batch.py",
                 "command.py",
-                "schedulers/processes.py",
                 "schedulers/reaper.py",
                 "schedulers/redis/program.py",
+                "schedulers/shared/starting.py",
             ],
         ),
         ("cryptography", ["schedulers/redis/certificate.py"]),
