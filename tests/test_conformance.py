@@ -13,8 +13,8 @@ import threadpoolctl
 import mpiabc
 from mpiabc import schedulers
 from tests import jobs, problems
-from tests.cluster import Simulated, random_time
 from tests.conftest import quick
+from tests.expected import serial, static
 from tests.programs import digests as program
 
 SCHEDULERS = {
@@ -28,9 +28,9 @@ SCHEDULERS = {
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    """The digests of the serial run, and of one rank for static scheduling."""
-    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+def expected():
+    """The digests of the serial run."""
+    return serial()
 
 
 @pytest.mark.parametrize("variant", program.VARIANTS)
@@ -42,8 +42,7 @@ def test_digest_does_not_depend_on_the_scheduler(scheduler, variant, expected):
 @pytest.fixture(scope="module")
 def expected_static():
     """The digests of a simulated cluster with static scheduling, which any other engine must have too."""
-    cluster = Simulated(2, random_time, is_static=True)
-    return {variant: program.digests(cluster, variant) for variant in program.STATIC}
+    return static()
 
 
 @pytest.mark.parametrize("ranks", quick([1, 2, 3, 5], 3))
