@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -238,13 +239,24 @@ def sge():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests on Dask in this process come last: it leaves threads, and with threads none is forked."""
-    items.sort(key=lambda item: "dask_client" in item.fixturenames)
+    """Each file is a piece of work for a process: what takes longest begins first, and Dask comes last."""
+    long = [item for item in items if takes_long(item)]
+    weights = Counter(item.path for item in long) if config.option.long else {}
+    with_dask = {item.path for item in items if _uses_dask(item)}
+    items.sort(
+        key=lambda item: (item.path in with_dask, -weights.get(item.path, 0), item.path, _uses_dask(item))
+    )
     if not config.option.long:
-        leave(config, items, [item for item in items if takes_long(item)])
+        leave(config, items, long)
+
+
+def _uses_dask(item):
+    """In this process: that leaves threads, and with threads none is forked."""
+    return "dask_client" in item.fixturenames
 
 
 def takes_long(item):
+    """By its mark, or by what it asks for."""
     return item.get_closest_marker("long") or not _LONG.isdisjoint(item.fixturenames)
 
 

@@ -129,22 +129,21 @@ def go_wrong(how):
 
 def test_killed_workers_are_replaced_and_change_nothing(tmp_path):
     """A child is killed every few evaluations of generation 0; the digest is that of a quiet run."""
-    sampler = problems.sampler(simulate=_suicidal)
-    quiet = problems.sampler(simulate=problems.gaussian)
     flag = tmp_path / "killed"
-    _suicidal.folder = flag
     flag.mkdir()
+
+    def simulate(theta, rng, *, id):
+        mark = flag / f"{id}"
+        if id.index % 40 == 39 and id.generation == 0 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return problems.gaussian(theta, rng)
+
+    quiet = problems.sampler().run(tmp_path / "b.db", scheduler="serial")
+    sampler = problems.sampler(simulate=simulate)
     history = sampler.run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
     assert len(list(flag.iterdir())) >= 3
-    assert problems.digests(history) == problems.digests(quiet.run(tmp_path / "b.db", scheduler="serial"))
-
-
-def _suicidal(theta, rng, *, id):
-    mark = _suicidal.folder / f"{id}"
-    if id.index % 40 == 39 and id.generation == 0 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return problems.gaussian(theta, rng)
+    assert problems.digests(history) == problems.digests(quiet)
 
 
 def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):
