@@ -94,7 +94,7 @@ def _serve_heard(
         except Exception:
             _refuse(connection, Kind.BROKEN, traceback.format_exc())
     if has_mpi_begun() and not is_forked_with_mpi:
-        sys.modules["mpi4py.MPI"].Finalize()  # type: ignore[attr-defined]
+        sys.modules["mpi4py.MPI"].Finalize()
 
 
 def _refuse(connection: Connection, kind: Kind, why: str) -> None:

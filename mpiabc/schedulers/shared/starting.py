@@ -66,7 +66,7 @@ class ForkedProcess:
 class SpawnedProcess:
     """A new interpreter."""
 
-    def __init__(self, popen: subprocess.Popen) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self.pid = popen.pid
         self._popen = popen
 
