@@ -13,7 +13,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any
 
-from mpiabc import batch, guard, sameness, voice, whereabouts
+from mpiabc import batch, guard, machine, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Commit, Done
 from mpiabc.constraint import share_inside
@@ -38,6 +38,8 @@ from mpiabc.store import History, Live, Store, Writer, session
 from mpiabc.store.live import Signs, for_broker
 from mpiabc.streams import stream_key
 from mpiabc.version import STREAMS
+
+machine.refuse_free_threads()
 
 _log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]

@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mpiabc import machine
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Job, Lost
 from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.shared.messages import Answer, Cancel, Missing, Order
+
+machine.refuse_free_threads()
 
 Evaluator = Callable[[int, int], Records]
 Load = Callable[[Job], Callable[[int, int], Records | Lost]]
