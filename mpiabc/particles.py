@@ -104,6 +104,15 @@ def joined(parts: Sequence[Particles]) -> Particles:
     return Particles(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns()))
 
 
+def in_line(parts: Sequence[Particles]) -> Particles:
+    """The rows of all parts in the order of their ids; there is at least one part."""
+    full = [part for part in parts if len(part)]
+    if not full:
+        return parts[0]
+    rows = joined(full)
+    return rows if len(full) == 1 else rows.take(np.argsort(rows.ids))
+
+
 def packed_size(m: int, widths: dict[str, int]) -> int:
     """Bytes of `m` packed rows."""
     sizes = (c.dtype_of(widths).itemsize * math.prod(c.shape(m, widths)) for c in columns().values())
@@ -123,7 +132,14 @@ def unpacked(buffer: bytes | bytearray | memoryview, at: int, m: int, widths: di
 
 def none(**widths: int) -> Particles:
     """No rows; of widths that are not given, none either."""
-    return unpacked(b"", 0, 0, {c.width: widths.get(c.width, 0) for c in columns().values()})
+    return _none(tuple(widths.get(c.width, 0) for c in columns().values()))
+
+
+@cache
+def _none(widths: tuple[int, ...]) -> Particles:
+    """No rows can be shared by all that have none: there is nothing in them to be written to."""
+    named = {c.width: width for c, width in zip(columns().values(), widths, strict=True)}
+    return unpacked(b"", 0, 0, named)
 
 
 def within(distances: np.ndarray, epsilon: Any) -> np.ndarray:

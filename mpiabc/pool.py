@@ -21,7 +21,7 @@ from weakref import WeakSet
 import cloudpickle
 import numpy as np
 
-from mpiabc import guard, mapped
+from mpiabc import guard, machine, mapped
 from mpiabc.actions import Action, Commit, Done, Hand, Open
 from mpiabc.driver import Driver, Pace
 from mpiabc.errors import ProblemError, SchedulerError
@@ -39,6 +39,8 @@ Function = Callable[..., Any]
 # How many items of a generator are read at once: at least so many for each worker, or as many as take it so
 # many seconds; so many at most, which is also how long a list may be that goes out at once.
 _LEAST_READ, _READ, _AT_ONCE = 4, 1.0, 10_000
+
+machine.refuse_free_threads()
 
 
 class Pool:

@@ -65,6 +65,7 @@ def alone(bin, tmp_path_factory):
     return trace
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("system", ["pbs", "slurm", "sge"])
 def test_espei_has_the_same_trace_alone_and_on_the_cluster_of_each_script(system, alone, bin, tmp_path):
     said, trace = traced(bin, tmp_path / "run", ["bash", ROOT / "jobscripts" / f"espei-dask.{system}"])
@@ -72,6 +73,7 @@ def test_espei_has_the_same_trace_alone_and_on_the_cluster_of_each_script(system
     assert np.array_equal(trace, alone)
 
 
+@pytest.mark.long
 def test_espei_has_the_same_trace_by_a_pool_of_ranks(alone, bin, tmp_path):
     command = ["mpirun", "-n", "3", "python", ROOT / "examples" / "espei_pool.py", "mpi"]
     assert np.array_equal(traced(bin, tmp_path / "run", command)[1], alone)
