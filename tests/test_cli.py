@@ -428,7 +428,10 @@ def helps():
         [],
         *(
             [name]
-            for name in ("run", "show", "plot", "export", "replay", "worker", "broker", "jobs", "jobscript")
+            for name in (
+                *("run", "show", "watch", "serve", "report", "plot", "export", "replay", "worker", "broker"),
+                *("jobs", "jobscript"),
+            )
         ),
     ]
 

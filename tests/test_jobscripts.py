@@ -279,12 +279,11 @@ def test_log_of_a_job_begins_with_what_it_is_and_says_that_its_status_is_meant(c
             killed.sampler(0).run("run.db", scheduler="serial", **rules)
         begun.append(caplog.messages[0])
     path, host = Path("run.db").absolute(), platform.node()
-    job = f"SLURM job 17 on {host}"
     assert begun == [
-        f"{path}: {job}, 1 worker: {how}"
+        f"{path}: SLURM job 17 on {host}, 1 worker: {how}"
         for how in ("new", "resumed from generation 1", "resumed from generation 2")
     ]
-    told = f"exit status 75 is meant, and no failure of {job}: the next job of this script goes on"
+    told = "exit status 75 is meant, and no failure of SLURM job 17: the next job of this script goes on"
     assert caplog.messages[-1] == f"{path}: {told}"
 
 
