@@ -53,7 +53,7 @@ class Pool:
     Methods are those of `multiprocessing.Pool` and of schwimmbad's pools, but for `*_async`: no thread is
     behind it, and what works does so while results are waited for. Functions and items must be picklable,
     lambdas are. Items go to workers in batches of measured cost, whatever `chunksize` says. `callback` is
-    called here, with each result as it comes.
+    called here, with each result as it comes. Large, as it is asked for all that other pools have.
     """
 
     def __init__(self, scheduler: Any = "auto") -> None:
