@@ -52,12 +52,18 @@ def pbs_size(memory: str) -> str:
     return re.sub(r"([kmgt])b?$", r"\1b", memory.lower())
 
 
+def job() -> str:
+    """The job that this process is of, such as "SLURM job 17"; empty outside of any."""
+    system = _system()
+    return "" if system is None else f"{system.name} job {os.environ[system.variable]}"
+
+
 def seconds_left() -> float:
     """Seconds until the batch system ends this job.
 
     Raises ProblemError outside of any job, and where the job has no limit or none can be found.
     """
-    system = next((system for system in _SYSTEMS if system.is_ours()), None)
+    system = _system()
     if system is None:
         names = ", ".join(f"{system.name} ({system.variable})" for system in _SYSTEMS)
         raise ProblemError(
@@ -133,6 +139,10 @@ _SYSTEMS = (
     _System("PBS", "PBS_JOBID", _left_in_pbs),
     _System("SGE", "JOB_ID", _left_in_sge, also="SGE_TASK_ID"),
 )
+
+
+def _system() -> _System | None:
+    return next((system for system in _SYSTEMS if system.is_ours()), None)
 
 
 def _clock(text: str) -> float | None:

@@ -28,6 +28,7 @@ from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.kept import is_narrow
 from mpiabc.layout import layout_of
+from mpiabc.masked import is_masked
 from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
@@ -515,7 +516,7 @@ def _column(distances: Any, n: int) -> np.ndarray:
 def _floats(what: str, values: Any) -> np.ndarray:
     """What a prior or proposal gave, as an array of its own. Raises ProblemError for what is not real."""
     array = np.asarray(values)
-    if array.dtype.kind not in "biuf" or isinstance(values, np.ma.MaskedArray):
+    if array.dtype.kind not in "biuf" or is_masked(values):
         raise ProblemError(f"{what} gave {array.dtype} (a {type(values).__name__}), expected real numbers")
     return np.array(array, np.float64, order="C")
 

@@ -13,17 +13,18 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from mpiabc import voice
-from mpiabc.cli import broker, export, jobs, jobscript, plot, replay, run, show, worker
+from mpiabc.cli import broker, export, jobs, jobscript, plot, replay, report, run, serve, show, watch, worker
+from mpiabc.cli.command import Parser, in_options
+from mpiabc.cli.settings import InYamlError
 from mpiabc.cli.words import Format
-from mpiabc.errors import Error, Interrupted
+from mpiabc.errors import Error, Interrupted, SimulatorError
 from mpiabc.schedulers.mpi import end_job, launched_rank
 from mpiabc.text import shown_lines
 from mpiabc.version import __version__
 
-_COMMANDS = (run, show, plot, export, replay, worker, broker, jobs, jobscript)
+_COMMANDS = (run, show, watch, serve, report, plot, export, replay, worker, broker, jobs, jobscript)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Error as error:
         if launched_rank():
             time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
-        voice.put(f"mpiabc: {shown_lines(str(error))}\n", sys.stderr)
+        has_own_words = isinstance(error, SimulatorError | InYamlError)
+        told = str(error) if has_own_words else in_options(str(error), options)
+        voice.put(f"mpiabc: {shown_lines(told)}\n", sys.stderr)
         end_job()
         return 1
     except Interrupted as stopped:  # the run has said so
@@ -49,15 +52,8 @@ def _handler() -> logging.Handler:
     return handler
 
 
-class _Parser(argparse.ArgumentParser):
-    """One whose help may find no reader."""
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        voice.put(message, file or sys.stderr)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="mpiabc",
         description="Approximate Bayesian computation on every core you have.",
         epilog="example:\n  mpiabc run influenza.py --population-size 1000 --generations 8\n"

@@ -217,7 +217,7 @@ class _Connection:
     def stopped(self) -> Interrupted:
         """What a signal ends the wait with; it is told here, as the run has not begun."""
         stopped = Interrupted(f"stopped by {heard()} while waiting for {self._awaited}")
-        _log.warning("%s", stopped)
+        stopped.tell(_log)
         return stopped
 
     def _await(self, what: str, hint: str) -> None:
@@ -235,7 +235,7 @@ class _Connection:
 
 
 class _Cluster:
-    """A Dask cluster as a place for tasks."""
+    """A Dask cluster as a place for tasks. Large, as a client, its scheduler and its workers all may go."""
 
     target = 1.0
     notices_within = 3.0  # a worker that was asked to stop is missed at the next glance but one
