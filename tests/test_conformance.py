@@ -13,6 +13,8 @@ import threadpoolctl
 import mpiabc
 from mpiabc import schedulers
 from tests import jobs, problems
+from tests.conftest import quick
+from tests.expected import serial, static
 from tests.programs import digests as program
 
 SCHEDULERS = {
@@ -26,30 +28,33 @@ SCHEDULERS = {
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    """The digests of the serial run, and of one rank for static scheduling."""
-    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+def expected():
+    """The digests of the serial run."""
+    return serial()
 
 
 @pytest.mark.parametrize("variant", program.VARIANTS)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", quick(SCHEDULERS, "processes 2"))
 def test_digest_does_not_depend_on_the_scheduler(scheduler, variant, expected):
     assert program.digests(SCHEDULERS[scheduler], variant) == expected[variant]
 
 
-def test_digest_does_not_depend_on_the_number_of_ranks(mpi, expected):
-    """Dynamic as serial; static as static on one rank; on 1, 2, 3 and 5 ranks of both MPIs."""
-    static = None
-    for ranks in (1, 2, 3, 5):
-        job = mpi.run(ranks, "-m", "tests.programs.digests", "mpi", "mpi-static")
-        assert job.returncode == 0, job.stdout
-        (line,) = [line for line in job.stdout.splitlines() if line.startswith("DIGESTS")]
-        found = json.loads(line.removeprefix("DIGESTS"))
-        assert {v: found[f"mpi, {v}"] for v in program.VARIANTS} == expected
-        static_now = [found[f"mpi-static, {v}"] for v in program.STATIC]
-        static = static or static_now
-        assert static_now == static
-        assert not any(digest in expected.values() for digest in static_now)
+@pytest.fixture(scope="module")
+def expected_static():
+    """The digests of a simulated cluster with static scheduling, which any other engine must have too."""
+    return static()
+
+
+@pytest.mark.parametrize("ranks", quick([1, 2, 3, 5], 3))
+def test_digest_does_not_depend_on_the_number_of_ranks(mpi, ranks, expected, expected_static):
+    """Dynamic as serial; static as static anywhere, which is another population."""
+    job = mpi.run(ranks, "-m", "tests.programs.digests", "mpi", "mpi-static")
+    assert job.returncode == 0, job.stdout
+    (line,) = [line for line in job.stdout.splitlines() if line.startswith("DIGESTS")]
+    found = json.loads(line.removeprefix("DIGESTS"))
+    assert {v: found[f"mpi, {v}"] for v in program.VARIANTS} == expected
+    assert {v: found[f"mpi-static, {v}"] for v in program.STATIC} == expected_static
+    assert not any(digest in expected.values() for digest in expected_static.values())
 
 
 FAILURES = {
@@ -78,6 +83,7 @@ def test_failing_evaluation_ends_the_job_and_is_named(mpi, how, scheduler, tmp_p
     assert len(mpiabc.open(tmp_path / "run.db")) == 0
 
 
+@pytest.mark.long
 def test_job_ends_although_another_rank_is_stuck_in_a_simulation(mpi, tmp_path):
     job = mpi.run(3, "-m", "tests.programs.failing", "hang elsewhere", "mpi", "raise", tmp_path / "run.db")
     assert job.returncode not in (0, 75)
@@ -123,22 +129,21 @@ def go_wrong(how):
 
 def test_killed_workers_are_replaced_and_change_nothing(tmp_path):
     """A child is killed every few evaluations of generation 0; the digest is that of a quiet run."""
-    sampler = problems.sampler(simulate=_suicidal)
-    quiet = problems.sampler(simulate=problems.gaussian)
     flag = tmp_path / "killed"
-    _suicidal.folder = flag
     flag.mkdir()
+
+    def simulate(theta, rng, *, id):
+        mark = flag / f"{id}"
+        if id.index % 40 == 39 and id.generation == 0 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return problems.gaussian(theta, rng)
+
+    quiet = problems.sampler().run(tmp_path / "b.db", scheduler="serial")
+    sampler = problems.sampler(simulate=simulate)
     history = sampler.run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
     assert len(list(flag.iterdir())) >= 3
-    assert problems.digests(history) == problems.digests(quiet.run(tmp_path / "b.db", scheduler="serial"))
-
-
-def _suicidal(theta, rng, *, id):
-    mark = _suicidal.folder / f"{id}"
-    if id.index % 40 == 39 and id.generation == 0 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return problems.gaussian(theta, rng)
+    assert problems.digests(history) == problems.digests(quiet)
 
 
 def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):

@@ -3,20 +3,20 @@
 import argparse
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mpiabc.analysis.plots import canvas
+from mpiabc.analysis.pictures import KINDS, figure
+from mpiabc.analysis.plots.canvas import MISSING
 from mpiabc.cli.command import add_command
 from mpiabc.cli.files import load_problem, texts_of
 from mpiabc.cli.words import say
 from mpiabc.errors import Error, ProblemError
 from mpiabc.store import History
 
-KINDS = ("pairs", "marginals", "intervals", "convergence", "predictive", "models", "scales", "workers")
 _NAMED = ("pairs", "marginals", "intervals", "predictive")  # that take names, and the one of several models
 _MARKED = ("pairs", "marginals", "intervals")
-_ON_AXES = ("models", "scales", "workers")
 
 
 def add(commands: Any) -> None:
@@ -47,10 +47,8 @@ def _plot(options: argparse.Namespace) -> int:
     history = History(options.store)
     _check(options, len(history))
     output = Path(options.output or f"{Path(options.store).stem}-{options.kind}.png")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Error(canvas.MISSING) from None
+    if find_spec("matplotlib") is None:
+        raise Error(MISSING)
     source: Any = history
     if options.problem is not None:
         problem = load_problem(texts_of(options.problem)["problem"])
@@ -59,18 +57,8 @@ def _plot(options: argparse.Namespace) -> int:
         )
         if source is None:  # a rank that has served
             return 0
-    _write(_drawn(source, options, Figure), output, options)
+    _write(figure(source, options.kind, **_options(options)), output, options)
     return 0
-
-
-def _drawn(source: Any, options: argparse.Namespace, figure: Any) -> Any:
-    """The figure."""
-    from mpiabc.analysis import plots
-
-    draw, values = getattr(plots, options.kind), _options(options)
-    if options.kind in _ON_AXES:
-        return draw(source, ax=figure(figsize=(6, 3.6), layout="constrained").subplots(), **values).figure
-    return draw(source, fig=figure, **values)
 
 
 def _options(options: argparse.Namespace) -> dict[str, Any]:
@@ -108,10 +96,10 @@ def _pairs(given: list[str]) -> Mapping[str, Any] | None:
     return found or None
 
 
-def _write(figure: Any, output: Path, options: argparse.Namespace) -> None:
+def _write(drawn: Any, output: Path, options: argparse.Namespace) -> None:
     """Raises Error for a file that cannot be written, or is of no format that matplotlib knows."""
     try:
-        figure.savefig(output, dpi=options.dpi)
+        drawn.savefig(output, dpi=options.dpi)
     except (OSError, ValueError) as error:
         raise Error(f"--output {output} cannot be written: {error}") from None
     say(f"{options.kind} of {options.store}: {output}")

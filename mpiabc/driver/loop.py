@@ -13,21 +13,37 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from mpiabc.actions import Action, Advancing, Commit, Done, Keep, Open, Tell, Void
-from mpiabc.driver.events import Committed, Event, Noted, Observer, Waited
+from mpiabc.actions import Action, Advancing, Commit, Done, Hand, Keep, Open, Tell, Void
+from mpiabc.driver.events import AtWork, Committed, Event, Noted, Observer, Waited
 from mpiabc.driver.failures import Failures
 from mpiabc.driver.limits import Limits
 from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
-from mpiabc.records import CALIBRATION, Lease, Records
-from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, Said, awaited, notices_within, target
+from mpiabc.records import CALIBRATION, Failure, Lease, Records
+from mpiabc.schedulers.base import (
+    Doubted,
+    Engine,
+    Lost,
+    Report,
+    Said,
+    at_work,
+    awaited,
+    begin,
+    cancel,
+    has_several_open,
+    notices_within,
+    target,
+)
 from mpiabc.schedulers.silence import Silence
 from mpiabc.signals import DOUBT
 from mpiabc.voice import Piece
 
 _POLL = 0.05  # seconds between two looks at the clock and the signals
 _TELL = 0.2  # seconds between two events that tell how far the run is
+_LOOK = 1.0  # seconds between two events that tell who is at work
+_MANY = 500  # workers, of whom it takes a millisecond to tell that: of more it is told less often
+_LAST_FAILURES = 5  # that are told with it
 _MOST_PIECES = 100_000  # of what workers say, remembered so that each is told once
 _IN_DOUBT = 10.0  # seconds in which a commit may turn out to rest on leases that are in doubt
 
@@ -82,14 +98,17 @@ class Driver:
         self._clock = clock
         self._open: dict[int, Opened] = {}  # by the numbers of their orders
         self._commits: deque[tuple[float, Commit]] = deque()  # of the last seconds
+        self._beside: tuple[int, ...] = ()  # numbers of earlier orders that the engine still works on
         self._done: Done | None = None
         self._exposed_at = -math.inf  # when records last came home that programs had a part in
         self._told_at = -math.inf  # when it was last told how far the run is
+        self._looked_at = -math.inf  # when it was last told who is at work
+        self._failed: deque[Failure] = deque(maxlen=_LAST_FAILURES)
         self._silence = Silence(clock())
         self._heard: set[Piece] = set()  # what users' functions have written
 
-    def run(self, job: Advancing, keeper: Keeper | None = None) -> Iterator[Commit | Done]:
-        """Drive a job until it is done; yields each Commit when it is written, then Done.
+    def run(self, job: Advancing, keeper: Keeper | None = None) -> Iterator[Commit | Hand | Done]:
+        """Drive a job until it is done; yields each Commit when it is written, each Hand, then Done.
 
         Raises SimulatorError for failures that end the run, Interrupted for signals and walltime, and what
         the job raises; what is finished is kept then.
@@ -97,6 +116,7 @@ class Driver:
         self._job, self._keeper, self._done = job, keeper or Keeper(), None
         self._silence.end(self._clock())
         self._open.clear()
+        self._beside = ()
         self._commits.clear()
         try:
             yield from self._perform(job.advance())
@@ -137,9 +157,10 @@ class Driver:
 
     # What the job asks for.
 
-    def _perform(self, actions: Iterable[Action]) -> Iterator[Commit]:
+    def _perform(self, actions: Iterable[Action]) -> Iterator[Commit | Hand]:
         """Do it, and what follows from it at once."""
         waiting, committed = deque(actions), []
+        handed: list[Hand] = []
         while waiting:
             action = waiting.popleft()
             match action:
@@ -155,12 +176,17 @@ class Driver:
                     self._keeper.void(action.level)
                 case Tell():
                     self._note(action)
+                case Hand():
+                    handed.append(action)
                 case Done():
                     self._done = action
                     self._keeper.write(None if self.is_exposed() else action.reason)
-                    self._engine.cancel(0)
+                    self._cancel()
                     for opened in self._open.values():
                         opened.cut = 0  # as the engine knows it
+        if handed:
+            yield from handed
+            self._silence.end(self._clock())  # which was not the workers'
         for commit in committed:
             began = self._clock()
             yield commit
@@ -172,9 +198,11 @@ class Driver:
         order, ledger = action.order, action.ledger
         failures = Failures(action, self._job.on_error, self._job.theta_of)
         models = "" if action.base is None else action.base.told_models
-        self._open = {order.number: Opened(order, ledger, failures, self._clock(), models=models)}
+        self._beside = ledger.beside if has_several_open(self._engine) else ()
+        opened = Opened(order, ledger, failures, self._clock(), models=models, beside=self._beside)
+        self._open = {order.number: opened}
         self._done = None
-        self._engine.begin(order)
+        begin(self._engine, order, self._beside)
 
     def _commit(self, commit: Commit) -> Commit:
         """Have a population written, with the time that it took."""
@@ -192,6 +220,12 @@ class Driver:
         self._tell(Committed(population, share))
         return commit
 
+    def _cancel(self) -> None:
+        """What has not begun need not begin, of any order."""
+        for number in self._beside:
+            cancel(self._engine, 0, number)
+        self._engine.cancel(0)
+
     # Time.
 
     def _heed(self) -> None:
@@ -202,7 +236,7 @@ class Driver:
         stop = limits.stop(self._clock(), self.pace.longest)
         if stop is None:
             return
-        self._engine.cancel(0)
+        self._cancel()
         while (now := self._clock()) < stop.until and self._engine.busy():
             reports = self._engine.poll(_POLL)
             if signals.seen:
@@ -279,6 +313,7 @@ class Driver:
         opened.worked += records.seconds
         for failure in opened.ledger.failures_of(records):
             opened.failures.note(failure, now)
+            self._failed.append(failure)
         for note in records.notes:
             self._note(Tell(note, note))
         return records
@@ -343,6 +378,12 @@ class Driver:
             self._told_at = now
             for opened in self._open.values():
                 self._tell(opened.progress(now, self._engine))
+            self._tell_who_works(now)
+
+    def _tell_who_works(self, now: float) -> None:
+        if self._observers and now >= self._looked_at + _LOOK * max(1.0, self._engine.workers / _MANY):
+            self._looked_at = now
+            self._tell(AtWork(tuple(at_work(self._engine)), tuple(self._failed)))
 
     def _tell_silence(self) -> None:
         """Say what is waited for, if nothing has come home for long."""

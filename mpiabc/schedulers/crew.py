@@ -32,7 +32,8 @@ class Crew(Generic[W]):
     """Workers by name. All that is asked for each lease takes the same time for any number of workers.
 
     One that is still busy with an older job is not given leases ahead: these would wait for it. What is
-    asked for a job, or a cut, takes time for those that hold leases, or hold unwanted ones.
+    asked for a job, or a cut, takes time for those that hold leases, or hold unwanted ones. Large, as
+    each question has its table, and all tables change together.
     """
 
     def __init__(self) -> None:
@@ -209,6 +210,10 @@ class Staffed(ABC, Generic[W]):
     def waiting(self) -> list[Lease]:
         """Leases that wait behind others."""
         return self._crew.waiting()
+
+    def held(self) -> list[Lease]:
+        """All leases that workers have not answered."""
+        return [lease for worker in self._crew for lease in self._crew.leases(worker)]
 
     def busy(self) -> int:
         """Places that have work."""

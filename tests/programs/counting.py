@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 
 import mpiabc
-from mpiabc.schedulers.mpi import leader, nearby
+from mpiabc.schedulers.mpi import load_mpi, nearby, sending
 from mpiabc.schedulers.shared.messages import Kind
 from mpiabc.schedulers.wire import Wire
 
 put = nearby.Shelf.put
 store, size, most = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-leader._AT_ONCE = most
+sending._AT_ONCE = most
 if sys.argv[4] == "elsewhere":
-    leader.Shelf.put = lambda *content: None if leader.load_mpi().COMM_WORLD.rank == 0 else put(*content)
+    nearby.Shelf.put = lambda *content: None if load_mpi().COMM_WORLD.rank == 0 else put(*content)
 elif sys.argv[4] == "nowhere":
     nearby._memory = lambda: Path("/nowhere")
 bytes_sent, messages = Counter(), Counter()

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from mpiabc import team, voice
@@ -39,8 +40,8 @@ class Home:
         self._ranks, self._where = ranks, where
         self._since = math.inf
         self._inline = SerialEngine(problem, where, _SLICE, who)
-        self._make_child = lambda: ProcessesEngine(
-            problem, 1, start="spawn", where=where, cores=cores, who=who
+        self._make_child = partial(
+            ProcessesEngine, problem, 1, start="spawn", where=where, cores=cores, who=who
         )
         self._has_timeout = problem.timeout is not None
         self._may_have_child = True

@@ -17,7 +17,7 @@ from mpiabc import voice
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.schedulers.mpi.ending import finalize, left
 from mpiabc.schedulers.mpi.held import are_any_held
-from mpiabc.schedulers.processes import die_with_parent
+from mpiabc.schedulers.shared.child import die_with_parent
 from mpiabc.schedulers.silence import Silence
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mpiabc.errors import Interrupted, ProblemError, SchedulerError
 from mpiabc.records import Lease, Records
-from mpiabc.schedulers import parcels, teams
+from mpiabc.schedulers import teams
 from mpiabc.schedulers.base import Job, Lost, Report, Said
 from mpiabc.schedulers.crew import Staffed
 from mpiabc.schedulers.mpi.ending import GRACE, abort, left, torn
@@ -20,10 +20,10 @@ from mpiabc.schedulers.mpi.greeting import checked, read
 from mpiabc.schedulers.mpi.held import Hold
 from mpiabc.schedulers.mpi.launch import load_mpi
 from mpiabc.schedulers.mpi.membership import Membership
-from mpiabc.schedulers.mpi.nearby import Shelf
-from mpiabc.schedulers.processes import travelling
+from mpiabc.schedulers.mpi.sending import Sending
 from mpiabc.schedulers.shared.jobs import Jobs
-from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
+from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of
+from mpiabc.schedulers.shared.starting import travelling
 from mpiabc.schedulers.shared.worker import UNWANTED
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.schedulers.together import Backoff
@@ -33,7 +33,6 @@ from mpiabc.signals import relay
 _log = logging.getLogger(__name__)
 
 
-_AT_ONCE = 16_000_000  # bytes of an order, to all ranks, up to which nobody has to ask for it
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
 
 
@@ -71,9 +70,7 @@ class Ranks(Staffed[int]):
         self._crew = self._members.crew
         self._expected = problem.parts(), problem.fingerprint
         self._jobs = Jobs()
-        self._parcels = parcels.Sender()  # all ranks get the same
-        self._shelf = Shelf(self.number)  # of this node
-        self._whole: dict[int, bytes] = {}  # jobs as they travel to who asks
+        self._sending = Sending(self._jobs, self.number)
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
         self._broken = ""  # what a rank said that cannot go on
@@ -99,32 +96,11 @@ class Ranks(Staffed[int]):
         """Send the job to all: one that is busy reads it when it is free; a large one they ask for."""
         self._jobs.begin(job, beside)
         self._crew.begin(job.number, beside)
-        kind, content = encoded(self._jobs.sent_by(self._parcels, job.number))
-        self._put_away(beside)
-        if self._is_large(content):
-            self._parcels = parcels.Sender()  # who has not asked for this one lacks its parts
-            self._shelf.put(job.number, self._content(job.number))
-            return
-        for rank in self._members.living:
-            self._wire.send(rank, kind, content)
-
-    def _is_large(self, content: bytes) -> bool:
-        """Whether a job is too large to go to all; ranks that have no leases, of teams, would not ask."""
-        is_large = len(content) * len(self._members.living) > _AT_ONCE
-        return is_large and not self._members.plan.has_larger
-
-    def _content(self, number: int) -> bytes:
-        """An open job whole, else the newest one; encoded once."""
-        number = number if number in self._jobs else self._jobs.newest
-        if number not in self._whole:
-            self._whole[number] = encoded(self._jobs.whole(number))[1]
-        return self._whole[number]
-
-    def _put_away(self, beside: Collection[int]) -> None:
-        for number in self._whole:
-            if number not in beside:
-                self._shelf.drop(number)
-        self._whole.clear()
+        may_ask = not self._members.plan.has_larger  # ranks that have no leases, of teams, would not
+        content = self._sending.begin(job.number, beside, len(self._members.living) if may_ask else 0)
+        if content is not None:
+            for rank in self._members.living:
+                self._wire.send(rank, Kind.JOB, content)
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the rank with the fewest."""
@@ -178,7 +154,7 @@ class Ranks(Staffed[int]):
             case Said():
                 return [Said(self._members.names[rank], answer.piece)]
             case Missing():
-                self._wire.send(rank, Kind.JOB, self._content(answer.job))
+                self._wire.send(rank, Kind.JOB, self._sending.whole(answer.job))
                 return []
         return [answer]
 
@@ -212,7 +188,7 @@ class Ranks(Staffed[int]):
         if self._hold:
             self._hold.opened = None
         self._members.await_end()
-        self._shelf.close()
+        self._sending.close()
         self._broken = ""
         for rank in self._members.living:
             self._wire.send(rank, Kind.LEAVE if status else Kind.STOP, bytes([status]))

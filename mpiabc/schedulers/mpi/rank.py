@@ -13,7 +13,7 @@ from mpiabc.schedulers import teams
 from mpiabc.schedulers.base import Job
 from mpiabc.schedulers.mpi import sides
 from mpiabc.schedulers.mpi.communicators import where_is
-from mpiabc.schedulers.mpi.ending import GRACE, abort, leave, torn
+from mpiabc.schedulers.mpi.ending import GRACE, abort, leave, tear
 from mpiabc.schedulers.mpi.greeting import hello
 from mpiabc.schedulers.mpi.launch import load_mpi
 from mpiabc.schedulers.mpi.nearby import Nearby
@@ -79,7 +79,7 @@ class Rank:
             self._side.close(self._status)
             self._nearby.close()
             if self._status:
-                self._tear()
+                tear(self._wire.comm.rank, self._side.is_team)
             if self._note:
                 self._note.close()
             self._wire.send(0, Kind.BYE)
@@ -104,11 +104,6 @@ class Rank:
             self._speech.broken(told)
             return False
         return True
-
-    def _tear(self) -> None:
-        """The run ends in an error: ranks of teams may sit in calls from which they never come back."""
-        if self._side.is_team:
-            torn.add(self._wire.comm.rank)
 
     def _is_over(self) -> bool:
         """Whether the run is, here: a team goes on until its first rank has done what it was at."""
@@ -146,7 +141,7 @@ class Rank:
         self._wire.send(0, Kind.BYE)
         self._wire.flush(GRACE)
         self._nearby.close()
-        self._tear()
+        tear(self._wire.comm.rank, self._side.is_team)
         leave(load_mpi(), self._status)
 
     def _take_orders(self) -> bool:
