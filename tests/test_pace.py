@@ -14,7 +14,7 @@ def paced(cost):
     return pace
 
 
-@pytest.mark.parametrize("workers, size", [(1, 50), (100, 50), (1000, 500), (10_000, 5000)])
+@pytest.mark.parametrize(("workers", "size"), [(1, 50), (100, 50), (1000, 500), (10_000, 5000)])
 def test_leases_grow_with_workers_so_that_the_leader_is_not_flooded(workers, size):
     """A twentieth of a second of work, or more where all of them together would say so too often."""
     assert paced(0.001).size(1e9, workers) == size
