@@ -9,7 +9,12 @@ from typing import Any
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import say
 from mpiabc.cli.worker import add_server, server_of
+from mpiabc.onlooker.terminal import showing
+from mpiabc.onlooker.view import view_of_broker
 from mpiabc.schedulers.redis import broker, wire
+from mpiabc.schedulers.redis.wire import Server
+
+_PERIOD = 2.0  # seconds between two looks
 
 
 def add(commands: Any) -> None:
@@ -59,7 +64,7 @@ def _add_info(commands: Any) -> None:
     example = "  mpiabc broker info\n  mpiabc broker info redis://node7:6379 --watch"
     parser = add_command(commands, "info", _info, "a line for each run on the server", example)
     add_server(parser)
-    parser.add_argument("--watch", action="store_true", help="again every two seconds")
+    parser.add_argument("--watch", action="store_true", help="follow them, as `mpiabc watch` does")
 
 
 def _add_stop(commands: Any) -> None:
@@ -90,14 +95,20 @@ def _start(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     server = server_of(options)
+    for line in [] if options.watch else broker.info(server):
+        say(line)
     with suppress(KeyboardInterrupt):
-        while True:
-            for line in broker.info(server):
-                say(line)
-            if not options.watch:
-                break
-            time.sleep(2.0)
+        if options.watch:
+            _watch(server)
     return 0
+
+
+def _watch(server: Server) -> None:
+    """Show the runs on the server until Ctrl-C."""
+    with showing(say, f"{server}: no runs") as show:
+        while True:
+            show([view_of_broker(told) for told in broker.told(server)])
+            time.sleep(_PERIOD)
 
 
 def _stop(options: argparse.Namespace) -> int:

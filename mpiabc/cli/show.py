@@ -1,9 +1,6 @@
 """`mpiabc show`: what a run's file holds."""
 
 import argparse
-import os
-import platform
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +11,14 @@ import numpy as np
 from mpiabc import whereabouts
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import pairs, say, table
+from mpiabc.onlooker.look import Onlooker
+from mpiabc.onlooker.view import State, View
+from mpiabc.onlooker.words import hosts_of
 from mpiabc.order import epsilon_of
 from mpiabc.population import short, weighted_quantile
-from mpiabc.progress import duration, told
 from mpiabc.records import DEATH, Failure
-from mpiabc.store import History, live
+from mpiabc.store import History
 
-_SILENCE = 10.0  # seconds; a run gives a sign of life every second
-_ABSENCE = 2.0  # seconds, where nobody is there who could give one; containers hide processes, though
 _NOT_SHOWN = ("names", "models", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
 _MOST_PARAMETERS = 20  # whose failures are placed
@@ -47,11 +44,13 @@ def _show(options: argparse.Namespace) -> int:
     if partial := history.partial:
         said = f"{len(partial)} accepted, epsilon {short(partial.epsilon)}, ess {partial.ess:.1f}"
         say(f"generation {partial.generation} was ended by the budget: {said} (history.partial)")
-    if sign := live.read(history.path):
-        say(_alive(sign))
+    view = Onlooker(history.path).look()
+    if view.progressed:
+        say(view.said)
+        _say_who_works(view)
     elif order := history.order(len(history)):
         say(f"generation {len(history)} is open: epsilon {short(epsilon_of(order[0]))}")
-    for line in _whereabouts(history.path, is_alive=sign is not None and _is_fresh(sign)):
+    for line in _whereabouts(history.path, is_alive=view.state is State.RUNNING):
         say(line)
     if DEATH in history.notes:
         say(f"note: {history.notes[DEATH]}")
@@ -65,16 +64,10 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _alive(sign: live.Sign) -> str:
-    """How far the run is, or was when it was last heard of."""
-    silent = max(0.0, time.time() - sign.at)
-    leader = f"process {sign.process} on {sign.host}"
-    if _is_fresh(sign):
-        return f"it goes on: {told(sign.progressed)} ({leader})"
-    return (
-        f"no sign of life for {duration(silent)}: it was killed or suspended, or its leader is held up "
-        f"({leader}); the last: {told(sign.progressed)}"
-    )
+def _say_who_works(view: View) -> None:
+    """The machines of a run that goes on, where there are some."""
+    if view.state is State.RUNNING and view.hosts:
+        say(f"\n{table(hosts_of(view))}")
 
 
 def _whereabouts(store: Path, is_alive: bool) -> Iterator[str]:
@@ -84,24 +77,6 @@ def _whereabouts(store: Path, is_alive: bool) -> Iterator[str]:
         yield f"{'in work: ' if is_alive else 'killed, or crashed, in '}evaluation {at.address} on {at.where}"
     if more := len(found[_MOST_FAILURES:]):
         yield f"and {more} more"
-
-
-def _is_fresh(sign: live.Sign) -> bool:
-    """Whether the run goes on, as far as can be seen."""
-    return time.time() - sign.at < (_ABSENCE if _is_gone(sign) else _SILENCE)
-
-
-def _is_gone(sign: live.Sign) -> bool:
-    """Whether its leader was a process of this machine, which is not there any more."""
-    if sign.host != platform.node():
-        return False
-    try:
-        os.kill(sign.process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 def _as_text(value: Any) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpiabc.population import Population
+from mpiabc.records import Failure
 from mpiabc.schedulers.base import Said
 from mpiabc.schedulers.silence import Awaited
 
@@ -65,9 +66,17 @@ class Waited:
 
 
 @dataclass(frozen=True)
+class AtWork:
+    """Who holds leases, as far as the engine knows by itself, and what failed last; told once a second."""
+
+    workers: tuple[Awaited, ...]
+    failures: tuple[Failure, ...]  # the newest is the last
+
+
+@dataclass(frozen=True)
 class Ended:
     """The run has come to its end, or is left."""
 
 
-Event = Progressed | Committed | Noted | Said | Waited | Ended
+Event = Progressed | Committed | Noted | Said | Waited | AtWork | Ended
 Observer = Callable[[Event], None]

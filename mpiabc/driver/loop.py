@@ -14,20 +14,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mpiabc.actions import Action, Advancing, Commit, Done, Keep, Open, Tell, Void
-from mpiabc.driver.events import Committed, Event, Noted, Observer, Waited
+from mpiabc.driver.events import AtWork, Committed, Event, Noted, Observer, Waited
 from mpiabc.driver.failures import Failures
 from mpiabc.driver.limits import Limits
 from mpiabc.driver.opened import Opened
 from mpiabc.driver.pace import Pace
 from mpiabc.errors import Interrupted, ProblemError, SimulatorError
-from mpiabc.records import CALIBRATION, Lease, Records
-from mpiabc.schedulers.base import Doubted, Engine, Lost, Report, Said, awaited, notices_within, target
+from mpiabc.records import CALIBRATION, Failure, Lease, Records
+from mpiabc.schedulers.base import (
+    Doubted,
+    Engine,
+    Lost,
+    Report,
+    Said,
+    at_work,
+    awaited,
+    notices_within,
+    target,
+)
 from mpiabc.schedulers.silence import Silence
 from mpiabc.signals import DOUBT
 from mpiabc.voice import Piece
 
 _POLL = 0.05  # seconds between two looks at the clock and the signals
 _TELL = 0.2  # seconds between two events that tell how far the run is
+_LOOK = 1.0  # seconds between two events that tell who is at work
+_MANY = 500  # workers, of whom it takes a millisecond to tell that: of more it is told less often
+_LAST_FAILURES = 5  # that are told with it
 _MOST_PIECES = 100_000  # of what workers say, remembered so that each is told once
 _IN_DOUBT = 10.0  # seconds in which a commit may turn out to rest on leases that are in doubt
 
@@ -85,6 +98,8 @@ class Driver:
         self._done: Done | None = None
         self._exposed_at = -math.inf  # when records last came home that programs had a part in
         self._told_at = -math.inf  # when it was last told how far the run is
+        self._looked_at = -math.inf  # when it was last told who is at work
+        self._failed: deque[Failure] = deque(maxlen=_LAST_FAILURES)
         self._silence = Silence(clock())
         self._heard: set[Piece] = set()  # what users' functions have written
 
@@ -279,6 +294,7 @@ class Driver:
         opened.worked += records.seconds
         for failure in opened.ledger.failures_of(records):
             opened.failures.note(failure, now)
+            self._failed.append(failure)
         for note in records.notes:
             self._note(Tell(note, note))
         return records
@@ -343,6 +359,12 @@ class Driver:
             self._told_at = now
             for opened in self._open.values():
                 self._tell(opened.progress(now, self._engine))
+            self._tell_who_works(now)
+
+    def _tell_who_works(self, now: float) -> None:
+        if self._observers and now >= self._looked_at + _LOOK * max(1.0, self._engine.workers / _MANY):
+            self._looked_at = now
+            self._tell(AtWork(tuple(at_work(self._engine)), tuple(self._failed)))
 
     def _tell_silence(self) -> None:
         """Say what is waited for, if nothing has come home for long."""

@@ -29,9 +29,10 @@ from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said
 from mpiabc.schedulers.parcels import Parcel
-from mpiabc.schedulers.processes import ProcessesEngine, travelling
+from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
+from mpiabc.schedulers.shared.starting import travelling
 from mpiabc.schedulers.shared.worker import Worker
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT, leave_to_leader
@@ -236,6 +237,10 @@ class TasksEngine:
         named = getattr(self._place, "waits_for", list)() or tasks
         return [one._replace(seconds=seconds.get(one.at, 0.0)) for one in named]
 
+    def at_work(self) -> list[Awaited]:
+        """Nobody: who has which task is known by asking the place, if at all."""
+        return []
+
     def waiting(self) -> list[Lease]:
         """None: what waits does so in one queue for all, as far as known."""
         return []
@@ -318,7 +323,7 @@ def _leave_signals_to_leader() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class _Kept(OrderedDict):
+class _Kept(OrderedDict[Any, Any]):
     """The last few of what was put in; what falls out is closed, if it can be."""
 
     def __init__(self, most: int) -> None:

@@ -3,9 +3,21 @@
 import os
 import time
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Away, Engine, Job, Report, awaited, begin, cancel, notices_within, target
+from mpiabc.schedulers.base import (
+    Away,
+    Engine,
+    Job,
+    Report,
+    at_work,
+    awaited,
+    begin,
+    cancel,
+    notices_within,
+    target,
+)
 from mpiabc.schedulers.silence import Awaited
 
 
@@ -103,6 +115,10 @@ class Together:
         """What all say."""
         return [one for engine in self._engines for one in awaited(engine)]
 
+    def at_work(self) -> list[Awaited]:
+        """What all know."""
+        return [one for engine in self._engines for one in at_work(engine)]
+
     def cancel(self, cut: float, job: int | None = None) -> None:
         """Tell all."""
         for engine in self._engines:
@@ -112,7 +128,7 @@ class Together:
         """The busy workers of all."""
         return sum(engine.busy() for engine in self._engines)
 
-    def publish(self, state: str) -> None:
+    def publish(self, state: Any) -> None:
         """Tell those that show it."""
         for engine in self._engines:
             getattr(engine, "publish", lambda state: None)(state)

@@ -52,7 +52,7 @@ def session(scheduler: object, workers: int) -> Session:
         process=os.getpid(),
         scheduler=_unsecret(repr(scheduler))[:_LONGEST],
         workers=workers,
-        job=batch.job(),
+        job=batch.job() or "",
         versions=told | {"Python": platform.python_version()},
     )
 

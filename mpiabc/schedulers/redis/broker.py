@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.redis import certificate, wire
 from mpiabc.schedulers.redis.program import CLIENT, OWNER, Process, Program, program
+from mpiabc.schedulers.redis.runs import announcements
 from mpiabc.schedulers.redis.wire import Server, find_server, key
-from mpiabc.schedulers.redis.worker import announcements
 from mpiabc.text import shown
 
 _START = 10.0  # seconds that the server has to come up
@@ -206,8 +206,14 @@ def _line(told: dict[str, Any]) -> str:
     return shown(
         f"{told['name']} (of process {told['process']} on {told['host']}): {told['workers']} workers with "
         f"{told['places']} processes on {told['hosts']} hosts, {told['leases']} leases out; "
-        f"{told['state'] or 'not begun'}"
+        f"{told['state']['told'] if told['state'] else 'not begun'}"
     )
+
+
+def told(server: Server) -> list[dict[str, Any]]:
+    """What each run on the server says of itself; `state` is empty until it has begun."""
+    with server.checked() as client, server.errors_told():
+        return [run.told for run in announcements(client, server).runs]
 
 
 def stop(file: Path | None = None, *, now: bool = False) -> str:
