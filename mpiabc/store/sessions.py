@@ -52,7 +52,7 @@ def session(scheduler: object, workers: int) -> Session:
         process=os.getpid(),
         scheduler=_unsecret(repr(scheduler))[:_LONGEST],
         workers=workers,
-        job=batch.job() or "",
+        job=batch.job(),
         versions=told | {"Python": platform.python_version()},
     )
 
