@@ -44,6 +44,7 @@ wait "$run"
 status=$?
 
 if [ "$status" -eq 75 ]; then
+    echo "status 75 is meant: this job submits itself again, and goes on from here"
     qsub "$self"
 fi
 exit "$status"

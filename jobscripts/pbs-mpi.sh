@@ -27,6 +27,7 @@ mpirun -n 4 python -u fit.py
 status=$?
 
 if [ "$status" -eq 75 ]; then
+    echo "status 75 is meant: this job submits itself again, and goes on from here"
     qsub "$self"
 fi
 exit "$status"

@@ -4,6 +4,7 @@ Every command of a batch system is started from here.
 """
 
 import os
+import platform
 import re
 import subprocess
 import time
@@ -52,12 +53,18 @@ def pbs_size(memory: str) -> str:
     return re.sub(r"([kmgt])b?$", r"\1b", memory.lower())
 
 
+def job() -> str | None:
+    """The job that this process is a part of, and its host; None outside of any."""
+    system = _system()
+    return system and f"{system.name} job {os.environ[system.variable]} on {platform.node()}"
+
+
 def seconds_left() -> float:
     """Seconds until the batch system ends this job.
 
     Raises ProblemError outside of any job, and where the job has no limit or none can be found.
     """
-    system = next((system for system in _SYSTEMS if system.is_ours()), None)
+    system = _system()
     if system is None:
         names = ", ".join(f"{system.name} ({system.variable})" for system in _SYSTEMS)
         raise ProblemError(
@@ -133,6 +140,10 @@ _SYSTEMS = (
     _System("PBS", "PBS_JOBID", _left_in_pbs),
     _System("SGE", "JOB_ID", _left_in_sge, also="SGE_TASK_ID"),
 )
+
+
+def _system() -> _System | None:
+    return next((system for system in _SYSTEMS if system.is_ours()), None)
 
 
 def _clock(text: str) -> float | None:

@@ -127,7 +127,7 @@ def _from_objects(array: np.ndarray) -> np.ndarray:
     return np.array(items, dtype=np.float64).reshape(array.shape)
 
 
-def _from_items(items: list | tuple) -> np.ndarray:
+def _from_items(items: list[Any] | tuple[Any, ...]) -> np.ndarray:
     kinds = set(map(type, items))
     if kinds <= EXACT:
         return np.array(items, dtype=np.float64)

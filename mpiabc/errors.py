@@ -6,14 +6,29 @@ Error
  ├── SchedulerError    workers could not be started, reached, or kept
  └── StoreError        the run's file cannot be used
 
-Interrupted           a SystemExit with status 75: stopped early, all is safe, run the same command again
+Interrupted           a SystemExit with status 75: stopped early, all is safe, run the same command again;
+                      in IPython, which warns of a SystemExit, it is none, and shown as one sentence
 """
 
+import logging
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mpiabc.records import Failure
+
+
+def has_cells() -> bool:
+    """Whether this process runs cells, as a notebook's kernel and IPython's shell; not in `ipython FILE`."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and getattr(shell.parent, "interact", True)
+
+
+if TYPE_CHECKING or not has_cells():  # noqa: SIM108 (types are checked as in a script)
+    _Stop = SystemExit
+else:
+    _Stop = BaseException
 
 
 _MOST_TEXT = 2000  # characters
@@ -60,20 +75,35 @@ def shortened(text: str) -> str:
     return f"{text[: _MOST_TEXT // 2]} ... ({left_out} characters more) ... {text[-_MOST_TEXT // 2 :]}"
 
 
-class Interrupted(SystemExit):
+class Interrupted(_Stop):
     """The run was stopped by a signal or its walltime; the same command continues it.
 
-    Its code is `resumable_status()`, unless another one is given.
+    Its code is `resumable_status()`, unless another one is given. Where mpiabc is imported in IPython it is
+    no SystemExit, and ends its cell with a sentence.
     """
 
     code: int
 
     def __init__(self, why: str = "interrupted", code: int | None = None) -> None:
-        super().__init__(resumable_status() if code is None else code)
-        self.why = why
+        code = resumable_status() if code is None else code
+        super().__init__(code)
+        self.code, self.why, self.file = code, why, ""
 
     def __str__(self) -> str:
-        return f"{self.why}; run the same command again to continue"
+        again = "the same command" if isinstance(self, SystemExit) else "the cell"
+        return f"{self.why}; run {again} again to continue"
+
+    def tell(self, log: logging.Logger) -> None:
+        """Say it, once: IPython shows it itself."""
+        if isinstance(self, SystemExit):
+            log.warning("%s", self._told())
+
+    def _told(self) -> str:
+        return f"{self.file}: {self}" if self.file else str(self)
+
+    def _render_traceback_(self) -> list[str]:
+        """As IPython shows it."""
+        return [self._told()]
 
 
 def resumable_status() -> int:

@@ -118,9 +118,11 @@ class Evaluator:
         self._observed = problem.observed_row
         self._observed.flags.writeable = False
         self._keeps_none = order.keep == "theta" or problem.observed is None
-        self._keeps_all = order.keep == "all"
+        brings_all = order.keep == "all" or order.is_undecided
+        self._rejected_end = math.inf if brings_all else order.sample_end if order.sample else -math.inf
         self._is_narrow = is_narrow(problem.example if problem.is_raw else problem.observed)
-        self._nothing = self._kept(none(d=problem.width, k=problem.structure.size))
+        self._is_rounded = self._is_narrow and order.is_undecided and order.sample > 0  # to be measured again
+        self._nothing = self.kept(none(d=problem.width, k=problem.structure.size))
         self._states = States(problem, order)
         self._theirs = partial(guard.errors_of, guard.errors_here(order.errors))
         self._layout = layout_of(problem.models[0].prior)  # of a distance that looks at theta
@@ -236,20 +238,20 @@ class Evaluator:
             simulated = self.simulator(block, rows[is_inside], outcome)
         if self._wants_all and not outcome.is_ended:
             self._refuse_rejections(block, rows[is_inside], simulated, outcome)
-        measured, accepted = self._measure(block, simulated, outcome), self._nothing
+        measured, accepted = self.measure(block, simulated, outcome), self._nothing
         is_accepted = self.order.acceptor.accept(measured, self.order.epsilon, self._uniform)
         status = np.where(is_inside, Status.REJECTED, Status.OUTSIDE).astype(np.uint8)
-        if self.order.sample or self._keeps_all:
-            is_wanted = measured.ids < (math.inf if self._keeps_all else self.order.sample_end)
-            outcome.reject(self._kept(measured.take(~is_accepted & is_wanted)))
+        if self._rejected_end > block.first:
+            is_wanted = measured.ids < self._rejected_end
+            outcome.reject(self.kept(measured.take(~is_accepted & is_wanted)))
         if is_accepted.any():
-            accepted = self._kept(measured.take(is_accepted))
+            accepted = self.kept(measured.take(is_accepted))
             status[np.searchsorted(rows, accepted.ids - block.first)] = Status.ACCEPTED
         if outcome.failures:
             status[np.searchsorted(rows, outcome.failed(block.first, self.length))] = Status.FAILED
         return status, accepted
 
-    def _kept(self, rows: Particles) -> Particles:
+    def kept(self, rows: Particles) -> Particles:
         """Rows with what is kept of their data, in the precision of the observed ones."""
         if self._keeps_none:
             return replace(rows, summaries=rows.summaries[:, :0])
@@ -328,9 +330,12 @@ class Evaluator:
             )
         return theta
 
-    def _measure(self, block: Block, simulated: Simulated, outcome: Outcome) -> Particles:
+    def measure(self, block: Block, simulated: Simulated, outcome: Outcome) -> Particles:
         """The simulated rows with their distances and their log prior; nan is a failure, and no row."""
         rows, summaries, distances = simulated
+        if self._is_rounded:
+            with np.errstate(all="ignore"):
+                summaries = summaries.astype(np.float32).astype(np.float64)
         if distances is None:
             with self._theirs(self._distance):
                 rows, summaries, distances = self._measured(block, rows, summaries, outcome)

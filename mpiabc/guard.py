@@ -40,13 +40,13 @@ class GlobalRandom:
 
     def seed(self, generation: int, index: int) -> None:
         """Give both generators 128 bits each of the stream of this address."""
-        words = self._stream.at(generation, index).bit_generator.random_raw(4)  # type: ignore[attr-defined]
+        words = self._stream.at(generation, index).bit_generator.random_raw(4)
         np.random.seed(words[:2].view(np.uint32))
         random.seed(int.from_bytes(words[2:].tobytes(), "little"))
 
     def fill(self, generation: int, index: int) -> None:
         """Give both generators all their words from the stream of this address, in half the time."""
-        words = self._stream.at(generation, index).bit_generator.random_raw(_FILLING)  # type: ignore[attr-defined]
+        words = self._stream.at(generation, index).bit_generator.random_raw(_FILLING)
         words[_HALF] = 0  # where both begin to read
         content, bits = words.tobytes(), np.random.get_bit_generator()  # type: ignore[attr-defined]
         if _WORDS is None or _PAIR is None or not isinstance(bits, np.random.MT19937):
@@ -149,12 +149,12 @@ _FILLING = 2 * _HALF + 1
 def _pair() -> int | None:
     """Address of what says that NumPy keeps half a pair of normal numbers; None where it is not found."""
     own, mark = np.random.RandomState(0), 0.123456789
-    own.set_state(own.get_state(legacy=False) | {"has_gauss": 1, "gauss": mark})  # type: ignore[operator]
+    own.set_state(own.get_state(legacy=False) | {"has_gauss": 1, "gauss": mark})
     held = struct.pack("<qd", 1, mark)
     at = ctypes.string_at(id(own), np.random.RandomState.__basicsize__).find(held)
     if sys.implementation.name != "cpython" or sys.byteorder != "little" or at < 0:
         return None
-    return id(np.random.mtrand._rand) + at  # type: ignore[attr-defined]
+    return id(np.random.mtrand._rand) + at
 
 
 _PAIR = _pair()

@@ -96,7 +96,7 @@ def is_narrow(data: Data) -> bool:
     return all(getattr(part, "dtype", None) == np.float32 for part in parts)
 
 
-def _names(data: Data) -> set | None:
+def _names(data: Data) -> set[str] | None:
     return set(data) if isinstance(data, Mapping) else None
 
 

@@ -5,8 +5,8 @@
 
 Ids beyond the cut are worked on with what is known then, and when a generation is committed they come to the
 next level with all that is known of them: what has another proposal there is void, and goes out again; what
-was accepted by a larger epsilon is looked at again. Work that is out and still counts is waited for, not
-handed out twice. Which ids were begun early depends on time; what they come to does not.
+was decided by what is another one there is looked at again. Work that is out and still counts is waited for,
+not handed out twice. Which ids were begun early depends on time; what they come to does not.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpiabc.ledger import Ledger
+from mpiabc.particles import in_line
 from mpiabc.records import Failure, Lease, Records, Status, generation_of
+
+_MANY = 1000  # records that may be remembered although they lie below the frontier
 
 
 class Settling(Protocol):
@@ -28,6 +31,10 @@ class Settling(Protocol):
 
     def settled(self, records: Records, level: int) -> Records:
         """Records of an earlier level as the level has them; what does not count is UNKNOWN."""
+        ...
+
+    def own(self, records: Records) -> Records:
+        """Records of the level itself, without what nothing will be made of there."""
         ...
 
 
@@ -46,6 +53,7 @@ class Line(Ledger):
         self.kept_for = self._level
         self._reach = 0  # ids that may be handed out beyond the frontier, although enough are known
         self._early: list[Records] = []  # as they came home
+        self._many = _MANY  # of them, from which on it is time to drop some
         self._out = np.zeros(1024, np.int32)  # from `first` on: 1 + the level of the work that is out
         if before is None:
             self._jobs |= set(range(self._level))
@@ -59,14 +67,25 @@ class Line(Ledger):
         raw = _from(records, self.first)
         if raw is None:
             return False
-        self._land(raw)
+        was_out = self._land(raw)
         now = self._now(raw)
         is_new = super().tell(now)
         if is_new:
-            self._early.append(raw)
+            self._remember([raw])
         if raw.failures and not now.failures:  # what lies above the void one was not evaluated
             self.give_back(raw.start, raw.stop)
+        elif was_out.any():  # what was waited for may not count, after all
+            is_lost = was_out & (raw.status != Status.UNKNOWN) & (self._status(raw.start, raw.stop) == 0)
+            for start, stop in _ranges(raw.start + np.flatnonzero(is_lost)):
+                super().give_back(start, stop)
         return is_new
+
+    def _remember(self, raw: list[Records]) -> None:
+        """Have it for the next level; what lies below the frontier is of this one."""
+        self._early += raw
+        if len(self._early) > self._many:
+            self._early = [records for records in self._early if records.stop > self.frontier]
+            self._many = max(_MANY, 2 * len(self._early))
 
     def failures_of(self, records: Records) -> tuple[Failure, ...]:
         """Those that count."""
@@ -138,11 +157,17 @@ class Line(Ledger):
         is_out = out > 0
         is_out[is_out] = self._kept(ids[is_out], out[is_out] - 1)
         self._of_out(self.first, self.issued)[:] = np.where(is_out, out, 0)
-        for records in before.early(self.first):
-            self.tell(records)
+        self._take_in(list(before.early(self.first)))
         is_idle = (self._of_out(self.first, self.issued) == 0) & (self._status() == Status.UNKNOWN)
         for start, stop in _ranges(ids[is_idle]):
             super().give_back(start, stop)
+
+    def _take_in(self, raw: list[Records]) -> None:
+        """Take records of earlier levels in, those of one level together."""
+        self._early += raw
+        for job in sorted({records.job for records in raw}):
+            for part in _together([records for records in raw if records.job == job]):
+                super().tell(self._now(part))
 
     def _kept(self, ids: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Which ids have now what they had at these levels."""
@@ -154,13 +179,15 @@ class Line(Ledger):
     def _now(self, raw: Records) -> Records:
         """Records as this level has them."""
         level = generation_of(raw.job)
-        now = raw if level == self._level else self._settling.settled(raw, level)
+        now = self._settling.own(raw) if level == self._level else self._settling.settled(raw, level)
         return replace(now, job=self.job)
 
-    def _land(self, records: Records) -> None:
-        """Work has come home."""
+    def _land(self, records: Records) -> np.ndarray:
+        """Work has come home; what of it was waited for (stop - start,)."""
         out = self._of_out(records.start, records.stop)
-        out[out == generation_of(records.job) + 1] = 0
+        was_out = out == generation_of(records.job) + 1
+        out[was_out] = 0
+        return was_out
 
     def _of_out(self, start: int, stop: int) -> np.ndarray:
         """What is out of the ids [start, stop), to be written into, too."""
@@ -181,6 +208,23 @@ def _from(records: Records, first: int) -> Records | None:
     part = records.only(np.arange(records.start, records.stop) >= first)
     failures = tuple(failure for failure in part.failures if failure.index >= first)
     return replace(part, start=first, status=part.status[first - records.start :], failures=failures)
+
+
+def _together(parts: list[Records]) -> list[Records]:
+    """Records of one job as one, if no id is known twice."""
+    start, stop = min(part.start for part in parts), max(part.stop for part in parts)
+    status = np.zeros(stop - start, np.uint8)
+    for part in parts:
+        own = status[part.start - start : part.stop - start]
+        if (own[part.status != Status.UNKNOWN] != Status.UNKNOWN).any():
+            return parts
+        own[part.status != Status.UNKNOWN] = part.status[part.status != Status.UNKNOWN]
+    first, failures = parts[0], tuple(failure for part in parts for failure in part.failures)
+    rows, rejected = in_line([part.rows for part in parts]), in_line([part.rejected for part in parts])
+    columns = next((part.columns for part in parts if part.columns), ())
+    return [
+        Records(first.job, start, stop, status, rows, failures=failures, rejected=rejected, columns=columns)
+    ]
 
 
 def _without(records: Records, start: int, stop: int) -> Records:

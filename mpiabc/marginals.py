@@ -113,7 +113,7 @@ class Adapted:
 class Modern(Adapted):
     """One of SciPy's new distributions of one number, such as `stats.Normal(mu=0, sigma=1)`."""
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         body = io.BytesIO()
         _Pickler(body).dump(self._distribution)
         return _arrived, (type(self), body.getvalue())

@@ -55,6 +55,11 @@ class Order:
         """What leases and records know the order by."""
         return order_number(self.level, self.attempt)
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether rejected rows are looked at again where an id turns out to be of a later level."""
+        return self.chain is not None and (self.sample > 0 or getattr(self.acceptor, "wants_all", False))
+
 
 class ForeignError(Exception):
     """A part of an order is not ours."""

@@ -104,6 +104,15 @@ def joined(parts: Sequence[Particles]) -> Particles:
     return Particles(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns()))
 
 
+def in_line(parts: Sequence[Particles]) -> Particles:
+    """The rows of all parts in the order of their ids; there is at least one part."""
+    full = [part for part in parts if len(part)]
+    if not full:
+        return parts[0]
+    rows = joined(full)
+    return rows if len(full) == 1 else rows.take(np.argsort(rows.ids))
+
+
 def packed_size(m: int, widths: dict[str, int]) -> int:
     """Bytes of `m` packed rows."""
     sizes = (c.dtype_of(widths).itemsize * math.prod(c.shape(m, widths)) for c in columns().values())

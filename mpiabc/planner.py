@@ -195,11 +195,16 @@ class Planner:
         with guard.at_work(Asking(what)), guard.errors_of(self.errors, part):
             yield
 
-    def again(self, kept: tuple[str, Arrays], past: Past) -> Decided:
-        """An order that was kept; a proposal or distance that is not ours is fitted once more."""
+    def again(self, kept: tuple[str, Arrays], past: Past, *, is_over: bool = False) -> Decided:
+        """An order that was kept; a proposal or distance that is not ours is fitted once more.
+
+        is_over: nothing will be measured for it any more.
+        """
         text, arrays = kept
         is_foreign = has_foreign_distance(text)
-        distance = self._distance(past) if is_foreign else distance_of(text, arrays)
+        distance: Any = None
+        if not (is_foreign and is_over):
+            distance = self._distance(past) if is_foreign else distance_of(text, arrays)
         past = self._seen(past, distance)
         base = self._base(past.last, acceptor_of(text), epsilon_of(text))
         parts = restored(text, arrays, base, self.prior) | {"distance": distance}
@@ -229,7 +234,9 @@ class Planner:
     def _order_of(self, past: Past, population: Population, kept: Callable[[int], Any]) -> Level:
         """What a committed population came of, decided again if the file has lost it."""
         order = kept(past.level)
-        decided = self.decided(past, population.epsilon) if order is None else self.again(order, past)
+        decided = (
+            self.decided(past, population.epsilon) if order is None else self.again(order, past, is_over=True)
+        )
         return decided.order
 
     @property

@@ -167,14 +167,14 @@ class Prior:
     """
 
     is_normalised = True
-    where: Callable[[dict], Any] | None = None
+    where: Callable[[dict[str, Any]], Any] | None = None
 
     def __init__(
         self,
         mapping: Mapping[Any, Any] | None = None,
         /,
         *,
-        where: Callable[[dict], Any] | None = None,
+        where: Callable[[dict[str, Any]], Any] | None = None,
         **marginals: Any,
     ) -> None:
         given = _joined(mapping, marginals)
@@ -190,7 +190,7 @@ class Prior:
         )
         self._arrange(keys)
 
-    def _arrange(self, keys: Sequence[tuple]) -> None:
+    def _arrange(self, keys: Sequence[tuple[str, ...]]) -> None:
         """What is made of names and marginals, which stand in the columns that their names have."""
         self._labels = tuple(", ".join(map(str, key)) for key in keys)
         ends = np.cumsum([len(key) for key in keys]).tolist()
@@ -277,14 +277,14 @@ class Prior:
             total += density(theta[:, at] if isinstance(marginal, Several) else theta[:, at.start])
         return total
 
-    def _narrow(self, where: Callable[[dict], Any], theta: np.ndarray, total: np.ndarray) -> None:
+    def _narrow(self, where: Callable[[dict[str, Any]], Any], theta: np.ndarray, total: np.ndarray) -> None:
         """Leave in the support what satisfies `where`, which is asked of nothing else."""
         rows = np.flatnonzero(total > -np.inf)
         if rows.size:
             total[rows[~satisfies(where, self._layout, theta[rows])]] = -np.inf
 
 
-def satisfies(where: Callable[[dict], Any], layout: Layout, theta: np.ndarray) -> np.ndarray:
+def satisfies(where: Callable[[dict[str, Any]], Any], layout: Layout, theta: np.ndarray) -> np.ndarray:
     """Which rows of theta (n, d) satisfy a constraint, (n,). Raises ProblemError."""
     try:
         found = np.asarray(where(layout.columns(theta)))
@@ -295,7 +295,7 @@ def satisfies(where: Callable[[dict], Any], layout: Layout, theta: np.ndarray) -
     return np.array([_satisfies(where, layout.row(row)) for row in theta.tolist()], bool)
 
 
-def _satisfies(where: Callable[[dict], Any], row: dict) -> bool:
+def _satisfies(where: Callable[[dict[str, Any]], Any], row: dict[str, Any]) -> bool:
     """Whether one row does."""
     told = ", ".join(f"{name}={value!r}" for name, value in row.items())
     try:
@@ -325,7 +325,7 @@ def _joined(mapping: Mapping[Any, Any] | None, marginals: dict[str, Any]) -> dic
     return given
 
 
-def _names(keys: tuple) -> tuple[str, ...]:
+def _names(keys: tuple[str, ...]) -> tuple[str, ...]:
     """Names of parameters as text. Raises ProblemError for others than text and integers, and for twins."""
     for key in keys:
         if not isinstance(key, str) and whole(key) is None:
@@ -339,7 +339,7 @@ def _names(keys: tuple) -> tuple[str, ...]:
     return names
 
 
-def _callable(where: Any) -> Callable[[dict], Any]:
+def _callable(where: Any) -> Callable[[dict[str, Any]], Any]:
     if callable(where):
         return where
     raise ProblemError(
@@ -348,7 +348,7 @@ def _callable(where: Any) -> Callable[[dict], Any]:
     )
 
 
-def _layout(keys: tuple, slices: Sequence[slice], marginals: Sequence[Any]) -> Layout:
+def _layout(keys: tuple[str, ...], slices: Sequence[slice], marginals: Sequence[Any]) -> Layout:
     """What the columns are that these marginals have."""
     integers: list[int] = []
     choices: list[Options] = []

@@ -1,4 +1,7 @@
-"""What a user sees while a run is going on: a live line on a terminal, a log line a generation elsewhere."""
+"""What a user sees while a run is going on: a live line on a terminal, or below a notebook's cell.
+
+Elsewhere it is a log line a generation.
+"""
 
 import logging
 import os
@@ -8,7 +11,7 @@ from typing import TextIO
 
 from mpiabc.driver import Committed, Event, Noted, Progressed, Said, Waited
 from mpiabc.population import short
-from mpiabc.voice import is_terminal, put
+from mpiabc.voice import is_watched, put
 
 _log = logging.getLogger(__name__)
 
@@ -17,15 +20,15 @@ _MOST_NAMES = 8  # of whom is waited for
 
 def are_lines_wanted(is_live: bool | None) -> bool:
     """Whether a line a generation is told: where nobody sees a live line, unless that is forbidden."""
-    return is_live is None and not is_terminal(sys.stderr)
+    return is_live is None and not is_watched(sys.stderr)
 
 
 class Line:
-    """The live line; `is_live=None` means: if the stream is a terminal."""
+    """The live line; `is_live=None` means: if somebody watches the stream."""
 
     def __init__(self, is_live: bool | None = None, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._is_live = is_terminal(self._stream) if is_live is None else is_live
+        self._is_live = is_watched(self._stream) if is_live is None else is_live
         self._width = 0
 
     def __call__(self, event: Event) -> None:

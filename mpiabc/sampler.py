@@ -12,7 +12,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any
 
-from mpiabc import guard, sameness, voice, whereabouts
+from mpiabc import batch, guard, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Done
 from mpiabc.constraint import share_inside
@@ -162,6 +162,7 @@ class Sampler:
             with reproducible():
                 past = self._past(planner, history)
             kept = history.order(past.level)
+            _tell_of_job(file.path, engine, past.level, is_new=past.level == 0 and kept is None)
             deaths = _deaths(file, None if kept is None else past.level)
             first = past.level - bool(past.level and settings.get("lookahead"))  # what was begun early
             records = chain.from_iterable(map(writer.recovered, range(first, past.level + 1)))
@@ -233,6 +234,18 @@ def _inside(file: Store, prior: Any, seed: int) -> float:
         raise
 
 
+def _tell_of_job(path: Path, engine: Engine, level: int, is_new: bool) -> None:
+    """Begin the log of a batch job: which one, where, on what, and whether it goes on with a run."""
+    from mpiabc.schedulers.mpi import launched_size
+
+    if job := batch.job():
+        ranks = launched_size()
+        workers = f"{ranks} ranks" if ranks > 1 else f"{engine.workers} worker{'s' * (engine.workers != 1)}"
+        _log.info(
+            "%s: %s, %s: %s", path, job, workers, "new" if is_new else f"resumed from generation {level}"
+        )
+
+
 def _published(engine: Engine) -> list[Observer]:
     """An observer for engines that others can look at from outside: it shows them how far the run is."""
     publish = getattr(engine, "publish", None)
@@ -266,7 +279,7 @@ def _last_words(writer: Writer, run: Run, observers: list[Observer]) -> Callable
 
 def _interrupted(signals: Signals) -> AbstractContextManager[None]:
     """A run that is interrupted before it has begun has been stopped, too."""
-    return stopped_by(signals, " before the run began", lambda stopped: _log.warning("%s", stopped))
+    return stopped_by(signals, " before the run began", lambda stopped: stopped.tell(_log))
 
 
 @contextmanager
@@ -320,7 +333,15 @@ def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Ite
             why = f"stopped by {limits.signals.seen}"
             stopped = error if isinstance(error, Interrupted) else Interrupted(why)
             note(f"interrupted: {stopped.why}")
-            _log.warning("%s: %s", file.path, stopped)
+            stopped.file = str(file.path)
+            stopped.tell(_log)
+            if isinstance(stopped, SystemExit) and (job := batch.job()):
+                _log.warning(
+                    "%s: exit status %d is meant, and no failure of %s: the next job of this script goes on",
+                    file.path,
+                    stopped.code,
+                    job,
+                )
             raise stopped from None
         note(f"failed: {_first_line(error)}", getattr(error, "failure", None))
         if isinstance(error, ProblemError):

@@ -546,12 +546,12 @@ def _caller(problem: Problem, order: Order, simulator: Simulator) -> Callable[..
     if not extras:
         return simulate if takes_rng else lambda theta, rng: simulate(theta)
 
-    def call(theta: dict, rng: np.random.Generator, comm: Any = None) -> object:
+    def call(theta: dict[str, Any], rng: np.random.Generator, comm: Any = None) -> object:
         index = simulator.ids if problem.vectorized else simulator.at
         known = {"epsilon": order.epsilon, "id": EvaluationId(simulator.level, index), "comm": comm}
         return simulate(theta, *([rng] if takes_rng else []), **{name: known[name] for name in extras})
 
-    def call_together(theta: dict, rng: np.random.Generator) -> object:
+    def call_together(theta: dict[str, Any], rng: np.random.Generator) -> object:
         with team.here().simulating(order.number, simulator.at + simulator.lane) as comm:
             return call(theta, rng, comm)
 

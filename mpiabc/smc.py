@@ -213,26 +213,16 @@ class ABCSMC(Sampler):
                 "lookahead=True with a vectorised simulator: a block would count only if each of its rows "
                 "has kept its proposal; give a simulator of one theta, or leave lookahead out"
             )
-        if self.acceptor is not None:
+        if self.keep == "all" and any("epsilon" in signature(m.simulate).extras for m in problem.models):
             raise ProblemError(
-                f"lookahead=True with acceptor={told(self.acceptor)}: what is begun early would be accepted "
-                "at a temperature that is not known yet; leave lookahead out, or give a threshold"
+                'lookahead=True with keep="all" and a simulator that takes epsilon: what it returns of '
+                "simulations that are rejected depends on when they were begun; leave one of the three out"
             )
-        if is_adaptive(problem.distance):
+        if is_adaptive(problem.distance) and not isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
             raise ProblemError(
                 f"lookahead=True with distance={told(problem.distance)}, which is fitted to the simulations "
-                "of each generation: no epsilon that is known bounds the next one; leave lookahead out, or "
-                "give numbers as the scale"
-            )
-        if any("epsilon" in signature(model.simulate).extras for model in problem.models):
-            raise ProblemError(
-                "lookahead=True with a simulator that takes epsilon: of what is begun early it is not known "
-                "yet; leave epsilon out of the simulator, or leave lookahead out"
-            )
-        if self.keep == "all":
-            raise ProblemError(
-                'lookahead=True with keep="all": rejected ids are known only by what was begun at their own '
-                "level; leave one of them out"
+                f"of each generation, and kernel={told(self.kernel)}, which would have to be fitted again "
+                "to all generations when the run goes on: give a kernel of mpiabc's, or leave lookahead out"
             )
         for name, part in {"prior": problem.prior, "kernel": self.kernel}.items():
             if not getattr(part, "is_normalised", False):

@@ -72,7 +72,7 @@ class Philox(np.random.Philox):
         ahead.advance(jumps << _JUMP)
         return ahead
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self.state, self._family)
 
     def leave(self) -> None:

@@ -81,8 +81,10 @@ def _settle() -> None:
         pass
 
 
-def is_terminal(stream: Any) -> bool:
-    """Whether somebody looks at it."""
+def is_watched(stream: Any) -> bool:
+    """Whether somebody looks at it while it is written: on a terminal, or below a notebook's cell."""
+    if type(stream).__module__ == "ipykernel.iostream":
+        return True
     with suppress(ValueError, AttributeError):
         return stream.isatty()
     return False

@@ -20,12 +20,23 @@ from mpiabc.signals import that_ask_to_stop
 
 ROOT = Path(__file__).parent.parent
 HANGS = 180.0  # seconds after which what has not ended hangs, on a machine with other work, too
+LEFT = pytest.StashKey[int]()  # how many tests a process has left to --long
+_LONG = {"slurm", "sge", "tolerant"}  # fixtures: batch systems, and ranks that die
 _SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi", "redis")
+
+
+def pytest_addoption(parser):
+    """The first run is the quick one: what is left says how it is asked for."""
+    parser.addoption("--long", action="store_true", help="those tests too that take long by their nature")
 
 
 def pytest_configure(config):
     """All that a session leaves goes with one folder, also where processes are killed."""
+    config.addinivalue_line("markers", "long: takes long by its nature; run by --long, or by its own name")
+    config.option.long |= any("::" in argument for argument in config.args)
+    config.stash[LEFT] = 0
     if not hasattr(config, "workerinput"):  # those of xdist have it from the one that starts them
+        config.pluginmanager.register(Told(config), "told")
         tempfile.tempdir = os.environ["TMPDIR"] = _scratch()
         compileall.compile_dir(ROOT / "mpiabc", quiet=2)  # thousands of processes would, where none may write
     obey_signals()
@@ -124,6 +135,25 @@ def _installed(name):
         return None
 
 
+_ASK = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
+
+
+def interpreter(version):
+    """The program of a Python of this version that can make environments, or None: the path's, or pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    name = f"python{version}"
+    found = (shutil.which(name), *sorted(pyenv.glob(f"*/bin/{name}")))
+    return next((python for python in found if python and _answers(python, version)), None)
+
+
+def _answers(python, version):
+    try:
+        asked = subprocess.run([python, "-c", _ASK], capture_output=True, text=True)
+    except OSError:
+        return False
+    return asked.stdout.strip() == version
+
+
 def environment_of(name):
     """The folder of executables of an environment with this MPI, made if there is none."""
     if _installed(name):
@@ -155,7 +185,14 @@ def _make_environment(name, folder, packages, python):
     mark.write_text(" ".join(packages))
 
 
-@pytest.fixture(scope="session", params=["mpich", "openmpi"])
+def quick(cases, *chosen):
+    """Cases for `parametrize`, all but the chosen ones of which are left to `--long`."""
+    cases = list(cases)
+    assert set(chosen) <= set(cases), chosen
+    return [case if case in chosen else pytest.param(case, marks=pytest.mark.long) for case in cases]
+
+
+@pytest.fixture(scope="session", params=quick(["mpich", "openmpi"], "mpich"))
 def mpi(request):
     """Each of the two MPIs in turn."""
     folder = environment_of(request.param)
@@ -199,6 +236,53 @@ def sge():
     yield from started("sge")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Tests on Dask in this process come last: it leaves threads, and with threads none is forked."""
     items.sort(key=lambda item: "dask_client" in item.fixturenames)
+    if not config.option.long:
+        leave(config, items, [item for item in items if takes_long(item)])
+
+
+def takes_long(item):
+    return item.get_closest_marker("long") or not _LONG.isdisjoint(item.fixturenames)
+
+
+def leave(config, items, left):
+    """Those tests are for another time."""
+    config.stash[LEFT] = len(left)
+    config.hook.pytest_deselected(items=left)
+    gone = set(left)
+    items[:] = [item for item in items if item not in gone]
+
+
+def pytest_sessionfinish(session):
+    """A process of xdist's says how many tests it has left: all of them have left the same."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = session.config.stash[LEFT]
+
+
+class Told:
+    """What the session that a user sees says of its tests."""
+
+    def __init__(self, config):
+        self._config = config
+
+    def pytest_runtest_logreport(self, report):
+        """The name of what fails is printed when it fails, not an hour later."""
+        if report.failed and self._config.get_verbosity() <= 0:
+            self._write(f"\nFAILED {report.nodeid} ({report.when})")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        """A process of xdist's has ended."""
+        left = getattr(node, "workeroutput", {}).get("left", 0)
+        self._config.stash[LEFT] = max(self._config.stash[LEFT], left)
+
+    def pytest_terminal_summary(self):
+        """What else there is."""
+        if left := self._config.stash[LEFT]:
+            self._write(f"{left} tests that take long by their nature are left to `pytest --long`")
+
+    def _write(self, line):
+        if reporter := self._config.pluginmanager.get_plugin("terminalreporter"):
+            reporter.write_line(line)

@@ -60,7 +60,7 @@ class Job:
         """Those processes that are the leader, another rank, a child, mpirun, or all of them."""
         found = self.processes()
         ranks = {pid: rank for pid, content in found.items() if (rank := rank_of(content)) is not None}
-        children = [pid for pid in found if b"mpiabc.schedulers.processes" in _read(pid, "cmdline")]
+        children = [pid for pid in found if b"mpiabc.schedulers.shared.child" in _read(pid, "cmdline")]
         if kind == "all":
             return list(found)
         if kind == "mpirun" or not ranks:

@@ -6,13 +6,16 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from scipy import integrate, stats
 
 import mpiabc
 from mpiabc.actions import Done, Open
 from mpiabc.evaluate import Level
 from mpiabc.records import Failure, failed
 from mpiabc.streams import stream_key
+from mpiabc.testing import digests
+from mpiabc.testing.problems import located as Posterior  # noqa: N812
+
+__all__ = ["Posterior", "digests"]  # and what is below
 
 
 def gaussian(theta, rng):
@@ -129,36 +132,12 @@ def failed_records(is_exposed):
     return replace(failed(failure, 1, 0), is_exposed=is_exposed)
 
 
-def digests(history):
-    return [population.digest() for population in history]
-
-
 def committed(store):
     """How many generations a file holds; none, if it is not there or no run has begun in it."""
     try:
         return len(mpiabc.open(store))
     except mpiabc.StoreError:
         return 0
-
-
-class Posterior:
-    """The exact ABC posterior of a location theta with noise N(0, s^2), accepted within e of y0."""
-
-    def __init__(self, prior, y0, e, s=1.0, low=-30.0, high=30.0):
-        low, high = max(low, prior.support()[0]), min(high, prior.support()[1])
-        grid = np.linspace(low, high, 20_001)
-        density = prior.pdf(grid) * (
-            stats.norm.cdf((y0 + e - grid) / s) - stats.norm.cdf((y0 - e - grid) / s)
-        )
-        self.evidence = integrate.trapezoid(density, grid)
-        self._grid, self._density = grid, density / self.evidence
-        self._cdf = np.concatenate([[0], integrate.cumulative_trapezoid(self._density, grid)])
-
-    def expect(self, f):
-        return integrate.trapezoid(f(self._grid) * self._density, self._grid)
-
-    def cdf(self, x):
-        return np.interp(x, self._grid, self._cdf)
 
 
 class Flat:

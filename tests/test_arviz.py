@@ -2,11 +2,8 @@
 
 import importlib.metadata
 import json
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +11,10 @@ import pytest
 import mpiabc
 from mpiabc.analysis.export import _groups
 from tests import problems
-from tests.conftest import ROOT, environment, environment_with, imported, missing
+from tests.conftest import ROOT, environment, environment_with, imported, interpreter, missing, quick
 
 # The requirements pin 0.x below Python 3.12 and 1.x from there on.
 OTHERS = ("3.11",) if sys.version_info >= (3, 12) else ("3.13", "3.12")
-_ASK = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
 _PROGRAM = """
 import importlib.metadata, json, sys
 import mpiabc
@@ -29,26 +25,15 @@ print(json.dumps([importlib.metadata.version("arviz"), values]))
 """
 
 
-def _answers(python, version):
-    try:
-        asked = subprocess.run([python, "-c", _ASK], capture_output=True, text=True)
-    except OSError:
-        return False
-    return asked.stdout.strip() == version
-
-
 def _other_python():
-    """The version and program of a Python with the other ArviZ: the path's, or one of pyenv's."""
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    """The version and program of a Python with the other ArviZ."""
     for version in OTHERS:
-        name = f"python{version}"
-        for python in (shutil.which(name), *pyenv.glob(f"*/bin/{name}")):
-            if python and _answers(python, version):
-                return version, python
+        if python := interpreter(version):
+            return version, python
     return pytest.skip(f"there is no Python {' or '.join(OTHERS)}, whose ArviZ is the other one")
 
 
-@pytest.mark.parametrize("which", ["installed", "other"])
+@pytest.mark.parametrize("which", quick(["installed", "other"], "installed"))
 def test_last_population_is_the_posterior_in_the_form_of_either_arviz(which, tmp_path):
     if which == "installed":
         try:

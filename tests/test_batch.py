@@ -154,6 +154,7 @@ def test_failing_command_is_tried_again_and_told(job):
     assert len((folder / "calls").read_text().splitlines()) == 3
 
 
+@pytest.mark.long
 def test_run_ends_before_each_of_its_jobs_and_goes_on_in_the_next(job, tmp_path):
     """Jobs of 9 s, of which the last 7 are kept for winding up; what was in flight is kept too."""
     job({"SLURM_JOB_ID": "17"}, {"squeue": "0:09"})

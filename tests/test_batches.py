@@ -174,6 +174,7 @@ def test_static_slots_get_the_same_on_any_number_of_workers(tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.long
 def test_digest_does_not_depend_on_the_number_of_ranks(mpi, expected, tmp_path):
     for ranks in (1, 2, 3):
         store = tmp_path / f"{ranks}.db"
@@ -395,6 +396,7 @@ def test_waste_of_slots_counts_the_rounds_of_each_part():
     assert use.simulated(1024) == 4 * 1024
 
 
+@pytest.mark.long
 def test_example_says_the_same_on_ranks(mpi, tmp_path):
     """By the Python of each MPI, which has JAX or not."""
     said = []

@@ -20,7 +20,7 @@ from mpiabc.schedulers.redis import broker, certificate, wire
 from mpiabc.schedulers.redis.program import CLIENT, OWNER, Program, program
 from mpiabc.text import shown
 from tests import bridge, problems
-from tests.conftest import ROOT, missing
+from tests.conftest import ROOT, missing, quick
 from tests.test_redis import Master, slow_sampler
 
 _FORBIDDEN = """\
@@ -70,7 +70,7 @@ SUBSCRIBE other
 PSUBSCRIBE *"""
 
 
-@pytest.fixture(params=["first", "last"])
+@pytest.fixture(params=quick(["first", "last"], "first"))
 def server_program(request, monkeypatch):
     """The first server program of this machine, and the last, such as that of a wheel, which knows less."""
     found = bridge.programs()
@@ -159,6 +159,7 @@ def test_run_goes_with_what_clients_may_do(server_program, started, quiet, tmp_p
     assert digests(tmp_path) == quiet
 
 
+@pytest.mark.long
 def test_nothing_that_runs_do_is_refused(quiet, tmp_path):
     """Not even what they would do without: a server keeps a list of what it has refused."""
     server = bridge.RedisServer(tmp_path, program(with_tls=False).user(CLIENT, bridge.PASSWORD))
@@ -179,6 +180,7 @@ def test_readme_says_what_clients_may_do():
     assert " ".join(["ACL SETUSER mpiabc on >PASSWORD", *rules, "```"]) in told
 
 
+@pytest.mark.long
 def test_beyond_this_machine_it_speaks_tls(with_tls, started, quiet, tmp_path):
     server = started("0.0.0.0")
     assert server.url.startswith(f"rediss://{CLIENT}@")
@@ -322,6 +324,7 @@ def test_what_is_shown_steers_no_terminal():
 EVIL = "\x1b]0;owned\x07 name\nmpiabc: all is well"
 
 
+@pytest.mark.long
 def test_names_and_errors_of_others_steer_no_terminal(server, tmp_path, capfd, caplog):
     """On its command line, whoever wrote the file; on the server, whoever is there."""
 
@@ -358,7 +361,7 @@ def test_run_without_workers_says_how_to_start_one_of_its_broker(
     file, started, tmp_path, monkeypatch, caplog
 ):
     """By its file, as a URL says neither password nor certificate."""
-    monkeypatch.setattr("mpiabc.schedulers.redis.master._ALONE", 0.0)
+    monkeypatch.setattr("mpiabc.schedulers.redis.solitude._ALONE", 0.0)
     server, path = started(), tmp_path / "broker.json"
     if file is None:
         monkeypatch.setattr(wire, "default_file", lambda: path)

@@ -115,6 +115,7 @@ def test_map_speaks_both_kinds_of_pbs(pbs, tmp_path):
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
+@pytest.mark.long
 def test_silence_of_the_batch_system_is_waited_out_but_not_for_ever(pbs, tmp_path, monkeypatch):
     (tmp_path / "commands" / "qstat").write_text("#!/bin/bash\nexit 1\n")
     monkeypatch.setitem(batch.command.__kwdefaults__, "pauses", ())
@@ -232,6 +233,7 @@ def test_the_same_call_goes_on_where_its_master_has_died(pbs, orphaned, jobs, tm
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
+@pytest.mark.long
 def test_the_same_call_submits_what_is_lost(pbs, orphaned, jobs, tmp_path):
     subprocess.run(["qdel", "17[]"], check=True)
     (tmp_path / "go").touch()
@@ -242,6 +244,7 @@ def test_the_same_call_submits_what_is_lost(pbs, orphaned, jobs, tmp_path):
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
+@pytest.mark.long
 def test_results_of_a_map_whose_master_has_died_are_collected(pbs, orphaned, jobs, tmp_path):
     """By the folder of the maps where it is the only one; nothing is submitted, and nothing is removed."""
     (folder,) = (tmp_path / "mpiabc-jobs").iterdir()
@@ -255,6 +258,7 @@ def test_results_of_a_map_whose_master_has_died_are_collected(pbs, orphaned, job
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
+@pytest.mark.long
 def test_what_is_there_is_collected_and_what_is_lost_is_named(pbs, orphaned, jobs, tmp_path):
     subprocess.run(["qdel", "17[]"], check=True)
     told = r"task 2 of 3 \(items\[1\], job 17\[2\] on .*\) was cancelled \(exit status 271 after"
@@ -267,6 +271,7 @@ def test_what_is_there_is_collected_and_what_is_lost_is_named(pbs, orphaned, job
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
+@pytest.mark.long
 def test_a_call_whose_master_lives_is_not_taken_over(pbs, tmp_path, jobs):
     """The same call at the same time is another one."""
 
@@ -282,6 +287,7 @@ def test_a_call_whose_master_lives_is_not_taken_over(pbs, tmp_path, jobs):
 
 @pytest.mark.parametrize("pbs", KINDS, indirect=True)
 @pytest.mark.parametrize("returns", [False, True])
+@pytest.mark.long
 def test_a_cancellation_is_one_and_nothing_is_submitted_again(returns, pbs, tmp_path, jobs):
     def f(x):
         (tmp_path / f"begun-{x}").touch()
@@ -316,6 +322,7 @@ def test_a_time_limit_that_is_too_short_is_named_at_once(pbs, status, tmp_path, 
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
+@pytest.mark.long
 def test_an_item_that_fails_early_is_told_early_and_the_rest_is_kept(pbs, tmp_path, jobs, caplog):
     """While its own task and another one are at work; the same call then computes what has failed."""
 

@@ -1,6 +1,7 @@
 """Real Slurm and real Grid Engine, on one node of their own: the job scripts as users submit them."""
 
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -50,7 +51,8 @@ def rerun(sge, tmp_path_factory):
 
 
 def test_slurm_job_has_the_digest_of_the_serial_run(requeued, slurm, expected, tmp_path):
-    script = slurm.script(tmp_path, "mpi", PROGRAM, "run.db", "auto", ranks=2, walltime="10m")
+    asked = {"nodes": 1, "tasks-per-node": 2, "cpus-per-task": 1, "mail": "me@nowhere", "line": "--exclusive"}
+    script = slurm.script(tmp_path, "mpi", PROGRAM, "run.db", "auto", walltime="10m", **asked)
     said = slurm.wait(slurm.submit(tmp_path, script), tmp_path)
     assert (tmp_path / "run.db").exists(), said
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected, said
@@ -218,7 +220,11 @@ def test_array_of_workers_serves_a_run(system, request, expected, tmp_path):
 def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expected):
     """And comes to the digest of the run that nobody has interrupted."""
     job, folder = requeued
-    slurm.wait(job, folder, timeout=HANGS)
+    said = slurm.wait(job, folder, timeout=HANGS)
+    begun = [line for line in said.splitlines() if f"SLURM job {job} on {platform.node()}, 2 ranks: " in line]
+    assert begun[0].endswith("2 ranks: new")
+    assert begun[1].partition("2 ranks: ")[2].startswith("resumed from generation ")
+    assert "status 75 is meant: this job goes back into the queue" in said
     assert (folder / "starts").read_text().splitlines()[:2] == ["0", "1"]  # SLURM_RESTART_COUNT
     assert problems.digests(mpiabc.open(folder / "run.db")) == expected
 

@@ -13,6 +13,8 @@ import threadpoolctl
 import mpiabc
 from mpiabc import schedulers
 from tests import jobs, problems
+from tests.cluster import Simulated, random_time
+from tests.conftest import quick
 from tests.programs import digests as program
 
 SCHEDULERS = {
@@ -32,24 +34,28 @@ def expected(tmp_path_factory):
 
 
 @pytest.mark.parametrize("variant", program.VARIANTS)
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", quick(SCHEDULERS, "processes 2"))
 def test_digest_does_not_depend_on_the_scheduler(scheduler, variant, expected):
     assert program.digests(SCHEDULERS[scheduler], variant) == expected[variant]
 
 
-def test_digest_does_not_depend_on_the_number_of_ranks(mpi, expected):
-    """Dynamic as serial; static as static on one rank; on 1, 2, 3 and 5 ranks of both MPIs."""
-    static = None
-    for ranks in (1, 2, 3, 5):
-        job = mpi.run(ranks, "-m", "tests.programs.digests", "mpi", "mpi-static")
-        assert job.returncode == 0, job.stdout
-        (line,) = [line for line in job.stdout.splitlines() if line.startswith("DIGESTS")]
-        found = json.loads(line.removeprefix("DIGESTS"))
-        assert {v: found[f"mpi, {v}"] for v in program.VARIANTS} == expected
-        static_now = [found[f"mpi-static, {v}"] for v in program.STATIC]
-        static = static or static_now
-        assert static_now == static
-        assert not any(digest in expected.values() for digest in static_now)
+@pytest.fixture(scope="module")
+def expected_static():
+    """The digests of a simulated cluster with static scheduling, which any other engine must have too."""
+    cluster = Simulated(2, random_time, is_static=True)
+    return {variant: program.digests(cluster, variant) for variant in program.STATIC}
+
+
+@pytest.mark.parametrize("ranks", quick([1, 2, 3, 5], 3))
+def test_digest_does_not_depend_on_the_number_of_ranks(mpi, ranks, expected, expected_static):
+    """Dynamic as serial; static as static anywhere, which is another population."""
+    job = mpi.run(ranks, "-m", "tests.programs.digests", "mpi", "mpi-static")
+    assert job.returncode == 0, job.stdout
+    (line,) = [line for line in job.stdout.splitlines() if line.startswith("DIGESTS")]
+    found = json.loads(line.removeprefix("DIGESTS"))
+    assert {v: found[f"mpi, {v}"] for v in program.VARIANTS} == expected
+    assert {v: found[f"mpi-static, {v}"] for v in program.STATIC} == expected_static
+    assert not any(digest in expected.values() for digest in expected_static.values())
 
 
 FAILURES = {
@@ -78,6 +84,7 @@ def test_failing_evaluation_ends_the_job_and_is_named(mpi, how, scheduler, tmp_p
     assert len(mpiabc.open(tmp_path / "run.db")) == 0
 
 
+@pytest.mark.long
 def test_job_ends_although_another_rank_is_stuck_in_a_simulation(mpi, tmp_path):
     job = mpi.run(3, "-m", "tests.programs.failing", "hang elsewhere", "mpi", "raise", tmp_path / "run.db")
     assert job.returncode not in (0, 75)

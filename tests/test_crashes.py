@@ -16,7 +16,7 @@ from mpiabc.order import restored
 from mpiabc.records import order_number
 from mpiabc.streams import stream_key
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment
+from tests.conftest import HANGS, ROOT, environment, quick
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def lines(text):
     ]
 
 
-@pytest.mark.parametrize("how", ["SIGSEGV", "SIGKILL", "SIGABRT"])
+@pytest.mark.parametrize("how", quick(["SIGSEGV", "SIGKILL", "SIGABRT"], "SIGKILL"))
 def test_evaluation_that_kills_a_serial_run_is_named_with_theta_and_counted(how, quiet, tmp_path, capsys):
     mu = re.escape(repr(theta(quiet, 1, 37)["mu"]))
     status, text = start(tmp_path, how)
@@ -79,6 +79,7 @@ def theta(history, t, i):
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV"])
+@pytest.mark.long
 def test_evaluation_that_kills_a_rank_is_named_with_rank_and_host_although_mpi_ends_the_job(
     how, mpi, quiet, tmp_path
 ):

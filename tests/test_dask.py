@@ -83,6 +83,7 @@ def test_digest_is_that_of_serial_on_a_cluster_by_client_and_by_address(dask_cli
 
 
 @pytest.mark.usefixtures("dask_client")  # with which Dask's configuration is complete
+@pytest.mark.long
 def test_digest_is_that_of_serial_over_tls(expected, tmp_path):
     """With the certificates that Dask's configuration names; without them, there is no connection."""
     import dask
@@ -137,6 +138,7 @@ def crowded(theta, rng):
 
 
 @pytest.mark.parametrize("threads", [False, True])
+@pytest.mark.long
 def test_worker_with_several_threads_simulates_once_at_a_time_unless_it_is_asked(threads, tmp_path, caplog):
     import distributed
 
@@ -165,6 +167,7 @@ def test_failing_evaluation_ends_a_run_on_dask(how, dask_client, tmp_path):
     assert FAILURES[how] in str(error.value)
 
 
+@pytest.mark.long
 def test_simulation_that_hangs_is_ended_on_dask(dask_client, tmp_path):
     quiet = sampler(failing, thresholds=(3,)).run(tmp_path / "quiet.db", scheduler="serial")
     abc = sampler(sleeping, timeout=0.5, thresholds=(3,))
@@ -182,6 +185,7 @@ def test_worker_that_dies_of_an_evaluation_changes_nothing(dask_client, tmp_path
     assert problems.digests(history) == problems.digests(quiet)
 
 
+@pytest.mark.long
 def test_workers_that_are_restarted_change_nothing(dask_client, tmp_path):
     """By `client.restart()`, in the middle of a generation; the scheduler stays up."""
     restarts = []
@@ -201,6 +205,7 @@ def test_workers_that_are_restarted_change_nothing(dask_client, tmp_path):
 
 
 @pytest.mark.usefixtures("dask_client")  # it comes last too, and leaves threads
+@pytest.mark.long
 def test_cluster_that_adapts_from_no_worker_gets_some_and_the_digest_is_that_of_serial(expected):
     """`cluster.adapt(0, 3)`, through a client: it grows because leases wait."""
     import distributed
@@ -215,6 +220,7 @@ def test_cluster_that_adapts_from_no_worker_gets_some_and_the_digest_is_that_of_
         assert program.digests(client, "scalar") == expected["scalar"]
 
 
+@pytest.mark.long
 def test_evaluation_that_always_kills_its_worker_is_named_and_no_other(dask_client, tmp_path, monkeypatch):
     """Dask blames all that the worker had; under `reject`, only the guilty one counts as failed."""
     monkeypatch.setattr("mpiabc.driver.failures._MOST_DEATHS", 3)  # a worker takes seconds to come back
@@ -230,6 +236,7 @@ def test_evaluation_that_always_kills_its_worker_is_named_and_no_other(dask_clie
     assert [(f.index, f.kind) for f in history.failures] == [(30, "death")]
 
 
+@pytest.mark.long
 def test_workers_killed_every_second_and_others_that_join_change_nothing(tmp_path):
     with (
         running(tmp_path, 3, "kill") as cluster,
@@ -243,6 +250,7 @@ def test_workers_killed_every_second_and_others_that_join_change_nothing(tmp_pat
     assert told(output) == quiet_digests(tmp_path)
 
 
+@pytest.mark.long
 def test_scheduler_that_goes_ends_the_run_and_the_same_command_goes_on(tmp_path):
     with running(tmp_path, 2) as cluster:
         job = slow(tmp_path / "run.db", cluster.scheduler_file)
@@ -272,6 +280,7 @@ def _committed(store):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.long
 def test_digest_is_that_of_serial_on_dask_mpi_by_its_scheduler_file(workers, tmp_path, expected):
     """The command of the README; the client is started first, and waits for file and workers."""
     file = tmp_path / "my_scheduler.json"
@@ -308,6 +317,7 @@ def dask_mpi(ranks, *arguments):
 
 @pytest.mark.parametrize("scheduler", ["dask", "auto"])
 @pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+@pytest.mark.long
 def test_digest_is_that_of_serial_where_dask_mpi_was_initialized_in_the_script(scheduler, mpi, expected):
     job = mpi.run(4, "-m", "tests.programs.dask_inside", scheduler)
     assert job.returncode == 0, job.stdout
@@ -388,6 +398,7 @@ def test_address_without_a_port_is_refused_before_a_client_is_made(tmp_path, mon
         problems.sampler().run(tmp_path / "run.db", scheduler=schedulers.Dask(address="tcp://localhost"))
 
 
+@pytest.mark.long
 def test_signal_while_a_scheduler_is_awaited_ends_the_run_at_once_with_a_sentence(tmp_path):
     """Whether a file is missing, or somebody takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as mute:

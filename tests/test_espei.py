@@ -34,6 +34,7 @@ def bin():
     return folder / "bin"
 
 
+@pytest.mark.long
 def test_espei_has_the_same_trace_alone_and_on_the_cluster_of_the_pbs_script(bin, tmp_path):
     """The script runs in an environment like that of PBS: a working folder and a file of nodes."""
     traces = {}

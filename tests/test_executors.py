@@ -15,7 +15,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, missing, quick
 from tests.programs import digests as program
 from tests.test_conformance import FAILURES, go_wrong
 from tests.test_timeout import failing, sampler, sleeping
@@ -71,7 +71,7 @@ def expected_static(mpi):
     return {variant: found[f"mpi-static, {variant}"] for variant in program.STATIC}
 
 
-@pytest.mark.parametrize("executor", DYNAMIC)
+@pytest.mark.parametrize("executor", quick(DYNAMIC, "processes"))
 def test_digest_is_that_of_serial_in_any_executor(executor, expected):
     with DYNAMIC[executor]() as running:
         scheduler = schedulers.Futures(running)
@@ -79,6 +79,7 @@ def test_digest_is_that_of_serial_in_any_executor(executor, expected):
 
 
 @pytest.mark.parametrize(("ranks", "how"), [(1, "comm"), (3, "comm"), (3, "pool")])
+@pytest.mark.long
 def test_digest_is_that_of_serial_in_executors_of_mpi4py(mpi, ranks, how, expected):
     runner = ["-m", "mpi4py.futures"] if how == "pool" else []
     job = mpi.run(ranks, *runner, "-m", "tests.programs.executors", how)
@@ -88,6 +89,7 @@ def test_digest_is_that_of_serial_in_executors_of_mpi4py(mpi, ranks, how, expect
 
 
 @pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+@pytest.mark.long
 def test_digest_is_that_of_static_scheduling_in_any_map(expected_static):
     for make in STATIC.values():
         with make() as function:
@@ -108,7 +110,7 @@ def test_failing_evaluation_ends_a_run_in_an_executor(how, tmp_path):
         assert FAILURES[how] in str(error.value)
 
 
-@pytest.mark.parametrize("place", ["processes", "loky", "map"])
+@pytest.mark.parametrize("place", quick(["processes", "loky", "map"], "map"))
 def test_failing_evaluation_is_named_from_any_executor_and_pool_of_processes(place, tmp_path):
     """With where it was: a process of the pool, not this one."""
 
@@ -123,6 +125,7 @@ def test_failing_evaluation_is_named_from_any_executor_and_pool_of_processes(pla
     assert f"process {os.getpid()} " not in str(error.value)
 
 
+@pytest.mark.long
 def test_simulation_that_hangs_is_ended_in_an_executor(tmp_path):
     """By a child of the worker, as anywhere; the worker itself goes on."""
     quiet = sampler(failing, thresholds=(3,)).run(tmp_path / "quiet.db", scheduler="serial")
@@ -134,6 +137,7 @@ def test_simulation_that_hangs_is_ended_in_an_executor(tmp_path):
     assert {f.kind for f in history.failures} == {"timeout"}
 
 
+@pytest.mark.long
 def test_broken_executor_ends_the_run_with_a_word_and_the_same_command_goes_on(tmp_path):
     """A process pool cannot replace a worker that was killed; what was finished is kept."""
     simulate = problems.killed_once(tmp_path / "killed", at=(1, 40))
@@ -150,7 +154,7 @@ def test_broken_executor_ends_the_run_with_a_word_and_the_same_command_goes_on(t
     assert problems.digests(history) == problems.digests(quiet)
 
 
-@pytest.mark.parametrize("how", ["fork", "spawn", "loky", "map"])
+@pytest.mark.parametrize("how", quick(["fork", "spawn", "loky", "map"], "fork"))
 def test_signal_to_all_processes_ends_the_run_with_one_sentence(how, tmp_path):
     """As Ctrl-C in a terminal, and what batch systems send: the workers have it too."""
     if how == "loky":

@@ -15,7 +15,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import HANGS, Launcher, environment, environment_of, missing
+from tests.conftest import HANGS, Launcher, environment, environment_of, missing, quick
 from tests.programs import small
 
 
@@ -96,7 +96,7 @@ def test_file_that_may_not_grow_is_told_and_the_run_goes_on_when_it_may(kilobyte
     assert problems.digests(small.sampler().run(store, scheduler="serial")) == expected
 
 
-@pytest.mark.parametrize("is_parallel", [False, True])
+@pytest.mark.parametrize("is_parallel", quick([False, True], False))
 def test_full_disk_is_told_and_the_run_goes_on_when_there_is_room(is_parallel, expected):
     folder = environment_of("mpich")
     mpi, scheduler = (Launcher("mpich", folder, folder), "mpi") if is_parallel else (None, "serial")
@@ -192,6 +192,7 @@ def test_file_that_loses_its_name_while_running_is_told_at_once(change, expected
     assert problems.digests(small.sampler().run(store, scheduler="serial")) == expected
 
 
+@pytest.mark.long
 def test_second_run_on_one_file_is_refused_at_once_on_ranks(mpi, tmp_path):
     """And leaves the first one alone."""
     store = tmp_path / "run.db"

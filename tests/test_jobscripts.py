@@ -5,10 +5,12 @@ plays the batch system: environment, limits, and the second start of a job that 
 """
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 import mpiabc
 from mpiabc import cli
 from mpiabc.cli import jobscript
+from mpiabc.cli.directives import MARK
 from tests import problems
 from tests.conftest import HANGS, ROOT, environment, missing
 from tests.programs import killed
@@ -23,6 +26,14 @@ from tests.programs import killed
 PLAIN = ROOT / "tests" / "programs" / "plain.py"
 PROGRAM = ROOT / "tests" / "programs" / "killed.py"
 BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The folder of the runs' files, where the command is called."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("fit.py", "my fit.py", "a b.py", "my run.yaml"):
+        (tmp_path / name).touch()
 
 
 def said(capsys, *arguments, status=0):
@@ -46,6 +57,7 @@ def test_shellcheck_has_nothing_to_say(tmp_path, capsys):
     for name in jobscript.scripts():
         system, _, kind = name.partition("-")
         options = ["--kind", kind, "--queue", "short", "--memory", "1G", "--broker", "my broker.json"]
+        options += ["--account", "p", "--mail", "me@x.org", "--module", "my gcc", "--line", "-l gpu=1"]
         printed = said(capsys, "jobscript", system, *options, "my fit.py", "it's", "a;b")
         (tmp_path / f"{name}.sh").write_text(printed)
     scripts = [*(ROOT / "jobscripts").iterdir(), *tmp_path.glob("*.sh"), *ROOT.glob("tests/clusters/*.sh")]
@@ -62,8 +74,9 @@ def test_values_are_filled_in_and_switch_their_lines_on(capsys):
     assert "##SBATCH --mem-per-cpu=2G" in lines  # not given: off
     assert "#SBATCH --job-name=a-b" in lines
     assert lines[-1] == """exec mpirun -n "$SLURM_NTASKS" python -u 'a b.py' c"""
-    yaml = said(capsys, "jobscript", "slurm", "my run.yaml", "--", "--seed", 3).splitlines()
-    assert yaml[-1] == """exec mpirun -n "$SLURM_NTASKS" python -u -m mpiabc run 'my run.yaml' --seed 3"""
+    for arguments in (["--", "--seed", 3], ["--seed", 3]):
+        yaml = said(capsys, "jobscript", "slurm", "my run.yaml", *arguments).splitlines()
+        assert yaml[-1] == """exec mpirun -n "$SLURM_NTASKS" python -u -m mpiabc run 'my run.yaml' --seed 3"""
     named = said(capsys, "jobscript", "slurm", "fit.py:heat")
     assert named.endswith("python -u -m mpiabc run fit.py:heat\n")
     assert "#SBATCH --job-name=fit\n" in named
@@ -79,15 +92,93 @@ def test_values_are_filled_in_and_switch_their_lines_on(capsys):
     assert "broker='my broker.json'" in other.splitlines()
 
 
+ASKED = {
+    "slurm": (
+        "--nodes 2 --tasks-per-node 4 --cpus-per-task 3 --gpus 2 --qos a --account p --mail me --memory 2G",
+        """--ntasks=8 --nodes=2 --ntasks-per-node=4 --cpus-per-task=3 --gpus=2 --qos=a --account=p
+        --mail-user=me --mail-type=END,FAIL,REQUEUE --mem-per-cpu=683M""",
+    ),
+    "pbs": (
+        "--nodes 2 --ranks 8 --cpus-per-task 3 --gpus 2 --account p --mail me --memory 2G",
+        "-l|select=2:ncpus=12:mpiprocs=4:ompthreads=3:ngpus=1:mem=8gb -A|p -M|me -m|ae",
+    ),
+    "sge": ("--account p --mail me", "-P|p -M|me -m|ae"),
+    "lsf": (
+        "--nodes 2 --ranks 8 --cpus-per-task 3 --gpus 2 --account p --mail me",
+        '-n|8 -R|"span[ptile=4]" -R|"affinity[core(3)]" -gpu|"num=1" -P|p -u|me -N',
+    ),
+}
+
+
+@pytest.mark.parametrize("system", ASKED)
+def test_what_a_site_wants_is_said_as_its_system_says_it(system, capsys):
+    """So are lines of the user's own, with the system's mark or without, and modules."""
+    options, expected = ASKED[system]
+    mark = MARK[system]
+    own = ["--line", "--constraint=new", "--line", f"{mark} -x 1", "--module", "gcc", "--module", "a b"]
+    lines = said(capsys, "jobscript", system, *options.split(), *own, "fit.py", "-n", "--deep=1").splitlines()
+    wanted = [*expected.replace("|", "\0").split(), "--constraint=new", "-x\0001"]
+    assert {f"{mark} {line.replace(chr(0), ' ')}" for line in wanted} <= set(lines)
+    at = lines.index("module load gcc || exit 1")
+    assert lines[at + 1] == "module load 'a b' || exit 1"
+    assert lines[at + 2].startswith("export PATH=")
+    (run,) = [line for line in lines if "python" in line]
+    assert run.endswith("python -u fit.py -n --deep=1")
+
+
+@pytest.mark.parametrize(
+    "options", ["--ranks 8 fit.py --seed 3", "fit.py --seed --ranks 8 3", "--ranks=8 -- fit.py --seed 3"]
+)
+def test_what_stands_behind_the_file_is_the_scripts_unless_it_is_an_option_here(options, capsys):
+    lines = said(capsys, "jobscript", "slurm", *options.split()).splitlines()
+    assert "#SBATCH --ntasks=8" in lines
+    assert lines[-1].endswith(" fit.py --seed 3")
+    assert said(capsys, "jobscript", "slurm", "fit.py", "--", "--ranks", 8).endswith(" fit.py --ranks 8\n")
+
+
+def test_cores_of_workers_are_those_of_their_jobs(capsys):
+    lines = said(capsys, "jobscript", "slurm", "--kind", "workers", "--cpus-per-task", 8).splitlines()
+    assert [line for line in lines if "--cpus-per-task" in line] == ["#SBATCH --cpus-per-task=8"]
+
+
+def test_options_before_the_file_that_are_none_are_refused(capsys):
+    """One that is misspelt is not the script's."""
+    with pytest.raises(SystemExit):
+        cli.main(["jobscript", "slurm", "--rank", "8", "fit.py"])
+    assert "unrecognized arguments: --rank" in capsys.readouterr().err
+
+
 WRONG = {
-    "no file": ("slurm", "the file of the run is missing: give FILE.py, or FILE.yaml"),
-    "no ranks": ("slurm --ranks 0 fit.py", "ranks='0': give a whole number of at least 1"),
-    "no time": ("slurm --walltime soon fit.py", "walltime='soon' is not understood"),
+    "no name": ("slurm", "the file of the run is missing: give FILE.py, or FILE.yaml"),
+    "no file": ("slurm fitt.py", "there is no file fitt.py in /"),
+    "no ranks": ("slurm --ranks 0 fit.py", "--ranks '0': give a whole number of at least 1"),
+    "no time": ("slurm --walltime soon fit.py", "--walltime 'soon' is not understood"),
     "auto": ("slurm --walltime auto fit.py", "its job needs a time such as 2h"),
     "short workers": ("sge --kind workers --walltime 2m", "give --kind workers more than 120 s"),
     "short requeue": ("slurm --kind requeue --walltime 2m fit.py", "give --kind requeue more than 120 s"),
     "one rank": ("pbs --kind dask --ranks 1 fit.py", "give --kind dask 2 or more, a scheduler and workers"),
     "no folder": ("pbs --output /nowhere/fit.sh fit.py", "cannot write /nowhere/fit.sh (No such file"),
+    "nodes of sge": ("sge --nodes 2 fit.py", "--nodes 2: Grid Engine has none; its parallel environments"),
+    "tasks of sge": ("sge --tasks-per-node 2 fit.py", "Grid Engine has none; its parallel environments"),
+    "cores of sge": ("sge --cpus-per-task 2 fit.py", "Grid Engine has none; its parallel environments"),
+    "gpus of sge": ("sge --gpus 2 fit.py", "give what yours says, as in --line '-l gpu=1'"),
+    "qos of sge": ("sge --qos a fit.py", "--qos a: Grid Engine has none; give --queue"),
+    "qos of pbs": ("pbs --qos a fit.py", "--qos a: PBS has none; give --queue"),
+    "qos of lsf": ("lsf --qos a fit.py", "--qos a: LSF has none; give --queue"),
+    "gpus of lsf": ("lsf --gpus 2 fit.py", "LSF counts those of each host; give --nodes, too"),
+    "gpus of pbs": ("pbs --gpus 2 fit.py", "--gpus 2 with 4 ranks, and no --nodes"),
+    "three numbers": (
+        "slurm --nodes 2 --tasks-per-node 3 --ranks 4 fit.py",
+        "make 6; leave one of the three",
+    ),
+    "uneven nodes": ("pbs --nodes 3 --ranks 4 fit.py", "--ranks 4 with --nodes 3: nodes are to be alike"),
+    "nodes of workers": ("slurm --kind workers --nodes 3", "each of its jobs is one worker"),
+    "two words": ("slurm --account 'a b' fit.py", "--account 'a b': give one word"),
+    "empty line": ("slurm --line '#SBATCH' fit.py", "give what stands behind #SBATCH"),
+    "broken memory": (
+        "pbs --nodes 2 --memory 1.5G fit.py",
+        "--memory '1.5G': give a whole number and its unit",
+    ),
 }
 
 
@@ -97,7 +188,21 @@ def test_wrong_values_are_told(case, capsys):
     assert message in said(capsys, "jobscript", *shlex.split(arguments), status=1)
 
 
-PLACES = ["--name", "--memory", "--queue", "--bin", "--broker", "--output", "--walltime", "--ranks", "fit.py"]
+PLACES = [
+    "--account",
+    "--mail",
+    "--line",
+    "--module",
+    "--name",
+    "--memory",
+    "--queue",
+    "--bin",
+    "--broker",
+    "--output",
+    "--walltime",
+    "--ranks",
+    "fit.py",
+]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -156,6 +261,25 @@ def test_pbs_job_that_could_not_submit_itself_again_says_so_at_its_start(kind, t
 @pytest.fixture
 def expected(tmp_path):
     return problems.digests(killed.sampler(0).run(tmp_path / "quiet.db", scheduler="serial"))
+
+
+def test_log_of_a_job_begins_with_what_it_is_and_says_that_its_status_is_meant(caplog, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    caplog.set_level("INFO", "mpiabc")
+    begun = []
+    for rules in ({"generations": 1}, {"generations": 2}, {"walltime": 1e-9}):
+        caplog.clear()
+        with suppress(mpiabc.Interrupted):
+            killed.sampler(0).run("run.db", scheduler="serial", **rules)
+        begun.append(caplog.messages[0])
+    path, host = Path("run.db").absolute(), platform.node()
+    job = f"SLURM job 17 on {host}"
+    assert begun == [
+        f"{path}: {job}, 1 worker: {how}"
+        for how in ("new", "resumed from generation 1", "resumed from generation 2")
+    ]
+    told = f"exit status 75 is meant, and no failure of {job}: the next job of this script goes on"
+    assert caplog.messages[-1] == f"{path}: {told}"
 
 
 def command(folder, name, text):

@@ -142,6 +142,7 @@ def free_ports(n):
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.long
 def test_terminal_of_a_jupyterhub_runs_the_file_on_ranks(executed, tmp_path):
     """With the digest that the notebook has found."""
     websocket = imported("websocket")

@@ -400,6 +400,7 @@ def test_a_run_of_before_goes_on_with_the_scale_that_it_had(tmp_path):
     assert today.settings[SCALE] == "by dimension and size"
 
 
+@pytest.mark.long
 def test_ranks_give_the_digest_of_one_process(mpi, tmp_path):
     expected = problems.digests(flat(NEW["all at once"]).run(tmp_path / "a.db", generations=3))
     job = mpi.run(2, "-m", "tests.programs.kernels", tmp_path / "b.db")

@@ -274,6 +274,7 @@ def test_nor_does_it_in_executors(data, expected, tmp_path):
 
 
 @pytest.mark.parametrize("words", [[], ["timeout"]], ids=["ranks", "children of ranks"])
+@pytest.mark.long
 def test_nor_on_ranks(words, mpi, file, expected):
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "run", *words)
     assert job.returncode == 0, job.stdout
@@ -305,6 +306,7 @@ def copied(file):
     return shutil.copy2(file, file.parent / "other")
 
 
+@pytest.mark.long
 def test_another_file_ends_a_run_on_ranks_with_children(mpi, file):
     """Which would else be waited for: here only rank 1's child cannot work."""
     copied(file)
@@ -314,6 +316,7 @@ def test_another_file_ends_a_run_on_ranks_with_children(mpi, file):
     assert re.search(told, job.stdout), job.stdout
 
 
+@pytest.mark.long
 def test_ranks_with_files_of_other_times_are_told_apart(mpi, file):
     os.utime(copied(file), ns=(1, 1))
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "other")
@@ -323,6 +326,7 @@ def test_ranks_with_files_of_other_times_are_told_apart(mpi, file):
     )
 
 
+@pytest.mark.long
 def test_ranks_may_have_copies_with_the_time_of_the_file(mpi, file, expected):
     copied(file)
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "other")
@@ -429,6 +433,7 @@ def large(tmp_path_factory):
 
 @pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
 @pytest.mark.parametrize("words", [[], ["timeout"]], ids=["ranks", "children of ranks"])
+@pytest.mark.long
 def test_the_processes_of_a_node_have_one_copy_between_them(words, mpi, large):
     """4 ranks and rank 0's child, or all children: 3 and 9 copies before files travelled as their paths.
 
@@ -465,6 +470,7 @@ def test_redis_carries_none_of_it(server, data, file, expected, tmp_path):
         assert after[way] - before[way] < file.stat().st_size / 10
 
 
+@pytest.mark.long
 def test_a_redis_worker_that_does_not_see_the_file_says_so_on_both_sides(
     server, data, file, expected, tmp_path, caplog
 ):

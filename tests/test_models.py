@@ -498,6 +498,7 @@ def alone(tmp_path_factory):
     return job.stdout.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_example_tells_which_epidemic_it_was_on_ranks_as_in_one_process(mpi, alone, tmp_path):
     job = mpi.run(2, *EXAMPLE, tmp_path / "run.db")
     assert job.returncode == 0, job.stdout

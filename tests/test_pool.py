@@ -137,6 +137,7 @@ def test_results_are_those_of_the_items_however_copies_of_leases_overlap(seed):
             assert pool.map(half, range(n)) == [x / 2 for x in range(n)]
 
 
+@pytest.mark.long
 def test_results_come_in_order_from_several_schedulers_at_once():
     """The last items are slow and wait in the child: this process takes copies, and tells them in pieces."""
 
@@ -248,6 +249,7 @@ def test_ranks_serve_and_leave_the_with_block(mpi):
 
 
 @pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+@pytest.mark.long
 def test_emcee_gives_the_same_chain_with_and_without_a_pool(mpi):
     """On processes, and on ranks, as in a process of its own."""
     if importlib.util.find_spec("emcee") is None:

@@ -375,6 +375,7 @@ def beside_plain(measured, way, column):
     return difference.mean(), difference.std(ddof=1) / np.sqrt(len(difference))
 
 
+@pytest.mark.long
 def test_recycled_posterior_is_that_of_plain(measured):
     """In deviations of the posterior, at N = 64; `python -m tests.recycled` has more replicates."""
     mean, error = beside_plain(measured, "balance", 0)
@@ -385,6 +386,7 @@ def test_recycled_posterior_is_that_of_plain(measured):
 
 
 @pytest.mark.parametrize("way", ["levels", "masses by ESS"])
+@pytest.mark.long
 def test_weights_by_how_many_a_level_has_brought_would_be_noticed(measured, way):
     mean, error = beside_plain(measured, way, 0)
     assert mean > max(3 * error, 0.04)

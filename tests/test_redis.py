@@ -18,7 +18,7 @@ from mpiabc.schedulers.redis import wire
 from mpiabc.version import PROTOCOL
 from tests import bridge, problems, test_renew
 from tests.cluster import Simulated, random_time
-from tests.conftest import HANGS, environment, missing
+from tests.conftest import HANGS, environment, missing, quick
 from tests.programs import digests as program
 
 
@@ -42,7 +42,7 @@ def expected_static():
     return {variant: program.digests(cluster, variant) for variant in program.STATIC}
 
 
-@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("n", quick([1, 2, 4], 2))
 def test_digest_does_not_depend_on_the_number_of_workers(n, server, expected):
     """What is left on the server expires: last orders, and reports that came too late."""
     with server.workers(n):
@@ -53,6 +53,7 @@ def test_digest_does_not_depend_on_the_number_of_workers(n, server, expected):
 
 
 @pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.long
 def test_static_digest_does_not_either(n, server, expected_static):
     static = schedulers.RedisStatic(server.url, password=bridge.PASSWORD, secret=bridge.SECRET)
     with server.workers(n):
@@ -60,6 +61,7 @@ def test_static_digest_does_not_either(n, server, expected_static):
     assert found == expected_static
 
 
+@pytest.mark.long
 def test_ranks_and_redis_workers_share_one_run(mpi, server, quiet, tmp_path):
     with server.workers(2) as workers:
         assert all(worker.says("waiting for a run") for worker in workers)
@@ -141,6 +143,7 @@ def chaos(server, folder, seed):
     return master.digests(), kills
 
 
+@pytest.mark.long
 def test_worker_renews_its_processes_after_so_many_simulations(server, quiet, tmp_path):
     simulate = test_renew.told_to(tmp_path / "by")
     with server.workers(1, "--renew", 20):
@@ -153,6 +156,7 @@ def test_worker_renews_its_processes_after_so_many_simulations(server, quiet, tm
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.long
 def test_workers_killed_at_random_change_nothing(seed, server, quiet, tmp_path):
     """(`python -m tests.benchmarks.redis_chaos` makes fifty such runs.)"""
     found, kills = chaos(server, tmp_path, seed)
@@ -161,6 +165,7 @@ def test_workers_killed_at_random_change_nothing(seed, server, quiet, tmp_path):
 
 
 @pytest.mark.parametrize("lines", [(), ("appendonly yes", "appendfsync always")], ids=["empty", "persistent"])
+@pytest.mark.long
 def test_server_that_is_killed_and_started_again_changes_nothing(lines, quiet, tmp_path):
     server = bridge.RedisServer(tmp_path, *lines)
     with server.workers(2):
@@ -174,6 +179,7 @@ def test_server_that_is_killed_and_started_again_changes_nothing(lines, quiet, t
     server.kill()
 
 
+@pytest.mark.long
 def test_without_its_server_others_go_on_and_a_master_alone_ends(quiet, tmp_path):
     """The same command goes on later."""
     server = bridge.RedisServer(tmp_path)
@@ -191,6 +197,7 @@ def test_without_its_server_others_go_on_and_a_master_alone_ends(quiet, tmp_path
     assert problems.digests(slow_sampler().run(tmp_path / "alone.db", scheduler="serial")) == quiet
 
 
+@pytest.mark.long
 def test_line_that_is_cut_for_a_while_changes_nothing(server, quiet, tmp_path):
     """Longer than it takes to miss a worker; the worker with its own line goes on meanwhile."""
     line = bridge.Line(server.port)
@@ -204,6 +211,7 @@ def test_line_that_is_cut_for_a_while_changes_nothing(server, quiet, tmp_path):
     line.close()
 
 
+@pytest.mark.long
 def test_master_that_is_killed_goes_on_with_the_same_workers(server, quiet, tmp_path):
     command = [sys.executable, "-m", "tests.programs.bridged", server.url, tmp_path / "run.db", "10"]
     with server.workers(2):
@@ -273,6 +281,7 @@ def loaded():
     return Heavy()
 
 
+@pytest.mark.long
 def test_worker_that_takes_long_to_load_the_problem_is_not_taken_for_dead(server, quiet, tmp_path, caplog):
     with server.workers(1):
         assert Master(slow_sampler(Heavy()), tmp_path / "run.db", server.scheduler()).digests() == quiet
@@ -280,6 +289,7 @@ def test_worker_that_takes_long_to_load_the_problem_is_not_taken_for_dead(server
 
 
 @pytest.mark.parametrize("whom", ["the worker", "all of its processes"])
+@pytest.mark.long
 def test_worker_that_is_asked_to_leave_gives_its_lease_back_at_once(whom, server, quiet, tmp_path, caplog):
     """Long before its silence would be noticed; the run goes on with another."""
     with server.workers(1) as (first,):
@@ -294,6 +304,7 @@ def test_worker_that_is_asked_to_leave_gives_its_lease_back_at_once(whom, server
     assert "no sign of life" not in caplog.text
 
 
+@pytest.mark.long
 def test_worker_lives_on_between_runs(server, tmp_path):
     with server.workers(1) as (worker,):
         for seed in (1, 2):
@@ -305,6 +316,7 @@ def test_worker_lives_on_between_runs(server, tmp_path):
     assert "done, 2 runs served" in told
 
 
+@pytest.mark.long
 def test_worker_leaves_when_its_time_is_up_and_the_run_goes_on(server, quiet, tmp_path):
     with server.workers(1, "--runtime", "2s") as (short,), server.workers(1):
         master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
@@ -312,6 +324,7 @@ def test_worker_leaves_when_its_time_is_up_and_the_run_goes_on(server, quiet, tm
         assert master.digests() == quiet
 
 
+@pytest.mark.long
 def test_workers_choose_runs_by_name_and_once(server, tmp_path):
     """Two runs at the same time, each with a worker of its own."""
     with (
@@ -327,6 +340,7 @@ def test_workers_choose_runs_by_name_and_once(server, tmp_path):
         assert "working for two " in b.ends()[1]
 
 
+@pytest.mark.long
 def test_every_rank_of_an_mpi_job_is_a_worker(mpi, server, quiet, tmp_path):
     secrets = {"MPIABC_SECRET": bridge.SECRET, "MPIABC_REDIS_PASSWORD": bridge.PASSWORD}
     with pytest.MonkeyPatch.context() as patch:
@@ -352,6 +366,7 @@ def test_failing_evaluation_is_named_with_its_worker(server, tmp_path):
     assert "RuntimeError: the pump broke" in str(error)
 
 
+@pytest.mark.long
 def test_killed_children_and_timeouts_are_what_they_are_elsewhere(server, tmp_path):
     def simulate(theta, rng, *, id):
         if id.index == 20:
@@ -399,6 +414,7 @@ def test_wrong_port_is_told_on_both_sides(tmp_path):
     assert sentence in told_by_worker(url)
 
 
+@pytest.mark.long
 def test_run_with_another_secret_is_none_of_ours_and_told(server, tmp_path):
     with server.workers(1) as (ours,), server.workers(1, MPIABC_SECRET="another") as (other,):
         master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
@@ -427,6 +443,7 @@ def test_address_that_is_none_is_refused(url, sentence, tmp_path, monkeypatch):
     assert sentence in told_by_master(tmp_path, url=url, secret="s")
 
 
+@pytest.mark.long
 def test_passwords_and_secrets_are_shown_nowhere(server, tmp_path, caplog, capfd):
     url = f"redis://:{bridge.PASSWORD}@127.0.0.1:{server.port}".replace(" ", "%20")
     scheduler = schedulers.Redis(url, secret=bridge.SECRET)
@@ -492,11 +509,13 @@ def tls(tmp_path_factory):
     server.kill()
 
 
+@pytest.mark.long
 def test_run_over_tls_has_the_same_digest(tls, quiet, tmp_path):
     with tls.workers(1, url=tls.tls_url):
         assert Master(slow_sampler(), tmp_path / "run.db", tls.scheduler(tls.tls_url)).digests() == quiet
 
 
+@pytest.mark.long
 def test_tls_on_one_side_only_is_told(tls, tmp_path):
     options = {"password": bridge.PASSWORD, "secret": bridge.SECRET}
     plain = f"redis://127.0.0.1:{tls.tls_port}"
@@ -506,6 +525,7 @@ def test_tls_on_one_side_only_is_told(tls, tmp_path):
     assert "no TLS connection to" in told_by_master(tmp_path, url=secured, **options)
 
 
+@pytest.mark.long
 def test_other_versions_are_told_on_both_sides(server, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("mpiabc.version.PROTOCOL", 0)
     with server.workers(1, "--once", "--wait", "3s") as (worker,):
@@ -521,6 +541,7 @@ def test_other_versions_are_told_on_both_sides(server, tmp_path, caplog, monkeyp
             master.digests()
 
 
+@pytest.mark.long
 def test_worker_without_a_module_says_so_on_both_sides(server, tmp_path, caplog, monkeypatch):
     """The run goes on with workers that have it."""
     (tmp_path / "pumps.py").write_text("def flow():\n    return 0.0\n")
@@ -570,6 +591,7 @@ def home_worker(tmp_path, monkeypatch):
         broker("stop", "--now", home=tmp_path)
 
 
+@pytest.mark.long
 def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, home_worker):
     """Master and workers find it without being told anything; info tells of the run; stop leaves nothing."""
     assert "workers:  mpiabc worker" in broker("start", home=tmp_path)
@@ -619,6 +641,7 @@ def test_scheduler_is_told_in_a_word(tmp_path):
         schedulers.resolve("Redis://:password@h:1")
 
 
+@pytest.mark.long
 def test_stopping_the_broker_leaves_a_run_resumable(tmp_path, quiet, home_worker):
     broker("start", home=tmp_path)
     worker = home_worker(1)

@@ -14,6 +14,7 @@ from tests.cluster import Cluster, Simulated, random_time
 from tests.jobs import launchers
 
 
+@pytest.mark.long
 def test_killed_anywhere_twenty_runs_come_to_the_uninterrupted_digests():
     """A sample of `python -m tests.kills`, which plays 200."""
     outcomes = dict(kills.played(kills.cases(20, 1, launchers()), jobs=3))
@@ -22,6 +23,7 @@ def test_killed_anywhere_twenty_runs_come_to_the_uninterrupted_digests():
     assert {str(case): outcome.trouble for case, outcome in outcomes.items() if outcome.trouble} == {}
 
 
+@pytest.mark.long
 def test_run_stopped_by_its_walltime_again_and_again_ends_with_the_same_digests(tmp_path):
     """And loses at most what was in flight: a small `python -m tests.walltime`."""
     starts = walltime.play(tmp_path, 0.9, 0.005, "processes")
@@ -200,6 +202,7 @@ def test_failed_run_goes_on_when_the_simulator_is_mended(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_death_of_a_rank_without_fault_tolerance_ends_the_job_resumable(mpi, tmp_path):
     """At once and non-zero; the same command then comes to the same digest."""
     job = mpi.run(2, "-m", "tests.programs.dying", tmp_path / "run.db", 1)

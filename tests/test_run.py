@@ -12,7 +12,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment
+from tests.conftest import HANGS, ROOT, environment, quick
 
 
 def quantiles(n=50, **options):
@@ -46,6 +46,7 @@ def test_first_rule_that_holds_ends_the_run_and_changes_nothing(rule, scheduler,
         assert short[-1].acceptance_rate >= 0.1 > long[len(short)].acceptance_rate
 
 
+@pytest.mark.long
 def test_static_run_obeys_its_rules_too(tmp_path):
     from tests.cluster import Simulated, random_time
 
@@ -163,7 +164,7 @@ def test_walltime_stops_resumable_with_status_75(tmp_path):
     assert mpiabc.open(tmp_path / "run.db").reason.startswith("interrupted: walltime reached in generation ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", quick([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], signal.SIGTERM))
 @pytest.mark.parametrize("scheduler", ["serial", "processes"])
 def test_signal_stops_resumable_with_status_75(number, scheduler, tmp_path):
     program = (
@@ -215,6 +216,7 @@ def test_error_before_the_run_is_told_once_and_ends_all_ranks(mpi, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [2])
+@pytest.mark.long
 def test_influenza_example_runs_on_ranks_and_gives_the_serial_answer(mpi, ranks, tmp_path):
     options = ["--population", 60, "--acceptance-rate", 0.15]
     example = ROOT / "examples" / "influenza.py"

@@ -8,10 +8,11 @@ import pytest
 from mpiabc.records import brought, pack
 from mpiabc.schedulers.base import Doubted
 from mpiabc.schedulers.redis import troubles, wire
-from mpiabc.schedulers.redis.worker import Announcement, Session, Wishes
+from mpiabc.schedulers.redis.line import Line
 from mpiabc.schedulers.shared.messages import Kind
 from mpiabc.version import versions
 from tests import bridge, problems, server_faults
+from tests.conftest import quick
 
 IN_TEST_REDIS = {
     "killed and started again empty",
@@ -21,7 +22,22 @@ IN_TEST_REDIS = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in server_faults.FAULTS if name not in IN_TEST_REDIS])
+FAULTS = [name for name in server_faults.FAULTS if name not in IN_TEST_REDIS]
+AT_ONCE = (
+    "not ready yet",
+    "one of a cluster",
+    "full from the beginning",
+    "a replica",
+    "its disk is gone",
+    "a problem larger than a server takes",
+    "takes no more connections",
+    "has another password",
+    "something else than redis",
+    "emptied",
+)
+
+
+@pytest.mark.parametrize("name", quick(FAULTS, *AT_ONCE))
 def test_fault_is_held_or_told(name, tmp_path):
     """The rows of `python -m tests.server_faults`."""
     _, trouble = server_faults.play(name, tmp_path)
@@ -65,10 +81,10 @@ def test_what_came_of_an_evaluation_and_is_too_large_is_its_failure(monkeypatch)
     """Of several, all go out again, one by one."""
     monkeypatch.setattr(wire, "LARGEST", 1000)
     server = wire.Server("redis://127.0.0.1:1")
-    session = Session(server, Announcement("run", {"name": "n", "host": "h"}), Wishes(1), float("inf"))
-    session._tell([brought(0, 5, 6, bytes(2000), 0.0), brought(0, 6, 8, bytes(2000), 0.0)])
+    line = Line(server, "run")
+    line.tell([brought(0, 5, 6, bytes(2000), 0.0), brought(0, 6, 8, bytes(2000), 0.0)])
     lost = []
-    for message in session._outbox:
+    for message in line._outbox:
         content = message[wire.Seal.SIZE :]
         assert wire.REPORT.unpack_from(content)[0] == Kind.LOST
         lost.append(json.loads(content[wire.REPORT.size :]))

@@ -15,11 +15,11 @@ import mpiabc
 from mpiabc import pool, schedulers
 from mpiabc.driver import Driver, Waited
 from mpiabc.progress import logged
-from mpiabc.schedulers import processes
-from mpiabc.schedulers.redis import master
+from mpiabc.schedulers.redis import solitude
+from mpiabc.schedulers.shared import starting
 from mpiabc.schedulers.silence import Awaited, Silence
 from tests import bridge, jobs, problems
-from tests.conftest import HANGS, environment, missing
+from tests.conftest import HANGS, environment, missing, quick
 from tests.programs import silent
 
 # When it is told.
@@ -127,7 +127,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("engine", NAMES)
+@pytest.mark.parametrize("engine", quick(NAMES, "processes"))
 def test_a_run_says_who_is_at_which_evaluation_since_when(engine, tmp_path):
     store, go = tmp_path / "run.db", tmp_path / "go"
     with jobs.opened(engine, tmp_path) as place:
@@ -158,6 +158,7 @@ def test_a_run_says_who_is_at_which_evaluation_since_when(engine, tmp_path):
         ("unstarted", r"rank 0 of 2 on \S+ has waited \d+ s for all ranks to call run: "),
     ],
 )
+@pytest.mark.long
 def test_ranks_that_wait_for_each_other_are_told(case, pattern, engine, tmp_path):
     with jobs.opened(engine, tmp_path) as place:
         job = place.start("silent", tmp_path / "run.db", case)
@@ -168,7 +169,7 @@ def test_ranks_that_wait_for_each_other_are_told(case, pattern, engine, tmp_path
 
 
 def test_redis_workers_that_are_there_for_another_run_are_told(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(master, "_ALONE", 0.0)
+    monkeypatch.setattr(solitude, "_ALONE", 0.0)
     server = bridge.RedisServer(tmp_path)
     try:
         with server.workers(1, "--run", "another") as (worker,):
@@ -236,7 +237,7 @@ def test_more_processes_than_files_may_be_open_are_a_sentence(tmp_path):
 
 @pytest.mark.parametrize("how", ["fork", "spawn"])
 def test_a_system_that_gives_no_more_processes_is_a_sentence_and_leaves_none(how, monkeypatch):
-    kind = {"fork": processes._Forked, "spawn": processes._Spawned}[how]
+    kind = {"fork": starting.Forked, "spawn": starting.Spawned}[how]
     start, started = kind.__call__, []
 
     def limited(self, siblings, watch, who):

@@ -119,6 +119,7 @@ def test_ranks_end_with_the_promised_status(mpi, tmp_path):
     check(mpi, mpi.command(2, PROGRAM), tmp_path, cases_of(mpi))
 
 
+@pytest.mark.long
 def test_command_line_on_ranks_ends_with_the_promised_status(mpi, tmp_path):
     """The settings of the command are those of an endless run; with its own walltime it ends too."""
     options = ["--population-size", 30, "--threshold", "constant:1.5", "--seed", 1, "--store", "STORE"]
@@ -131,6 +132,7 @@ def test_command_line_on_ranks_ends_with_the_promised_status(mpi, tmp_path):
     assert ended([*command, "--nonsense"], tmp_path, "done").status == "2"
 
 
+@pytest.mark.long
 def test_rank_that_is_idle_when_a_signal_comes_waits_for_what_rank_0_says(mpi, tmp_path):
     """However long that takes: here rank 0 is held for longer than the grace."""
     store = tmp_path / "run.db"
@@ -149,6 +151,7 @@ def test_rank_that_is_idle_when_a_signal_comes_waits_for_what_rank_0_says(mpi, t
 
 
 @pytest.mark.parametrize(("n", "how"), [(2, "orphan"), (4, "program"), (8, "c")])
+@pytest.mark.long
 def test_ranks_in_long_simulations_leave_with_the_status_of_the_run(n, how, mpi, tmp_path):
     """Nothing that they have started stays: MPICH's launcher would wait for it."""
     store, begun = tmp_path / "run.db", tmp_path / "begun"
@@ -184,6 +187,7 @@ def test_programs_of_child_processes_end_when_the_leader_is_killed(how, tmp_path
         assert job.leftovers() == []
 
 
+@pytest.mark.long
 def test_run_that_is_stopped_before_all_ranks_have_come_ends_the_job(mpi, tmp_path):
     store = tmp_path / "run.db"
     with closing(jobs.Job(mpi.command(2, PROGRAM), tmp_path, ENDING="late", STORE=str(store))) as job:
@@ -235,6 +239,7 @@ def test_show_lists_the_failure_that_ended_a_run_until_it_is_mended(tmp_path, ca
     assert sum(population.failures for population in history) == 0
 
 
+@pytest.mark.long
 def test_evaluation_that_failed_without_a_record_fails_again_when_the_run_goes_on(tmp_path):
     """It must not turn into a rejection because the journal says that it failed."""
 
@@ -339,6 +344,7 @@ def test_pool_of_a_simulator_ends(scheduler):
     assert "DIGEST" in done.stdout
 
 
+@pytest.mark.long
 def test_pool_of_a_simulator_ends_on_ranks(mpi):
     done = mpi.run(2, *POOLING, "mpi")
     assert done.returncode == 0, done.stdout

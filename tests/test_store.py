@@ -113,6 +113,7 @@ def test_second_run_on_one_file_is_refused_at_once(tmp_path):
     assert len(problems.sampler().run(tmp_path / "run.db", scheduler="serial")) == 3
 
 
+@pytest.mark.long
 def test_damaged_file_gives_the_right_posterior_or_one_clear_sentence():
     """A sample of `python -m tests.damage`, which takes every byte; nothing committed is lost in silence."""
     wrong = []
@@ -214,6 +215,7 @@ def test_deleted_file_is_told(finished):
         mpiabc.open(finished.path)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_store_that_opens(mpi, tmp_path):
     """SIGINT to mpirun in the middle of a run: the job ends, the file opens and the run goes on."""
     job = mpi.start(2, "-m", "tests.programs.endless", tmp_path / "run.db")

@@ -9,7 +9,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment
+from tests.conftest import HANGS, ROOT, environment, quick
 
 
 def sleeping(theta, rng, *, id):
@@ -43,19 +43,25 @@ def sampler(simulate, on_error="reject", timeout=None, thresholds=(3, 1.5)):
     )
 
 
+PLACES = {
+    "serial": schedulers.Serial(),
+    "forked": schedulers.Processes(2, start="fork"),
+    "spawned": schedulers.Processes(2, start="spawn"),
+}
+
+
 @pytest.mark.parametrize("simulate", [sleeping, locked])
-@pytest.mark.parametrize(
-    "scheduler", ["serial", schedulers.Processes(2), schedulers.Processes(2, start="spawn")], ids=repr
-)
-def test_timeout_counts_as_a_failure(simulate, scheduler, expected, tmp_path):
+@pytest.mark.parametrize("place", quick(["serial", "forked", "spawned"], "serial", "forked"))
+def test_timeout_counts_as_a_failure(simulate, place, expected, tmp_path):
     abc = sampler(simulate, timeout=0.5)
-    history = abc.run(tmp_path / "run.db", scheduler=scheduler)
+    history = abc.run(tmp_path / "run.db", scheduler=PLACES[place])
     assert problems.digests(history) == expected
     assert [(f.generation, f.index, f.kind) for f in history.failures] == [
         (t, i, "timeout") for t in (0, 1) for i in (7, 30)
     ]
 
 
+@pytest.mark.long
 def test_timeout_ends_the_run_where_failures_do(tmp_path):
     with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:7 failed on process") as error:
         sampler(locked, "raise", 0.5).run(tmp_path / "run.db", scheduler="processes")
@@ -63,6 +69,7 @@ def test_timeout_ends_the_run_where_failures_do(tmp_path):
     assert "theta: mu=" in str(error.value)
 
 
+@pytest.mark.long
 def test_timeout_holds_on_ranks(mpi, expected, tmp_path):
     job = mpi.run(2, "-m", "tests.programs.hanging", tmp_path / "run.db")
     assert job.returncode == 0, job.stdout
@@ -76,6 +83,7 @@ WORLDS = ["-m", "tests.programs.worlds"]
 
 
 @pytest.mark.parametrize("how", ["self", "timeout"])
+@pytest.mark.long
 def test_simulators_that_use_mpi_work_in_child_processes(how, mpi, tmp_path):
     """Each child is a world of its own, and leaves nothing in shared memory."""
     alone = subprocess.run(
@@ -95,6 +103,7 @@ def test_simulators_that_use_mpi_work_in_child_processes(how, mpi, tmp_path):
     assert not [name for note in notes for name in note.read_text().split() if Path(name).exists()]
 
 
+@pytest.mark.long
 def test_rank_0_does_without_a_child_that_cannot_start(mpi, tmp_path):
     done = mpi.run(2, *WORLDS, tmp_path / "run.db", "mpi", "dies", tmp_path)
     assert done.returncode == 0, done.stdout

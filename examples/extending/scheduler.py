@@ -3,7 +3,12 @@
 Whoever has a `map` gives `schedulers.Map(map)`, whoever has `submit`, an executor, gives
 `schedulers.Futures(executor)`. This is for another transport: a scheduler opens an engine, which takes leases
 (ranges of ids) and brings their records home, in any order. Where a worker computes, it needs the problem and
-the job: `job.evaluator(problem)` is a function (start, stop) -> records.
+the job: `job.evaluator(problem)` is a function (start, stop) -> records. Whether it holds is asked by
+
+    class TestLastFirst(mpiabc.testing.SchedulerTests):
+        @pytest.fixture
+        def scheduler(self):
+            return LastFirst()
 """
 
 import time

@@ -75,7 +75,7 @@ class _Pickler(mapped.Pickler):
 
 def _numpy() -> Any:
     """The generator of `np.random.normal` and its like."""
-    return np.random.mtrand._rand  # type: ignore[attr-defined]
+    return np.random.mtrand._rand
 
 
 def _numpy_bits() -> Any:
@@ -107,7 +107,7 @@ def _seed(generator: Any, words: np.ndarray) -> None:
     if isinstance(generator, random.Random):
         generator.seed(int.from_bytes(words.tobytes(), "little"))
     elif isinstance(generator, np.random.RandomState):
-        new: Any = type(generator._bit_generator)(words)  # type: ignore[attr-defined]
+        new: Any = type(generator._bit_generator)(words)
         generator.set_state(np.random.RandomState(new).get_state(legacy=False))
     else:
         generator.state = type(generator)(words).state

@@ -150,7 +150,7 @@ def _drawn(
     """The key of the simulations, and rows of parameters, with their models behind them if several."""
     stream = Stream(stream_key(history.settings["seed"]), Purpose.PREDICTION)
     rng = stream.at(population.generation, seed)
-    first, second = rng.bit_generator.random_raw(2)  # type: ignore[attr-defined]
+    first, second = rng.bit_generator.random_raw(2)
     if theta is None:
         rows = rng.choice(len(population), size=n, p=population.weights)
         return (int(first), int(second)), problem.joint(population.take(rows))

@@ -13,10 +13,10 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from mpiabc import voice
 from mpiabc.cli import broker, export, jobs, jobscript, plot, replay, run, serve, show, watch, worker
+from mpiabc.cli.command import Parser
 from mpiabc.cli.words import Format
 from mpiabc.errors import Error, Interrupted
 from mpiabc.schedulers.mpi import end_job, launched_rank
@@ -49,15 +49,8 @@ def _handler() -> logging.Handler:
     return handler
 
 
-class _Parser(argparse.ArgumentParser):
-    """One whose help may find no reader."""
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        voice.put(message, file or sys.stderr)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="mpiabc",
         description="Approximate Bayesian computation on every core you have.",
         epilog="example:\n  mpiabc run influenza.py --population-size 1000 --generations 8\n"

@@ -1,8 +1,18 @@
 """What all commands of the command line have in common."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
+
+from mpiabc import voice
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose help may find no reader."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        voice.put(message, file or sys.stderr)
 
 
 def add_command(

@@ -7,20 +7,32 @@ import argparse
 import re
 import shlex
 import sysconfig
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpiabc import batch, stopping
-from mpiabc.cli.command import add_command
+from mpiabc import stopping
+from mpiabc.cli import directives
+from mpiabc.cli.command import Parser, add_command
+from mpiabc.cli.directives import MARK, TABLE, Layout
 from mpiabc.cli.files import is_of_run, split
+from mpiabc.cli.settings import as_options
 from mpiabc.cli.words import say
 from mpiabc.errors import ProblemError
 
 _TEMPLATES = Path(__file__).with_name("jobscripts")
-_DIRECTIVES = {"slurm": "#SBATCH", "pbs": "#PBS", "sge": "#$", "lsf": "#BSUB"}
 _SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "sge": "qsub", "lsf": "bsub <"}
 _LEAVE = 120  # seconds before the end of its job in which a worker leaves, or SLURM's signal comes
 _BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_ASKED = {  # options of the table: what they are called, and their help
+    "account": ("A", "the account, or project, that pays"),
+    "nodes": ("N", "nodes"),
+    "tasks_per_node": ("N", "ranks of a node"),
+    "cpus_per_task": ("N", "cores of a rank, or of a worker's job"),
+    "gpus": ("N", "GPUs of the whole job"),
+    "qos": ("NAME", "the quality of service"),
+    "mail": ("ADDRESS", "who is written to when the job ends or fails"),
+}
 EXAMPLE = {
     "name": "fit",
     "ranks": "4",
@@ -47,36 +59,85 @@ def kinds(system: str) -> list[str]:
     ]
 
 
-def written(name: str, values: dict[str, str]) -> str:
+def written(name: str, values: dict[str, str], modules: Sequence[str] = (), own: Sequence[str] = ()) -> str:
     """The script with these values; the lines of what is not given keep an example, and are off.
 
-    Raises ProblemError for values that fit no such job, or would be more than a part of their line.
+    modules: what its environment loads; own: directives of the user. Raises ProblemError for values that fit
+    no such job, that its system has not, or that would be more than a part of their line.
     """
-    for option, value in values.items():
-        if _BREAK.search(value):
-            raise ProblemError(
-                f"{option}={value!r}: what follows a line break would be a command of the job script; give "
-                "neither line breaks nor other control characters"
-            )
-    text = _switched_on(scripts()[name].read_text(), _DIRECTIVES[name.partition("-")[0]], values)
+    _check_breaks([*values.items(), *(("module", text) for text in modules), *(("line", t) for t in own)])
+    system, _, kind = name.partition("-")
+    text = _switched_on(scripts()[name].read_text(), MARK[system], values)
     known = EXAMPLE | {"file": f"{name}.sh"} | values
     seconds = int(stopping.seconds(known["walltime"]) or 0)
-    kind = name.partition("-")[2]
-    if kind in ("workers", "requeue") and seconds <= _LEAVE:
-        raise ProblemError(f"walltime={known['walltime']!r}: give --kind {kind} more than {_LEAVE} s")
-    if kind == "dask" and int(known["ranks"]) < 2:
-        raise ProblemError(f"ranks={known['ranks']!r}: give --kind dask 2 or more, a scheduler and workers")
-    size = batch.pbs_size(values["memory"]) if "memory" in values else ""
+    layout = Layout.of(values, values.get("ranks"), EXAMPLE["ranks"])
+    _check(kind, known["walltime"], seconds, layout, values)
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
+    memory = values.get("memory", "")
     known |= {
+        "ranks": str(layout.ranks),
         "walltime": f"{hours:02}:{minutes:02}:{rest:02}",
         "hours": f"{hours}:{minutes + (rest > 0):02}",
         "runtime": str(seconds - _LEAVE),
-        "mem": size and f":mem={size}",
-        "pmem": size and f",pmem={size}",
+        "cpus": str(layout.cpus),
     }
+    if system == "pbs":
+        known |= {"select": layout.select(memory), "torque": layout.torque(memory)}
+    if system == "slurm":
+        known["memory"] = directives.scaled(known["memory"], 1, layout.cpus)
+    asked = directives.lines(system, _as_told(system, kind, layout, values))
+    asked += [directives.own_line(system, line) for line in own]
+    text = re.sub(r"^.*@queue@$", r"\g<0>@asked@", text, flags=re.MULTILINE)
+    known["asked"] = "".join(f"\n{line}" for line in asked)
+    text = text.replace("export PATH=", "@loads@export PATH=", 1)
+    known["loads"] = "".join(f"module load {shlex.quote(module)} || exit 1\n" for module in modules)
     return re.sub(r"@([a-z]+)@", lambda found: known[found[1]], text)
+
+
+def _check_breaks(values: Iterable[tuple[str, str]]) -> None:
+    for name, value in values:
+        if _BREAK.search(value):
+            raise ProblemError(
+                f"{_place(name)} {value!r}: what follows a line break would be a command of the job script; "
+                "give neither line breaks nor other control characters"
+            )
+
+
+def _place(name: str) -> str:
+    """Where a value comes from."""
+    return {"script": "FILE and its arguments", "file": "--output"}.get(name, directives.option(name))
+
+
+def _check(kind: str, walltime: str, seconds: int, layout: Layout, values: Mapping[str, str]) -> None:
+    """Raise ProblemError for what fits no job of this kind."""
+    if kind in ("workers", "requeue") and seconds <= _LEAVE:
+        raise ProblemError(f"--walltime {walltime}: give --kind {kind} more than {_LEAVE} s")
+    if kind == "dask" and layout.ranks < 2:
+        raise ProblemError(f"--ranks {layout.ranks}: give --kind dask 2 or more, a scheduler and workers")
+    for name in ("nodes", "tasks_per_node"):
+        if kind == "workers" and values.get(name):
+            raise ProblemError(
+                f"{directives.option(name)} {values[name]} with --kind workers: each of its jobs is one "
+                "worker, which may have several cores: give --ranks and --cpus-per-task"
+            )
+    for name in TABLE:
+        if re.search(r"[\s\"'`$]", values.get(name, "")):
+            raise ProblemError(f"{directives.option(name)} {values[name]!r}: give one word, without quotes")
+
+
+def _as_told(system: str, kind: str, layout: Layout, values: Mapping[str, str]) -> dict[str, str]:
+    """What stands in directives of its own."""
+    asked = {name: values[name] for name in TABLE if values.get(name)}
+    if system == "slurm" and kind == "workers":
+        asked.pop("cpus_per_task", None)  # which its template has
+    if system == "lsf" and layout.nodes is not None:
+        asked["tasks_per_node"] = str(layout.chunk)
+    if system == "lsf" and layout.gpus is not None:
+        if layout.nodes is None and layout.tasks is None:
+            raise ProblemError(f"--gpus {layout.gpus}: LSF counts those of each host; give --nodes, too")
+        asked["gpus"] = str(layout.gpus_of_chunk)
+    return asked
 
 
 def _switched_on(text: str, directive: str, values: dict[str, str]) -> str:
@@ -91,12 +152,54 @@ def add(commands: Any) -> None:
     example = """\
   mpiabc jobscript slurm --ranks 64 --walltime 12h fit.py > fit.sh && sbatch fit.sh
   mpiabc jobscript pbs --ranks 64 --walltime 12h --output fit.sh fit.yaml && qsub fit.sh
-  mpiabc jobscript slurm --kind requeue --ranks 64 --walltime 12h --queue short fit.py
-  mpiabc jobscript sge --kind workers --ranks 100 --walltime 2h --broker broker.json"""
+  mpiabc jobscript slurm --kind requeue --nodes 2 --tasks-per-node 32 --account myproject \\
+      --module gcc --module openmpi --line=--constraint=skylake fit.py --seed 3
+  mpiabc jobscript sge --kind workers --ranks 100 --walltime 2h --broker broker.json
+
+Options of jobscript may follow FILE, too; what is to be the script's all the same goes behind --."""
     parser = add_command(commands, "jobscript", _jobscript, "print a script for a batch system", example)
-    systems = parser.add_subparsers(title="batch systems", metavar="SYSTEM", required=True, dest="system")
-    for system in _DIRECTIVES:
-        _add_options(systems.add_parser(system, help=f"kinds: {', '.join(kinds(system))}"), system)
+    systems = parser.add_subparsers(
+        title="batch systems", metavar="SYSTEM", required=True, dest="system", parser_class=_OfScript
+    )
+    for system in MARK:
+        told = f"kinds: {', '.join(kinds(system))}"
+        _add_options(systems.add_parser(system, help=told, allow_abbrev=False), system)
+
+
+class _OfScript(Parser):
+    """One for which what stands behind FILE, and is no option here, is the script's."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse has it: what is found, and what is not known."""
+        ours, theirs = self._parted(list(args or ()))
+        options, unknown = super().parse_known_args(ours, namespace)
+        options.arguments = theirs
+        return options, unknown
+
+    def _parted(self, words: list[str]) -> tuple[list[str], list[str]]:
+        """Our options with their values, and FILE; the arguments of the script."""
+        ours: list[str] = []
+        theirs: list[str] = []
+        file = None
+        while words:
+            word = words.pop(0)
+            if word == "--":
+                theirs += words if file is not None else words[1:]
+                file = file or (words[0] if words else None)
+                break
+            if self._is_ours(word):
+                has_value = "=" in word or word in ("-h", "--help") or not words
+                ours.append(word if has_value else f"{word}={words.pop(0)}")
+            elif file is not None:
+                theirs.append(word)
+            elif word.startswith("-"):
+                ours.append(word)  # which argparse refuses
+            else:
+                file = word
+        return ours + ([] if file is None else ["--", file]), theirs
+
+    def _is_ours(self, word: str) -> bool:
+        return word.startswith("-") and word.partition("=")[0] in self._option_string_actions
 
 
 def _add_options(parser: argparse.ArgumentParser, system: str) -> None:
@@ -104,16 +207,37 @@ def _add_options(parser: argparse.ArgumentParser, system: str) -> None:
         "script",
         nargs="?",
         metavar="FILE",
-        help="the Python file of the run, or the YAML file or FILE:problem of `mpiabc run`",
+        help="the Python file of the run, or the YAML file or FILE:problem of `mpiabc run`; its arguments "
+        "follow it",
     )
-    parser.add_argument("arguments", nargs="*", metavar="...", help="its arguments")
     parser.add_argument("--kind", choices=kinds(system), default="mpi", help="mpi if not given")
-    parser.add_argument("--ranks", metavar="N", default=EXAMPLE["ranks"], help="ranks, or jobs of workers")
+    parser.add_argument(
+        "--ranks", metavar="N", help=f"ranks, or jobs of workers; {EXAMPLE['ranks']} if not given"
+    )
     parser.add_argument(
         "--walltime", metavar="W", default=EXAMPLE["walltime"], help="seconds, or 30m, 2h, 1:30:00"
     )
     parser.add_argument("--memory", metavar="M", help="memory of one rank, such as 2G")
     parser.add_argument("--queue", metavar="Q", help="the queue, or partition")
+    for name, (metavar, help) in _ASKED.items():
+        if not isinstance(TABLE[name][system], directives.No):
+            parser.add_argument(directives.option(name), metavar=metavar, help=help)
+        else:  # refused with what to do instead
+            parser.add_argument(directives.option(name), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--line",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help=f"a further {MARK[system]} line; may be given several times",
+    )
+    parser.add_argument(
+        "--module",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="`module load NAME`; may be given several times",
+    )
     parser.add_argument("--name", metavar="NAME", help="the job's name, by default the file's")
     parser.add_argument("--bin", metavar="FOLDER", help="where python and mpirun are, by default this one's")
     parser.add_argument("--broker", metavar="FILE", help="the file of the workers' broker")
@@ -124,12 +248,18 @@ def _jobscript(options: argparse.Namespace) -> int:
     """Print the script, or write it."""
     if options.script is None and options.kind != "workers":
         raise ProblemError("the file of the run is missing: give FILE.py, or FILE.yaml")
-    if not (options.ranks.isascii() and options.ranks.isdecimal() and int(options.ranks) >= 1):
-        raise ProblemError(f"ranks={options.ranks!r}: give a whole number of at least 1")
     if options.walltime == "auto":
-        raise ProblemError("walltime='auto' is for the run; its job needs a time such as 2h")
+        raise ProblemError("--walltime auto is for the run; its job needs a time such as 2h")
     values = _values(options)
-    text = written(f"{options.system}-{options.kind}", values)
+    try:
+        text = written(f"{options.system}-{options.kind}", values, options.module, options.line)
+    except ProblemError as error:
+        raise ProblemError(as_options(str(error))) from None
+    if options.script is not None and not split(options.script)[0].is_file():
+        raise ProblemError(
+            f"there is no file {split(options.script)[0]} in {Path.cwd()}: give the file of the run, by the "
+            "name that it has from the folder where the job is submitted"
+        )
     if options.output:
         _write(Path(options.output), text)
         say(f"submit it with:  {_SUBMIT[options.system]} {values['file']}")
@@ -159,6 +289,7 @@ def _values(options: argparse.Namespace) -> dict[str, str]:
         "walltime": options.walltime,
         "memory": options.memory,
         "queue": options.queue,
+        **{name: getattr(options, name) for name in TABLE},
         "bin": _in_double_quotes(options.bin or sysconfig.get_path("scripts")),
         "broker": shlex.quote(options.broker) if options.broker else None,
         "script": _command(options) if options.script else None,

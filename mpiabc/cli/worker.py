@@ -75,7 +75,8 @@ def server_of(options: argparse.Namespace) -> Server:
 def _worker(options: argparse.Namespace) -> int:
     """Serve runs until the time is up or a signal comes."""
     from mpiabc.schedulers.mpi import launched_size
-    from mpiabc.schedulers.redis.worker import Wishes, Worker
+    from mpiabc.schedulers.redis.runs import Wishes
+    from mpiabc.schedulers.redis.worker import Worker
 
     is_rank = launched_size() > 1
     processes = options.processes

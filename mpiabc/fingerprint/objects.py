@@ -99,15 +99,15 @@ def wrapped(value: Any) -> FunctionType | None:
 
 def has_state_of_its_own(cls: type) -> bool:
     """Whether it defines `__getstate__`, other than the one of dataclasses with slots, which lists them."""
-    own = cls.__getstate__  # type: ignore[attr-defined]
-    return own is not object.__getstate__ and own.__module__ != "dataclasses"  # type: ignore[attr-defined]
+    own: Any = cls.__getstate__
+    return own is not object.__getstate__ and own.__module__ != "dataclasses"
 
 
 def state(value: Any) -> Any:
     """Attributes as a dict, or what `__getstate__` gives; raises what that raises."""
     cls = type(value)
     if has_state_of_its_own(cls):
-        return cls.__getstate__(value)  # type: ignore[attr-defined,call-arg]
+        return cls.__getstate__(value)  # type: ignore[call-arg]
     members = [(name, member) for base in cls.__mro__ for name, member in vars(base).items()]
     cached = {name for name, member in members if isinstance(member, functools.cached_property)}
     found = _slots(value) | attributes(value)

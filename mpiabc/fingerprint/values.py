@@ -324,7 +324,7 @@ class Texts:
 
         Attributes come late: in classes that say how they are copied they are caches.
         """
-        cls = type(value)
+        cls: Any = type(value)
         if objects.has_state_of_its_own(cls):
             return self._of_state(name, objects.state(value), depth)
         has_numbers = hasattr(cls, "__array__")

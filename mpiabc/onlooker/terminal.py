@@ -11,7 +11,7 @@ from mpiabc.onlooker import words
 from mpiabc.onlooker.view import State, View
 from mpiabc.progress import told
 from mpiabc.text import shown
-from mpiabc.voice import is_terminal
+from mpiabc.voice import is_watched
 
 MISSING = (
     "the live table needs rich: install `mpiabc[watch]`, or look at plain lines: `mpiabc watch run.db | cat`"
@@ -40,7 +40,7 @@ def showing(say: Callable[[str], None], nothing: str = "") -> Iterator[Show]:
 
     nothing: what is said where there are none. Raises Error without rich, if there is a terminal.
     """
-    if not is_terminal(sys.stdout):
+    if not is_watched(sys.stdout):
         yield Lines(say, nothing)
         return
     try:

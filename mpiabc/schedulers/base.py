@@ -1,6 +1,14 @@
 """What every scheduler is: a description that opens an engine, and the engine that carries leases.
 
-A scheduler decides *where* evaluations run, never which, and never whether one counts.
+A scheduler decides *where* evaluations run, never which, and never whether one counts. Who has
+
+- a `map` gives `Map(map)`: static scheduling, each generation one call of it;
+- `submit` gives `Futures(executor)`;
+- a queue of tasks with an executor's interface, or one that is easily given it, has `Futures`, too;
+- a transport of their own writes an `Engine`, nine short methods that carry leases out and records home, and
+  a scheduler that opens it: `examples/extending/scheduler.py` is one of forty lines;
+
+and a class of three lines that inherits `mpiabc.testing.SchedulerTests` says whether it holds.
 """
 
 import time
@@ -60,18 +68,19 @@ class Recent:
         self._seconds = seconds
         self._leases: deque[tuple[float, Lease]] = deque()
 
-    def add(self, lease: Lease) -> None:
+    def add(self, lease: Lease, now: float | None = None) -> None:
         """It has come home now."""
-        self._leases.append((time.monotonic(), lease))
-        self._forget_old()
+        now = time.monotonic() if now is None else now
+        self._leases.append((now, lease))
+        self._forget_old(now)
 
-    def doubted(self) -> Doubted:
+    def doubted(self, now: float | None = None) -> Doubted:
         """All of them."""
-        self._forget_old()
+        self._forget_old(time.monotonic() if now is None else now)
         return Doubted(tuple(lease for _, lease in self._leases))
 
-    def _forget_old(self) -> None:
-        while self._leases and self._leases[0][0] < time.monotonic() - self._seconds:
+    def _forget_old(self, now: float) -> None:
+        while self._leases and self._leases[0][0] < now - self._seconds:
             self._leases.popleft()
 
 

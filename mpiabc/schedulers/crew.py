@@ -1,6 +1,7 @@
 """Who holds which leases: the bookkeeping of engines whose workers are elsewhere."""
 
 import time
+from abc import ABC
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -160,3 +161,25 @@ class Crew(Generic[W]):
         for prefetch, room in enumerate(self._rooms(member)):
             self._room[bool(prefetch)] += sign * room
         self.places += sign * member.places
+
+
+class Staffed(ABC, Generic[W]):
+    """What an engine answers by its table of who holds what, and by nothing else."""
+
+    _crew: Crew[W]
+
+    def capacity(self, prefetch: bool) -> int:
+        """Leases that its workers would take now; with `prefetch`, one ahead for each place."""
+        return self._crew.room(prefetch)
+
+    def waiting(self) -> list[Lease]:
+        """Leases that wait behind others."""
+        return self._crew.waiting()
+
+    def held(self) -> list[Lease]:
+        """All leases that workers have not answered."""
+        return [lease for worker in self._crew for lease in self._crew.leases(worker)]
+
+    def busy(self) -> int:
+        """Places that have work."""
+        return self._crew.busy()

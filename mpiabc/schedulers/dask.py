@@ -217,7 +217,7 @@ class _Connection:
     def stopped(self) -> Interrupted:
         """What a signal ends the wait with; it is told here, as the run has not begun."""
         stopped = Interrupted(f"stopped by {heard()} while waiting for {self._awaited}")
-        _log.warning("%s", stopped)
+        stopped.tell(_log)
         return stopped
 
     def _await(self, what: str, hint: str) -> None:

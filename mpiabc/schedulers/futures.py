@@ -109,6 +109,6 @@ class _Executor:
         """The executor is the user's."""
 
 
-def _pass_on(done: Done, future: Future) -> None:
+def _pass_on(done: Done, future: Future[Any]) -> None:
     if not future.cancelled():
         done(future.exception() or future.result())

@@ -23,7 +23,7 @@ class Reaper:
     """A shell that outlives this process by a moment, however that ends; none where it cannot be started."""
 
     def __init__(self) -> None:
-        self._shell: subprocess.Popen | None = None
+        self._shell: subprocess.Popen[bytes] | None = None
         with contextlib.suppress(OSError):
             self._shell = subprocess.Popen(
                 ["/bin/sh", "-c", _SCRIPT],

@@ -29,9 +29,10 @@ from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said
 from mpiabc.schedulers.parcels import Parcel
-from mpiabc.schedulers.processes import ProcessesEngine, travelling
+from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
+from mpiabc.schedulers.shared.starting import travelling
 from mpiabc.schedulers.shared.worker import Worker
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT, leave_to_leader
@@ -322,7 +323,7 @@ def _leave_signals_to_leader() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class _Kept(OrderedDict):
+class _Kept(OrderedDict[Any, Any]):
     """The last few of what was put in; what falls out is closed, if it can be."""
 
     def __init__(self, most: int) -> None:

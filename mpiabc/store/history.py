@@ -417,7 +417,7 @@ class History:
         except (TypeError, ValueError, RecursionError) as error:
             raise DamagedError(self.path, f"its {key}: {type(error).__name__}") from None
 
-    def read(self, query: str, *values: Any) -> list[tuple]:
+    def read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """What a query of the file gives."""
         with reading(self.path) as db:
             return db.execute(query, values).fetchall()

@@ -24,7 +24,7 @@ def simulate(theta, rng):
 if __name__ == "__main__":
     scheduler = sys.argv[1]
     if scheduler == "executors":
-        scheduler = mpiabc.schedulers.Futures(ProcessPoolExecutor(2))
+        scheduler = mpiabc.schedulers.Futures(ProcessPoolExecutor(2, multiprocessing.get_context("fork")))
     with tempfile.TemporaryDirectory() as folder:
         sampler = mpiabc.ABCSMC(problems.problem(simulate), 4, threshold=mpiabc.Constant(9.0), seed=1)
         history = sampler.run(Path(folder) / "run.db", scheduler=scheduler, generations=1)

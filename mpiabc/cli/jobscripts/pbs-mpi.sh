@@ -4,8 +4,8 @@
 # Lines that begin with ##PBS are off: edit them and take one # away. Torque has nodes= in place of select=.
 # Memory of a rank: select=@ranks@:ncpus=1:mpiprocs=1:mem=2gb, or nodes=1:ppn=@ranks@,pmem=2gb.
 #PBS -N @name@
-#PBS -l select=@ranks@:ncpus=1:mpiprocs=1@mem@
-##PBS -l nodes=1:ppn=@ranks@@pmem@
+#PBS -l select=@select@
+##PBS -l nodes=@torque@
 #PBS -l walltime=@walltime@
 #PBS -j oe
 ##PBS -q @queue@
@@ -27,6 +27,7 @@ mpirun -n @ranks@ python -u @script@
 status=$?
 
 if [ "$status" -eq 75 ]; then
+    echo "status 75 is meant: this job submits itself again, and goes on from here"
     qsub "$self"
 fi
 exit "$status"

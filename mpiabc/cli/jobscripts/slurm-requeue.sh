@@ -29,6 +29,7 @@ wait "$run"
 status=$?
 
 if [ "$status" -eq 75 ]; then
+    echo "status 75 is meant: this job goes back into the queue, and goes on from here"
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -5,7 +5,7 @@
 # Lines that begin with ##SBATCH are off: edit them and take one # away.
 #SBATCH --job-name=@name@
 #SBATCH --array=1-@ranks@
-#SBATCH --cpus-per-task=1
+#SBATCH --cpus-per-task=@cpus@
 #SBATCH --time=@walltime@
 #SBATCH --output=@name@-%A_%a.log
 ##SBATCH --mem-per-cpu=@memory@

@@ -13,7 +13,7 @@ import os
 from typing import Any
 
 from mpiabc.schedulers.base import OneLeads
-from mpiabc.schedulers.redis.master import RedisEngine
+from mpiabc.schedulers.redis.leader import RedisEngine
 from mpiabc.schedulers.redis.wire import find_server, is_broker_file
 
 __all__ = ["Redis", "RedisStatic", "is_broker_file"]

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.redis import certificate, wire
 from mpiabc.schedulers.redis.program import CLIENT, OWNER, Process, Program, program
+from mpiabc.schedulers.redis.runs import announcements
 from mpiabc.schedulers.redis.wire import Server, find_server, key
-from mpiabc.schedulers.redis.worker import announcements
 from mpiabc.text import shown
 
 _START = 10.0  # seconds that the server has to come up

@@ -1,0 +1,58 @@
+"""What a rank says of itself before it has leases, and whether it may have any."""
+
+import json
+import logging
+from typing import Any
+
+from mpiabc.errors import ProblemError, SchedulerError
+from mpiabc.fingerprint import Fingerprint, differences, differing_parts
+from mpiabc.version import digit_difference, version_difference, versions
+
+_log = logging.getLogger(__name__)
+
+
+def hello(where: str, problem: Any) -> bytes:
+    """Who a rank is, and what it is to evaluate."""
+    parts = {name: str(part) for name, part in problem.parts().items()}
+    answer = {"where": where, "versions": versions(), "parts": parts}
+    answer["fingerprint"] = problem.fingerprint.to_json()
+    return json.dumps(answer).encode()
+
+
+def read(content: bytes) -> dict[str, Any]:
+    """What a rank says of itself; nothing if another mpiabc says it in another way."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return {}
+
+
+def checked(answer: dict[str, Any], rank: int, parts: dict[str, Any], mine: Fingerprint) -> str:
+    """Where the rank is. Raises SchedulerError or ProblemError for one that would evaluate something else."""
+    where = answer.get("where", f"rank {rank}")
+    if difference := version_difference(answer.get("versions")):
+        raise SchedulerError(f"{where} differs from rank 0: {difference}; use one environment")
+    if difference := digit_difference(answer["versions"]):
+        _log.warning("%s: %s; digests may differ in the last bit", where, difference)
+    if different := differing_parts(parts, answer["parts"]):
+        raise ProblemError(
+            f"{where} built another problem than rank 0: its {' and '.join(different)} differ; "
+            "all ranks run the same script, so give random numbers in it a seed"
+        )
+    theirs = _as_rank_0(Fingerprint.from_json(answer["fingerprint"]), mine, rank)
+    if different := differences(theirs, mine):
+        raise ProblemError(
+            f"{where} has other code or values in its problem than rank 0: {'; '.join(different[:5])} "
+            "(there is that rank); all ranks run the same script with the same modules"
+        )
+    return where
+
+
+def _as_rank_0(theirs: Fingerprint, mine: Fingerprint, rank: int) -> Fingerprint:
+    """What a rank has, where its own number is no difference: scripts keep it for names of files."""
+
+    def named(there: dict[str, str], here: dict[str, str]) -> dict[str, str]:
+        own = {name for name, text in there.items() if text == str(rank) and here.get(name) == "0"}
+        return there | dict.fromkeys(own, "0")
+
+    return Fingerprint(named(theirs.code, mine.code), named(theirs.values, mine.values))

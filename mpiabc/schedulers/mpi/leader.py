@@ -1,0 +1,208 @@
+"""The other ranks, as the leading one sees them."""
+
+import contextlib
+import logging
+import os
+import secrets
+import sys
+import time
+from collections import deque
+from collections.abc import Collection
+from typing import Any
+
+from mpiabc.errors import Interrupted, ProblemError, SchedulerError
+from mpiabc.records import Lease, Records
+from mpiabc.schedulers import parcels, teams
+from mpiabc.schedulers.base import Job, Lost, Report, Said
+from mpiabc.schedulers.crew import Staffed
+from mpiabc.schedulers.mpi.ending import GRACE, abort, left, torn
+from mpiabc.schedulers.mpi.greeting import checked, read
+from mpiabc.schedulers.mpi.held import Hold
+from mpiabc.schedulers.mpi.launch import load_mpi
+from mpiabc.schedulers.mpi.membership import Membership
+from mpiabc.schedulers.shared.jobs import Jobs
+from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
+from mpiabc.schedulers.shared.starting import travelling
+from mpiabc.schedulers.shared.worker import UNWANTED
+from mpiabc.schedulers.silence import Awaited
+from mpiabc.schedulers.together import Backoff
+from mpiabc.schedulers.wire import SECONDS_BODY, Wire
+from mpiabc.signals import relay
+
+_log = logging.getLogger(__name__)
+
+
+_LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
+
+
+#: What a rank says of itself, which it may before it has greeted.
+_OF_ITSELF = (Kind.HELLO, Kind.BROKEN, Kind.REFUSED, Kind.SIGNALLED, Kind.BYE)
+_NOT_HERE = "a rank that has not come to this run has not called run again, or is held up before it"
+_COLLECTIVE = (
+    "a simulator that calls a collective of COMM_WORLD waits for ranks that do not: let it use COMM_SELF, or "
+    "give the run a communicator of its own, MPI(comm=...)"
+)
+
+
+def _cost(records: Records) -> float:
+    """Seconds for one simulation."""
+    simulations = len(records) if records.tries is None else int(records.tries[:, 1].sum())
+    return records.seconds / max(1, simulations)
+
+
+class Ranks(Staffed[int]):
+    """The other ranks, as rank 0 sees them."""
+
+    def __init__(
+        self, comm: Any, problem: Any, plan: teams.Plan | None = None, hold: Hold | None = None
+    ) -> None:
+        greeting = b""
+        self._hold = hold
+        if hold:
+            greeting = travelling(problem)  # these ranks have not come to where it was made
+            hold.make_room()
+            hold.opened = self
+        self._wire = Wire(comm, load_mpi())
+        self._wire.run = self.number = secrets.randbits(64)
+        plan = teams.planned(range(comm.size), 1) if plan is None else plan
+        self._members = Membership(plan, comm.size)
+        self._crew = self._members.crew
+        self._expected = problem.parts(), problem.fingerprint
+        self._jobs = Jobs()
+        self._parcels = parcels.Sender()  # all ranks get the same
+        self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
+        self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
+        self._broken = ""  # what a rank said that cannot go on
+        for rank in self._members.living:
+            self._wire.send(rank, Kind.WELCOME, greeting)
+
+    @property
+    def cost(self) -> float | None:
+        """Seconds for one simulation: the less of the last two, as the very first one starts cold."""
+        return min(self._costs) if len(self._costs) == 2 else None
+
+    @property
+    def workers(self) -> int:
+        """The others that have leases, and the ranks of their teams, as far as these live."""
+        return self._members.workers
+
+    def note_beside(self, store: str) -> None:
+        """Let the ranks note, beside this file, what they evaluate: one that dies ends the job."""
+        for rank in self._members.living:
+            self._wire.send(rank, Kind.NOTE, os.fsencode(os.path.abspath(store)))
+
+    def begin(self, job: Job, beside: Collection[int] = ()) -> None:
+        """Send the job to all: one that is busy reads it when it is free."""
+        self._jobs.begin(job, beside)
+        self._crew.begin(job.number, beside)
+        kind, content = encoded(self._jobs.sent_by(self._parcels, job.number))
+        for rank in self._members.living:
+            self._wire.send(rank, kind, content)
+
+    def submit(self, lease: Lease) -> None:
+        """Give the lease to the rank with the fewest."""
+        self._wire.tell(self._crew.give(lease), lease)
+
+    def poll(self, timeout: float) -> list[Report]:
+        """All that has arrived."""
+        if self._broken:
+            raise SchedulerError(self._broken)
+        members = self._members
+        reports: list[Report] = []
+        while message := self._wire.receive():
+            rank, kind, content = message
+            if rank not in members.living or (rank not in members.names and kind not in _OF_ITSELF):
+                continue  # of a rank that is dead, or of an earlier run
+            if kind in _OF_ITSELF:
+                self._hear_of(rank, kind, bytes(content))
+            else:
+                reports += self._answered(rank, answer_of(kind, content))
+            if self._broken:
+                break  # what came before it counts
+        return reports + self._bury()
+
+    def _hear_of(self, rank: int, kind: int, content: bytes) -> None:
+        """What a rank says of itself. Raises ProblemError, if it cannot have the problem."""
+        match kind:
+            case Kind.HELLO:
+                self._members.greet(rank, checked(read(content), rank, *self._expected))
+            case Kind.BYE:
+                self._members.leave(rank)
+            case Kind.BROKEN:
+                self._broken = content.decode()
+            case Kind.REFUSED:
+                raise ProblemError(content.decode())
+            case Kind.SIGNALLED:
+                relay(f"a signal to rank {rank}", *SECONDS_BODY.unpack(content))
+
+    def _answered(self, rank: int, answer: Answer) -> list[Report]:
+        """What a rank says of its leases; one whose team has lost another rank has none any more."""
+        match answer:
+            case Records():
+                if rank not in self._crew:
+                    return []
+                self._crew.answered(rank, answer.job, answer.start)
+                self._costs.append(_cost(answer))
+                if answer.failures:
+                    self._unanswered.add(rank)
+            case Lost():
+                if not self._crew.take(rank, answer.lease) and answer.why == UNWANTED:
+                    return []
+            case Said():
+                return [Said(self._members.names[rank], answer.piece)]
+            case Missing():
+                self._wire.tell(rank, self._jobs.whole(answer.job))
+                return []
+        return [answer]
+
+    def _bury(self) -> list[Lost]:
+        """The leases of ranks that died."""
+        lost = []
+        for rank in self._wire.failed & self._members.living:
+            where, leases = self._members.bury(rank)
+            _log.warning("%s died; its evaluations go out again", where)
+            lost += [Lost(lease, where, "the rank died") for lease in leases]
+        if self._members.are_teams_lost:
+            raise SchedulerError("ranks of every team have died: run the same command again")
+        return lost
+
+    def waits_for(self) -> list[Awaited]:
+        """Ranks with leases, and those that have not come to this run."""
+        missing = [Awaited(rank, why=_NOT_HERE) for rank in self._members.missing()]
+        return [*missing, *self._crew.awaited(self._members.names.__getitem__, _COLLECTIVE)]
+
+    def cancel(self, cut: float, job: int | None = None) -> None:
+        """Ranks skip leases above the cut that they have not begun."""
+        order, is_for_all = self._jobs.cancel(cut, job)
+        for rank in self._crew:
+            if is_for_all or self._crew.ahead(rank) or rank in self._unanswered:
+                self._wire.tell(rank, order)
+        self._unanswered.clear()
+
+    def close(self, status: int) -> None:
+        """Tell all ranks that the run is over; after an error, abort those that do not answer."""
+        if self._hold:
+            self._hold.opened = None
+        self._members.await_end()
+        self._broken = ""
+        for rank in self._members.living:
+            self._wire.send(rank, Kind.LEAVE if status else Kind.STOP, bytes([status]))
+        if status == 0:
+            self._wire.flush(GRACE)
+            return
+        left.add(self._wire.comm.size)
+        if self._members.plan.has_larger:
+            torn.add(0)
+        if not self._have_left_within(_LEAVING):
+            error = sys.exception()
+            is_told = error is None or isinstance(error, Interrupted)
+            abort(self._wire.comm, status, "" if is_told else f"{type(error).__name__}: {error}")
+
+    def _have_left_within(self, seconds: float) -> bool:
+        """Whether all ranks have left after so long at most."""
+        end, backoff = time.monotonic() + seconds, Backoff()
+        while not self._members.have_left and time.monotonic() < end:
+            with contextlib.suppress(ProblemError, SchedulerError):
+                self.poll(0)
+            backoff.wait()
+        return self._members.have_left
