@@ -19,6 +19,7 @@ from mpiabc import schedulers
 from tests import problems
 from tests.bridge import make_certificate
 from tests.conftest import HANGS, ROOT, environment, environment_of, missing
+from tests.expected import serial
 from tests.programs import digests as program
 from tests.programs.slow import gaussian as slow_gaussian
 from tests.test_conformance import FAILURES, go_wrong
@@ -34,7 +35,7 @@ QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}
 
 @pytest.fixture(scope="module")
 def expected():
-    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+    return serial()
 
 
 @contextmanager
@@ -282,7 +283,7 @@ def _committed(store):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.long
 def test_digest_is_that_of_serial_on_dask_mpi_by_its_scheduler_file(workers, tmp_path, expected):
-    """The command of the README; the client is started first, and waits for file and workers."""
+    """The command of examples/dask.md; the client is started first, and waits for file and workers."""
     file = tmp_path / "my_scheduler.json"
     cluster = subprocess.Popen(
         dask_mpi(workers + 1, "--scheduler-file", file),
