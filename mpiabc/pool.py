@@ -34,13 +34,13 @@ from mpiabc.schedulers import MPI, Engine, resolve
 from mpiabc.schedulers.base import count, target
 from mpiabc.signals import is_asked_to_stop
 
-machine.refuse_free_threads()
-
 Function = Callable[..., Any]
 
 # How many items of a generator are read at once: at least so many for each worker, or as many as take it so
 # many seconds; so many at most, which is also how long a list may be that goes out at once.
 _LEAST_READ, _READ, _AT_ONCE = 4, 1.0, 10_000
+
+machine.refuse_free_threads()
 
 
 class Pool:

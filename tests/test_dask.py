@@ -283,7 +283,7 @@ def _committed(store):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.long
 def test_digest_is_that_of_serial_on_dask_mpi_by_its_scheduler_file(workers, tmp_path, expected):
-    """The command of the README; the client is started first, and waits for file and workers."""
+    """The command of examples/dask.md; the client is started first, and waits for file and workers."""
     file = tmp_path / "my_scheduler.json"
     cluster = subprocess.Popen(
         dask_mpi(workers + 1, "--scheduler-file", file),

@@ -536,3 +536,22 @@ def test_the_command_line_simulates_from_the_posterior_for_predictions(tmp_path,
 def test_the_command_line_says_what_it_cannot_draw(run, words, said, capsys):
     assert main(["plot", str(run.path), *words]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_several_pictures_fill_parts_of_one_figure(run):
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    assert plots.predictive(run, "series", fig=left) is left
+    assert plots.pairs(run, ["beta", "k"], fig=right) is right
+    FigureCanvasAgg(figure).draw()
+    assert [len(part.axes) for part in (left, right)] == [1, 4]
+
+
+def test_prior_of_many_whole_numbers_is_one_line(tmp_path):
+    """Not a line for each number, with nothing between them."""
+    problem = mpiabc.Problem({"n": mpiabc.Integer(400, 700)}, lambda theta, rng: theta["n"] / 100, 5.0)
+    history = mpiabc.ABCSMC(problem, 100, seed=1).run(tmp_path / "run.db", generations=1, scheduler="serial")
+    figure = plots.pairs(history, fig=Figure())
+    (prior,) = (line for line in figure.axes[0].lines if line.get_label() == "prior")
+    inside = prior.get_ydata()[5:-5]
+    assert np.allclose(inside, 1 / 301)

@@ -1,4 +1,4 @@
-"""A simulator that is a program: the epidemic of examples/influenza.py in C, or in R.
+"""A simulator that is a program: a plain SIR epidemic for the counts of examples/influenza.py, in C, or in R.
 
     mpirun -n 2 python examples/program/fit.py
     mpirun -n 2 python examples/program/fit.py --language R

@@ -111,7 +111,7 @@ def legend_above(figure: Any, ax: Any, title: str | None = None) -> None:
     """What the lines of these axes mean, above all of the figure."""
     handles, labels = ax.get_legend_handles_labels()
     if labels:
-        columns = max(1, min(len(labels), int(figure.get_figwidth() / 1.3)))
+        columns = max(1, min(len(labels), int(figure.bbox.width / figure.dpi / 1.3)))  # a subfigure, too
         where = {"loc": "outside upper center", "ncols": columns, "title": title}
         figure.legend(handles, labels, fontsize=SMALL, frameon=False, **where)
 

@@ -85,8 +85,11 @@ class Parameter:
     def prior_at(self, z: np.ndarray, span: density.Ends) -> np.ndarray | None:
         """The prior's density, as drawn, or its mass; None if it is not known."""
         if self.prior is not None:
-            found = self.prior.density(self.back(z))
-            return found * self.back(z) * math.log(10) if self.is_log else found
+            x = (
+                np.rint(z) if self.prior.is_discrete and not self.bars else self.back(z)
+            )  # whole numbers: a step
+            found = self.prior.density(x)
+            return found * x * math.log(10) if self.is_log else found
         if self.sample is None:
             return None
         if self.bars:
