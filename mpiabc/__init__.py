@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mpiabc import cluster, noise, schedulers, sizes
     from mpiabc.abcamis import ABCAMIS
     from mpiabc.analysis import plots
+    from mpiabc.analysis.report import report
     from mpiabc.command import Command
     from mpiabc.distance import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
     from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
@@ -65,6 +66,7 @@ __all__ = [
     "noise",
     "open",
     "plots",
+    "report",
     "schedulers",
     "sizes",
     "worker",
@@ -73,6 +75,7 @@ __all__ = [
 
 _NAMES = {  # by the module that has them
     "abcamis": "ABCAMIS",
+    "analysis.report": "report",
     "command": "Command",
     "distance": "Aggregate Mahalanobis PNorm Predicted SlicedWasserstein Wasserstein",
     "errors": "Error Interrupted ProblemError SchedulerError SimulatorError StoreError",

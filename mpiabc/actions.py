@@ -88,7 +88,14 @@ class Done:
     reason: str
 
 
-Action = Open | Keep | Commit | Void | Tell | Done
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """Hand this to whoever waits for the job, now."""
+
+    what: Any
+
+
+Action = Open | Keep | Commit | Void | Tell | Hand | Done
 
 
 class Advancing(Protocol):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.errors import ProblemError
+from mpiabc.masked import is_masked
 
 
 def whole(value: Any) -> int | None:
@@ -33,7 +34,7 @@ def real(value: Any) -> float | int | None:
         return value
     if isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, str | bytes | np.ma.MaskedArray):
+    if isinstance(value, str | bytes) or is_masked(value):
         return None
     try:
         array = np.asarray(value)

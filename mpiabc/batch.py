@@ -4,7 +4,6 @@ Every command of a batch system is started from here.
 """
 
 import os
-import platform
 import re
 import subprocess
 import time
@@ -53,10 +52,10 @@ def pbs_size(memory: str) -> str:
     return re.sub(r"([kmgt])b?$", r"\1b", memory.lower())
 
 
-def job() -> str | None:
-    """The job that this process is a part of, and its host; None outside of any."""
+def job() -> str:
+    """The job that this process is of, such as "SLURM job 17"; empty outside of any."""
     system = _system()
-    return system and f"{system.name} job {os.environ[system.variable]} on {platform.node()}"
+    return "" if system is None else f"{system.name} job {os.environ[system.variable]}"
 
 
 def seconds_left() -> float:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.masked import is_masked
+
 FLOAT64 = np.dtype(np.float64)
 EXACT = frozenset(
     {float, bool, np.bool_, np.float64, np.float32, np.float16}
@@ -66,7 +68,7 @@ def _refuse(value: Any) -> None:
     """Raise for what others would convert in silence."""
     if value is None:
         raise RefusedError("None is no number: leave missing values out")
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise RefusedError("a masked array would lose its mask: fill it, or leave out what is masked")
     if isinstance(value, str | bytes | bytearray):
         raise RefusedError(_KINDS["U"])

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from mpiabc import acceptors, guard, programs, team
-from mpiabc.coupling import Coupled, base_of
+from mpiabc.coupling import Coupled, Share, base_of
 from mpiabc.defended import mixed, undefended
 from mpiabc.distance import measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.kept import is_narrow
 from mpiabc.layout import layout_of
+from mpiabc.masked import is_masked
 from mpiabc.models import AnyProblem
 from mpiabc.order import Order
 from mpiabc.outcome import NanDistanceError, Outcome, told
@@ -139,7 +140,7 @@ class Evaluator:
         self._width: int | None = None  # how many distances a row has
         self.length = block_of(problem.step)  # ids in a block
         self._drawn_width = problem.width + (len(problem.models) > 1)  # the model's index comes last
-        self._coupled = coupled_of(problem, order)
+        self._coupled, self._share = coupled_of(problem, order), Share()
 
     def __call__(self, start: int, stop: int) -> Records:
         """The records of the ids, or slots, [start, stop)."""
@@ -296,6 +297,7 @@ class Evaluator:
         base = (
             self.problem.prior if coupled.proposal(coupled.base) is None else coupled.proposal(coupled.base)
         )
+        rows = self._share.with_neighbours(number, rows, self.length)
         with self._theirs(base):
             found = coupled.block(number, rows, lambda n: self.begun(base, coupled.base, n))
         return Block(number, found.theta, found.log_prior, found.born)
@@ -514,7 +516,7 @@ def _column(distances: Any, n: int) -> np.ndarray:
 def _floats(what: str, values: Any) -> np.ndarray:
     """What a prior or proposal gave, as an array of its own. Raises ProblemError for what is not real."""
     array = np.asarray(values)
-    if array.dtype.kind not in "biuf" or isinstance(values, np.ma.MaskedArray):
+    if array.dtype.kind not in "biuf" or is_masked(values):
         raise ProblemError(f"{what} gave {array.dtype} (a {type(values).__name__}), expected real numbers")
     return np.array(array, np.float64, order="C")
 

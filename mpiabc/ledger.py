@@ -26,6 +26,7 @@ class _Addresses:
     counted = "accepted"  # what `accepted` counts, in words
     goes_on = False  # what is known, and out, beyond its cut is the next level's
     kept_for: int | None = None  # the level that its records are kept for, if that is not their own
+    beside: tuple[int, ...] = ()  # numbers of other orders of which work is out that counts here
 
     def __init__(
         self,

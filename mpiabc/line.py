@@ -97,6 +97,13 @@ class Line(Ledger):
         return id >= self.first and bool(self._kept(np.array([id]), np.array([generation_of(lease.job)]))[0])
 
     @property
+    def beside(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Numbers of earlier orders of which work is out that still counts."""
+        levels = np.unique(self._of_out(self.first, self.issued) - 1).tolist()
+        newest = {generation_of(job): job for job in sorted(self._jobs)}
+        return tuple(newest[level] for level in levels if level not in (-1, self._level))
+
+    @property
     def wanted(self) -> float:
         """Whatever is out may be wanted at the next level."""
         return np.inf

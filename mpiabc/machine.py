@@ -2,8 +2,11 @@
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from mpiabc.errors import SchedulerError
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
@@ -18,6 +21,19 @@ def cores(processes: int = 1) -> int:
     share = min([_affinity(), *map(math.ceil, _quotas())]) // processes
     promised = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return max(1, min(share, int(promised)) if promised.isdecimal() else share)
+
+
+def refuse_free_threads() -> None:
+    """Raise SchedulerError in a Python without its global lock. What runs asks when it is imported.
+
+    What is the process's alone, as what it writes, its folder and its floating-point environment, is guarded
+    for one thread at a time.
+    """
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise SchedulerError(
+            f"this Python ({sys.executable}) runs without its global lock, for which mpiabc was not made: "
+            "set PYTHON_GIL=1, or take an ordinary build of Python"
+        )
 
 
 def _affinity() -> int:

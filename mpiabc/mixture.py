@@ -203,7 +203,9 @@ class GaussianMixture(_Gaussians):
 
     def _prepared(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u = self._whiten(theta)
-        return np.column_stack([u, np.ones(len(u))]), self._log_norm - 0.5 * np.square(u).sum(axis=1)
+        prepared = np.ones((len(u), u.shape[1] + 1))
+        prepared[:, :-1] = u
+        return prepared, self._log_norm - 0.5 * np.square(u).sum(axis=1)
 
     def _fill(self, exponents: np.ndarray, prepared: np.ndarray, columns: slice) -> None:
         np.einsum("rk,kj->rj", prepared, self._table[:, columns], out=exponents)

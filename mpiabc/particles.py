@@ -132,7 +132,14 @@ def unpacked(buffer: bytes | bytearray | memoryview, at: int, m: int, widths: di
 
 def none(**widths: int) -> Particles:
     """No rows; of widths that are not given, none either."""
-    return unpacked(b"", 0, 0, {c.width: widths.get(c.width, 0) for c in columns().values()})
+    return _none(tuple(widths.get(c.width, 0) for c in columns().values()))
+
+
+@cache
+def _none(widths: tuple[int, ...]) -> Particles:
+    """No rows can be shared by all that have none: there is nothing in them to be written to."""
+    named = {c.width: width for c, width in zip(columns().values(), widths, strict=True)}
+    return unpacked(b"", 0, 0, named)
 
 
 def within(distances: np.ndarray, epsilon: Any) -> np.ndarray:

@@ -150,6 +150,9 @@ class LogNormal(_OfLogarithm):
         return Normal(self.mean, self.sd)
 
 
+_OURS = (Uniform, Normal, LogUniform, LogNormal)
+
+
 class Prior:
     """Marginals by name: `Prior(mu=scipy.stats.norm(0, 2), k=mpiabc.LogUniform(0.1, 10))`, or a dict of them.
 
@@ -261,6 +264,11 @@ class Prior:
         if self.where is not None:
             self._narrow(self.where, theta, total)
         return total
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether a row's density surely does not depend on the rows beside it: it is all of our own."""
+        return self.where is None and all(type(self.marginals[i]) in _OURS for i in self._others)
 
     def _log_density(self, theta: np.ndarray) -> np.ndarray:
         """That of the marginals."""

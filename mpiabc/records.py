@@ -221,7 +221,7 @@ def unpack(buffer: bytes | bytearray | memoryview, several: int = 0) -> Records:
     at = list(accumulate(lengths, initial=_HEADER.size))
     if len(buffer) != at[-1]:
         raise ValueError(f"a record buffer of {len(buffer)} bytes does not fit its header")
-    rows = unpacked(buffer, at[0], m, widths)
+    rows = unpacked(buffer, at[0], m, widths) if m else none(**widths)
     tries = np.frombuffer(buffer, np.int64, sizes[0] // 8, at[1]).reshape(-1, 2) if sizes[0] else None
     status = np.frombuffer(buffer, np.uint8, count, at[2])
     more = json.loads(bytes(buffer[at[3] : at[4]])) if sizes[1] else {}

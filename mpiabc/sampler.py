@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import platform
 import secrets
 import sys
 import time
@@ -12,9 +13,9 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any
 
-from mpiabc import batch, guard, sameness, voice, whereabouts
+from mpiabc import batch, guard, machine, sameness, voice, whereabouts
 from mpiabc import stopping as stops
-from mpiabc.actions import Done
+from mpiabc.actions import Commit, Done
 from mpiabc.constraint import share_inside
 from mpiabc.driver import Driver, Ended, Limits, Observer
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
@@ -33,10 +34,12 @@ from mpiabc.schedulers import Engine, resolve
 from mpiabc.schedulers.alone import communicator
 from mpiabc.signals import Signals, is_asked_to_stop, stopped_by
 from mpiabc.stopping import Stopping
-from mpiabc.store import History, Live, Store, Writer
+from mpiabc.store import History, Live, Store, Writer, session
 from mpiabc.store.live import Signs, for_broker
 from mpiabc.streams import stream_key
 from mpiabc.version import STREAMS
+
+machine.refuse_free_threads()
 
 _log = logging.getLogger(__name__)
 Path = str | os.PathLike[str]
@@ -130,6 +133,7 @@ class Sampler:
             self._checked(place, stopping, has_rule)
             resumable_status()  # a wrong one is said now
             with store as file:
+                file.begin(session(place, engine.workers))
                 settings = self._settled(file, place.is_static, overwrite, accept_changes)
                 if note := self._size_kept(stopping):
                     _log.info("%s: %s", file.path, note)
@@ -175,6 +179,7 @@ class Sampler:
                     if isinstance(event, Done):
                         writer.end(event.reason, run.partial())
                         continue
+                    assert isinstance(event, Commit)  # a run hands nothing over
                     population = event.population
                     t, digest = population.generation, population.digest()
                     if digests.get(t) != digest:  # else it was taken back, and is as it was
@@ -242,7 +247,12 @@ def _tell_of_job(path: Path, engine: Engine, level: int, is_new: bool) -> None:
         ranks = launched_size()
         workers = f"{ranks} ranks" if ranks > 1 else f"{engine.workers} worker{'s' * (engine.workers != 1)}"
         _log.info(
-            "%s: %s, %s: %s", path, job, workers, "new" if is_new else f"resumed from generation {level}"
+            "%s: %s on %s, %s: %s",
+            path,
+            job,
+            platform.node(),
+            workers,
+            "new" if is_new else f"resumed from generation {level}",
         )
 
 

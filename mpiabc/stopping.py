@@ -130,22 +130,22 @@ def chosen(walltime: float | str | timedelta | None) -> float | str | timedelta 
     return os.environ.get(VARIABLE, "").strip() or None if walltime is None else walltime
 
 
-def seconds(walltime: float | str | timedelta | None) -> float | None:
+def seconds(walltime: float | str | timedelta | None, name: str = "walltime") -> float | None:
     """A walltime in seconds, from a number, a timedelta, or text such as "90", "30m", "2h", "1:30:00".
 
-    "auto" is what the batch system leaves to this job. Raises ProblemError.
+    "auto" is what the batch system leaves to this job. Raises ProblemError, which calls it by this name.
     """
     if walltime is None:
         return None
     if isinstance(walltime, str):
-        return batch.seconds_left() if walltime == "auto" else _parse(walltime.strip())
+        return batch.seconds_left() if walltime == "auto" else _parse(walltime.strip(), name)
     number = walltime.total_seconds() if isinstance(walltime, timedelta) else real(walltime)
     if number is None or not number > 0:
-        raise ProblemError(f"walltime={walltime!r}: give seconds > 0, a timedelta, or text such as '2h'")
+        raise ProblemError(f"{name}={walltime!r}: give seconds > 0, a timedelta, or text such as '2h'")
     return float(number)
 
 
-def _parse(text: str) -> float:
+def _parse(text: str, name: str) -> float:
     if match := re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smhd]?)", text):
         value = float(match[1]) * _UNITS[match[2]]
     elif match := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text):
@@ -153,8 +153,8 @@ def _parse(text: str) -> float:
         value = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
     else:
         raise ProblemError(
-            f"walltime={text!r} is not understood: give seconds, or '30m', '2h', '1:30:00', 'auto'"
+            f"{name}={text!r} is not understood: give seconds, or '30m', '2h', '1:30:00', 'auto'"
         )
     if not value > 0:
-        raise ProblemError(f"walltime={text!r} is no time at all")
+        raise ProblemError(f"{name}={text!r} is no time at all")
     return value

@@ -52,7 +52,9 @@ def each(function: Callable[[slice], None], length: int, most: int) -> None:
         with np.errstate(all="ignore"):
             function(rows)
 
-    count = max(1, min(most, share(), length))
+    count = max(1, min(most, length))
+    if count > 1:
+        count = min(count, share())
     bounds = [length * i // count for i in range(count + 1)]
     slices: Iterable[slice] = map(slice, bounds[:-1], bounds[1:])
     if count == 1:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from mpiabc.signals import that_ask_to_stop
 
 ROOT = Path(__file__).parent.parent
 HANGS = 180.0  # seconds after which what has not ended hangs, on a machine with other work, too
+_KEEP_FROM_FORKING = {"jax", "torch", "tensorflow"} - sys.modules.keys()
 LEFT = pytest.StashKey[int]()  # how many tests a process has left to --long
 _LONG = {"slurm", "sge", "tolerant"}  # fixtures: batch systems, and ranks that die
 _SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi", "redis")
@@ -237,13 +239,24 @@ def sge():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests on Dask in this process come last: it leaves threads, and with threads none is forked."""
-    items.sort(key=lambda item: "dask_client" in item.fixturenames)
+    """Each file is a piece of work for a process: what takes longest begins first, and Dask comes last."""
+    long = [item for item in items if takes_long(item)]
+    weights = Counter(item.path for item in long) if config.option.long else {}
+    with_dask = {item.path for item in items if _uses_dask(item)}
+    items.sort(
+        key=lambda item: (item.path in with_dask, -weights.get(item.path, 0), item.path, _uses_dask(item))
+    )
     if not config.option.long:
-        leave(config, items, [item for item in items if takes_long(item)])
+        leave(config, items, long)
+
+
+def _uses_dask(item):
+    """In this process: that leaves threads, and with threads none is forked."""
+    return "dask_client" in item.fixturenames
 
 
 def takes_long(item):
+    """By its mark, or by what it asks for."""
     return item.get_closest_marker("long") or not _LONG.isdisjoint(item.fixturenames)
 
 
@@ -253,6 +266,14 @@ def leave(config, items, left):
     config.hook.pytest_deselected(items=left)
     gone = set(left)
     items[:] = [item for item in items if item not in gone]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item):
+    """No test may decide how later ones of its process get their children: that would depend on the order."""
+    if found := _KEEP_FROM_FORKING & sys.modules.keys():
+        _KEEP_FROM_FORKING.difference_update(found)
+        pytest.fail(f"{item.name} has imported {', '.join(found)} here: let it do so in a process of its own")
 
 
 def pytest_sessionfinish(session):

@@ -10,7 +10,7 @@ particle takes beside plain.
 
 import argparse
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 from unittest import mock
@@ -75,18 +75,21 @@ TARGETS = {
 }
 
 
-def populations(sampler, seed, generations=None):
+def populations(sampler, seed, generations=None, lookahead=False):
     """The populations of a run, by its pure loop alone."""
     problem = sampler.problem
     key, size = stream_key(seed), sampler.population_size
     parts = sampler.kernel, sampler.threshold
     planner = Planner(problem.prior, *parts, key, size, False, sampler.weights, problem.step)
+    planner = replace(planner, lookahead=lookahead)
     run = Run(problem, planner, Stopping(generations=generations))
     found, actions = [], run.advance()
     while True:
         for action in actions:
             if isinstance(action, Open):
                 ledger, evaluate = action.ledger, Evaluator(problem, action.order)
+                if lookahead:  # chains that the run has followed are not followed twice
+                    evaluate._coupled = run._settler.coupled
             elif isinstance(action, Commit):
                 found.append(action.population)
         if any(isinstance(action, Done) for action in actions):

@@ -170,6 +170,34 @@ def test_messages_of_a_run_name_the_options_of_the_command_line(fit, capsys):
     assert "overwrite" not in shown
 
 
+WORDS = {
+    "setting": ("run {fit} --population-size x", "--population-size 'x': give a whole number"),
+    "walltime": ("run {fit} --population-size 9 --walltime soon", "--walltime 'soon' is not understood"),
+    "rule": (
+        "run {fit} --population-size 9 --threshold constant:3 --recycle",
+        "--recycle with --threshold Const",
+    ),
+    "runtime": ("worker redis://127.0.0.1:9 --insecure --runtime soon", "--runtime 'soon' is not understood"),
+    "secret": ("worker redis://127.0.0.1:9", "may run code as you, say --insecure\n"),
+    "seed": ("run {fit} --population-size 9 --seed -1", "--seed -1: give a whole number"),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_messages_of_all_commands_name_their_own_options(case, fit, capsys):
+    line, told = WORDS[case]
+    assert told in said(capsys, *line.format(fit=fit).split(), status=1)
+
+
+def test_two_problems_of_one_file_have_two_stores(fit, tmp_path, capsys):
+    """One problem of its own name has that of the file, as ever."""
+    other = "mpiabc.Problem(prior, simulate, {'y': 2.0, 'z': [1.0, 0.0]}, on_error='reject')"
+    fit.write_text(f"{fit.read_text()}\nother = {other}\n")
+    for name in ("problem", "other"):
+        said(capsys, "run", f"{fit}:{name}", *OPTIONS, "--generations", 1, "--scheduler", "serial")
+    assert {path.name for path in tmp_path.glob("*.db")} == {"fit-problem.db", "fit-other.db"}
+
+
 def test_yaml_file_is_run_as_its_options(fit, done, tmp_path, capsys):
     yaml_or_skip()
     write(
@@ -453,8 +481,8 @@ BAD = {
     ),
     "no size": ("run fit.py", "the population size is missing: give --population-size N"),
     "no end": ("run fit.py {N}", "the run has no end: give a stopping rule"),
-    "size that is text": ("run fit.py --population-size x", "population_size='x': give a whole number"),
-    "broken size": ("run fit.py --population-size 1.5", "population_size='1.5': give a whole number"),
+    "size that is text": ("run fit.py --population-size x", "--population-size 'x': give a whole number"),
+    "broken size": ("run fit.py --population-size 1.5", "--population-size '1.5': give a whole number"),
     "size of one": (
         "run fit.py --population-size 1",
         "--population-size 1: give a whole number of at least 2",
@@ -464,10 +492,13 @@ BAD = {
         "--acceptance-rate 2.0: give a number in (0, 1]",
     ),
     "walltime": ("run fit.py {N} --walltime soon", "--walltime 'soon' is not understood"),
-    "threshold": ("run fit.py {N} --threshold median", "threshold='median': give quantile:0.5, listed:4,2,1"),
+    "threshold": (
+        "run fit.py {N} --threshold median",
+        "--threshold 'median': give quantile:0.5, listed:4,2,1",
+    ),
     "rising": ("run fit.py {N} --threshold listed:1,2", "does not fall"),
-    "constant of two": ("run fit.py {N} --threshold constant:1,2", "threshold='constant:1,2': give"),
-    "kernel": ("run fit.py {N} --kernel box", "kernel='box': give gaussian or local"),
+    "constant of two": ("run fit.py {N} --threshold constant:1,2", "--threshold 'constant:1,2': give"),
+    "kernel": ("run fit.py {N} --kernel box", "--kernel 'box': give gaussian or local"),
     "scheduler": ("run fit.py {N} --generations 1 --scheduler fast", "unknown scheduler 'fast'"),
     "folder": (
         "run fit.py {N} --generations 1 --scheduler serial --store no/a.db",

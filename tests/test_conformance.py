@@ -13,8 +13,8 @@ import threadpoolctl
 import mpiabc
 from mpiabc import schedulers
 from tests import jobs, problems
-from tests.cluster import Simulated, random_time
 from tests.conftest import quick
+from tests.expected import serial, static
 from tests.programs import digests as program
 
 SCHEDULERS = {
@@ -28,9 +28,9 @@ SCHEDULERS = {
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    """The digests of the serial run, and of one rank for static scheduling."""
-    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+def expected():
+    """The digests of the serial run."""
+    return serial()
 
 
 @pytest.mark.parametrize("variant", program.VARIANTS)
@@ -42,8 +42,7 @@ def test_digest_does_not_depend_on_the_scheduler(scheduler, variant, expected):
 @pytest.fixture(scope="module")
 def expected_static():
     """The digests of a simulated cluster with static scheduling, which any other engine must have too."""
-    cluster = Simulated(2, random_time, is_static=True)
-    return {variant: program.digests(cluster, variant) for variant in program.STATIC}
+    return static()
 
 
 @pytest.mark.parametrize("ranks", quick([1, 2, 3, 5], 3))
@@ -130,22 +129,21 @@ def go_wrong(how):
 
 def test_killed_workers_are_replaced_and_change_nothing(tmp_path):
     """A child is killed every few evaluations of generation 0; the digest is that of a quiet run."""
-    sampler = problems.sampler(simulate=_suicidal)
-    quiet = problems.sampler(simulate=problems.gaussian)
     flag = tmp_path / "killed"
-    _suicidal.folder = flag
     flag.mkdir()
+
+    def simulate(theta, rng, *, id):
+        mark = flag / f"{id}"
+        if id.index % 40 == 39 and id.generation == 0 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return problems.gaussian(theta, rng)
+
+    quiet = problems.sampler().run(tmp_path / "b.db", scheduler="serial")
+    sampler = problems.sampler(simulate=simulate)
     history = sampler.run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
     assert len(list(flag.iterdir())) >= 3
-    assert problems.digests(history) == problems.digests(quiet.run(tmp_path / "b.db", scheduler="serial"))
-
-
-def _suicidal(theta, rng, *, id):
-    mark = _suicidal.folder / f"{id}"
-    if id.index % 40 == 39 and id.generation == 0 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return problems.gaussian(theta, rng)
+    assert problems.digests(history) == problems.digests(quiet)
 
 
 def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):

@@ -67,3 +67,35 @@ def test_room_and_leases_are_those_of_counting(seed):
         assert sorted(crew.waiting()) == sorted(
             lease for places, leases in counted.members.values() for lease in leases[places:]
         )
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_cut_finds_the_workers_that_hold_what_is_not_wanted_and_each_lease_once(seed):
+    """As all members are found by looking at each, with those left out that were told of the same lease."""
+    rng, crew, told = random.Random(seed), Crew(), set()
+    crew.begin(0)
+    for worker in range(20):
+        crew.join(worker, 1)
+    for id in range(40):
+        crew.give(Lease(0, id, id + 1))
+    for worker in rng.sample(range(20), 6):
+        crew.take(worker, crew.leases(worker)[0])
+    assert crew.above(0, job=1) == []
+    for cut in sorted((rng.randrange(41) for _ in range(6)), reverse=True):
+        each = {
+            worker: [x for x in crew.ahead(worker) if x.start >= cut and x not in told] for worker in crew
+        }
+        assert sorted(crew.above(cut, 0)) == sorted(worker for worker, leases in each.items() if leases)
+        told |= {lease for leases in each.values() for lease in leases}
+
+
+def test_a_worker_with_fewer_places_hears_of_what_waits_now():
+    """It was in work, for all that is known, and is behind another lease from then on."""
+    crew = Crew()
+    crew.begin(0)
+    crew.join("a", 2)
+    for id in range(2):
+        crew.give(Lease(0, id, id + 1))
+    assert crew.above(0, 0) == []
+    crew.join("a", 1)
+    assert crew.above(1, 0) == ["a"]

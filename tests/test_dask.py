@@ -19,6 +19,7 @@ from mpiabc import schedulers
 from tests import problems
 from tests.bridge import make_certificate
 from tests.conftest import HANGS, ROOT, environment, environment_of, missing
+from tests.expected import serial
 from tests.programs import digests as program
 from tests.programs.slow import gaussian as slow_gaussian
 from tests.test_conformance import FAILURES, go_wrong
@@ -34,7 +35,7 @@ QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}
 
 @pytest.fixture(scope="module")
 def expected():
-    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+    return serial()
 
 
 @contextmanager

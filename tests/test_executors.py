@@ -16,6 +16,7 @@ import mpiabc
 from mpiabc import schedulers
 from tests import problems
 from tests.conftest import HANGS, ROOT, environment, missing, quick
+from tests.expected import serial, static
 from tests.programs import digests as program
 from tests.test_conformance import FAILURES, go_wrong
 from tests.test_timeout import failing, sampler, sleeping
@@ -59,16 +60,7 @@ STATIC = {"builtin": builtin, "map": lambda: pool("map"), "imap": lambda: pool("
 
 @pytest.fixture(scope="module")
 def expected():
-    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
-
-
-@pytest.fixture
-def expected_static(mpi):
-    """The digests of static scheduling on a rank."""
-    job = mpi.run(1, "-m", "tests.programs.digests", "mpi-static")
-    (line,) = [line for line in job.stdout.splitlines() if line.startswith("DIGESTS")]
-    found = json.loads(line.removeprefix("DIGESTS"))
-    return {variant: found[f"mpi-static, {variant}"] for variant in program.STATIC}
+    return serial()
 
 
 @pytest.mark.parametrize("executor", quick(DYNAMIC, "processes"))
@@ -88,13 +80,11 @@ def test_digest_is_that_of_serial_in_executors_of_mpi4py(mpi, ranks, how, expect
     assert json.loads(line.removeprefix("DIGESTS")) == expected
 
 
-@pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
-@pytest.mark.long
-def test_digest_is_that_of_static_scheduling_in_any_map(expected_static):
-    for make in STATIC.values():
-        with make() as function:
-            scheduler = schedulers.Map(function)
-            assert {v: program.digests(scheduler, v) for v in program.STATIC} == expected_static
+@pytest.mark.parametrize("kind", quick(STATIC, "builtin"))
+def test_digest_is_that_of_static_scheduling_in_any_map(kind):
+    with STATIC[kind]() as function:
+        scheduler = schedulers.Map(function)
+        assert {v: program.digests(scheduler, v) for v in program.STATIC} == static()
 
 
 @pytest.mark.parametrize("how", FAILURES)

@@ -137,6 +137,15 @@ def test_a_mean_is_a_dict_and_json(history):
     assert json.loads(json.dumps(dict(mean))) == {"mu": float(mean[0])}
 
 
+def test_slices_of_a_history_are_lists_of_populations(history):
+    expected = problems.digests(history)
+    for part in (slice(1, None), slice(None, None, -1), slice(-2, None), slice(5, 9), slice(None)):
+        assert problems.digests(history[part]) == expected[part]
+    assert json.loads(json.dumps([dict(p.mean()) for p in history[-2:]])) == [
+        {"mu": p.mean()["mu"]} for p in history[-2:]
+    ]
+
+
 def test_populations_and_histories_are_pickled(history):
     population = pickle.loads(pickle.dumps(history[-1]))
     assert population.digest() == history[-1].digest()

@@ -14,7 +14,7 @@ FLOORS = [
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
-    | {"named", "html", "simulations"},
+    | {"named", "html", "simulations", "masked"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures", "amis"},
@@ -116,6 +116,51 @@ def test_each_foreign_engine_has_its_place(library, homes):
         if any(full.split(".")[0] == library for other, full in imported(path) if other is None)
     ]
     assert users == [ROOT / "mpiabc" / home for home in homes]
+
+
+METHODS, ATTRIBUTES = 15, 12  # that a class may have; fields of data are what it carries
+LARGE = {  # outside of schedulers, where the docstring says why: "Large, as ..."
+    "_Addresses": "what all ledgers do, in one table of statuses",
+    "Call": "a map over jobs of a batch system, each of which has its own ways to fail",
+    "Cluster": "an engine, its workers and what may go wrong with them",
+    "Driver": "the one loop that knows time",
+    "Evaluator": "all that an order comes to in a worker, computed once",
+    "History": "what users read",
+    "KeptSimulations": "the store's view of a table, read row by row",
+    "Ledger": "the rules of the house",
+    "Line": "the same for ids that go on",
+    "Mixture": "what users see of a proposal",
+    "Outcome": "what a level has come to, each part computed once",
+    "Models": "a problem, as those of one model are",
+    "Planner": "the one place that fits",
+    "Population": "what users read",
+    "PoolingPlanner": "the same for batches",
+    "Problem": "what users say",
+    "Run": "the one place that decides",
+    "Simulator": "the one impure step",
+    "Store": "the one place that writes",
+    "Structure": "every shape of data there and back",
+    "Texts": "one way for each kind of value",
+    "Walk": "one way for each kind of code",
+}
+
+
+def weight(node):
+    """Methods of a class, and attributes that these assign."""
+    methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+    named = (part for method in methods for part in ast.walk(method) if isinstance(part, ast.Attribute))
+    stored = (part for part in named if isinstance(part.ctx, ast.Store))
+    return len(methods), len({part.attr for part in stored if getattr(part.value, "id", "") == "self"})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_class_is_large_without_a_reason(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) and node.name not in LARGE:
+            methods, attributes = weight(node)
+            is_reasoned = "Large, as" in " ".join((ast.get_docstring(node) or "").split())
+            told = f"{node.name} has {methods} methods and {attributes} attributes: split it, or say why not"
+            assert is_reasoned or (methods <= METHODS and attributes <= ATTRIBUTES), told
 
 
 def test_import_is_light():

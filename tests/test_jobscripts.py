@@ -42,7 +42,7 @@ def said(capsys, *arguments, status=0):
 
 
 def test_folder_holds_what_the_templates_give():
-    """Otherwise run `python -m tests.programs.jobscripts`. (ESPEI's script is not one of them.)"""
+    """Otherwise run `python -m tests.programs.jobscripts`. (ESPEI's scripts are none of them.)"""
     written = {f"{name}.sh": jobscript.written(name, {}) for name in jobscript.scripts()}
     found = {path.name: path.read_text() for path in (ROOT / "jobscripts").glob("*.sh")}
     assert found == written
@@ -376,22 +376,25 @@ exit 3""",
 }
 
 
-@pytest.mark.parametrize("name", [*(n for n in jobscript.scripts() if n.endswith("-dask")), "espei-dask"])
+ESPEI = [f"espei-dask.{system}" for system in ("pbs", "slurm", "sge")]
+
+
+@pytest.mark.parametrize("name", [*(n for n in jobscript.scripts() if n.endswith("-dask")), *ESPEI])
 @pytest.mark.parametrize("when", DASK_MPI)
 def test_job_ends_with_its_dask_cluster(when, name, tmp_path, capsys):
     """It would hold the allocation for the minutes that a run waits for a scheduler."""
     command(tmp_path, "mpirun", 'shift 2; "$@"')
     command(tmp_path, "dask-mpi", f"echo cannot import mpi4py; {DASK_MPI[when]}")
     command(tmp_path, "python", f'exec {sys.executable} "$@"')
-    script = ROOT / "jobscripts" / "espei-dask.pbs"
-    if name != "espei-dask":
+    script = ROOT / "jobscripts" / name
+    if name not in ESPEI:
         script = tmp_path / "plain.sh"
         system, commands = name.partition("-")[0], tmp_path / "commands"
         options = ["--kind", "dask", "--bin", commands, PLAIN]
         script.write_text(said(capsys, "jobscript", system, *options))
     (tmp_path / "nodes").write_text("a\n" * 4)
     ours = {"PBS_JOBID": "17", "PBS_O_WORKDIR": str(tmp_path), "PBS_NODEFILE": str(tmp_path / "nodes")}
-    job = run(tmp_path, script, tmp_path, **ours, SLURM_JOB_ID="17", SLURM_NTASKS="4")
+    job = run(tmp_path, script, tmp_path, **ours, SLURM_JOB_ID="17", SLURM_NTASKS="4", NSLOTS="4")
     assert job.returncode == 1, job.stdout
     assert "cannot import mpi4py\n" in job.stdout
     assert "dask-mpi has ended, and this job with it: what it said is above\n" in job.stdout

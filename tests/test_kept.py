@@ -2,6 +2,7 @@
 
 import signal
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from mpiabc.joint import drawn
 from mpiabc.ledger import Ledger
 from mpiabc.schedulers import Map
 from mpiabc.simulations import COLUMNS
-from mpiabc.store import database
+from mpiabc.store import database, schema, simulations
 from tests import disks, problems
 from tests.cluster import Simulated, random_time
 from tests.conftest import environment
@@ -88,6 +89,27 @@ def test_simulations_are_read_by_generation_by_column_and_as_a_table(tmp_path):
     assert np.array_equal(table["mu"], kept.theta[:, 0])
     with pytest.raises(IndexError, match="there are those of 2 generations"):
         kept[2]
+
+
+@pytest.mark.parametrize(("most", "times"), [(1 << 28, 1), (0, 3)], ids=["once", "too many to keep"])
+def test_columns_are_read_from_the_file_once_and_anew_where_that_has_changed(
+    tmp_path, monkeypatch, most, times
+):
+    monkeypatch.setattr(simulations, "_MOST_KEPT", most)
+    read, whole = [], simulations.whole_chunk
+    monkeypatch.setattr(simulations, "whole_chunk", lambda t, *row: read.append(t) or whole(t, *row))
+    kept = run(tmp_path / "run.db", generations=2).simulations
+    theta, distances, _ = kept.theta, kept.distances, kept.summaries
+    assert sorted(read) == sorted([0, 1] * times)
+    assert np.array_equal(distances, np.concatenate([rows.distances for rows in kept]))
+    assert np.array_equal(theta, np.concatenate([rows.theta for rows in kept]))
+    run(tmp_path / "run.db", generations=3)
+    assert set(kept.level) == {0, 1, 2}
+    few = kept[2].take(np.arange(3))
+    with closing(sqlite3.connect(kept.history.path)) as db, db:
+        db.execute("DELETE FROM simulation WHERE generation = 2")
+        schema.insert_simulations(db, 2, few)
+    assert len(kept.theta) == len(theta) + 3
 
 
 def test_simulations_are_read_while_the_run_goes_on(tmp_path):

@@ -146,10 +146,16 @@ def correlated_time(evaluator, id, rng):
     return float(np.exp(theta[0] / 2))
 
 
+def anticorrelated_time(evaluator, id, rng):
+    """What is near takes longest."""
+    theta = evaluator.block_with(id).theta[id % 256]
+    return float(np.exp(-((theta[0] - 1) ** 2)) + 0.1 * rng.lognormal())
+
+
 def sampler(n=20, **options):
     of_problem = {name: options.pop(name) for name in ("simulate", "on_error") if name in options}
     options = {"threshold": mpiabc.Quantile(0.5), "seed": 1, "lookahead": True} | options
-    return mpiabc.ABCSMC(problems.problem(**of_problem), n, **options)
+    return mpiabc.ABCSMC(problems.problem(**of_problem), options.pop("population_size", n), **options)
 
 
 def run(folder, scheduler, generations=3, overwrite=False, **options):
@@ -182,6 +188,7 @@ def alone(tmp_path_factory):
         (7, {"loss": 0.1, "duplicate": 0.2, "seed": 1}, random_time),
         (20, {}, correlated_time),
         (20, {"doubt": 0.03, "seed": 2}, random_time),
+        (48, {}, anticorrelated_time),
     ],
 )
 def test_no_speculation_and_all_that_there_is_time_for_have_the_same_digest(
@@ -247,7 +254,7 @@ def test_runs_go_on_from_what_was_begun_early(recycles, alone, quick_journal, tm
         assert problems.digests(one) == alone[recycles]
 
 
-def test_what_lies_beyond_the_last_cut_is_not_simulated_again(quick_journal, tmp_path):
+def test_what_lies_beyond_the_last_cut_is_not_simulated_again(alone, quick_journal, tmp_path):
     """Of a run that goes on, with three generations after it had ended with two."""
     simulated = Counter()
 
@@ -261,8 +268,39 @@ def test_what_lies_beyond_the_last_cut_is_not_simulated_again(quick_journal, tmp
     known = set(simulated)
     simulated.clear()
     history = run(tmp_path, Simulated(20, random_time), 3, simulate=simulate)
-    assert len(history) == 3
+    assert problems.digests(history) == alone[None]
     assert not known & set(simulated)
+
+
+def test_what_an_id_has_kept_is_simulated_once_and_levels_change_at_the_cut(tmp_path):
+    simulated = Counter()
+
+    def simulate(theta, rng, *, id):
+        simulated[id] += 1
+        return problems.gaussian(theta, rng)
+
+    history = run(tmp_path, Simulated(20, random_time), simulate=simulate)
+    first = 0, 0  # was simulated twice, to see whether the simulator has random numbers of its own
+    assert {id for id, times in simulated.items() if times > 1} <= {first}
+    assert len({id for _, id in simulated}) < len(simulated)  # void ones have gone out again
+    cut = 0
+    for population in history:
+        assert population.first == cut
+        cut += population.evaluations
+        assert population.ids[-1] == cut - 1
+        assert (population.level == population.generation).all()
+
+
+def test_generations_that_need_nothing_new_leave_the_line_as_it_is(tmp_path):
+    """All that the second one takes has survived, and the third one goes on where the first one ended."""
+    options = {"recycle": True, "population_size": [30, 5, 30], "threshold": mpiabc.Listed([3, 2.9, 2])}
+    found = []
+    for workers in (1, 25):
+        history = run(tmp_path, Simulated(workers, random_time), overwrite=True, **options)
+        found.append(problems.digests(history))
+        assert history[1].evaluations == 0
+        assert history[2].first == history[0].evaluations
+    assert found[0] == found[1]
 
 
 def test_failures_count_where_their_id_and_level_are_decided(tmp_path):

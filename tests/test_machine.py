@@ -1,8 +1,12 @@
 """How many cores a process may use."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mpiabc import machine
+from tests.conftest import environment
 
 QUOTAS = {  # what a process sees of its control groups, and the cores that it may use of sixteen
     "none": ("0::/", {}, 16),
@@ -66,3 +70,15 @@ def test_cores_are_no_more_than_slurm_has_promised(promised, expected, monkeypat
 def test_what_ranks_share_is_shared_and_what_each_was_promised_is_not(ranks, promised, expected, monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", promised)
     assert machine.cores(ranks) == expected
+
+
+@pytest.mark.parametrize("part", ["ABCSMC", "Pool", "schedulers.Processes"])
+def test_a_python_without_its_lock_is_told_where_something_would_run(part):
+    """By a stand-in; who only opens a file is not kept from it."""
+    program = "import sys\nsys._is_gil_enabled = lambda: False\nimport mpiabc\nmpiabc.open\nmpiabc."
+    done = subprocess.run(
+        [sys.executable, "-c", program + part], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "runs without its global lock" in done.stderr.splitlines()[-1]
+    assert "PYTHON_GIL=1" in done.stderr.splitlines()[-1]

@@ -135,7 +135,7 @@ def test_the_wheel_passes_tests_of_the_sdist_on_every_python_that_is_here(versio
         pytest.skip(f"there is no Python {version}")
     sdist, wheel = archives
     needs = [f"{name}>={least}" for name, least in bounds(PROJECT["dependencies"]).items()]
-    others = ("mpich", "pytest>=8", "redis>=5", "pyyaml")
+    others = ("mpich", "pytest>=8", "hypothesis", "redis>=5", "pyyaml")
     bin = environment_with(f"python{version}", *needs, *others, python=python)
     install = [bin / "python", "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", wheel]
     subprocess.run(install, check=True, capture_output=True)
@@ -143,7 +143,7 @@ def test_the_wheel_passes_tests_of_the_sdist_on_every_python_that_is_here(versio
         archive.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()
     shutil.rmtree(folder / "mpiabc")  # what is tested is what is installed
-    options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "-k", "not Combined"]
+    options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [bin / "python", "-m", "pytest", *options, *SMOKE],
         cwd=folder,

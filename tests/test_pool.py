@@ -1,6 +1,7 @@
 """A pool for others: results in order, exceptions as they were, on every scheduler; emcee as a client."""
 
 import importlib.util
+import itertools
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -45,6 +47,125 @@ def test_results_come_in_order(place):
         assert pool.map(lambda x, y: (y, x), "abc", range(9)) == [(0, "a"), (1, "b"), (2, "c")]
         assert pool.map(half, []) == []
         assert pool.size >= 1
+
+
+QUICK = pytest.mark.parametrize("place", ["serial", "processes", "map", "threads"], indirect=True)
+
+
+@QUICK
+def test_calls_of_other_pools_are_understood(place):
+    """As emcee, schwimmbad and multiprocessing have them."""
+    seen = []
+    with mpiabc.Pool(place) as pool:
+        assert (pool.is_master(), pool.is_worker(), pool.wait()) == (True, False, None)
+        assert pool.starmap(divmod, [(7, 2), (9, 4)]) == [(3, 1), (2, 1)]
+        assert pool.starmap(pow, ((x, 2) for x in range(3)), chunksize=2) == [0, 1, 4]
+        assert pool.map(half, [2, 4], 10) == pool.map(half, [2, 4], chunksize=1) == [1, 2]
+        assert pool.map(half, [2, 4], seen.append) == pool.map(half, [2, 4], callback=seen.append) == [1, 2]
+        assert pool.apply(divmod, (7, 2)) == (3, 1)
+        assert pool.apply(int, ("11",), {"base": 2}) == 3
+    assert sorted(seen) == [1, 1, 2, 2]
+
+
+@QUICK
+def test_results_come_one_by_one_and_exceptions_in_their_turn(place):
+    """Behind one the iterator goes on; items may be a list or a generator that never ends."""
+
+    def inverse(x):
+        return 1 / (x - 2)
+
+    with mpiabc.Pool(place) as pool:
+        assert list(pool.imap(half, range(30), chunksize=3)) == [x / 2 for x in range(30)]
+        assert sorted(pool.imap_unordered(half, (x for x in range(30)))) == [x / 2 for x in range(30)]
+        assert list(islice(pool.imap(half, itertools.count()), 60)) == [x / 2 for x in range(60)]
+        results = pool.imap(inverse, (x for x in range(5)))
+        assert [next(results), next(results)] == [-0.5, -1]
+        with pytest.raises(ZeroDivisionError) as error:
+            next(results)
+        assert "in inverse" in str(error.value.__cause__)
+        assert list(results) == [1, 0.5]
+        assert list(pool.imap(half, [])) == list(pool.imap(half, iter([]))) == []
+
+
+def test_what_reading_items_raises_comes_behind_the_results_of_those_before():
+    def items():
+        yield from range(6)
+        raise KeyError("broken")
+
+    with mpiabc.Pool("serial") as pool:
+        results = pool.imap(half, items())
+        assert [next(results) for _ in range(6)] == [x / 2 for x in range(6)]
+        with pytest.raises(KeyError, match="broken"):
+            next(results)
+        assert list(results) == []
+
+
+def test_results_are_given_while_others_are_worked_on_and_items_are_read_as_they_are_needed():
+    read = []
+
+    def items():
+        for x in range(1000):
+            read.append(x)
+            yield x
+
+    with mpiabc.Pool("serial") as pool:
+        results = pool.imap(lambda x: time.sleep(0.3) or x, items())
+        assert next(results) == 0
+        assert len(read) == 4  # one worker
+        computed = []
+        results = pool.imap(lambda x: computed.append(x) or len(computed), range(100))
+        assert next(results) < 100  # not all of them first
+
+
+@pytest.mark.parametrize("name", ["serial", "processes"])
+def test_calls_between_results_take_none_of_them_away(name):
+    """Nor do several iterators at once; one that nobody has any more is left."""
+    with mpiabc.Pool(PLACES[name]) as pool:
+        pool.imap(half, itertools.count())  # and dropped
+        ordered, others = pool.imap(half, range(40)), pool.imap_unordered(half, (x for x in range(40)))
+        found = [(next(ordered), next(others), pool.map(half, [x]))[::2] for x in range(40)]
+        assert found == [(x / 2, [x / 2]) for x in range(40)]
+        with pytest.raises(StopIteration):
+            next(ordered)
+
+
+def test_pool_that_is_closed_does_what_was_begun_and_refuses_the_rest():
+    pool = mpiabc.Pool("serial")  # without a `with`
+    with pytest.raises(mpiabc.SchedulerError, match="call close first"):
+        pool.join()
+    ordered, others = pool.imap(half, range(9)), pool.imap_unordered(half, (x for x in range(9)))
+    assert next(ordered) == 0
+    pool.close()
+    refused = [
+        lambda: pool.map(half, [1]),
+        lambda: pool.starmap(half, [(1,)]),
+        lambda: pool.imap(half, [1]),
+        lambda: pool.imap_unordered(half, [1]),
+        lambda: pool.apply(half, (1,)),
+    ]
+    for call in refused:
+        with pytest.raises(mpiabc.SchedulerError, match=r"not open any more: .* before its close\(\)"):
+            call()
+    pool.join()
+    assert list(ordered) == [x / 2 for x in range(1, 9)]
+    assert list(others) == [x / 2 for x in range(9)]
+
+
+def test_results_that_were_not_asked_for_are_refused_behind_the_with():
+    with mpiabc.Pool("serial") as pool:
+        left = pool.imap(lambda x: time.sleep(0.06) or x, range(100))
+        assert next(left) == 0
+    with pytest.raises(mpiabc.SchedulerError, match="not open any more"):
+        list(left)
+
+
+def test_wrong_calls_are_told():
+    with mpiabc.Pool("serial") as pool:
+        with pytest.raises(mpiabc.SchedulerError, match="chunksize=0: give a whole number of at least 1"):
+            pool.imap(half, [1], chunksize=0)
+        with pytest.raises(mpiabc.SchedulerError, match="the callback of a map asks its pool for more"):
+            pool.map(half, [1], callback=lambda result: pool.map(half, [result]))
+        assert pool.map(half, [4]) == [2]
 
 
 class Overlapping:
@@ -243,8 +364,9 @@ def test_ranks_serve_and_leave_the_with_block(mpi):
     assert job.returncode == 0, job.stdout
     assert sorted(line for line in job.stdout.splitlines() if line) == [
         "LED True [3.0, 2.0] division by zero True [3.0]",
-        "SERVED",
-        "SERVED",
+        "LED [(3, 1)] [0, 1, 4] [0, 1, 4]",
+        *["SERVED"] * 2,
+        *["SERVED and let go"] * 2,
     ]
 
 

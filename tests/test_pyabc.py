@@ -21,7 +21,7 @@ from mpiabc.errors import ProblemError, SchedulerError, SimulatorError
 from mpiabc.schedulers import parcels
 from tests import bridge
 from tests.cluster import Simulated
-from tests.conftest import HANGS, ROOT, Launcher, environment, environment_of
+from tests.conftest import HANGS, ROOT, Launcher, environment, environment_of, quick
 
 try:
     with warnings.catch_warnings():
@@ -77,6 +77,7 @@ def digest_with_own_calls(sampler, make):
 # The same database.
 
 
+@pytest.mark.long
 def test_delays_change_nothing(expected):
     assert expected["delayed"] == expected["readme"]
     assert len(set(expected.values())) == len(expected) - 1
@@ -86,16 +87,19 @@ def test_database_is_the_same_on_processes(expected):
     assert digests(schedulers.Processes(2)) == expected
 
 
+@pytest.mark.long
 def test_database_is_the_same_on_an_executor(expected):
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
         assert digests(schedulers.Futures(executor)) == expected
 
 
+@pytest.mark.long
 def test_database_is_the_same_by_a_map(expected):
     with get_context("spawn").Pool(2) as pool, open_sampler(schedulers.Map(pool.map), seed=1) as sampler:
         assert digest_with_own_calls(sampler, models.delayed) == expected["delayed"]
 
 
+@pytest.mark.long
 def test_database_is_the_same_on_dask(expected, dask_client):
     assert digests(schedulers.Dask(dask_client)) == expected
 
@@ -107,6 +111,7 @@ def server(tmp_path_factory):
     started.kill()
 
 
+@pytest.mark.long
 def test_database_is_the_same_over_redis_beside_processes_and_when_a_worker_dies(expected, server):
     with server.workers(2) as (one, _):
         assert digests(server.scheduler()) == expected
@@ -141,7 +146,7 @@ def test_killed_rank_is_made_good(tolerant, expected, tmp_path):
     assert job.returncode == 0, job.stdout
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("n", quick([1, 2, 3], 2))
 def test_database_is_the_same_on_any_number_of_ranks(n, mpi, expected):
     """Of eight samplers on one communicator."""
     job = mpi.run(n, *PROGRAM, "examples", "mpi")
@@ -149,6 +154,7 @@ def test_database_is_the_same_on_any_number_of_ranks(n, mpi, expected):
     assert dict(told(job.stdout, "DIGEST")) == expected
 
 
+@pytest.mark.long
 def test_database_is_the_same_on_mpi_and_redis_together(mpi, server, expected, monkeypatch):
     monkeypatch.setenv("MPIABC_SECRET", bridge.SECRET)
     monkeypatch.setenv("MPIABC_REDIS_PASSWORD", bridge.PASSWORD)
@@ -170,6 +176,7 @@ def test_killed_child_is_made_good(expected, tmp_path):
 # One script on many ranks.
 
 
+@pytest.mark.long
 def test_samplers_pools_and_runs_take_turns_in_one_script(mpi, tmp_path):
     """On held ranks, which never come to these lines, and wait in between without burning a core."""
     job = mpi.run(2, *PROGRAM, "together", "mpi", tmp_path)
@@ -184,6 +191,7 @@ def test_samplers_pools_and_runs_take_turns_in_one_script(mpi, tmp_path):
     assert all(float(share) < 0.5 for share in shares)
 
 
+@pytest.mark.long
 def test_ranks_go_on_behind_a_with(mpi, expected):
     job = mpi.run(3, *PROGRAM, "in_a_with", "mpi")
     assert job.returncode == 0, job.stdout
@@ -191,6 +199,7 @@ def test_ranks_go_on_behind_a_with(mpi, expected):
     assert job.stdout.count("AFTER") == 3
 
 
+@pytest.mark.long
 def test_ranks_raise_what_a_model_has_raised_and_work_on(mpi, expected):
     job = mpi.run(2, *PROGRAM, "failures", "mpi")
     assert job.returncode == 0, job.stdout
@@ -201,7 +210,7 @@ def test_ranks_raise_what_a_model_has_raised_and_work_on(mpi, expected):
 # Stops.
 
 
-@pytest.mark.parametrize("where", ["serial", "mpi"])
+@pytest.mark.parametrize("where", quick(["serial", "mpi"], "serial"))
 def test_signal_stops_with_75_and_the_database_goes_on(where, mpi, tmp_path):
     command = ("stopped", where, tmp_path)
     job = mpi.start(2 if where == "mpi" else 1, *PROGRAM, *map(str, command))
@@ -519,10 +528,12 @@ def on_a_cluster(seed):
         return sampler.sample_until_n_accepted(20, one(), 0)
 
 
+@pytest.mark.long
 def test_statistics_are_those_of_pyabcs_own_sampler(reference):
     assert abs(z(means(on_a_cluster), reference)) < 3
 
 
+@pytest.mark.long
 def test_sampler_that_took_finish_order_would_be_noticed(reference, monkeypatch):
     class Hasty(sampling.Call):
         def sampled(self):
@@ -533,7 +544,7 @@ def test_sampler_that_took_finish_order_would_be_noticed(reference, monkeypatch)
     assert z(means(on_a_cluster), reference) > 3
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", quick(range(5), 0))
 def test_schedules_with_losses_copies_and_doubts_give_the_same(seed):
     def sampled(place):
         with open_sampler(place, seed=1) as sampler:

@@ -17,8 +17,8 @@ from mpiabc import schedulers
 from mpiabc.schedulers.redis import wire
 from mpiabc.version import PROTOCOL
 from tests import bridge, problems, test_renew
-from tests.cluster import Simulated, random_time
 from tests.conftest import HANGS, environment, missing, quick
+from tests.expected import serial, static
 from tests.programs import digests as program
 
 
@@ -32,14 +32,13 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected():
     """The digests of the serial run."""
-    return {variant: program.digests("serial", variant) for variant in program.VARIANTS}
+    return serial()
 
 
 @pytest.fixture(scope="module")
 def expected_static():
     """The digests of a simulated cluster with static scheduling, which any other engine must have too."""
-    cluster = Simulated(2, random_time, is_static=True)
-    return {variant: program.digests(cluster, variant) for variant in program.STATIC}
+    return static()
 
 
 @pytest.mark.parametrize("n", quick([1, 2, 4], 2))

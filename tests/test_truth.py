@@ -12,6 +12,7 @@ from mpiabc.mixture import GaussianMixture
 from mpiabc.particles import joined
 from tests import problems
 from tests.cluster import Simulated
+from tests.conftest import quick
 
 SEEDS = 200
 MOMENTS = {"mean": lambda x: x, "second moment": np.square, "probability": lambda x: x > 0.5}
@@ -52,7 +53,7 @@ def z_scores(populations, exact):
 
 
 @pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), mpiabc.LocalGaussian()], ids=repr)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", quick(TARGETS, "Gaussian mean, hard threshold"))
 def test_posterior_is_exact(tmp_path, target, kernel):
     """|z| < 4 for each moment (self-normalised weights are biased by O(1/N), here below 1 sigma)."""
     problem, exact = TARGETS[target]
@@ -67,7 +68,7 @@ def test_posterior_is_exact(tmp_path, target, kernel):
     assert distance < 2.0 / np.sqrt(sum(p.ess for p in populations))  # a KS test would reject at 1.6
 
 
-@pytest.mark.parametrize("scheduling", ["serial", "static"])
+@pytest.mark.parametrize("scheduling", quick(["serial", "static"], "static"))
 def test_evidence_is_unbiased(tmp_path, scheduling):
     """At N = 20 the usual N / cut would be 5 % too large."""
     problem, exact = TARGETS["Gaussian mean, hard threshold"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mpiabc
+from mpiabc.cli import main
 from mpiabc.driver import opened
 from mpiabc.evaluate import Level
 from mpiabc.line import Line
@@ -95,7 +96,7 @@ def test_a_hundred_may_begin_what_is_not_decided(alone, tmp_path, monkeypatch):
 
 def test_rejections_that_are_final_too_early_are_noticed(tmp_path, monkeypatch):
     """At the same temperature, an evaluation has another chance at each level."""
-    noise = mpiabc.Noise(mpiabc.noise.Normal(sd=3.0), steps=1)
+    noise = mpiabc.Noise(mpiabc.noise.Normal(sd=1.0), steps=1)
     monkeypatch.setitem(
         KINDS, "cold", ({"observed": {"y": 1.0}, "simulate": problems.gaussian}, {"acceptor": noise})
     )
@@ -201,3 +202,10 @@ def test_what_would_depend_on_time_is_refused(kind, options, told):
     kernel = options.get("kernel")
     with pytest.raises(mpiabc.ProblemError, match=told):
         mpiabc.ABCSMC(problem, 20, lookahead=True, kernel=kernel, **of_sampler)
+
+
+@pytest.mark.parametrize("kind", ["scale", "predictor"])
+def test_replay_measures_by_the_distance_of_the_ids_level(kind, tmp_path, capsys):
+    history = run(kind, tmp_path / "run.db", Simulated(5, random_time))
+    assert main(["replay", str(tmp_path / "run.db"), str(history[-1].ids[-1]), "--trust"]) == 0
+    assert "equal, bit for bit" in capsys.readouterr().out

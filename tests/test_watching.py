@@ -220,10 +220,18 @@ def test_worker_that_waits_is_told_with_its_share_and_one_that_is_gone_is_forgot
     assert [worker.who for worker in roster.workers()] == [WORKERS[0].who]
 
 
-def test_worker_whose_name_has_no_host_is_at_the_leaders():
+def test_worker_whose_name_has_no_host_is_at_the_leaders_and_one_that_has_not_come_is_nowhere():
     roster = Roster("here")
-    roster.look([Awaited("child 3")])
+    roster.look([Awaited("child 3", "0:1"), Awaited("rank 2 of 4")])
+    assert [worker.who for worker in roster.workers()] == ["child 3"]
     assert [host.host for host in roster.hosts()] == ["here"]
+
+
+def test_workers_are_told_by_their_names_and_those_that_are_slow_before_others():
+    ranks = [Awaited(f"rank {i} of 40 on here", f"0:{i}", i % 7) for i in range(40)]
+    *_, told = signs_of(AtWork(tuple(ranks), ()), PROGRESSED)
+    rows = words.workers_of(view_of(Seen("run.db", TOLD, told, 1.0)), 5)[1:]
+    assert [row[0] for row in rows] == [f"rank {i} of 40 on here" for i in (6, 13, 20, 27, 34)]
 
 
 def test_file_beside_stays_small_with_thousands_of_workers():

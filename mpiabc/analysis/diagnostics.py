@@ -396,19 +396,22 @@ def _populations(run: _Run) -> Iterator[tuple[str | None, Population]]:
 
 
 def _of_edges(parameters: Sequence[Parameter], population: Population, whose: str) -> Iterator[Finding]:
-    pressed = [
-        f"{parameter.name} at its {'lower' if k == 0 else 'upper'} limit {parameter.ends[k]:.4g}"
+    pressed = {
+        f"{parameter.name} at its {'lower' if k == 0 else 'upper'} limit {parameter.ends[k]:.4g}": (
+            k == 0 and parameter.ends[k] == 0
+        )
         for parameter in parameters
         if not parameter.values
         for k, height in enumerate(_edges(parameter, population))
         if height > _PRESSED and _learnt(parameter, population) > _LEARNT
-    ]
+    }
     if pressed:
         text = (
-            f"the posterior{whose} is as dense at an edge of the prior as anywhere ({_names(pressed)}): "
+            f"the posterior{whose} is as dense at an edge of the prior as anywhere ({_names([*pressed])}): "
             "it would reach further if it could; unless that is a natural limit, widen the prior"
         )
-        yield _finding(Severity.WARNING, "prior", text)
+        are_natural = all(pressed.values())  # such as that of a rate, most likely
+        yield _finding(Severity.NOTE if are_natural else Severity.WARNING, "prior", text)
 
 
 def _edges(parameter: Parameter, population: Population) -> list[float]:

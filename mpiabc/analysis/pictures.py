@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -9,6 +10,7 @@ from typing import Any
 
 from mpiabc.analysis import plots
 from mpiabc.analysis.plots import canvas
+from mpiabc.analysis.plots.parameters import MOST_PAIRS
 from mpiabc.errors import ProblemError
 from mpiabc.store import History
 
@@ -18,28 +20,28 @@ _MOST_MODELS = 4  # whose parameters are drawn
 _DPI = 120.0
 _WORDS = {
     "pairs": (
-        "Posterior",
-        "The last generation's density of each parameter, beside its prior (dashed); below, what two of them "
-        "have in common: half of the weight lies in the dark region, nine tenths in the light one.",
+        "Posterior beside the prior",
+        "The last generation's density of each parameter, beside its prior (dashed).",
     ),
     "marginals": (
         "Posterior over generations",
-        "The density of each parameter, later generations darker: where the last ones lie upon each other, "
-        "more of them would say nothing new.",
+        "The density of each parameter, later generations darker (of whole numbers and choices, bars are the "
+        "last one, and marks those before): where the last ones lie upon each other, more of them would say "
+        "nothing new.",
     ),
     "intervals": (
         "Intervals over generations",
         "Median, and the intervals that hold 50 and 90 % of the weight.",
     ),
     "convergence": (
-        "Course of the run",
+        "Convergence",
         "Epsilon (how near simulations must come to the data), the share accepted, the effective sample "
         "size, and what each generation took.",
     ),
     "predictive": (
         "Data and accepted simulations",
-        "What was observed, beside what the accepted particles' simulations gave: data outside of the bands "
-        "are missed by the model.",
+        "What was observed, beside what the accepted particles' simulations gave: data outside of bands or "
+        "bars are missed by the model.",
     ),
     "models": (
         "Models",
@@ -52,6 +54,14 @@ _WORDS = {
         "that the population needed.",
     ),
 }
+_OF_TWO = (
+    " Below, what two of them have in common: half of the weight lies in the dark region, nine tenths in the "
+    "light one; dots are particles."
+)
+_OF_MANY = (
+    " Below, the correlation of each two: the larger the mark, the stronger; dark squares are positive, "
+    "white dots negative."
+)
 KINDS = tuple(_WORDS)
 _drawing = Lock()  # matplotlib's fonts and texts are shared by all threads of a process
 
@@ -97,7 +107,8 @@ def figure(source: Any, kind: str, **options: Any) -> Any:
 def png(source: Any, kind: str, *, dpi: float = _DPI, **options: Any) -> bytes:
     """The same as a PNG file; may be called by several threads."""
     buffer = io.BytesIO()
-    with _drawing:
+    with _drawing, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name has letters that the font lacks
         figure(source, kind, **options).savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
@@ -110,9 +121,22 @@ def pictures(history: History, kinds: Sequence[str] = KINDS, dpi: float = _DPI) 
             title = title if model is None else f"{title}: {model}"
             options = {} if model is None else {"problem": model}
             try:
-                yield Picture(kind, title, caption, png(history, kind, dpi=dpi, **options))
+                yield Picture(
+                    kind,
+                    title,
+                    caption + _of_pairs(history, kind, model),
+                    png(history, kind, dpi=dpi, **options),
+                )
             except ProblemError:  # it does not apply, as a run of one model has no probabilities
                 continue
+
+
+def _of_pairs(history: History, kind: str, model: str | None) -> str:
+    """What pairs of parameters look like, which depends on how many there are."""
+    if kind != "pairs" or not len(history):
+        return ""
+    d = len((history[-1] if model is None else history[-1].of(model)).names)
+    return "" if d == 1 else _OF_TWO if d <= MOST_PAIRS else _OF_MANY
 
 
 def _models(history: History, kind: str) -> list[str | None]:

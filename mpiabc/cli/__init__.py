@@ -15,15 +15,16 @@ import time
 from collections.abc import Sequence
 
 from mpiabc import voice
-from mpiabc.cli import broker, export, jobs, jobscript, plot, replay, run, serve, show, watch, worker
-from mpiabc.cli.command import Parser
+from mpiabc.cli import broker, export, jobs, jobscript, plot, replay, report, run, serve, show, watch, worker
+from mpiabc.cli.command import Parser, in_options
+from mpiabc.cli.settings import InYamlError
 from mpiabc.cli.words import Format
-from mpiabc.errors import Error, Interrupted
+from mpiabc.errors import Error, Interrupted, SimulatorError
 from mpiabc.schedulers.mpi import end_job, launched_rank
 from mpiabc.text import shown_lines
 from mpiabc.version import __version__
 
-_COMMANDS = (run, show, watch, serve, plot, export, replay, worker, broker, jobs, jobscript)
+_COMMANDS = (run, show, watch, serve, report, plot, export, replay, worker, broker, jobs, jobscript)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Error as error:
         if launched_rank():
             time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
-        voice.put(f"mpiabc: {shown_lines(str(error))}\n", sys.stderr)
+        has_own_words = isinstance(error, SimulatorError | InYamlError)
+        told = str(error) if has_own_words else in_options(str(error), options)
+        voice.put(f"mpiabc: {shown_lines(told)}\n", sys.stderr)
         end_job()
         return 1
     except Interrupted as stopped:  # the run has said so

@@ -1,11 +1,19 @@
 """What all commands of the command line have in common."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from mpiabc import voice
+
+# What a sentence of the library says otherwise, by the option that takes its place.
+_PHRASES = {
+    "team": (r"\bschedulers\.MPI\(team=(\w+)\)", r"--scheduler mpi --team \1"),
+    "threshold": (r"\bmpiabc\.Quantile\(\.\.\.\)", "quantile:0.5"),
+    "insecure": (r"\binsecure=True \(--insecure\)", "--insecure"),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,5 +35,23 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(command=function)
+    parser.set_defaults(command=function, of=parser)
     return parser
+
+
+def in_options(sentence: str, options: argparse.Namespace) -> str:
+    """A sentence of the library, which names arguments as Python does, with the options of a command."""
+    if "\n" in sentence:  # with a traceback, whose code is no sentence of ours
+        return sentence
+    known = {action.dest: action for action in options.of._actions if action.option_strings}
+    for name, (phrase, spoken) in _PHRASES.items():
+        if name in known:
+            sentence = re.sub(phrase, spoken, sentence)
+
+    def as_option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        option = known[name].option_strings[0]
+        return option if known[name].nargs == 0 else f"{option} {value}"
+
+    names = "|".join(map(re.escape, known))  # but not those of other things' parts: Mine(seed=1, epsilon=2)
+    return re.sub(rf"(?<!\()(?<!, )(?<!-)\b({names})=('[^']*'|[^\s,:;)]+)", as_option, sentence)

@@ -103,12 +103,12 @@ class Layout:
         """For what is given. Raises ProblemError for what does not add up."""
         counts = {name: whole(option(name), values[name]) for name in COUNTED if values.get(name)}
         nodes, tasks, gpus = (counts.get(name) for name in ("nodes", "tasks_per_node", "gpus"))
-        known = None if nodes is None or tasks is None else nodes * tasks
-        found = whole("--ranks", ranks or (default if known is None else str(known)))
-        if known is not None and found != known:
+        product = None if nodes is None or tasks is None else nodes * tasks
+        found = whole("--ranks", ranks or (default if product is None else str(product)))
+        if product not in (None, found):
             raise ProblemError(
-                f"--ranks {found}: --nodes {nodes} and --tasks-per-node {tasks} make {known}; leave "
-                "one of the three out"
+                f"--ranks {found}: --nodes {nodes} and --tasks-per-node {tasks} make {product}; leave one of "
+                "the three out"
             )
         return cls(found, nodes, tasks, counts.get("cpus_per_task", 1), gpus)
 

@@ -75,8 +75,7 @@ def load_problem(target: str) -> Problem | Sequence[Problem]:
     Raises ProblemError if there is none, or no single one.
     """
     path, name = split(target)
-    namespace = vars(_load_module(path))
-    found = {key: value for key, value in namespace.items() if _is_given(value)}
+    found = _problems(_load_module(path))
     if not found:
         raise ProblemError(f"{path} defines no mpiabc.Problem at its top level")
     if name is not None:
@@ -89,6 +88,18 @@ def load_problem(target: str) -> Problem | Sequence[Problem]:
             f"{path}:{next(iter(found))}"
         )
     return next(iter(found.values()))
+
+
+def store_of(target: str) -> str:
+    """Where a run goes by default: FILE.db, or FILE-NAME.db if FILE, which is loaded, has several."""
+    path, name = split(target)
+    loaded = sys.modules.get(MODULE)
+    is_one = name is None or loaded is None or len({id(found) for found in _problems(loaded).values()}) == 1
+    return f"{path.stem}.db" if is_one else f"{path.stem}-{name}.db"
+
+
+def _problems(module: ModuleType) -> dict[str, Any]:
+    return {key: value for key, value in vars(module).items() if _is_given(value)}
 
 
 def _is_given(value: Any) -> bool:

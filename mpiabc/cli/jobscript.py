@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mpiabc import stopping
-from mpiabc.cli import directives
+from mpiabc.cli import directives, stage
 from mpiabc.cli.command import Parser, add_command
 from mpiabc.cli.directives import MARK, TABLE, Layout
 from mpiabc.cli.files import is_of_run, split
-from mpiabc.cli.settings import as_options
 from mpiabc.cli.words import say
 from mpiabc.errors import ProblemError
 
@@ -163,7 +162,9 @@ Options of jobscript may follow FILE, too; what is to be the script's all the sa
     )
     for system in MARK:
         told = f"kinds: {', '.join(kinds(system))}"
-        _add_options(systems.add_parser(system, help=told, allow_abbrev=False), system)
+        own = systems.add_parser(system, help=told, allow_abbrev=False)
+        own.set_defaults(of=own)
+        _add_options(own, system)
 
 
 class _OfScript(Parser):
@@ -188,7 +189,8 @@ class _OfScript(Parser):
                 file = file or (words[0] if words else None)
                 break
             if self._is_ours(word):
-                has_value = "=" in word or word in ("-h", "--help") or not words
+                takes_none = self._option_string_actions[word.partition("=")[0]].nargs == 0
+                has_value = "=" in word or takes_none or not words
                 ours.append(word if has_value else f"{word}={words.pop(0)}")
             elif file is not None:
                 theirs.append(word)
@@ -238,6 +240,11 @@ def _add_options(parser: argparse.ArgumentParser, system: str) -> None:
         default=[],
         help="`module load NAME`; may be given several times",
     )
+    parser.add_argument(
+        "--stage",
+        action="store_true",
+        help="copy the environment to the nodes' own disks first, as one archive",
+    )
     parser.add_argument("--name", metavar="NAME", help="the job's name, by default the file's")
     parser.add_argument("--bin", metavar="FOLDER", help="where python and mpirun are, by default this one's")
     parser.add_argument("--broker", metavar="FILE", help="the file of the workers' broker")
@@ -251,10 +258,10 @@ def _jobscript(options: argparse.Namespace) -> int:
     if options.walltime == "auto":
         raise ProblemError("--walltime auto is for the run; its job needs a time such as 2h")
     values = _values(options)
-    try:
-        text = written(f"{options.system}-{options.kind}", values, options.module, options.line)
-    except ProblemError as error:
-        raise ProblemError(as_options(str(error))) from None
+    name = f"{options.system}-{options.kind}"
+    text = written(name, values, options.module, options.line)
+    if options.stage:
+        text = stage.into(text, name)
     if options.script is not None and not split(options.script)[0].is_file():
         raise ProblemError(
             f"there is no file {split(options.script)[0]} in {Path.cwd()}: give the file of the run, by the "

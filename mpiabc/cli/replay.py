@@ -135,7 +135,7 @@ def _order(history: History, problem: AnyProblem, parts: "_Parts", t: int) -> Or
     planner = replace(planner, measure=measure_of(problem), lookahead=looks_ahead)
     past, found = Past(history[t - 1] if t else None, sample=history.sample(t - 1)), history.order(t)
     if looks_ahead:  # proposals go from level to level
-        past = planner.past(islice(history, t), history.order)
+        past = replace(planner.past(islice(history, t), history.order), sample=past.sample)
     decided: Decided | None
     if found is not None:
         decided = planner.again(found, past)

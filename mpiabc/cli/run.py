@@ -5,10 +5,10 @@ import logging
 from typing import Any
 
 from mpiabc.cli.command import add_command
-from mpiabc.cli.files import load_problem, split, texts_of
-from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, as_options, read_settings
+from mpiabc.cli.files import load_problem, store_of, texts_of
+from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, InYamlError, read_settings
 from mpiabc.cli.words import UnsaidError, pairs, say, table
-from mpiabc.errors import ProblemError, StoreError
+from mpiabc.errors import ProblemError
 from mpiabc.population import Population, short
 from mpiabc.schedulers import MPI, Processes, resolve
 from mpiabc.schedulers.base import count
@@ -51,23 +51,23 @@ The same command continues a run that was stopped."""
 def _run(options: argparse.Namespace) -> int:
     """Start or continue a run; the rank that leads prints what came out."""
     given = {name: getattr(options, name) for name in SETTINGS}
-    texts = texts_of(options.file) | {name: value for name, value in given.items() if value is not None}
+    texts = texts_of(options.file)
     target = texts.pop("problem")
-    settings = read_settings(texts)
+    try:
+        settings = read_settings({name: text for name, text in texts.items() if given[name] is None})
+    except ProblemError as error:
+        raise InYamlError(str(error)) from None
+    settings |= read_settings(given)
     problem = load_problem(target)
     if "population_size" not in settings:
         raise ProblemError("the population size is missing: give --population-size N")
     sampler = {name: settings.pop(name) for name in OF_SAMPLER if name in settings}
-    store = settings.pop("store", f"{split(options.file)[0].stem}.db")
+    store = settings.pop("store", store_of(options.file))
     if "renew" in settings:
         settings["scheduler"] = _renewing(settings.get("scheduler", "auto"), settings.pop("renew"))
     if "team" in settings:
         settings["scheduler"] = _teamed(settings.get("scheduler", "auto"), settings.pop("team"))
-    try:
-        history = ABCSMC(problem, **sampler).run(store, **settings)
-    except (ProblemError, StoreError) as error:
-        error.args = (as_options(str(error)),)
-        raise
+    history = ABCSMC(problem, **sampler).run(store, **settings)
     if history is not None:
         try:
             say(_outcome(history))

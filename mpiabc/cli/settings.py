@@ -1,6 +1,5 @@
 """Settings of a run: text from the command line or from a YAML file."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -115,7 +114,11 @@ SETTINGS = {
     ),
     "team": _Setting(_whole, "K", "ranks that simulate together, for simulators that take comm, over MPI"),
     "renew": _Setting(_whole, "K", "replace a process after K simulations, for simulators that lose memory"),
-    "store": _Setting(_text, "RUN.db", "the run's file, by default FILE with the ending .db, in this folder"),
+    "store": _Setting(
+        _text,
+        "RUN.db",
+        "the run's file, by default FILE.db in this folder, or FILE-NAME.db for one of several problems",
+    ),
     "overwrite": _Setting(_switch, "", "begin anew if the store holds a run"),
     "accept_changes": _Setting(_switch, "", "go on although code or values of the problem have changed"),
     "progress": _Setting(_switch, "", "a live line; by default on a terminal"),
@@ -123,25 +126,15 @@ SETTINGS = {
 OF_SAMPLER = ("population_size", "kernel", "threshold", "recycle", "weights", "lookahead", "keep", "seed")
 
 
+class InYamlError(ProblemError):
+    """Of a YAML file, whose keys have the names that they have in Python."""
+
+
 def read_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are given, read. Raises ProblemError for what cannot be read."""
     return {
         name: SETTINGS[name].read(name, _as_text(value)) for name, value in texts.items() if value is not None
     }
-
-
-def as_options(sentence: str) -> str:
-    """A sentence of the library that names settings as Python does, with the command line's options."""
-    if "\n" in sentence:  # with a traceback, whose code is no sentence of ours
-        return sentence
-    names = "|".join(SETTINGS)  # but not those of other things' parts: Mine(seed=1, epsilon=2)
-    return re.sub(rf"(?<!\()(?<!, )\b({names})=('[^']*'|[^\s,:;)]+)", _as_option, sentence)
-
-
-def _as_option(match: re.Match[str]) -> str:
-    name, value = match.groups()
-    option = f"--{name.replace('_', '-')}"
-    return f"{option} {value}" if SETTINGS[name].metavar else option
 
 
 def _as_text(value: Any) -> str:

@@ -87,7 +87,7 @@ def _worker(options: argparse.Namespace) -> int:
     if options.renew is not None:
         count(options.renew, f"--renew {options.renew}")
     server = server_of(options)
-    times = _seconds(options.runtime), _seconds(options.wait)
+    times = _seconds(options.runtime, "runtime"), _seconds(options.wait, "wait")
     wishes = Wishes(processes, *times, options.run, options.once, options.renew)
     limit = f", for {options.runtime}" if options.runtime else ""
     _log.info("worker on %s: %d processes for %s%s", platform.node(), processes, server, limit)
@@ -97,5 +97,5 @@ def _worker(options: argparse.Namespace) -> int:
     return 0
 
 
-def _seconds(text: str | None) -> float | None:
-    return None if text is None else seconds(text)
+def _seconds(text: str | None, name: str) -> float | None:
+    return None if text is None else seconds(text, name)

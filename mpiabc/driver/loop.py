@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from mpiabc.actions import Action, Advancing, Commit, Done, Keep, Open, Tell, Void
+from mpiabc.actions import Action, Advancing, Commit, Done, Hand, Keep, Open, Tell, Void
 from mpiabc.driver.events import AtWork, Committed, Event, Noted, Observer, Waited
 from mpiabc.driver.failures import Failures
 from mpiabc.driver.limits import Limits
@@ -29,6 +29,9 @@ from mpiabc.schedulers.base import (
     Said,
     at_work,
     awaited,
+    begin,
+    cancel,
+    has_several_open,
     notices_within,
     target,
 )
@@ -95,6 +98,7 @@ class Driver:
         self._clock = clock
         self._open: dict[int, Opened] = {}  # by the numbers of their orders
         self._commits: deque[tuple[float, Commit]] = deque()  # of the last seconds
+        self._beside: tuple[int, ...] = ()  # numbers of earlier orders that the engine still works on
         self._done: Done | None = None
         self._exposed_at = -math.inf  # when records last came home that programs had a part in
         self._told_at = -math.inf  # when it was last told how far the run is
@@ -103,8 +107,8 @@ class Driver:
         self._silence = Silence(clock())
         self._heard: set[Piece] = set()  # what users' functions have written
 
-    def run(self, job: Advancing, keeper: Keeper | None = None) -> Iterator[Commit | Done]:
-        """Drive a job until it is done; yields each Commit when it is written, then Done.
+    def run(self, job: Advancing, keeper: Keeper | None = None) -> Iterator[Commit | Hand | Done]:
+        """Drive a job until it is done; yields each Commit when it is written, each Hand, then Done.
 
         Raises SimulatorError for failures that end the run, Interrupted for signals and walltime, and what
         the job raises; what is finished is kept then.
@@ -112,6 +116,7 @@ class Driver:
         self._job, self._keeper, self._done = job, keeper or Keeper(), None
         self._silence.end(self._clock())
         self._open.clear()
+        self._beside = ()
         self._commits.clear()
         try:
             yield from self._perform(job.advance())
@@ -152,9 +157,10 @@ class Driver:
 
     # What the job asks for.
 
-    def _perform(self, actions: Iterable[Action]) -> Iterator[Commit]:
+    def _perform(self, actions: Iterable[Action]) -> Iterator[Commit | Hand]:
         """Do it, and what follows from it at once."""
         waiting, committed = deque(actions), []
+        handed: list[Hand] = []
         while waiting:
             action = waiting.popleft()
             match action:
@@ -170,12 +176,17 @@ class Driver:
                     self._keeper.void(action.level)
                 case Tell():
                     self._note(action)
+                case Hand():
+                    handed.append(action)
                 case Done():
                     self._done = action
                     self._keeper.write(None if self.is_exposed() else action.reason)
-                    self._engine.cancel(0)
+                    self._cancel()
                     for opened in self._open.values():
                         opened.cut = 0  # as the engine knows it
+        if handed:
+            yield from handed
+            self._silence.end(self._clock())  # which was not the workers'
         for commit in committed:
             began = self._clock()
             yield commit
@@ -187,9 +198,11 @@ class Driver:
         order, ledger = action.order, action.ledger
         failures = Failures(action, self._job.on_error, self._job.theta_of)
         models = "" if action.base is None else action.base.told_models
-        self._open = {order.number: Opened(order, ledger, failures, self._clock(), models=models)}
+        self._beside = ledger.beside if has_several_open(self._engine) else ()
+        opened = Opened(order, ledger, failures, self._clock(), models=models, beside=self._beside)
+        self._open = {order.number: opened}
         self._done = None
-        self._engine.begin(order)
+        begin(self._engine, order, self._beside)
 
     def _commit(self, commit: Commit) -> Commit:
         """Have a population written, with the time that it took."""
@@ -207,6 +220,12 @@ class Driver:
         self._tell(Committed(population, share))
         return commit
 
+    def _cancel(self) -> None:
+        """What has not begun need not begin, of any order."""
+        for number in self._beside:
+            cancel(self._engine, 0, number)
+        self._engine.cancel(0)
+
     # Time.
 
     def _heed(self) -> None:
@@ -217,7 +236,7 @@ class Driver:
         stop = limits.stop(self._clock(), self.pace.longest)
         if stop is None:
             return
-        self._engine.cancel(0)
+        self._cancel()
         while (now := self._clock()) < stop.until and self._engine.busy():
             reports = self._engine.poll(_POLL)
             if signals.seen:

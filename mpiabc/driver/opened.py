@@ -30,6 +30,7 @@ class Opened:
     copied: set[Lease] = field(default_factory=set)
     worked: float = 0.0  # seconds of workers
     models: str = ""  # as the population before says
+    beside: tuple[int, ...] = ()  # numbers of earlier orders that the engine still works on, for this one
 
     def __str__(self) -> str:
         ledger = self.ledger
@@ -52,7 +53,7 @@ class Opened:
     def _feed_copies(self, engine: Engine, idle: int) -> None:
         """Idle workers take copies of leases that wait behind others: whoever is first counts."""
         for lease in [lease for lease in engine.waiting() if lease not in self.copied][:idle]:
-            if lease.job == self.order.number and lease.start < self._end:
+            if lease.job in (self.order.number, *self.beside) and lease.start < self._end:
                 self.copied.add(lease)
                 self.ledger.dispatched += lease.stop - lease.start
                 engine.submit(lease)

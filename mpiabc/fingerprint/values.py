@@ -31,6 +31,7 @@ from mpiabc.fingerprint.places import (
     module_name,
     namespace,
 )
+from mpiabc.masked import is_masked
 
 _SHORT = 80  # characters that are told as they are
 _WHOLE = 1 << 20  # bytes of an array that are read from end to end
@@ -348,7 +349,7 @@ class Texts:
         kind = "array" if type(array) in (np.ndarray, np.memmap) else class_in_values(type(array))
         numbers = self._numbers(array.view(np.ndarray), depth, _MAPPED if _is_mapped(array) else _SAMPLE)
         text = f"{kind} {array.dtype} {array.shape} {numbers}"
-        if isinstance(array, np.ma.MaskedArray):
+        if is_masked(array):
             return f"{text} mask {self._numbers(np.asarray(array.mask), depth)}"
         return text if kind == "array" else self._call(text, objects.attributes(array), depth)
 

@@ -114,7 +114,7 @@ def _panel(view: View, height: int) -> Any:
     for title, rows in _tables(view, room):
         parts += [Text(""), Text(title, style="bold"), _table(rows)]
     parts += [Text(f"warning: {shown(warning)}", style="yellow") for warning in view.warnings[:2]]
-    name = f"{view.problem or 'run'}  ({view.name})" if view.problem != view.name else view.name
+    name = view.name if view.problem in view.name else f"{view.problem}  ({view.name})"
     heading = Text.assemble((shown(name), "bold"), "  ", (view.state.value, f"bold {colour}"))
     return Panel(Group(*parts), title=heading, title_align="left", border_style=colour, padding=(0, 1))
 
@@ -126,8 +126,9 @@ def _tables(view: View, room: int) -> list[tuple[str, list[list[str]]]]:
     found = [("generations", words.generations_of(view, most))]
     if len(view.workers) > 1 or len(view.hosts) > 1:
         is_many = len(view.hosts) > 1
-        rows = words.hosts_of(view) if is_many else words.workers_of(view)
-        found.append(("hosts" if is_many else "workers", rows[: 1 + min(_MOST_WORKERS, max(2, rest // 2))]))
+        at_most = min(_MOST_WORKERS, max(2, rest // 2))
+        rows = words.hosts_of(view)[: 1 + at_most] if is_many else words.workers_of(view, at_most)
+        found.append(("hosts" if is_many else "workers", rows))
     if view.failures:
         found.append(("last failures", [row[:4] for row in words.failures_of(view)[:4]]))
     return [(title, rows) for title, rows in found if len(rows) > 1]

@@ -110,7 +110,7 @@ def view_of_broker(announced: Mapping[str, Any]) -> View:
     sign = sign_from((announced["state"] or {}).get("sign"))
     level = 0 if sign is None else sign.progressed.level
     name, place = str(announced["name"]), f"process {announced['process']} on {announced['host']}"
-    view = view_of(Seen(place, Told(name, level), sign))
+    view = view_of(Seen(f"{name} of {place}", Told(name, level), sign))
     return view if sign else replace(view, said="it is there, and has not begun", leader=place)
 
 

@@ -1,8 +1,11 @@
 """A view in words and tables: the same on terminal and page. Pure."""
 
+import re
+
 from mpiabc.onlooker.view import State, View
 from mpiabc.population import short
 from mpiabc.progress import duration
+from mpiabc.store.roster import Worker
 
 _MOST_ROWS = 50
 
@@ -78,12 +81,17 @@ def hosts_of(view: View) -> list[list[str]]:
 
 
 def workers_of(view: View, most: int = 32) -> list[list[str]]:
-    """A heading, and a row for each worker, those that are at something for longest first."""
+    """A heading, and a row for each of those that are at something for longest, by their names."""
     heading = ["worker", "at", "for", "share of time"]
     return [heading] + [
         [worker.who, worker.at or "-", duration(worker.seconds) if worker.at else "-", f"{worker.share:.0%}"]
-        for worker in view.workers[:most]
+        for worker in sorted(view.workers[:most], key=_name_of)
     ]
+
+
+def _name_of(worker: Worker) -> list[tuple[int, str]]:
+    """What a worker is sorted by: rank 10 comes after rank 9."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", worker.who)]
 
 
 def failures_of(view: View) -> list[list[str]]:

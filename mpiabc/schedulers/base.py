@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Protocol
 
 from mpiabc.arguments import whole
@@ -120,6 +121,11 @@ def at_work(engine: "Engine") -> list[Awaited]:
     return awaited(engine) if told is None else told()
 
 
+def has_several_open(engine: "Engine") -> bool:
+    """Whether an engine can work on several jobs at once: its `begin` takes `beside`."""
+    return len(signature(engine.begin).parameters) > 1
+
+
 def begin(engine: "Engine", job: "Job", beside: Collection[int] = ()) -> None:
     """Have an engine work on a job, and on with those beside it; engines that know one at a time may do."""
     if beside:
@@ -179,7 +185,8 @@ class Engine(Protocol):
     def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Work on this job from now on, and on with those of the numbers `beside`; all others are over.
 
-        Busy workers join when they are free. `beside` is given only where several jobs are open at once.
+        Busy workers join when they are free. `beside` is given only where several jobs are open at once, and
+        to engines that take it: what others drop with an older job is handed out again when nobody works.
         """
         ...
 

@@ -26,6 +26,7 @@ class Beside:
     """An engine of one worker: the team that rank 0 leads.
 
     A simulator that holds the interpreter's lock in C, or in long calls, keeps the other teams waiting.
+    Large, as it is an engine and the thread beside it, which share what they hold.
     """
 
     def __init__(

@@ -1,5 +1,7 @@
 """Who holds which leases: the bookkeeping of engines whose workers are elsewhere."""
 
+import heapq
+import itertools
 import time
 from abc import ABC
 from collections import defaultdict
@@ -21,12 +23,17 @@ class _Member:
     leases: list[Lease] = field(default_factory=list)
     takes_leases: bool = True
     since: float = 0.0  # when it was given work, or brought some
+    load: float = 0.0  # as the tables have it
+    rooms: tuple[int, int] = (0, 0)
+    busy: int = 0
 
 
 class Crew(Generic[W]):
     """Workers by name. All that is asked for each lease takes the same time for any number of workers.
 
-    One that is still busy with an older job is not given leases ahead: these would wait for it.
+    One that is still busy with an older job is not given leases ahead: these would wait for it. What is
+    asked for a job, or a cut, takes time for those that hold leases, or hold unwanted ones. Large, as
+    each question has its table, and all tables change together.
     """
 
     def __init__(self) -> None:
@@ -34,6 +41,13 @@ class Crew(Generic[W]):
         self._by_load: dict[float, dict[W, None]] = defaultdict(dict)  # leases held above the places
         self._room = {False: 0, True: 0}
         self._jobs: set[int] = set()  # that are open
+        self._holding: dict[W, None] = {}  # those with leases
+        self._ahead: dict[W, None] = {}  # those with leases that wait behind others
+        self._busy = 0  # places that have work
+        self._highest: dict[
+            int, list[tuple[int, int, W, Lease]]
+        ] = {}  # by job: heaps of what was given ahead
+        self._order = itertools.count()
         self.places = 0  # of all workers
 
     def __contains__(self, worker: W) -> bool:
@@ -47,11 +61,12 @@ class Crew(Generic[W]):
 
     def begin(self, job: int, beside: Collection[int] = ()) -> None:
         """Leases of other jobs than this one and those beside it are old from now on."""
-        members = list(self._members)
-        for worker in members:
+        holding = list(self._holding)
+        for worker in holding:
             self._leave_tables(worker)
         self._jobs = {job, *beside}
-        for worker in members:
+        self._highest = {job: heap for job, heap in self._highest.items() if job in self._jobs}
+        for worker in holding:
             self._enter_tables(worker)
 
     def join(self, worker: W, places: int) -> None:
@@ -62,6 +77,7 @@ class Crew(Generic[W]):
         else:
             self._members[worker] = _Member(places)
         self._enter_tables(worker)
+        self._note_ahead(worker, self.ahead(worker))
 
     def retire(self, worker: W) -> None:
         """The worker is given no lease any more; those that it holds, it brings home."""
@@ -86,6 +102,7 @@ class Crew(Generic[W]):
             self._members[worker].since = time.monotonic()
         self._members[worker].leases.append(lease)
         self._enter_tables(worker)
+        self._note_ahead(worker, [lease] if worker in self._ahead else [])
         return worker
 
     def take(self, worker: W, lease: Lease) -> bool:
@@ -117,50 +134,68 @@ class Crew(Generic[W]):
         member = self._members[worker]
         return member.leases[member.places :]
 
+    def above(self, cut: float, job: int) -> list[W]:
+        """Workers that hold, ahead, a lease of the job from `cut` on; each lease is told of once."""
+        heap, found = self._highest.get(job, []), dict[W, None]()
+        while heap and -heap[0][0] >= cut:
+            _, _, worker, lease = heapq.heappop(heap)
+            if worker in self._ahead and lease in self.ahead(worker):
+                found[worker] = None
+        return list(found)
+
     def awaited(self, name: Callable[[W], str], why: str = "") -> list[Awaited]:
         """Workers with leases, each by its name with the oldest, and since when nothing has come from it."""
         now = time.monotonic()
         return [
             Awaited(name(worker), str(member.leases[0]), now - member.since, why)
-            for worker, member in self._members.items()
-            if member.leases
+            for worker, member in ((worker, self._members[worker]) for worker in self._holding)
         ]
 
     def waiting(self) -> list[Lease]:
         """What waits, of all workers."""
-        return [lease for worker in self._members for lease in self.ahead(worker)]
+        return [lease for worker in self._ahead for lease in self.ahead(worker)]
 
     def busy(self) -> int:
         """Places that have work."""
-        return sum(min(len(member.leases), member.places) for member in self._members.values())
+        return self._busy
 
-    def _rooms(self, member: _Member) -> tuple[int, int]:
-        """Leases that the member could take: without, and with one ahead for each place."""
-        is_late = any(lease.job not in self._jobs for lease in member.leases)
-        held, places = len(member.leases), member.places if member.takes_leases else 0
-        return max(0, places - held), max(0, (1 if is_late else 2) * places - held)
-
-    def _load(self, member: _Member) -> float:
-        """How little it should be given the next lease; without bound if it cannot take any."""
-        return len(member.leases) - member.places if self._rooms(member)[True] else float("inf")
+    def _note_ahead(self, worker: W, leases: list[Lease]) -> None:
+        for lease in leases:
+            entry = -lease.start, next(self._order), worker, lease
+            heapq.heappush(self._highest.setdefault(lease.job, []), entry)
 
     def _enter_tables(self, worker: W) -> None:
+        """Count the worker in, by what it holds now."""
         member = self._members[worker]
-        self._by_load[self._load(member)][worker] = None
+        held, places = len(member.leases), member.places
+        takes = places if member.takes_leases else 0
+        is_late = held and any(lease.job not in self._jobs for lease in member.leases)
+        member.rooms = max(0, takes - held), max(0, (1 if is_late else 2) * takes - held)
+        member.load = held - places if member.rooms[True] else float("inf")  # of who cannot take any
+        member.busy = min(held, places)
+        self._by_load[member.load][worker] = None
+        if held:
+            self._holding[worker] = None
+        if held > places:
+            self._ahead[worker] = None
         self._count(member, 1)
 
     def _leave_tables(self, worker: W) -> None:
+        """Count the worker out, as it was counted in."""
         member = self._members[worker]
-        load = self._load(member)
-        del self._by_load[load][worker]
-        if not self._by_load[load]:
-            del self._by_load[load]
+        alike = self._by_load[member.load]
+        del alike[worker]
+        if not alike:
+            del self._by_load[member.load]
+        self._holding.pop(worker, None)
+        self._ahead.pop(worker, None)
         self._count(member, -1)
 
     def _count(self, member: _Member, sign: int) -> None:
-        for prefetch, room in enumerate(self._rooms(member)):
-            self._room[bool(prefetch)] += sign * room
+        self._room[False] += sign * member.rooms[False]
+        self._room[True] += sign * member.rooms[True]
         self.places += sign * member.places
+        self._busy += sign * member.busy
 
 
 class Staffed(ABC, Generic[W]):

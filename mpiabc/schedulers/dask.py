@@ -235,7 +235,7 @@ class _Connection:
 
 
 class _Cluster:
-    """A Dask cluster as a place for tasks."""
+    """A Dask cluster as a place for tasks. Large, as a client, its scheduler and its workers all may go."""
 
     target = 1.0
     notices_within = 3.0  # a worker that was asked to stop is missed at the next glance but one

@@ -183,9 +183,8 @@ class ProcessesEngine(Staffed[Child]):
     def cancel(self, cut: float, job: int | None = None) -> None:
         """Children skip leases above the cut that they have not begun."""
         order, is_for_all = self._jobs.cancel(cut, job)
-        for child in self._crew:
-            if is_for_all or self._crew.ahead(child):
-                child.send(order)
+        for child in self._crew if is_for_all else self._crew.above(cut, order.job):
+            child.send(order)
 
     def close(self, status: int) -> None:
         """End the children: nothing of theirs is wanted any more."""

@@ -113,7 +113,7 @@ class TasksEngine:
     """An engine whose leases are tasks.
 
     More tasks are out than there are workers: the place holds them ready, and one that can grow sees
-    that more workers would be welcome.
+    that more workers would be welcome. Large, as it is all that a place of tasks lacks to be an engine.
     """
 
     def __init__(self, problem: Any, place: Place) -> None:

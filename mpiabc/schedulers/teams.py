@@ -137,7 +137,10 @@ class DisbandedError(Stop):
 
 
 class Lead:
-    """The first rank's side, in whichever thread that evaluates; `look` is for another one beside it."""
+    """The first rank's side, in whichever thread that evaluates; `look` is for another one beside it.
+
+    Large, as both threads need all that is known of the simulation in work, under one lock.
+    """
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ import struct
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from mpiabc.schedulers.together import Backoff
 
 SECONDS_BODY = struct.Struct("<d")
 BEGIN_BODY = struct.Struct("<4q?")  # a lease, the first address in work, whether with a new communicator
+_LOOKS = 4  # at what was sent before, with each message
 _FRAME = struct.Struct("<QQ")  # the run and a checksum, before each message: jobs of one node share memory
 
 
@@ -27,7 +29,7 @@ class Wire:
         self._names = range(comm.size) if names is None else names
         self._status = library.Status()
         self._lock = threading.Lock()  # one thread sends while another may be told to
-        self._sent: list[Any] = []  # requests with their buffers, until these are out
+        self._sent: deque[Any] = deque()  # requests with their buffers, until these are out
         self.run = 0  # rank 0 draws a number, which the others learn with its WELCOME
         self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)
         if names is not None:  # an earlier wire may have seen what MPI tells once
@@ -37,9 +39,16 @@ class Wire:
         """Start sending; what is sent to a dead rank is lost with it."""
         content = _FRAME.pack(self.run, zlib.crc32(content)) + content
         with self._lock, self._failures_noted():
-            self._sent = [entry for entry in self._sent if not self._is_sent(entry[0])]
+            self._let_go()
             request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
             self._sent.append((request, content))
+
+    def _let_go(self) -> None:
+        """Drop some of what is out by now: more than comes in, and never all of what waits is looked at."""
+        for _ in range(min(_LOOKS, len(self._sent))):
+            entry = self._sent.popleft()
+            if not self._is_sent(entry[0]):
+                self._sent.append(entry)
 
     def tell(self, rank: int, message: Order | Answer) -> None:
         """Start sending what leaders and workers of all kinds say to each other."""
@@ -91,9 +100,11 @@ class Wire:
         unsent.extend(entry for entry in self._sent if not self._is_sent(entry[0]))
 
     def _is_sent(self, request: Any) -> bool:
-        with self._failures_noted():
+        try:
             return request.Test()
-        return True  # to a dead rank: as good as sent
+        except self._library.Exception as error:
+            self._note_failures(error)
+            return True  # to a dead rank: as good as sent
 
     @contextlib.contextmanager
     def _failures_noted(self) -> Iterator[None]:
@@ -101,12 +112,16 @@ class Wire:
         try:
             yield
         except self._library.Exception as error:
-            if error.error_class not in self._about_failures():
-                raise
-            self.comm.Ack_failed()
-            failed = self.comm.Get_failed()
-            self.failed |= set(failed.Translate_ranks(range(failed.size), self.comm.group))
-            dead.update(self._names[rank] for rank in self.failed)
+            self._note_failures(error)
+
+    def _note_failures(self, error: Any) -> None:
+        """Note who is dead, as MPI says; raise what it says of anything else."""
+        if error.error_class not in self._about_failures():
+            raise error
+        self.comm.Ack_failed()
+        failed = self.comm.Get_failed()
+        self.failed |= set(failed.Translate_ranks(range(failed.size), self.comm.group))
+        dead.update(self._names[rank] for rank in self.failed)
 
     def _about_failures(self) -> set[int]:
         names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING")

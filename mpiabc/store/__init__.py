@@ -13,6 +13,7 @@ from mpiabc.store.history import History
 from mpiabc.store.journal import Journal
 from mpiabc.store.live import Live
 from mpiabc.store.schema import FORMAT
+from mpiabc.store.sessions import session
 from mpiabc.store.writer import Writer
 
-__all__ = ["FORMAT", "History", "Journal", "Live", "Store", "Writer"]
+__all__ = ["FORMAT", "History", "Journal", "Live", "Store", "Writer", "session"]

@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,7 @@ from mpiabc.store.schema import (
     row_of,
     whole_buffers,
 )
+from mpiabc.store.sessions import Session, joined, sessions_from
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +77,8 @@ class Store:
         self._damage: DamagedError | None = None
         self._history: History | None = None
         self._unusable: int | None = None  # generations from here on go with the first write
+        self._session: Session | None = None  # which goes with the next write
+        self._began: Session | None = None
 
     def __enter__(self) -> "Store":
         self.path = place_of(self._given)
@@ -113,6 +118,14 @@ class Store:
             with suppress(OSError):
                 os.unlink(self.path)
         self._lock.release()
+
+    def begin(self, session: Session) -> None:
+        """Keep how this process has begun, together with what it writes first, if anything."""
+        self._session = self._began = session
+
+    def _end(self, reason: str) -> None:
+        if self._began is not None:
+            self._session = replace(self._began, ended=time.time(), reason=reason)
 
     def settings(self) -> dict[str, Any] | None:
         """What the run in the file was begun with; None if the file is new.
@@ -195,6 +208,8 @@ class Store:
         Its journal stays until the next one is committed, or the run ends: it may be taken back.
         """
         row = row_of(population)
+        if reason is not None:
+            self._end(reason)
         with self.transaction() as db:
             modernise(db)
             drop_simulations(db, population.generation)
@@ -267,6 +282,7 @@ class Store:
 
     def finish(self, reason: str, failure: Failure | None = None) -> None:
         """Note what ended the run: a stopping rule, or what stopped it early, such as a failure."""
+        self._end(reason)
         with self.transaction() as db:
             _drop_partial(db)
             put(db, "reason", reason)
@@ -316,7 +332,9 @@ class Store:
             if self._unusable is not None:
                 drop(self._db, self._unusable, self._unusable)
             yield self._db
-        self._unusable = None
+            if self._session is not None:
+                put(self._db, "sessions", joined(_sessions(self._db), self._session))
+        self._unusable = self._session = None
 
     @staticmethod
     @contextmanager
@@ -387,3 +405,11 @@ def _put_share(db: sqlite3.Connection, generation: int, share: float) -> None:
         with suppress(TypeError, ValueError):  # what is damaged is told when it is read
             shares = dict(json.loads(told))
     put(db, "shares", json.dumps(shares | {str(generation): round(share, 4)}))
+
+
+def _sessions(db: sqlite3.Connection) -> list[Session]:
+    """Those before; read by the one who writes, as a transaction may keep others out."""
+    for (told,) in db.execute("SELECT value FROM run WHERE key = 'sessions'"):
+        with suppress(TypeError, ValueError, AttributeError):  # what is damaged is told when it is read
+            return sessions_from(json.loads(told))
+    return []

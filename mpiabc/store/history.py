@@ -37,6 +37,7 @@ from mpiabc.store.schema import (
     whole_pool,
     whole_sample,
 )
+from mpiabc.store.sessions import Session, sessions_from
 from mpiabc.store.simulations import KeptSimulations, kept_simulations
 
 if TYPE_CHECKING:
@@ -199,6 +200,14 @@ class History:
     def settings(self) -> dict[str, Any]:
         """What the run was begun with."""
         return self._json("settings")
+
+    @property
+    def sessions(self) -> list[Session]:
+        """How, when and where the run was begun and gone on with, in this order; none of older files."""
+        try:
+            return sessions_from(self._json("sessions", "[]"))
+        except (TypeError, AttributeError):
+            raise DamagedError(self.path, "its sessions") from None
 
     @property
     def observed(self) -> np.ndarray | None:

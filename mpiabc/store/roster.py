@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from mpiabc.schedulers.silence import Awaited
 
@@ -53,9 +54,9 @@ class Roster:
         self._entries: dict[str, _Entry] = {}
 
     def look(self, awaited: Iterable[Awaited]) -> None:
-        """Note who is at what now."""
+        """Note who is at what now; who is at nothing has not come yet, perhaps under another name."""
         self._looks += 1
-        for one in awaited:
+        for one in filter(attrgetter("at"), awaited):
             entry = self._entries.setdefault(one.who, _Entry(self._looks))
             entry.last, entry.busy = self._looks, entry.busy + 1
             entry.at, entry.seconds = one.at, one.seconds

@@ -9,12 +9,15 @@ import numpy as np
 
 from mpiabc.arguments import whole
 from mpiabc.errors import StoreError
-from mpiabc.simulations import Simulations, joined
+from mpiabc.simulations import COLUMNS, Simulations, joined
 from mpiabc.store.files import DamagedError
 from mpiabc.store.schema import whole_chunk
 
 if TYPE_CHECKING:
     from mpiabc.analysis.weighted import Weighted
+
+
+_MOST_KEPT = 1 << 28  # bytes of rows that are kept for the next column
 
 
 class KeptSimulations:
@@ -23,7 +26,8 @@ class KeptSimulations:
     Rows of all generations, in the order of level and id: exactly the ids below the cuts, at the level that
     they were tried at, and where a budget has ended the run inside of a generation, of that one those below
     the budget's end, until the run goes on. What failed, or was rejected without data, is no row. Each of
-    `theta`, `summaries`, `distances`, `ids`, `level`, `model`, `accepted` reads that column of all of them;
+    `theta`, `summaries`, `distances`, `ids`, `level`, `model`, `accepted` is that column of all of them; who
+    asks for several keeps this object, `s = history.simulations`, which reads up to 256 MB once;
     `for rows in history.simulations` has one generation in memory at a time, `history.simulations[t]` is
     generation t. Others are fed in one line:
 
@@ -32,6 +36,7 @@ class KeptSimulations:
 
     def __init__(self, history: Any) -> None:
         self.history = history
+        self._kept: dict[int, tuple[Any, Simulations]] = {}  # by generation, with what tells it from another
 
     def __repr__(self) -> str:
         return f"<{len(self)} simulations of {self.history!r}>"
@@ -118,8 +123,20 @@ class KeptSimulations:
         return weighted(self.history, problem)
 
     def _column(self, name: str) -> np.ndarray:
-        parts = [getattr(rows, name) for rows in self if len(rows)]
+        parts = [getattr(rows, name) for rows in map(self._once, range(self.levels)) if len(rows)]
         return np.concatenate(parts) if parts else getattr(self.rows(), name)
+
+    def _once(self, generation: int) -> Simulations:
+        """Those of a generation, kept from one column to the next as far as they are not too many."""
+        query = "SELECT chunk, crc FROM simulation WHERE generation = ? ORDER BY chunk"
+        mark = self.history.read(query, generation)
+        if generation in self._kept and self._kept[generation][0] == mark:
+            return self._kept[generation][1]
+        self._kept.pop(generation, None)
+        rows = self._load(generation)
+        if sum(map(_bytes_of, [rows, *(kept for _, kept in self._kept.values())])) <= _MOST_KEPT:
+            self._kept[generation] = mark, rows
+        return rows
 
     def _load(self, generation: int) -> Simulations:
         """Those of a generation. Raises DamagedError for a chunk that is not what was written, or missing."""
@@ -147,6 +164,10 @@ class KeptSimulations:
     def _names(self) -> dict[str, Any]:
         names, models = self.history.models()
         return {"names": names, "models": models, "columns_of_distances": self.history.names_of_distances()}
+
+
+def _bytes_of(rows: Simulations) -> int:
+    return sum(getattr(rows, name).nbytes for name in COLUMNS)
 
 
 def kept_simulations(history: Any) -> KeptSimulations:

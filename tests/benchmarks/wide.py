@@ -2,24 +2,30 @@
 
     python -m tests.benchmarks.wide [--workers 48 384 768] [--cases wide published] [--replicates 8]
                                     [--latency 1e-4] [--with-leader] [--ways plain coupled ...]
+                                    [--kept wide.csv] [--table]
     python -m tests.benchmarks.wide --reports
 
 N = 1024 (10 000 particles from 10 000 workers on), lognormal run times of mean 1 s and variance 1, one
 evaluation a lease. "wide": five thresholds, some 40 N simulations; "published": eight, some 17 N, as in
 Alamoudi et al. 2024. Efficiency is honest: what one worker of the plain algorithm takes for all evaluations
 below its cuts, over workers x makespan, times the effective sample size over that of plain, so that work in
-vain and poorer populations count against a way. `--with-leader` lets the virtual clock stand while the
-leading process fits and decides between generations, in this machine's seconds. Each cell takes minutes:
-the evaluations are real.
+vain and poorer populations count against a way. `--with-leader` lets the virtual clock go on while the
+leading process fits and decides between generations, by its processor time on this machine. The evaluations
+are real, but made a block at a time, which changes none of them. `--kept` has each run in a file as soon as
+it is done, and makes none that is there already; `--table` only shows that file.
 
 `--reports`: what the driver handles in real time, on one core, where evaluations are made up.
 """
 
 import argparse
+import csv
 import itertools
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,12 +35,12 @@ from mpiabc.cli.words import table
 from mpiabc.driver import Driver
 from mpiabc.evaluate import Level
 from mpiabc.ledger import Ledger
-from mpiabc.particles import Particles
+from mpiabc.particles import Particles, joined
 from mpiabc.planner import Planner
 from mpiabc.records import Records, Status
 from mpiabc.run import Run, reproducible
 from mpiabc.stopping import Stopping
-from mpiabc.streams import stream_key
+from mpiabc.streams import BLOCK, stream_key
 from tests.cluster import Cluster
 from tests.problems import OneOrder
 
@@ -58,28 +64,72 @@ PYABC = {  # its look-ahead, as published
 _TIMES = 200_000  # run times of a level, by id
 
 
+class Blockwise:
+    """An evaluator that evaluates what is left of a block of ids when it is asked for the first of them."""
+
+    def __init__(self, evaluator):
+        self.order = evaluator.order
+        self._evaluator = evaluator
+        self._known: dict[
+            int, tuple[int, list[Records]]
+        ] = {}  # by block: its first known id, and on from there
+
+    def prepare(self, start, stop):
+        """Know what these ids bring, as long as all parts of the order are at hand."""
+        for id in reversed(range(start, stop)):
+            number = id // BLOCK
+            first, known = self._known.get(number, ((number + 1) * BLOCK, []))
+            if id < first:
+                self._known[number] = id, [*_singly(self._evaluator(id, first)), *known]
+
+    def __call__(self, start, stop):
+        self.prepare(start, stop)
+        return joined_records([self._of(id) for id in range(start, stop)])
+
+    def _of(self, id):
+        first, known = self._known[id // BLOCK]
+        return known[id - first]
+
+
+def _singly(records):
+    """Records of single ids."""
+    at = np.cumsum(records.status == Status.ACCEPTED) - 1
+    nothing = records.rows.take(np.zeros(0, np.int64))
+    for i, status in enumerate(records.status.tolist()):
+        rows = records.rows.take(at[i : i + 1]) if status == Status.ACCEPTED else nothing
+        id = records.start + i
+        yield Records(records.job, id, id + 1, records.status[i : i + 1], rows)
+
+
+def joined_records(parts):
+    """Those of neighbouring ids as one."""
+    if len(parts) == 1:
+        return parts[0]
+    rows, status = joined([part.rows for part in parts]), np.concatenate([part.status for part in parts])
+    return Records(parts[0].job, parts[0].start, parts[-1].stop, status, rows)
+
+
 class Timed(Cluster):
     """A cluster whose clock goes on, if so wanted, while the leading process decides about a generation."""
 
     def __init__(self, *options, with_leader=False, **faults):
         super().__init__(*options, **faults)
-        self._with_leader, self._polled, self._begun = with_leader, 0.0, 0.0
+        self._with_leader, self._polled = with_leader, math.inf
+        self.leading = 0.0  # seconds of all such decisions
 
     def begin(self, generation):
+        decided = max(0.0, time.process_time() - self._polled)
+        self.leading += decided
+        self.now += decided if self._with_leader else 0.0
         super().begin(generation)
-        self._begun = time.perf_counter()
 
     def poll(self, timeout):
-        if self._with_leader and self._begun > self._polled > 0.0:
-            self.now += self._begun - self._polled
         found = super().poll(timeout)
-        self._polled = time.perf_counter()
+        self._polled = time.process_time()
         return found
 
     def submit(self, lease):
-        if self._with_leader and self._begun > self._polled > 0.0:
-            self.now += self._begun - self._polled
-            self._polled = self._begun
+        self._evaluator.prepare(lease.start, lease.stop)
         super().submit(lease)
 
 
@@ -118,39 +168,122 @@ def problem():
     return mpiabc.Problem(prior, simulate, [1.0, 1.0], distance=mpiabc.PNorm(p=math.inf))
 
 
-def driven(case, way, workers, n, seed, **options):
-    """The populations of a run, and when it was done; without workers, on one."""
-    sampler = mpiabc.ABCSMC(problem(), n, threshold=mpiabc.Listed(CASES[case]), seed=seed, **WAYS[way])
+class Cell(NamedTuple):
+    """A run on paper."""
+
+    case: str
+    workers: int
+    n: int
+    way: str
+    seed: int
+    latency: float
+    with_leader: bool
+
+
+class Found(NamedTuple):
+    """What came of it."""
+
+    ess: float
+    makespan: float  # virtual seconds
+    alone: float  # what one worker takes for all below the cuts
+    evaluations: int
+    leading: float  # seconds for all decisions between generations
+    real: float  # seconds of processor time that it took to find out
+
+
+def driven(cell: Cell) -> Found:
+    """Run it."""
+    began = time.process_time()
+    options = WAYS[cell.way]
+    threshold = mpiabc.Listed(CASES[cell.case])
+    sampler = mpiabc.ABCSMC(problem(), cell.n, threshold=threshold, seed=cell.seed, **options)
     parts = sampler.problem.prior, sampler.kernel, sampler.threshold
-    planner = Planner(*parts, stream_key(seed), n, False, sampler.weights, lookahead=sampler.lookahead)
+    key = stream_key(cell.seed)
+    planner = Planner(*parts, key, cell.n, False, sampler.weights, lookahead=sampler.lookahead)
     job = Run(sampler.problem, planner, Stopping())
     make = (sampler.problem,)
-    cluster = Timed(workers, Timetable(seed), lambda order: order.evaluator(*make), **options)
+    times = Timetable(cell.seed)
+    cluster = Timed(
+        cell.workers,
+        times,
+        lambda order: Blockwise(order.evaluator(*make)),
+        latency=cell.latency,
+        with_leader=cell.with_leader,
+    )
     with reproducible():
         events = list(Driver(cluster, clock=cluster.clock).run(job))
-    return [event.population for event in events if isinstance(event, Commit)], cluster.now
+    populations = [event.population for event in events if isinstance(event, Commit)]
+    evaluations = sum(p.evaluations for p in populations)
+    alone, real = times.below_cuts(populations), time.process_time() - began
+    return Found(populations[-1].ess, cluster.now, alone, evaluations, cluster.leading, real)
 
 
-def efficiencies(case, workers, n, seed, ways, **options):
-    """Of each way; the populations of plain are the measure of all."""
-    plain, seconds = driven(case, "plain", workers, n, seed, **options)
-    alone = Timetable(seed).below_cuts(plain)
-    for way in ways:
-        found, now = (plain, seconds) if way == "plain" else driven(case, way, workers, n, seed, **options)
-        yield found[-1].ess / plain[-1].ess * alone / (workers * now)
+class Kept:
+    """Runs that were made, in a file if there is one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._found = path, {}
+        for row in csv.DictReader(path.open()) if path and path.exists() else ():
+            cell = (_read(row[name], kind) for name, kind in Cell.__annotations__.items())
+            found = (_read(row[name], kind) for name, kind in Found.__annotations__.items())
+            self._found[Cell(*cell)] = Found(*found)
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._found)
+
+    def __contains__(self, cell: Cell) -> bool:
+        return cell in self._found
+
+    def get(self, cell: Cell) -> Found:
+        """What came of it, now if it has not been made."""
+        if cell not in self._found:
+            self._found[cell] = found = driven(cell)
+            if self._path:
+                is_new = not self._path.exists()
+                with self._path.open("a", newline="") as file:
+                    rows = csv.writer(file)
+                    rows.writerows([(*Cell._fields, *Found._fields)] if is_new else [])
+                    rows.writerow((*cell, *found))
+        return self._found[cell]
+
+    def efficiency(self, cell: Cell) -> float:
+        """Of a run; the populations of plain are the measure of all."""
+        plain, found = self.get(cell._replace(way="plain")), self.get(cell)
+        return found.ess / plain.ess * plain.alone / (cell.workers * found.makespan)
+
+
+def _read(text: str, kind: type) -> object:
+    return text == "True" if kind is bool else kind(text)
+
+
+def told(kept: Kept, cells: list[Cell]) -> str:
+    """Mean efficiency of some runs that differ in their seeds, with its standard error, and how many."""
+    each = np.array([kept.efficiency(cell) for cell in cells if cell in kept])
+    if not each.size:
+        return ""
+    error = "" if each.size < 2 else f" ±{each.std(ddof=1) / math.sqrt(each.size):.2f}"
+    return f"{each.mean():.2f}{error} ({each.size})"
 
 
 def compare(arguments):
     """The table, a row for each case and number of workers."""
-    options = {"latency": arguments.latency, "with_leader": arguments.with_leader}
-    rows = [["case", "workers", "N", *arguments.ways, "pyABC's look-ahead"]]
-    for case, workers in itertools.product(arguments.cases, arguments.workers):
+    kept = Kept(arguments.kept)
+    seeds = range(arguments.replicates)
+    places = list(itertools.product(arguments.cases, arguments.workers))
+
+    def cells(case, workers, way):
         n = arguments.particles or (10_000 if workers >= 10_000 else 1024)
-        seeds = range(arguments.replicates)
-        each = np.array([list(efficiencies(case, workers, n, s, arguments.ways, **options)) for s in seeds])
-        told = [f"{x:.2f}" for x in each.mean(axis=0)]
-        rows.append([case, str(workers), str(n), *told, f"{PYABC.get((case, workers), math.nan):.2f}"])
-        print(table([rows[0], rows[-1]]), flush=True)
+        return [Cell(case, workers, n, way, s, arguments.latency, arguments.with_leader) for s in seeds]
+
+    if not arguments.table:  # a replicate of all first
+        every = [cells(*place, way) for place in places for way in arguments.ways]
+        for cell in itertools.chain.from_iterable(zip(*every, strict=True)):
+            print(*cell, f"{kept.efficiency(cell):.3f}", f"{kept.get(cell).real:.0f} s", flush=True)
+    rows = [["case", "workers", *arguments.ways, "pyABC's look-ahead"]]
+    for case, workers in places:
+        each = [told(kept, cells(case, workers, way)) for way in arguments.ways]
+        rows.append([case, str(workers), *each, f"{PYABC.get((case, workers), math.nan):.2f}"])
+    print(table(rows))
 
 
 # What a driver handles.
@@ -216,6 +349,8 @@ def main():
     parser.add_argument("--particles", type=int, help="N, instead of 1024 or 10 000")
     parser.add_argument("--latency", type=float, default=1e-4, help="virtual seconds of a message")
     parser.add_argument("--with-leader", action="store_true", help="the leading process takes time, too")
+    parser.add_argument("--kept", type=Path, help="a file of all runs that were made")
+    parser.add_argument("--table", action="store_true", help="show what is there, make nothing")
     parser.add_argument("--reports", action="store_true", help="what the driver handles")
     arguments = parser.parse_args()
     report() if arguments.reports else compare(arguments)

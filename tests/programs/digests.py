@@ -71,6 +71,18 @@ def begun_early(theta, rng):
     return problems.gaussian(theta, rng)
 
 
+def undecided():
+    """What is begun early is measured again, at its level, and all of it is kept."""
+    prior, distance = mpiabc.Prior(mu=mpiabc.Normal(0, 2)), mpiabc.PNorm(scale="mad")
+    problem = mpiabc.Problem(prior, with_noise_late, {"y": 1.0, "noise": 0.0}, distance=distance)
+    return mpiabc.ABCSMC(problem, 15, seed=1, lookahead=True, keep="all")
+
+
+def with_noise_late(theta, rng):
+    time.sleep(0.005 + 0.01 * rng.random())
+    return with_noise(theta, rng)
+
+
 STATIC = {  # those for static scheduling, too
     "scalar": problems.sampler,
     "vectorized": lambda: problems.sampler(simulate=problems.gaussian_vectorized, vectorized=True),
@@ -106,6 +118,7 @@ VARIANTS = STATIC | {
     ),
     "looking ahead": lambda: problems.sampler(simulate=begun_early, n=15, lookahead=True),
     "looking ahead, recycled": lambda: mixed(lookahead=True, recycle=True),
+    "looking ahead, scales": undecided,
 }
 
 

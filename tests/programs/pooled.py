@@ -9,7 +9,8 @@ def divide(x, y):
     return x / y
 
 
-def main(scheduler):
+def led(scheduler):
+    """By a `with`."""
     with mpiabc.Pool(scheduler) as pool:
         if pool is None:
             sys.stdout.write("SERVED\n")
@@ -23,6 +24,24 @@ def main(scheduler):
         again = pool.map(divide, (6,), (2,))
     is_right = squares == [x * x for x in range(1000)]
     sys.stdout.write(f"LED {is_right} {quotients} {told} {again}\n")
+
+
+def as_in_schwimmbad(scheduler):
+    """Without one."""
+    pool = mpiabc.Pool(scheduler)
+    if not pool.is_master():
+        pool.wait(lambda: sys.stdout.write("SERVED and let go\n"))
+        return
+    quotients = pool.starmap(divmod, [(7, 2)])
+    squares = list(pool.imap(lambda x: x * x, (x for x in range(3))))
+    again = sorted(pool.imap_unordered(lambda x: x * x, range(3)))
+    pool.close()
+    sys.stdout.write(f"LED {quotients} {squares} {again}\n")
+
+
+def main(scheduler):
+    led(scheduler)
+    as_in_schwimmbad(scheduler)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.errors import ProblemError
+from mpiabc.text import shown
 
 INK = "#1f3b5c"  # dark: lines and edges of what is drawn
 FILLS = ("#c9d9ea", "#7fa3c8")  # light and less light: what fills them
@@ -60,6 +61,7 @@ def shape_for(n: int) -> tuple[int, int]:
 
 def wrapped(name: str, width: int = 16) -> str:
     """A name in lines, shortened if it is very long; no mathematics is read into it."""
+    name = shown(name)
     short = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
     words = textwrap.wrap(short.replace("_", "_ "), width, break_on_hyphens=False)
     return "\n".join(words).replace("_ ", "_").replace("$", r"\$")

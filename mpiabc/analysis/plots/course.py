@@ -90,9 +90,9 @@ def _epsilons(ax: Any, times: Sequence[int], drawn: Sequence[Population], is_tem
 
 def models(history: History, *, ax: Any = None) -> Any:
     """The posterior probability of each model over generations; returns the Axes."""
-    drawn = chosen(_history(history, "models"), _MOST)
-    if not drawn[0].models:
+    if not _history(history, "models").settings.get("models"):
         raise ProblemError(f"{history.path} is the run of one model: there are no probabilities to draw")
+    drawn = chosen(history, _MOST)
     ax = canvas.new_axes(ax)
     times = [population.generation for population in drawn]
     table = np.array([population.model_probabilities() for population in drawn])

@@ -334,7 +334,7 @@ def intervals(
     d = len(view.parameters)
     columns, rows = canvas.shape_for(d)
     figure = canvas.new_figure(fig, 0.6 + 2.8 * columns, 0.7 + 1.9 * rows)
-    axes = canvas.panels(figure, d, sharex=True)
+    axes = canvas.panels(figure, d, sharex=True, gridspec_kw={"wspace": 0.08})
     for k, (parameter, ax) in enumerate(zip(view.parameters, axes, strict=True)):
         points = [parameter.of(population) for population in drawn]
         (_values if parameter.values else _bands)(ax, parameter, times, points)

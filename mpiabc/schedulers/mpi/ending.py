@@ -40,6 +40,12 @@ def _end_torn() -> None:
         time.sleep(0.0 if 0 in torn else _SPEAKING)
 
 
+def tear(rank: int, is_team: bool) -> None:
+    """A run ends in an error: ranks of teams may sit in calls from which they never come back."""
+    if is_team:
+        torn.add(rank)
+
+
 @cache
 def programs() -> Programs:
     """Those that have begun since the first run."""

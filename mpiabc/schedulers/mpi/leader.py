@@ -12,7 +12,7 @@ from typing import Any
 
 from mpiabc.errors import Interrupted, ProblemError, SchedulerError
 from mpiabc.records import Lease, Records
-from mpiabc.schedulers import parcels, teams
+from mpiabc.schedulers import teams
 from mpiabc.schedulers.base import Job, Lost, Report, Said
 from mpiabc.schedulers.crew import Staffed
 from mpiabc.schedulers.mpi.ending import GRACE, abort, left, torn
@@ -20,8 +20,9 @@ from mpiabc.schedulers.mpi.greeting import checked, read
 from mpiabc.schedulers.mpi.held import Hold
 from mpiabc.schedulers.mpi.launch import load_mpi
 from mpiabc.schedulers.mpi.membership import Membership
+from mpiabc.schedulers.mpi.sending import Sending
 from mpiabc.schedulers.shared.jobs import Jobs
-from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
+from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of
 from mpiabc.schedulers.shared.starting import travelling
 from mpiabc.schedulers.shared.worker import UNWANTED
 from mpiabc.schedulers.silence import Awaited
@@ -69,7 +70,7 @@ class Ranks(Staffed[int]):
         self._crew = self._members.crew
         self._expected = problem.parts(), problem.fingerprint
         self._jobs = Jobs()
-        self._parcels = parcels.Sender()  # all ranks get the same
+        self._sending = Sending(self._jobs, self.number)
         self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
         self._broken = ""  # what a rank said that cannot go on
@@ -92,12 +93,14 @@ class Ranks(Staffed[int]):
             self._wire.send(rank, Kind.NOTE, os.fsencode(os.path.abspath(store)))
 
     def begin(self, job: Job, beside: Collection[int] = ()) -> None:
-        """Send the job to all: one that is busy reads it when it is free."""
+        """Send the job to all: one that is busy reads it when it is free; a large one they ask for."""
         self._jobs.begin(job, beside)
         self._crew.begin(job.number, beside)
-        kind, content = encoded(self._jobs.sent_by(self._parcels, job.number))
-        for rank in self._members.living:
-            self._wire.send(rank, kind, content)
+        may_ask = not self._members.plan.has_larger  # ranks that have no leases, of teams, would not
+        content = self._sending.begin(job.number, beside, len(self._members.living) if may_ask else 0)
+        if content is not None:
+            for rank in self._members.living:
+                self._wire.send(rank, Kind.JOB, content)
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the rank with the fewest."""
@@ -151,7 +154,7 @@ class Ranks(Staffed[int]):
             case Said():
                 return [Said(self._members.names[rank], answer.piece)]
             case Missing():
-                self._wire.tell(rank, self._jobs.whole(answer.job))
+                self._wire.send(rank, Kind.JOB, self._sending.whole(answer.job))
                 return []
         return [answer]
 
@@ -174,8 +177,9 @@ class Ranks(Staffed[int]):
     def cancel(self, cut: float, job: int | None = None) -> None:
         """Ranks skip leases above the cut that they have not begun."""
         order, is_for_all = self._jobs.cancel(cut, job)
-        for rank in self._crew:
-            if is_for_all or self._crew.ahead(rank) or rank in self._unanswered:
+        told = {*(self._crew if is_for_all else self._crew.above(cut, order.job)), *self._unanswered}
+        for rank in sorted(told):
+            if rank in self._crew:
                 self._wire.tell(rank, order)
         self._unanswered.clear()
 
@@ -184,6 +188,7 @@ class Ranks(Staffed[int]):
         if self._hold:
             self._hold.opened = None
         self._members.await_end()
+        self._sending.close()
         self._broken = ""
         for rank in self._members.living:
             self._wire.send(rank, Kind.LEAVE if status else Kind.STOP, bytes([status]))

@@ -13,12 +13,14 @@ from mpiabc.schedulers import teams
 from mpiabc.schedulers.base import Job
 from mpiabc.schedulers.mpi import sides
 from mpiabc.schedulers.mpi.communicators import where_is
-from mpiabc.schedulers.mpi.ending import GRACE, abort, leave, torn
+from mpiabc.schedulers.mpi.ending import GRACE, abort, leave, tear
 from mpiabc.schedulers.mpi.greeting import hello
 from mpiabc.schedulers.mpi.launch import load_mpi
+from mpiabc.schedulers.mpi.nearby import Nearby
 from mpiabc.schedulers.mpi.speech import Speech
+from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.sentry import Sentry
-from mpiabc.schedulers.shared.messages import Kind, order_of
+from mpiabc.schedulers.shared.messages import Kind, Missing, order_of
 from mpiabc.schedulers.shared.worker import Evaluator, Worker
 from mpiabc.schedulers.together import Backoff
 from mpiabc.schedulers.wire import Wire
@@ -48,7 +50,8 @@ class Rank:
         where = where_is(comm)
         self._cores = cores
         sentry = Sentry(lambda: self._wire.is_there(0, Kind.LEAVE), self._leave, lambda: self._side.look())
-        self._speech = Speech(self._wire, where, signals)
+        self._nearby = Nearby()
+        self._speech = Speech(self._wire, where, signals, self._nearby)
         self._worker = Worker(self._load, where)
         self._here = sides.Here(where, who, signals, self._speech, sentry, self._worker)
         self._side: sides.Side = sides.Own(self._here)
@@ -74,8 +77,9 @@ class Rank:
                 self._speech.pass_on()
             assert self._status is not None
             self._side.close(self._status)
+            self._nearby.close()
             if self._status:
-                self._tear()
+                tear(self._wire.comm.rank, self._side.is_team)
             if self._note:
                 self._note.close()
             self._wire.send(0, Kind.BYE)
@@ -101,11 +105,6 @@ class Rank:
             return False
         return True
 
-    def _tear(self) -> None:
-        """The run ends in an error: ranks of teams may sit in calls from which they never come back."""
-        if self._side.is_team:
-            torn.add(self._wire.comm.rank)
-
     def _is_over(self) -> bool:
         """Whether the run is, here: a team goes on until its first rank has done what it was at."""
         return self._status is not None and (self._status > 0 or self._side.is_free)
@@ -113,7 +112,7 @@ class Rank:
     def _turn(self) -> bool:
         """Take orders, and do what is next; whether there was anything."""
         with self._speech.refusal_noted():
-            is_any = self._take_orders()
+            is_any = self._take_orders() | self._look_nearby()
             return (not self._is_over() and self._step()) or is_any
         return True
 
@@ -141,7 +140,8 @@ class Rank:
             self._take_orders()
         self._wire.send(0, Kind.BYE)
         self._wire.flush(GRACE)
-        self._tear()
+        self._nearby.close()
+        tear(self._wire.comm.rank, self._side.is_team)
         leave(load_mpi(), self._status)
 
     def _take_orders(self) -> bool:
@@ -156,10 +156,28 @@ class Rank:
             if kind in _ABOUT_LEASES:
                 if kind != Kind.LEASE:
                     self._speech.failure = ""
-                self._worker.obey(order_of(kind, content))
+                self._obey(kind, content)
             else:
                 self._hear(kind, content)
         return is_any
+
+    def _obey(self, kind: int, content: bytes | memoryview) -> None:
+        """Take a job, a lease or a cut; others of this node may wait for the job."""
+        order = order_of(kind, content)
+        if isinstance(order, Parcel):
+            self._nearby.came(order.number, content)
+        self._worker.obey(order)
+        if isinstance(order, Parcel):
+            self._nearby.keep(self._worker.jobs)
+
+    def _look_nearby(self) -> bool:
+        """Take the jobs that others of this node were sent; ask for those that do not come."""
+        found = self._nearby.found()
+        for content in found:
+            self._obey(Kind.JOB, content)
+        for job in self._nearby.late():
+            self._wire.tell(0, Missing(job))
+        return bool(found)
 
     def _hear(self, kind: int, content: memoryview) -> None:
         """Do what rank 0 wants of this rank itself."""

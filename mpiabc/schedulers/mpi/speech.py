@@ -10,7 +10,8 @@ from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers import teams
 from mpiabc.schedulers.base import Lost, Report, Said
-from mpiabc.schedulers.shared.messages import Answer, Kind
+from mpiabc.schedulers.mpi.nearby import Nearby
+from mpiabc.schedulers.shared.messages import Answer, Kind, Missing
 from mpiabc.schedulers.shared.worker import UNWANTED
 from mpiabc.schedulers.wire import SECONDS_BODY, Wire
 from mpiabc.signals import Signals
@@ -21,8 +22,9 @@ _SILENCE = 10.0  # seconds after which a rank that failed takes rank 0 for stuck
 class Speech:
     """The words of one rank. Before rank 0 has greeted, what it must hear of the rank itself is kept."""
 
-    def __init__(self, wire: Wire, where: str, signals: Signals) -> None:
-        self._wire, self._where, self._signals = wire, where, signals
+    def __init__(self, wire: Wire, where: str, signals: Signals, nearby: Nearby) -> None:
+        """nearby: has the jobs that another rank of the node has asked for."""
+        self._wire, self._where, self._signals, self._nearby = wire, where, signals, nearby
         self.on_error = "raise"  # the problem's, as soon as there is one
         self.failure = ""  # not answered yet
         self._give_up_at = math.inf
@@ -32,6 +34,8 @@ class Speech:
 
     def tell(self, answer: Answer | Report) -> None:
         """Say it; of records, whether a signal came meanwhile is told first."""
+        if isinstance(answer, Missing) and not self._nearby.must_ask(answer.job, self._wire.run):
+            return
         if not isinstance(answer, Records):
             self._wire.tell(0, answer)
             return

@@ -24,6 +24,7 @@ import hmac
 import json
 import os
 import secrets
+import shlex
 import stat
 import struct
 import time
@@ -122,7 +123,7 @@ class Server:
         """What `mpiabc worker` is to be told of it."""
         if self.file is None:
             return str(self)
-        return "" if self.file == default_file() else f"--broker {self.file}"
+        return "" if self.file == default_file() else f"--broker {shlex.quote(os.path.abspath(self.file))}"
 
     @property
     def seal(self) -> Seal:

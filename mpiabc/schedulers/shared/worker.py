@@ -5,14 +5,17 @@ step, and carry its answers home.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from mpiabc import machine
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Job, Lost
 from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.shared.messages import Answer, Cancel, Missing, Order
+
+machine.refuse_free_threads()
 
 Evaluator = Callable[[int, int], Records]
 Load = Callable[[Job], Callable[[int, int], Records | Lost]]
@@ -107,17 +110,15 @@ class Worker:
 
     def _open(self, parcel: Parcel) -> None:
         self._parts.take(parcel)
-        self._close_all_but({parcel.number, *parcel.beside})
+        open_now = {parcel.number, *parcel.beside}
+        self._jobs = {number: job for number, job in self._jobs.items() if number in open_now}
+        self._asked &= open_now
         if self.has(parcel):
             self._jobs[parcel.number].cut = float("inf")
         else:
             self._jobs.pop(parcel.number, None)
             self._jobs[parcel.number] = _Open(parcel.names, self._load(self._parts.job(parcel.number)))
             self._asked.discard(parcel.number)
-
-    def _close_all_but(self, numbers: Collection[int]) -> None:
-        self._jobs = {number: job for number, job in self._jobs.items() if number in numbers}
-        self._asked &= set(numbers)
 
     def _take(self, lease: Lease) -> None:
         if lease.job not in self._jobs and lease.job not in self._asked:
