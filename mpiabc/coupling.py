@@ -27,7 +27,7 @@ from mpiabc.streams import Purpose, Stream
 EVERY = 8  # levels at which all is drawn anew, so that chains stay short
 _FEW, _MANY = 8, 256  # candidates that an id draws at once, first and at most
 _SEEN = 8  # ids after which it is known how many of them a worker has
-_WASTE = 4  # as many times as many may be carried as are needed: alone each costs that
+_WASTE = 6  # times as many may be carried as are needed: alone each costs eight times as much
 _NEAR = 64  # ids that are carried together
 _AT_ONCE = 32  # of all ids whose densities are computed together: a call costs as much as a few
 _MOST = 10_000_000  # candidates after which a redraw has no end

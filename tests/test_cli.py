@@ -424,13 +424,8 @@ def test_replay_of_a_static_run_is_the_stored_row_too(fit, capsys):
 
 
 def helps():
-    return [
-        [],
-        *(
-            [name]
-            for name in ("run", "show", "plot", "export", "replay", "worker", "broker", "jobs", "jobscript")
-        ),
-    ]
+    reading = ["run", "show", "watch", "serve", "report", "plot", "export", "replay"]
+    return [[], *([name] for name in [*reading, "worker", "broker", "jobs", "jobscript"])]
 
 
 @pytest.mark.parametrize("command", helps(), ids=lambda command: " ".join(command) or "mpiabc")

@@ -133,6 +133,7 @@ LARGE = {  # outside of schedulers, where the docstring says why: "Large, as ...
     "Outcome": "what a level has come to, each part computed once",
     "Models": "a problem, as those of one model are",
     "Planner": "the one place that fits",
+    "Pool": "what users call",
     "Population": "what users read",
     "PoolingPlanner": "the same for batches",
     "Problem": "what users say",

@@ -4,6 +4,7 @@ import itertools
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from mpiabc import coupling, records, store
 from mpiabc.cli import main
 from mpiabc.coupling import Coupled
 from mpiabc.driver import opened
+from mpiabc.evaluate import Evaluator
 from mpiabc.mixture import GaussianMixture
 from mpiabc.schedulers import Processes
 from mpiabc.settled import Settler
 from mpiabc.store import journal, writer
 from mpiabc.streams import Purpose, Stream, stream_key
 from tests import problems
-from tests.cluster import Simulated, random_time
+from tests.cluster import Cluster, Simulated, random_time
 
 KEY = stream_key(3)
 ALL = np.arange(256)
@@ -107,6 +109,27 @@ def test_an_id_has_the_same_bits_alone_backwards_and_from_the_level_before():
         found = stepwise.block(3, np.array([row]), drawn()).take(np.array([row]))
         for column in ("theta", "log_prior", "log_q", "born"):
             assert np.array_equal(getattr(found, column)[0], getattr(whole, column)[row])
+
+
+def test_records_are_the_same_with_neighbours_and_without(monkeypatch, tmp_path):
+    """A worker that has most of the ids carries many at a time, one that has few does not."""
+    jobs, begin = [], Cluster.begin
+    monkeypatch.setattr(Cluster, "begin", lambda self, job: (jobs.append(job), begin(self, job))[1])
+    run(tmp_path, Simulated(1, random_time))
+    problem, asked = problems.problem(), []
+    block = Coupled.block
+    monkeypatch.setattr(
+        Coupled, "block", lambda self, *how: (asked.append(len(how[1])), block(self, *how))[1]
+    )
+    evaluator = Evaluator(problem, jobs[-1])
+    together = [evaluator(id, id + 1) for id in range(80)]
+    assert max(asked) > 20
+    asked.clear()
+    for id in (0, 40, 79):
+        alone = Evaluator(problem, jobs[-1])(id, id + 1)
+        one, other = (records.pack(replace(found, seconds=0.0)) for found in (alone, together[id]))
+        assert one == other
+    assert max(asked) == 1
 
 
 @pytest.mark.parametrize("wrong", ["redraws from all", "densities are not normalised"])

@@ -468,6 +468,6 @@ def test_lines_about_a_broker_say_once_that_there_are_no_runs():
 
 def test_missing_rich_is_named_with_its_extra(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rich.console", None)
-    monkeypatch.setattr(terminal, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(terminal, "is_watched", lambda stream: True)
     assert cli.main(["watch", str(run)]) == 1
     assert "install `mpiabc[watch]`" in capsys.readouterr().err

@@ -251,9 +251,10 @@ def _of_size(run: _Run) -> Iterator[Finding]:
         )
         yield _finding(Severity.PROBLEM, "ess", text)
     elif step.ess < _SOME or step.ess < _UNEVEN * step.size:
+        slower = ", or a threshold that falls more slowly," if step.ess < step.size / 2 else ""
         text = (
             f"{told}: means and intervals are as uncertain as those of {step.ess:.0f} independent draws; a "
-            "larger population_size, or a threshold that falls more slowly, makes them surer"
+            f"larger population_size{slower} makes them surer"
         )
         yield _finding(Severity.WARNING, "ess", text)
     else:

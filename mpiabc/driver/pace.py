@@ -3,6 +3,7 @@
 from mpiabc.records import Records
 
 _LEAST = 0.05  # of the engine's target: less work costs more to send than to do
+_A_SECOND = 2000.0  # leases that a leading process handles with half of its core
 _PREFETCH = 5.0  # times the engine's target: with more work, waiting for the next lease costs nothing
 
 
@@ -32,8 +33,9 @@ class Pace:
         """Evaluations for the next lease, when about `expected` more are needed."""
         if not self.cost:
             return 1
-        fair = max(expected / (2 * workers), _LEAST * self._target / self.cost)
-        return max(1, int(min(self._target / self.cost, fair)))
+        target = max(self._target, workers / _A_SECOND)
+        fair = max(expected / (2 * workers), _LEAST * target / self.cost)
+        return max(1, int(min(target / self.cost, fair)))
 
     def is_quick(self, n: int) -> bool:
         """Whether workers should hold the next lease before they need it."""

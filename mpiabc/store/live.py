@@ -78,20 +78,19 @@ class Signs:
         self._next = 0.0
         self._host, self._process = platform.node(), os.getpid()
         self._roster = Roster(self._host)
-        self._failures: list[Failed] = []
+        self._who: tuple[list[Worker], list[Host], list[Failed]] = [], [], []
 
     def __call__(self, event: Event) -> None:
         """Note how far the run is."""
         if isinstance(event, AtWork):
             self._roster.look(event.workers)
-            by_address = {failure.address: failure for failure in event.failures}
-            self._failures = [
-                Failed.of(f.address, f.kind, f.theta, f.error, f.where) for f in reversed(by_address.values())
-            ]
+            by_address = {
+                f.address: Failed.of(f.address, f.kind, f.theta, f.error, f.where) for f in event.failures
+            }
+            self._who = self._roster.workers(), self._roster.hosts(), list(by_address.values())[::-1]
         if isinstance(event, Progressed) and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PERIOD
-            who = self._roster.workers(), self._roster.hosts(), self._failures
-            self._write(Sign(event, time.time(), self._began, self._host, self._process, *who))
+            self._write(Sign(event, time.time(), self._began, self._host, self._process, *self._who))
 
 
 class Live:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import attrgetter
+from heapq import nsmallest
 
 from mpiabc.schedulers.silence import Awaited
 
@@ -38,11 +38,17 @@ class Host:
 class _Entry:
     """What is known of a worker by the number of a look."""
 
+    who: str
+    host: str
     first: int
     last: int = 0
     busy: int = 0
     at: str = ""
     seconds: float = 0.0
+
+    def share(self, looks: int) -> float:
+        """Of so many looks, those since it came, in which it held a lease."""
+        return self.busy / (looks - self.first + 1)
 
 
 class Roster:
@@ -56,39 +62,43 @@ class Roster:
     def look(self, awaited: Iterable[Awaited]) -> None:
         """Note who is at what now; who is at nothing has not come yet, perhaps under another name."""
         self._looks += 1
-        for one in filter(attrgetter("at"), awaited):
-            entry = self._entries.setdefault(one.who, _Entry(self._looks))
-            entry.last, entry.busy = self._looks, entry.busy + 1
-            entry.at, entry.seconds = one.at, one.seconds
+        for who, at, seconds, _ in awaited:
+            if at:
+                entry = self._entries.get(who) or self._come(who)
+                entry.last, entry.busy, entry.at, entry.seconds = self._looks, entry.busy + 1, at, seconds
         oldest = self._looks - _FORGOTTEN
-        self._entries = {who: entry for who, entry in self._entries.items() if entry.last > oldest}
+        for who in [who for who, entry in self._entries.items() if entry.last <= oldest]:
+            del self._entries[who]
 
     def workers(self) -> list[Worker]:
         """Those that are at something for longest, and as many of the others as are told."""
-        return sorted(map(self._worker, self._entries), key=_slowest)[:_MOST_WORKERS]
+        slowest = nsmallest(_MOST_WORKERS, self._entries.values(), key=self._slowest)
+        return [self._worker(entry) for entry in slowest]
 
     def hosts(self) -> list[Host]:
         """The machines, those with the most workers first."""
-        by_host: dict[str, list[Worker]] = {}
-        for who in self._entries:
-            found = _HOST.search(who)
-            by_host.setdefault(found[1] if found else self._home, []).append(self._worker(who))
-        hosts = [_summed(host, workers) for host, workers in by_host.items()]
+        by_host: dict[str, list[_Entry]] = {}
+        for entry in self._entries.values():
+            by_host.setdefault(entry.host, []).append(entry)
+        hosts = [self._summed(host, entries) for host, entries in by_host.items()]
         return sorted(hosts, key=lambda host: (-host.workers, host.host))[:_MOST_HOSTS]
 
-    def _worker(self, who: str) -> Worker:
-        entry = self._entries[who]
-        share = entry.busy / (self._looks - entry.first + 1)
-        is_busy = entry.last == self._looks
-        return Worker(who, entry.at if is_busy else "", round(entry.seconds, 1) * is_busy, round(share, 3))
+    def _come(self, who: str) -> _Entry:
+        found = _HOST.search(who)
+        entry = self._entries[who] = _Entry(who, found[1] if found else self._home, self._looks)
+        return entry
 
+    def _is_busy(self, entry: _Entry) -> bool:
+        return entry.last == self._looks
 
-def _slowest(worker: Worker) -> tuple[float, str]:
-    return -worker.seconds, worker.who
+    def _slowest(self, entry: _Entry) -> tuple[float, str]:
+        return -entry.seconds * self._is_busy(entry), entry.who
 
+    def _worker(self, entry: _Entry) -> Worker:
+        at, seconds = (entry.at, round(entry.seconds, 1)) if self._is_busy(entry) else ("", 0.0)
+        return Worker(entry.who, at, seconds, round(entry.share(self._looks), 3))
 
-def _summed(host: str, workers: list[Worker]) -> Host:
-    busy = [worker for worker in workers if worker.at]
-    share = sum(worker.share for worker in workers) / len(workers)
-    longest = max((worker.seconds for worker in busy), default=0.0)
-    return Host(host, len(workers), len(busy), round(share, 3), longest)
+    def _summed(self, host: str, entries: list[_Entry]) -> Host:
+        busy = [entry.seconds for entry in entries if self._is_busy(entry)]
+        share = sum(entry.share(self._looks) for entry in entries) / len(entries)
+        return Host(host, len(entries), len(busy), round(share, 3), round(max(busy, default=0.0), 1))
