@@ -8,6 +8,7 @@ only the last bits of weights were defined anew since, with densities by blocks 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import mpiabc
 from mpiabc.version import STREAMS
 from tests.conftest import HANGS, ROOT, environment
 
+OURS = Path(mpiabc.__file__).parent.parent  # of the checkout, or where it is installed
 GOLDEN = ROOT / "tests" / "golden"
 WHEELS = {streams: GOLDEN / f"streams{streams}" / "mpiabc-0.1.0-py3-none-any.whl" for streams in (1, 2)}
 COUNTS = {  # evaluations, simulations, failures, and a digest of the ids, of each generation
@@ -90,13 +92,13 @@ def counts(found):
 
 
 def test_populations_are_those_of_the_golden_commit(before, tmp_path):
-    assert asked(ROOT, tmp_path, 4) == before
+    assert asked(OURS, tmp_path, 4) == before
 
 
 def test_files_of_the_golden_commit_are_continued_to_its_populations(before, tmp_path):
     begun = asked(WHEELS[STREAMS], tmp_path, 2)
-    assert asked(ROOT, tmp_path, 2) == begun
-    assert asked(ROOT, tmp_path, 4) == before
+    assert asked(OURS, tmp_path, 2) == begun
+    assert asked(OURS, tmp_path, 4) == before
 
 
 def test_ids_cuts_and_counts_are_those_that_are_written_down(before):
@@ -111,7 +113,7 @@ def test_ids_cuts_and_counts_were_the_same_before_weights_were_defined_anew(tmp_
         kept = list(mpiabc.open(tmp_path / f"{case}.db"))
         assert [population.digest() for population in kept] == [p["digest"] for p in populations]
         assert all(np.all(population.level == population.generation) for population in kept)
-    env = environment() | {"PYTHONPATH": str(ROOT)}
+    env = environment() | {"PYTHONPATH": str(OURS)}
     command = [sys.executable, GOLDEN / "digests.py", tmp_path, "5"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANGS, check=False)
     assert "StoreError" in done.stderr

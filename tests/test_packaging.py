@@ -150,7 +150,7 @@ def test_the_wheel_passes_tests_of_the_sdist_on_every_python_that_is_here(versio
         env=environment(PYTHONPATH=str(folder), PATH=f"{bin}:{os.environ['PATH']}"),
         capture_output=True,
         text=True,
-        timeout=5 * HANGS,
+        timeout=10 * HANGS,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert " passed" in done.stdout
