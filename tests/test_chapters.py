@@ -6,17 +6,19 @@ import sys
 import pytest
 
 from tests import chapters
-from tests.conftest import HANGS, environment, imported
+from tests.conftest import HANGS, environment, imported, quick
 
 PAGES = chapters.pages()
 IDS = [page.stem for page in PAGES]
+NAMED = dict(zip(IDS, PAGES, strict=True))
+SHORT = ("README", "what_to_do_when", "dask", "running", "redis", "glossary")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_blocks_of_a_page_run_as_they_stand(page):
+@pytest.mark.parametrize("name", quick(IDS, *SHORT))
+def test_blocks_of_a_page_run_as_they_stand(name):
     """In a process of their own, in an empty folder, without MPI but where a command starts it."""
-    imported("matplotlib"), imported("pandas"), imported("arviz"), imported("yaml")
-    command = [sys.executable, "-m", "tests.chapters", page]
+    imported("matplotlib"), imported("pandas"), imported("arviz"), imported("yaml"), imported("jinja2")
+    command = [sys.executable, "-m", "tests.chapters", NAMED[name]]
     here = environment(MPLBACKEND="agg", PYTHONWARNINGS="ignore")
     done = subprocess.run(
         command, cwd=chapters.ROOT, env=here, capture_output=True, text=True, timeout=2 * HANGS

@@ -424,7 +424,7 @@ def test_replay_of_a_static_run_is_the_stored_row_too(fit, capsys):
 
 
 def helps():
-    reading = ["run", "show", "watch", "serve", "plot", "export", "replay"]
+    reading = ["run", "show", "watch", "serve", "report", "plot", "export", "replay"]
     return [[], *([name] for name in [*reading, "worker", "broker", "jobs", "jobscript"])]
 
 

@@ -34,34 +34,46 @@ def bin():
     return folder / "bin"
 
 
+def traced(bin, folder, command, settings=lambda text: text):
+    """What a job prints, and the trace that it leaves, in an environment like that of each batch system."""
+    shutil.copytree(ROOT / "examples" / "espei", folder)
+    (folder / "nodes").write_text("localhost\n" * 3)
+    path = folder / "espei.yaml"
+    path.write_text(settings(path.read_text()))
+    variables = {
+        "PATH": f"{bin}:{os.environ['PATH']}",
+        "PBS_O_WORKDIR": str(folder),
+        "PBS_NODEFILE": str(folder / "nodes"),
+        "SLURM_NTASKS": "3",
+        "NSLOTS": "3",
+    }
+    job = subprocess.run(
+        command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=2 * HANGS
+    )
+    assert job.returncode == 0, job.stdout + job.stderr
+    assert not (folder / "my_scheduler.json").exists()
+    return job.stdout, np.load(folder / "trace.npy")
+
+
+@pytest.fixture(scope="module")
+def alone(bin, tmp_path_factory):
+    """The trace of ESPEI in one process."""
+    folder = tmp_path_factory.mktemp("espei") / "alone"
+    command = ["espei", "--input", "espei.yaml"]
+    _, trace = traced(bin, folder, command, lambda text: text.replace("my_scheduler.json", "null"))
+    assert trace.shape == (8, 20, 1)  # chains, iterations, parameters
+    return trace
+
+
 @pytest.mark.long
-def test_espei_has_the_same_trace_alone_on_the_cluster_of_each_script_and_by_a_pool(bin, tmp_path):
-    """The scripts run in an environment like that of their batch system, in which they are submitted."""
-    traces = {}
-    for how in ("alone", "pbs", "slurm", "sge", "pool"):
-        folder = tmp_path / how
-        shutil.copytree(ROOT / "examples" / "espei", folder)
-        (folder / "nodes").write_text("localhost\n" * 3)
-        settings = folder / "espei.yaml"
-        command = ["bash", ROOT / "jobscripts" / f"espei-dask.{how}"]
-        if how == "pool":
-            command = ["mpirun", "-n", "3", "python", ROOT / "examples" / "espei_pool.py", "mpi"]
-        if how == "alone":
-            settings.write_text(settings.read_text().replace("my_scheduler.json", "null"))
-            command = ["espei", "--input", settings]
-        variables = {
-            "PATH": f"{bin}:{os.environ['PATH']}",
-            "PBS_O_WORKDIR": str(folder),
-            "PBS_NODEFILE": str(folder / "nodes"),
-            "SLURM_NTASKS": "3",
-            "NSLOTS": "3",
-        }
-        job = subprocess.run(
-            command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=HANGS
-        )
-        assert job.returncode == 0, job.stdout + job.stderr
-        assert ("2 workers have joined" in job.stdout) == (how in ("pbs", "slurm", "sge"))
-        assert not (folder / "my_scheduler.json").exists()
-        traces[how] = np.load(folder / "trace.npy")
-    assert traces["alone"].shape == (8, 20, 1)  # chains, iterations, parameters
-    assert all(np.array_equal(traces["alone"], trace) for trace in traces.values())
+@pytest.mark.parametrize("system", ["pbs", "slurm", "sge"])
+def test_espei_has_the_same_trace_alone_and_on_the_cluster_of_each_script(system, alone, bin, tmp_path):
+    said, trace = traced(bin, tmp_path / "run", ["bash", ROOT / "jobscripts" / f"espei-dask.{system}"])
+    assert "2 workers have joined" in said
+    assert np.array_equal(trace, alone)
+
+
+@pytest.mark.long
+def test_espei_has_the_same_trace_by_a_pool_of_ranks(alone, bin, tmp_path):
+    command = ["mpirun", "-n", "3", "python", ROOT / "examples" / "espei_pool.py", "mpi"]
+    assert np.array_equal(traced(bin, tmp_path / "run", command)[1], alone)

@@ -119,6 +119,8 @@ def test_what_a_site_wants_is_said_as_its_system_says_it(system, capsys):
     lines = said(capsys, "jobscript", system, *options.split(), *own, "fit.py", "-n", "--deep=1").splitlines()
     wanted = [*expected.replace("|", "\0").split(), "--constraint=new", "-x\0001"]
     assert {f"{mark} {line.replace(chr(0), ' ')}" for line in wanted} <= set(lines)
+    directives = [line for line in lines if line.startswith((mark, f"#{mark}"))]
+    assert directives[-1] == f"{mark} -x 1"  # Grid Engine, for one, obeys the last -pe
     at = lines.index("module load gcc || exit 1")
     assert lines[at + 1] == "module load 'a b' || exit 1"
     assert lines[at + 2].startswith("export PATH=")
@@ -145,7 +147,11 @@ def test_options_before_the_file_that_are_none_are_refused(capsys):
     """One that is misspelt is not the script's."""
     with pytest.raises(SystemExit):
         cli.main(["jobscript", "slurm", "--rank", "8", "fit.py"])
-    assert "unrecognized arguments: --rank" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert (
+        "--rank is no option here; a directive of the system's own goes into --line, as in --line=--rank=V"
+        in told
+    )
 
 
 WRONG = {
@@ -273,12 +279,11 @@ def test_log_of_a_job_begins_with_what_it_is_and_says_that_its_status_is_meant(c
             killed.sampler(0).run("run.db", scheduler="serial", **rules)
         begun.append(caplog.messages[0])
     path, host = Path("run.db").absolute(), platform.node()
-    job = f"SLURM job 17 on {host}"
     assert begun == [
-        f"{path}: {job}, 1 worker: {how}"
+        f"{path}: SLURM job 17 on {host}, 1 worker: {how}"
         for how in ("new", "resumed from generation 1", "resumed from generation 2")
     ]
-    told = f"exit status 75 is meant, and no failure of {job}: the next job of this script goes on"
+    told = "exit status 75 is meant, and no failure of SLURM job 17: the next job of this script goes on"
     assert caplog.messages[-1] == f"{path}: {told}"
 
 

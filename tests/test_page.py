@@ -253,6 +253,7 @@ def serving(path):
     pytest.fail("it says no address")
 
 
+@pytest.mark.long
 def test_page_follows_a_run_in_a_browser_without_being_loaded_again(tmp_path):
     """Generations and pictures come while the run goes on, without a word in the console; Ctrl-C ends it."""
     for library in ("starlette", "uvicorn", "jinja2", "matplotlib"):

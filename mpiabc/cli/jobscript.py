@@ -87,7 +87,8 @@ def written(name: str, values: dict[str, str], modules: Sequence[str] = (), own:
         known["memory"] = directives.scaled(known["memory"], 1, layout.cpus)
     asked = directives.lines(system, _as_told(system, kind, layout, values))
     asked += [directives.own_line(system, line) for line in own]
-    text = re.sub(r"^.*@queue@$", r"\g<0>@asked@", text, flags=re.MULTILINE)
+    *_, last = re.finditer(rf"^#?{re.escape(MARK[system])}.*$", text, re.MULTILINE)  # the last one counts
+    text = f"{text[: last.end()]}@asked@{text[last.end() :]}"
     known["asked"] = "".join(f"\n{line}" for line in asked)
     text = text.replace("export PATH=", "@loads@export PATH=", 1)
     known["loads"] = "".join(f"module load {shlex.quote(module)} || exit 1\n" for module in modules)
@@ -174,8 +175,13 @@ class _OfScript(Parser):
         """As argparse has it: what is found, and what is not known."""
         ours, theirs = self._parted(list(args or ()))
         options, unknown = super().parse_known_args(ours, namespace)
+        if unknown:
+            self.error(
+                f"{unknown[0]} is no option here; a directive of the system's own goes into --line, as in "
+                f"--line={unknown[0].partition('=')[0]}=VALUE, and what is the script's behind FILE"
+            )
         options.arguments = theirs
-        return options, unknown
+        return options, []
 
     def _parted(self, words: list[str]) -> tuple[list[str], list[str]]:
         """Our options with their values, and FILE; the arguments of the script."""
