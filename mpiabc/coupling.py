@@ -201,7 +201,7 @@ class Coupled:
 
     def _log_prior(self, theta: np.ndarray, n: int) -> np.ndarray:
         """That of candidates; a prior that does not promise more is asked for those of one id at a time."""
-        step = len(theta) if getattr(self._prior, "is_rowwise", False) else n
+        step = len(theta) if getattr(self._prior, "is_elementwise", False) else n
         parts = [
             np.array(self._prior.logpdf(theta[i : i + step]), np.float64) for i in range(0, len(theta), step)
         ]

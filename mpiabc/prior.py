@@ -266,7 +266,7 @@ class Prior:
         return total
 
     @property
-    def is_rowwise(self) -> bool:
+    def is_elementwise(self) -> bool:
         """Whether a row's density surely does not depend on the rows beside it: it is all of our own."""
         return self.where is None and all(type(self.marginals[i]) in _OURS for i in self._others)
 
