@@ -10,7 +10,6 @@ from spack.package import *
 class PyMpiabc(PythonPackage):
     """MPI-native approximate Bayesian computation: the same posterior on any number of ranks, bit for bit."""
 
-    homepage = "https://pypi.org/project/mpiabc/"
     pypi = "mpiabc/mpiabc-0.1.0.tar.gz"
 
     license("MIT")
