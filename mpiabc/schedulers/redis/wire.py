@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from mpiabc import environment
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.redis import troubles
 
@@ -250,7 +251,7 @@ def find_server(
     is_insecure: bool = False,
 ) -> Server:
     """The server that a URL, or the file of `mpiabc broker start`, names. Raises SchedulerError."""
-    password = password if password is not None else os.environ.get("MPIABC_REDIS_PASSWORD")
+    password = password if password is not None else environment.given(environment.REDIS_PASSWORD)
     secret = secret.encode() if isinstance(secret, str) else secret or _secret_of_environment()
     if url is None:
         path = default_file() if file is None else Path(file)
@@ -285,9 +286,9 @@ def _without_password(url: str) -> tuple[str, str | None]:
 
 
 def _secret_of_environment() -> bytes | None:
-    text, file = os.environ.get("MPIABC_SECRET"), os.environ.get("MPIABC_SECRET_FILE")
+    text, file = environment.given(environment.SECRET), environment.given(environment.SECRET_FILE)
     if file and not text:
-        text = read_private(Path(file), "MPIABC_SECRET_FILE").strip()
+        text = read_private(Path(file), environment.SECRET_FILE).strip()
     return text.encode() if text else None
 
 
