@@ -11,22 +11,11 @@ from mpiabc import environment as environment_of_ours
 from tests.conftest import ROOT, environment, quick
 
 FLOORS = [
-    {
-        "arguments",
-        "environment",
-        "errors",
-        "streams",
-        "structure",
-        "particles",
-        "records",
-        "population",
-        "version",
-        "voice",
-    }
+    {"arguments", "errors", "streams", "structure", "particles", "records", "population", "version", "voice"}
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
-    | {"named", "html", "simulations", "masked"},
+    | {"named", "html", "simulations", "masked", "environment"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures", "amis"},
