@@ -382,8 +382,8 @@ def the_line_is_mute_for_a_while(scene):
 def the_line_is_slow(scene):
     """A problem takes longer than any answer may."""
     server = scene.server()
-    line = scene.line(server, pause=0.02)
-    limit, wire._TIMEOUT = wire._TIMEOUT, 0.5
+    line = scene.line(server, pause=0.08)
+    limit, wire._TIMEOUT = wire._TIMEOUT, 2.0
     try:
         worker = scene.worker(server, url=line.url)
         assert worker.says("waiting for a run")  # a process that starts would keep the leader from answers
