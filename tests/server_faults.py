@@ -380,15 +380,15 @@ def the_line_is_mute_for_a_while(scene):
 
 @held
 def the_line_is_slow(scene):
-    """A problem takes longer than any answer may."""
+    """A problem takes longer than any answer may, and a fifth of what it may take itself."""
     server = scene.server()
-    line = scene.line(server, pause=0.05)
-    limit, wire._TIMEOUT = wire._TIMEOUT, 1.5
+    line = scene.line(server, pause=0.01)
+    limit, wire._TIMEOUT = wire._TIMEOUT, 0.8
     try:
         worker = scene.worker(server, url=line.url)
         assert worker.says("waiting for a run")  # a process that starts would keep the leader from answers
-        leader = scene.leader(server, line.url, simulate=Large(2 * 2**20))
-        assert worker.says("generation 0")
+        leader = scene.leader(server, line.url, simulate=Large(8 * 2**20))
+        assert worker.says("generation 0"), worker.said()
     finally:
         wire._TIMEOUT = limit
     return leader.digests()
