@@ -4,7 +4,7 @@
 
 Fearnhead and Prangle (2012, doi:10.1111/j.1467-9868.2011.01010.x): the best single statistic for a parameter
 is its posterior mean, and a regression of parameters on statistics learns it. The network is fitted after
-each generation to its first simulations, accepted or not. It needs scikit-learn.
+each generation to its first simulations, accepted or not. It needs scikit-learn (`mpiabc[sklearn]`).
 """
 
 import numpy as np

@@ -11,9 +11,10 @@ Interrupted           a SystemExit with status 75: stopped early, all is safe, r
 """
 
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING
+
+from mpiabc import environment
 
 if TYPE_CHECKING:
     from mpiabc.records import Failure
@@ -111,9 +112,9 @@ def resumable_status() -> int:
 
     Raises ProblemError for what is no exit status, or one that means something else.
     """
-    text = os.environ.get("MPIABC_RESUMABLE_STATUS") or _RESUMABLE
+    text = environment.given(environment.RESUMABLE_STATUS) or _RESUMABLE
     if not (text.isdecimal() and 2 < int(text) < 126):
         raise ProblemError(
-            f"MPIABC_RESUMABLE_STATUS={text!r}: give an exit status from 3 to 125, or unset it"
+            f"{environment.RESUMABLE_STATUS}={text!r}: give an exit status from 3 to 125, or unset it"
         )
     return int(text)

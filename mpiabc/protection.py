@@ -47,10 +47,10 @@ def _remaker(value: Any) -> Callable[[], Any] | None:
 
 def _copier(value: Any) -> Callable[[], Any] | None:
     try:
-        master = copy.deepcopy(value)
+        original = copy.deepcopy(value)
     except Exception:
         return None
-    return partial(copy.deepcopy, master)
+    return partial(copy.deepcopy, original)
 
 
 def _remakers(container: Any) -> list[tuple[Any, Callable[[], Any]]]:
@@ -59,13 +59,13 @@ def _remakers(container: Any) -> list[tuple[Any, Callable[[], Any]]]:
     return [(key, remake) for key, item in items if (remake := _remaker(item)) is not None]
 
 
-def _container(master: Any, remakers: list[tuple[Any, Callable[[], Any]]]) -> Callable[[], Any]:
+def _container(original: Any, remakers: list[tuple[Any, Callable[[], Any]]]) -> Callable[[], Any]:
     """What makes a dict or list anew, with those of its items that can change."""
     if not remakers:
-        return master.copy
+        return original.copy
 
     def make() -> Any:
-        fresh = master.copy()
+        fresh = original.copy()
         for key, remake in remakers:
             fresh[key] = remake()
         return fresh

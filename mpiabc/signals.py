@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from mpiabc import environment
 from mpiabc.errors import Interrupted, ProblemError
 
 GRACE = 2.0  # seconds in which simulations in work may come to their end
@@ -27,13 +28,13 @@ _ASK_TO_STOP = "SIGINT SIGTERM SIGUSR1 SIGHUP SIGXCPU"  # unless MPIABC_SIGNALS 
 
 def that_ask_to_stop() -> list[signal.Signals]:
     """Those signals. Raises ProblemError for names that are none."""
-    text = os.environ.get("MPIABC_SIGNALS") or _ASK_TO_STOP
+    text = environment.given(environment.SIGNALS) or _ASK_TO_STOP
     try:
         found = [_named(name) for name in text.replace(",", " ").split()]
     except KeyError as error:
         raise ProblemError(
-            f"MPIABC_SIGNALS={text!r}: {error} is no signal that a process can hear here; give names such as "
-            f"{_ASK_TO_STOP!r}, or unset it"
+            f"{environment.SIGNALS}={text!r}: {error} is no signal that a process can hear here; give names "
+            f"such as {_ASK_TO_STOP!r}, or unset it"
         ) from None
     return list(dict.fromkeys(found))
 

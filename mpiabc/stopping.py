@@ -1,7 +1,6 @@
 """When a run ends. Stopping rules never change a population: a shorter run is a prefix of a longer one."""
 
 import math
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import batch
+from mpiabc import batch, environment
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 
-VARIABLE = "MPIABC_WALLTIME"  # of a run that is given none, for a job script to say
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -127,7 +125,8 @@ def _distances(value: Any) -> Any:
 
 def chosen(walltime: float | str | timedelta | None) -> float | str | timedelta | None:
     """The walltime that a run is given, else that of the environment."""
-    return os.environ.get(VARIABLE, "").strip() or None if walltime is None else walltime
+    told = environment.given(environment.WALLTIME) if walltime is None else None
+    return walltime if told is None else told.strip()
 
 
 def seconds(walltime: float | str | timedelta | None, name: str = "walltime") -> float | None:

@@ -2,7 +2,7 @@
 
     python -m tests.server_faults [WORD ...]        those with one of these words in their names
 
-Held: the run ends with the digests of a quiet one. Told: master or worker, or both, say what is wrong.
+Held: the run ends with the digests of a quiet one. Told: leader or worker, or both, say what is wrong.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.program import CLIENT, Program
 from tests import bridge, problems
 from tests.conftest import missing
-from tests.test_redis import FakeServer, Master, slow, slow_sampler
+from tests.test_redis import FakeServer, Leader, slow, slow_sampler
 
 DAY = 86400
 _HASH = hashlib.sha256(bridge.PASSWORD.encode()).hexdigest()
@@ -85,30 +85,30 @@ class Scene:
         self._stack.callback(started.kill)
         return started
 
-    def master(self, server, url=None, simulate=slow, **options):
+    def leader(self, server, url=None, simulate=slow, **options):
         self._stores += 1
         store = self.folder / f"{self._stores}.db"
-        return Master(slow_sampler(simulate), store, server.scheduler(url, **options))
+        return Leader(slow_sampler(simulate), store, server.scheduler(url, **options))
 
     def at_work(self, server, url=None, **options):
         """A run with one worker, in the middle of it."""
         worker = self.worker(server, url=url)
-        master = self.master(server, url, **options)
+        leader = self.leader(server, url, **options)
         assert worker.says("generation 1"), "there is no second generation"
-        assert master.is_running
-        return master, worker
+        assert leader.is_running
+        return leader, worker
 
     def refused(self, server, url=None):
-        """What master and worker say of a server that cannot be used."""
+        """What leader and worker say of a server that cannot be used."""
         worker = self.worker(server, "--wait", "1s", url=url)
-        master = self.master(server, url)
+        leader = self.leader(server, url)
         status, said = worker.ends()
         assert status == 1, said
-        return str(master.digests()), said
+        return str(leader.digests()), said
 
     def ended(self, server, **options):
-        """What a master says."""
-        return str(self.master(server, **options).digests())
+        """What a leader says."""
+        return str(self.leader(server, **options).digests())
 
 
 # The server.
@@ -117,51 +117,51 @@ class Scene:
 @held
 def killed_and_started_again_empty(scene):
     server = scene.server()
-    master, _ = scene.at_work(server)
+    leader, _ = scene.at_work(server)
     server.kill()
     server.start()
-    return master.digests()
+    return leader.digests()
 
 
 @held
 def killed_and_started_again_with_its_data(scene):
     server = scene.server("appendonly yes", "appendfsync always")
-    master, _ = scene.at_work(server)
+    leader, _ = scene.at_work(server)
     server.kill()
     server.start()
-    return master.digests()
+    return leader.digests()
 
 
 @held
 def emptied(scene):
     server = scene.server()
-    master, _ = scene.at_work(server)
+    leader, _ = scene.at_work(server)
     for _ in range(5):
         server.client.flushall()
         time.sleep(0.1)
-    return master.digests()
+    return leader.digests()
 
 
 @held
 def suspended(scene):
     server = scene.server()
-    master, _ = scene.at_work(server)
+    leader, _ = scene.at_work(server)
     server.process.send_signal(signal.SIGSTOP)
     time.sleep(wire.DEAD_AFTER * wire.BEAT_PERIOD + 2)
     server.process.send_signal(signal.SIGCONT)
-    return master.digests()
+    return leader.digests()
 
 
 @held
 def held_up_by_a_script(scene):
     server = scene.server("lua-time-limit 10")
-    master, worker = scene.at_work(server)
+    leader, worker = scene.at_work(server)
     other = bridge.redis.Redis(port=server.port, password=bridge.PASSWORD, socket_timeout=0.1)
     with other, suppress(bridge.redis.RedisError):
         other.eval("while true do end", 0)
     assert worker.says("is held up by somebody's script")
     server.client.script_kill()
-    return master.digests()
+    return leader.digests()
 
 
 @held
@@ -180,11 +180,11 @@ def _with_jump(scene, seconds):
     clock = scene.folder / "clock"
     clock.write_text("0")
     server = scene.server(LD_PRELOAD=str(_clock_library()), TEST_CLOCK=str(clock))
-    master, _ = scene.at_work(server)
+    leader, _ = scene.at_work(server)
     before = server.client.time()[0]
     clock.write_text(str(seconds))
     assert abs(server.client.time()[0] - before - seconds) < 60, "the clock has not jumped"
-    return master.digests()
+    return leader.digests()
 
 
 # What a server refuses.
@@ -199,32 +199,32 @@ def full_from_the_beginning(scene):
 @held
 def full_for_a_while(scene):
     server = scene.server()
-    master, worker = scene.at_work(server)
+    leader, worker = scene.at_work(server)
     server.client.config_set("maxmemory", "1kb")
     assert worker.says("is full: raise its `maxmemory`")
     server.client.config_set("maxmemory", 0)
-    return master.digests()
+    return leader.digests()
 
 
 @told("is full: raise its `maxmemory`")
 def full_for_long(scene):
     server = scene.server()
-    master, worker = scene.at_work(server, patience=1)
+    leader, worker = scene.at_work(server, patience=1)
     server.client.config_set("maxmemory", "1kb")
-    return str(master.digests()), worker.said()
+    return str(leader.digests()), worker.said()
 
 
 @held
 def throws_keys_away_as_it_is_full(scene):
     """As a cache does. A reply that was thrown away is missed, and what it told of is done again."""
     server = scene.server("maxmemory-policy allkeys-random")
-    master, _ = scene.at_work(server)
+    leader, _ = scene.at_work(server)
     for _ in range(10):
         server.client.config_set("maxmemory", "1kb")
         time.sleep(0.02)
         server.client.config_set("maxmemory", 0)
         time.sleep(0.2)
-    return master.digests()
+    return leader.digests()
 
 
 @told("is a replica, which can only be read: give its primary")
@@ -242,11 +242,11 @@ def a_replica(scene):
 @held
 def a_replica_for_a_while(scene):
     server = scene.server()
-    master, worker = scene.at_work(server)
+    leader, worker = scene.at_work(server)
     server.client.replicaof("127.0.0.1", bridge.free_port())
     assert worker.says("is a replica, which can only be read")
     server.client.replicaof("NO", "ONE")
-    return master.digests()
+    return leader.digests()
 
 
 @told("cannot write to its disk")
@@ -272,11 +272,11 @@ def something_else_is_under_our_keys(scene):
 @held
 def our_keys_become_something_else(scene):
     server = scene.server()
-    master, _ = scene.at_work(server)
+    leader, _ = scene.at_work(server)
     for name in server.names():
         server.client.delete(name)
         server.client.hset(name, "a", "table")
-    return master.digests()
+    return leader.digests()
 
 
 @told("is still reading its data from its disk")
@@ -313,10 +313,10 @@ def has_another_password(scene):
 @told("does not accept the password")
 def has_another_password_now(scene):
     server = scene.server()
-    master, worker = scene.at_work(server, patience=1)
+    leader, worker = scene.at_work(server, patience=1)
     server.client.config_set("requirepass", "another")
     server.client.client_kill_filter(_type="normal", skipme=True)
-    return str(master.digests()), worker.ends()[1]
+    return str(leader.digests()), worker.ends()[1]
 
 
 @told("does not let its user do what is needed")
@@ -328,10 +328,10 @@ def its_user_may_too_little(scene):
 @told("does not let its user do what is needed")
 def its_user_may_less_than_before(scene):
     server = scene.server(f"user {CLIENT} on #{_HASH} ~* &* +@all")
-    master, worker = scene.at_work(server, f"redis://{CLIENT}@127.0.0.1:{server.port}")
+    leader, worker = scene.at_work(server, f"redis://{CLIENT}@127.0.0.1:{server.port}")
     server.client.execute_command("ACL", "SETUSER", CLIENT, "-@write")
     assert worker.says("cannot work for")
-    return str(master.digests()), worker.said()
+    return str(leader.digests()), worker.said()
 
 
 @held
@@ -360,9 +360,9 @@ def something_else_than_redis(scene):
 def connections_end_in_the_middle_of_messages(scene):
     server = scene.server()
     line = scene.line(server)
-    master, _ = scene.at_work(server, line.url)
+    leader, _ = scene.at_work(server, line.url)
     line.breaks = 20
-    digests = master.digests()
+    digests = leader.digests()
     assert line.broken, "none has"
     return digests
 
@@ -371,11 +371,11 @@ def connections_end_in_the_middle_of_messages(scene):
 def the_line_is_mute_for_a_while(scene):
     server = scene.server()
     line = scene.line(server)
-    master, _ = scene.at_work(server, line.url)
+    leader, _ = scene.at_work(server, line.url)
     line.is_cut = True
     time.sleep(wire.DEAD_AFTER * wire.BEAT_PERIOD + 2)
     line.is_cut = False
-    return master.digests()
+    return leader.digests()
 
 
 @held
@@ -386,12 +386,12 @@ def the_line_is_slow(scene):
     limit, wire._TIMEOUT = wire._TIMEOUT, 0.5
     try:
         worker = scene.worker(server, url=line.url)
-        assert worker.says("waiting for a run")  # a process that starts would keep the master from answers
-        master = scene.master(server, line.url, simulate=Large(3 * 2**20))
+        assert worker.says("waiting for a run")  # a process that starts would keep the leader from answers
+        leader = scene.leader(server, line.url, simulate=Large(3 * 2**20))
         assert worker.says("generation 0")
     finally:
         wire._TIMEOUT = limit
-    return master.digests()
+    return leader.digests()
 
 
 # What is sent, and who else is there.
@@ -421,7 +421,7 @@ def a_problem_larger_than_a_server_takes(scene):
 @held
 def two_runs_of_one_name(scene):
     server = scene.server()
-    runs = [scene.master(server, name="both") for _ in range(2)]
+    runs = [scene.leader(server, name="both") for _ in range(2)]
     for _ in runs:
         scene.worker(server, "--run", "both")
     first, second = [run.digests() for run in runs]
@@ -433,21 +433,21 @@ def two_runs_of_one_name(scene):
 def a_worker_with_another_secret(scene):
     server = scene.server()
     other = scene.worker(server, MPIABC_SECRET="another")
-    master = scene.at_work(server)[0]
+    leader = scene.at_work(server)[0]
     assert other.says("another secret")
-    assert master.digests() == quiet()
+    assert leader.digests() == quiet()
     return (other.said(),)
 
 
 @held
 def a_worker_comes_and_is_killed_again_and_again(scene):
     server = scene.server()
-    master, _ = scene.at_work(server)
+    leader, _ = scene.at_work(server)
     for _ in range(3):
         late = scene.worker(server)
         late.says("working for")
         late.kill()
-    return master.digests()
+    return leader.digests()
 
 
 @cache

@@ -21,7 +21,7 @@ from mpiabc.schedulers.redis.program import CLIENT, OWNER, Program, program
 from mpiabc.text import shown
 from tests import bridge, problems
 from tests.conftest import ROOT, missing, quick
-from tests.test_redis import Master, slow_sampler
+from tests.test_redis import Leader, slow_sampler
 
 _FORBIDDEN = """\
 CONFIG SET dir /tmp
@@ -112,7 +112,7 @@ def digests(folder):
     """Of a run on a broker in the folder, with a worker of it."""
     worker = worker_of(folder / "broker.json", "--once")
     try:
-        found = Master(slow_sampler(), folder / "run.db", str(folder / "broker.json")).digests()
+        found = Leader(slow_sampler(), folder / "run.db", str(folder / "broker.json")).digests()
         status, said = worker.ends()
         assert status == 0, said
         assert "does not let" not in said
@@ -165,7 +165,7 @@ def test_nothing_that_runs_do_is_refused(quiet, tmp_path):
     server = bridge.RedisServer(tmp_path, program(with_tls=False).user(CLIENT, bridge.PASSWORD))
     url = f"redis://{CLIENT}@127.0.0.1:{server.port}"
     with server.workers(1, "--once", url=url):
-        assert Master(slow_sampler(), tmp_path / "run.db", server.scheduler(url)).digests() == quiet
+        assert Leader(slow_sampler(), tmp_path / "run.db", server.scheduler(url)).digests() == quiet
     as_client = wire.find_server(url, password=bridge.PASSWORD, secret=bridge.SECRET)
     broker.info(as_client)
     broker.reset(as_client)
@@ -335,7 +335,7 @@ def test_names_and_errors_of_others_steer_no_terminal(server, tmp_path, capfd, c
         problems.problem(problems.gaussian, name=EVIL), 20, threshold=mpiabc.Listed([3]), seed=1
     )
     with server.workers(1) as (worker,):
-        Master(sampler, tmp_path / "run.db", server.scheduler()).digests()
+        Leader(sampler, tmp_path / "run.db", server.scheduler()).digests()
         assert worker.says("is over")
     failing = problems.sampler(simulate=simulate, on_error=3)
     with pytest.raises(mpiabc.SimulatorError):

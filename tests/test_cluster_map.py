@@ -172,7 +172,7 @@ def until(is_so):
         time.sleep(0.02)
 
 
-MASTER = """
+LEADER = """
 import sys
 from pathlib import Path
 from dataclasses import dataclass
@@ -200,11 +200,11 @@ print([p.value for p in cluster.map(f, [Parameter(1), Parameter(2), Parameter(3)
 
 @pytest.fixture
 def orphaned(tmp_path):
-    """A map whose master was killed when two of three tasks had their results; how it is started again."""
+    """A map whose leader was killed when two of three tasks had their results; how it is started again."""
 
     def start(line=""):
-        (tmp_path / "master.py").write_text(MASTER.format(line=line))
-        command = [sys.executable, "master.py"]
+        (tmp_path / "leader.py").write_text(LEADER.format(line=line))
+        command = [sys.executable, "leader.py"]
         return subprocess.Popen(
             command,
             cwd=tmp_path,
@@ -214,19 +214,19 @@ def orphaned(tmp_path):
             text=True,
         )
 
-    with start() as master:
+    with start() as leader:
         until(lambda: len(list(tmp_path.glob("mpiabc-jobs/*/*.out"))) == 2 and (tmp_path / "begun").exists())
-        master.kill()
+        leader.kill()
     return start
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
-def test_the_same_call_goes_on_where_its_master_has_died(pbs, orphaned, jobs, tmp_path):
+def test_the_same_call_goes_on_where_its_leader_has_died(pbs, orphaned, jobs, tmp_path):
     """With jobs that are still at work, and although its place in the script has moved."""
-    with orphaned("# one line more") as master:
-        assert "the same call has left: 0 of 3 tasks are submitted anew" in master.stderr.readline()
+    with orphaned("# one line more") as leader:
+        assert "the same call has left: 0 of 3 tasks are submitted anew" in leader.stderr.readline()
         (tmp_path / "go").touch()
-        assert master.communicate(timeout=HANGS)[0] == "[10, 20, 30]\n"
+        assert leader.communicate(timeout=HANGS)[0] == "[10, 20, 30]\n"
     assert len(jobs("qsub")) == 1
     assert [(tmp_path / f"done-{i}").read_text() for i in (1, 2, 3)] == ["again\n"] * 3
     assert not (tmp_path / "mpiabc-jobs").exists()
@@ -237,15 +237,15 @@ def test_the_same_call_goes_on_where_its_master_has_died(pbs, orphaned, jobs, tm
 def test_the_same_call_submits_what_is_lost(pbs, orphaned, jobs, tmp_path):
     subprocess.run(["qdel", "17[]"], check=True)
     (tmp_path / "go").touch()
-    with orphaned() as master:
-        assert master.communicate(timeout=HANGS)[0] == "[10, 20, 30]\n"
+    with orphaned() as leader:
+        assert leader.communicate(timeout=HANGS)[0] == "[10, 20, 30]\n"
     assert ["-J" in words for words in jobs("qsub")] == [True, False]  # three tasks, then one
     assert [(tmp_path / f"done-{i}").read_text() for i in (1, 2, 3)] == ["again\n"] * 3
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
 @pytest.mark.long
-def test_results_of_a_map_whose_master_has_died_are_collected(pbs, orphaned, jobs, tmp_path):
+def test_results_of_a_map_whose_leader_has_died_are_collected(pbs, orphaned, jobs, tmp_path):
     """By the folder of the maps where it is the only one; nothing is submitted, and nothing is removed."""
     (folder,) = (tmp_path / "mpiabc-jobs").iterdir()
     (tmp_path / "go").touch()
@@ -272,7 +272,7 @@ def test_what_is_there_is_collected_and_what_is_lost_is_named(pbs, orphaned, job
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
 @pytest.mark.long
-def test_a_call_whose_master_lives_is_not_taken_over(pbs, tmp_path, jobs):
+def test_a_call_whose_leader_lives_is_not_taken_over(pbs, tmp_path, jobs):
     """The same call at the same time is another one."""
 
     def f(x):

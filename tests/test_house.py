@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import mpiabc
+from mpiabc import environment as environment_of_ours
 from tests.conftest import ROOT, environment, quick
 
 FLOORS = [
@@ -14,7 +15,7 @@ FLOORS = [
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
-    | {"named", "html", "simulations", "masked"},
+    | {"named", "html", "simulations", "masked", "environment"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures", "amis"},
@@ -219,3 +220,12 @@ def test_worker_rank_is_light_and_a_waiting_rank_idle(mpi, tmp_path):
 def test_tools_have_nothing_to_say(tool):
     done = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_variables_of_the_environment_are_named_once():
+    """Elsewhere they are named by docstrings and messages alone: never asked for by text of one's own."""
+    for path in MODULES:
+        if path.name != "environment.py":
+            texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
+            named = {text for text in texts if isinstance(text, str) and text in environment_of_ours.MEANINGS}
+            assert not named, f"{path.name}: {named} stand in mpiabc/environment.py"

@@ -74,7 +74,7 @@ def test_ranks_and_redis_workers_share_one_run(mpi, server, quiet, tmp_path):
         assert all(worker.says("is over") for worker in workers)
 
 
-class Master:
+class Leader:
     """A run in a thread of this process, or its error."""
 
     def __init__(self, sampler, store, scheduler):
@@ -128,9 +128,9 @@ def chaos(server, folder, seed):
     """A run whose workers are killed at random, new ones taking their places: its digests, the kills."""
     random_ = random.Random(seed)
     workers = [server.worker("--processes", 1) for _ in range(2)]
-    master = Master(slow_sampler(), folder / f"{seed}.db", server.scheduler())
+    leader = Leader(slow_sampler(), folder / f"{seed}.db", server.scheduler())
     kills = 0
-    while master.is_running:
+    while leader.is_running:
         time.sleep(random_.uniform(0.2, 1.2))
         if kills < 6:
             kills += 1
@@ -139,7 +139,7 @@ def chaos(server, folder, seed):
             workers[i] = server.worker("--processes", 1)
     for worker in workers:
         worker.kill()
-    return master.digests(), kills
+    return leader.digests(), kills
 
 
 @pytest.mark.long
@@ -168,29 +168,29 @@ def test_workers_killed_at_random_change_nothing(seed, server, quiet, tmp_path):
 def test_server_that_is_killed_and_started_again_changes_nothing(lines, quiet, tmp_path):
     server = bridge.RedisServer(tmp_path, *lines)
     with server.workers(2):
-        master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
+        leader = Leader(slow_sampler(), tmp_path / "run.db", server.scheduler())
         time.sleep(1.5)
         server.kill()
         time.sleep(1)
-        assert master.is_running
+        assert leader.is_running
         server.start()
-        assert master.digests() == quiet
+        assert leader.digests() == quiet
     server.kill()
 
 
 @pytest.mark.long
-def test_without_its_server_others_go_on_and_a_master_alone_ends(quiet, tmp_path):
+def test_without_its_server_others_go_on_and_a_leader_alone_ends(quiet, tmp_path):
     """The same command goes on later."""
     server = bridge.RedisServer(tmp_path)
     both = [schedulers.Processes(1, start="spawn"), server.scheduler(patience=1)]
     with server.workers(1):
-        masters = [
-            Master(slow_sampler(), tmp_path / "both.db", both),
-            Master(slow_sampler(), tmp_path / "alone.db", server.scheduler(patience=1)),
+        leaders = [
+            Leader(slow_sampler(), tmp_path / "both.db", both),
+            Leader(slow_sampler(), tmp_path / "alone.db", server.scheduler(patience=1)),
         ]
         time.sleep(2)
         server.kill()
-        with_others, alone = [master.digests() for master in masters]
+        with_others, alone = [leader.digests() for leader in leaders]
     assert with_others == quiet
     assert "has been away for 1 s" in str(alone)
     assert problems.digests(slow_sampler().run(tmp_path / "alone.db", scheduler="serial")) == quiet
@@ -201,17 +201,17 @@ def test_line_that_is_cut_for_a_while_changes_nothing(server, quiet, tmp_path):
     """Longer than it takes to miss a worker; the worker with its own line goes on meanwhile."""
     line = bridge.Line(server.port)
     with server.workers(1, url=line.url), server.workers(1):
-        master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
+        leader = Leader(slow_sampler(), tmp_path / "run.db", server.scheduler())
         time.sleep(1.5)
         line.is_cut = True
         time.sleep(10)
         line.is_cut = False
-        assert master.digests() == quiet
+        assert leader.digests() == quiet
     line.close()
 
 
 @pytest.mark.long
-def test_master_that_is_killed_goes_on_with_the_same_workers(server, quiet, tmp_path):
+def test_leader_that_is_killed_goes_on_with_the_same_workers(server, quiet, tmp_path):
     command = [sys.executable, "-m", "tests.programs.bridged", server.url, tmp_path / "run.db", "10"]
     with server.workers(2):
         first = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
@@ -224,7 +224,7 @@ def test_master_that_is_killed_goes_on_with_the_same_workers(server, quiet, tmp_
 
 
 def _announced(server):
-    """The run that has a master, as soon as there is one."""
+    """The run that has a leader, as soon as there is one."""
     while True:
         for name in server.names():
             if name.endswith(":announcement"):
@@ -237,7 +237,7 @@ def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, c
     mark = tmp_path / "executed"
     poison = f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode()
     with server.workers(2):
-        master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
+        leader = Leader(slow_sampler(), tmp_path / "run.db", server.scheduler())
         run = _announced(server)
         time.sleep(0.5)
         reports = wire.key(run, "reports")
@@ -258,7 +258,7 @@ def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, c
                 time.sleep(0.01)
             server.client.set(reports, poison)  # not even a list any more
             assert late.says("working for gaussian")
-            assert master.digests() == quiet
+            assert leader.digests() == quiet
     assert not mark.exists()
     (told,) = [r.getMessage() for r in caplog.records if "were not signed" in r.getMessage()]
     assert int(told.split()[5]) >= 20_000
@@ -283,7 +283,7 @@ def loaded():
 @pytest.mark.long
 def test_worker_that_takes_long_to_load_the_problem_is_not_taken_for_dead(server, quiet, tmp_path, caplog):
     with server.workers(1):
-        assert Master(slow_sampler(Heavy()), tmp_path / "run.db", server.scheduler()).digests() == quiet
+        assert Leader(slow_sampler(Heavy()), tmp_path / "run.db", server.scheduler()).digests() == quiet
     assert "no sign of life" not in caplog.text
 
 
@@ -292,14 +292,14 @@ def test_worker_that_takes_long_to_load_the_problem_is_not_taken_for_dead(server
 def test_worker_that_is_asked_to_leave_gives_its_lease_back_at_once(whom, server, quiet, tmp_path, caplog):
     """Long before its silence would be noticed; the run goes on with another."""
     with server.workers(1) as (first,):
-        master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
+        leader = Leader(slow_sampler(), tmp_path / "run.db", server.scheduler())
         assert first.says("generation 0")
         first.send_signal(signal.SIGTERM, to_all=whom != "the worker")
         status, told = first.ends()
         assert status == 0
         assert "Traceback" not in told
         with server.workers(1):
-            assert master.digests() == quiet
+            assert leader.digests() == quiet
     assert "no sign of life" not in caplog.text
 
 
@@ -307,7 +307,7 @@ def test_worker_that_is_asked_to_leave_gives_its_lease_back_at_once(whom, server
 def test_worker_lives_on_between_runs(server, tmp_path):
     with server.workers(1) as (worker,):
         for seed in (1, 2):
-            Master(problems.sampler(seed=seed), tmp_path / f"{seed}.db", server.scheduler()).digests()
+            Leader(problems.sampler(seed=seed), tmp_path / f"{seed}.db", server.scheduler()).digests()
         assert worker.says("is over", times=2)
         worker.send_signal(signal.SIGTERM)
         status, told = worker.ends()
@@ -318,9 +318,9 @@ def test_worker_lives_on_between_runs(server, tmp_path):
 @pytest.mark.long
 def test_worker_leaves_when_its_time_is_up_and_the_run_goes_on(server, quiet, tmp_path):
     with server.workers(1, "--runtime", "2s") as (short,), server.workers(1):
-        master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
+        leader = Leader(slow_sampler(), tmp_path / "run.db", server.scheduler())
         assert short.ends()[0] == 0
-        assert master.digests() == quiet
+        assert leader.digests() == quiet
 
 
 @pytest.mark.long
@@ -331,7 +331,7 @@ def test_workers_choose_runs_by_name_and_once(server, tmp_path):
         server.workers(1, "--run", "two", "--once") as (b,),
     ):
         runs = [
-            Master(problems.sampler(seed=1), tmp_path / f"{name}.db", server.scheduler(name=name))
+            Leader(problems.sampler(seed=1), tmp_path / f"{name}.db", server.scheduler(name=name))
             for name in ("one", "two")
         ]
         assert runs[0].digests() == runs[1].digests()
@@ -346,7 +346,7 @@ def test_every_rank_of_an_mpi_job_is_a_worker(mpi, server, quiet, tmp_path):
         for name, value in secrets.items():
             patch.setenv(name, value)
         job = mpi.start(2, "-m", "mpiabc", "worker", server.url, "--once")
-        assert Master(slow_sampler(), tmp_path / "run.db", server.scheduler()).digests() == quiet
+        assert Leader(slow_sampler(), tmp_path / "run.db", server.scheduler()).digests() == quiet
         told, _ = job.communicate(timeout=HANGS)
     assert job.returncode == 0, told
     assert told.count("working for gaussian") == 2
@@ -359,7 +359,7 @@ def test_failing_evaluation_is_named_with_its_worker(server, tmp_path):
         return problems.gaussian(theta, rng)
 
     with server.workers(2):
-        error = Master(problems.sampler(simulate=simulate), tmp_path / "a.db", server.scheduler()).digests()
+        error = Leader(problems.sampler(simulate=simulate), tmp_path / "a.db", server.scheduler()).digests()
     assert isinstance(error, mpiabc.SimulatorError)
     assert "evaluation 0:30 failed on" in str(error)
     assert "RuntimeError: the pump broke" in str(error)
@@ -374,7 +374,7 @@ def test_killed_children_and_timeouts_are_what_they_are_elsewhere(server, tmp_pa
 
     sampler = problems.sampler(simulate=simulate, timeout=0.5, on_error="reject")
     with server.workers(2):
-        found = Master(sampler, tmp_path / "a.db", server.scheduler()).digests()
+        found = Leader(sampler, tmp_path / "a.db", server.scheduler()).digests()
     assert found == problems.digests(sampler.run(tmp_path / "b.db", scheduler=schedulers.Processes(2)))
     (failure, *_) = mpiabc.open(tmp_path / "a.db").failures
     assert (failure.index, failure.kind) == (20, "timeout")
@@ -383,7 +383,7 @@ def test_killed_children_and_timeouts_are_what_they_are_elsewhere(server, tmp_pa
 # Bad input, on both sides.
 
 
-def told_by_master(tmp_path, **options):
+def told_by_leader(tmp_path, **options):
     with pytest.raises(mpiabc.SchedulerError) as error:
         problems.sampler().run(tmp_path / "run.db", scheduler=schedulers.Redis(**options))
     assert not (tmp_path / "run.db").exists()
@@ -401,31 +401,31 @@ def told_by_worker(*arguments, **variables):
 
 def test_wrong_password_is_told_on_both_sides(server, tmp_path):
     sentence = "does not accept the password"
-    assert sentence in told_by_master(tmp_path, url=server.url, password="no", secret="s")
+    assert sentence in told_by_leader(tmp_path, url=server.url, password="no", secret="s")
     assert sentence in told_by_worker(server.url, MPIABC_REDIS_PASSWORD="no")
-    assert "wants a password" in told_by_master(tmp_path, url=server.url, secret="s")
+    assert "wants a password" in told_by_leader(tmp_path, url=server.url, secret="s")
 
 
 def test_wrong_port_is_told_on_both_sides(tmp_path):
     url = f"redis://127.0.0.1:{bridge.free_port()}"
     sentence = f"no Redis server answers at {url}: start one with `mpiabc broker start`"
-    assert sentence in told_by_master(tmp_path, url=url, secret="s")
+    assert sentence in told_by_leader(tmp_path, url=url, secret="s")
     assert sentence in told_by_worker(url)
 
 
 @pytest.mark.long
 def test_run_with_another_secret_is_none_of_ours_and_told(server, tmp_path):
     with server.workers(1) as (ours,), server.workers(1, MPIABC_SECRET="another") as (other,):
-        master = Master(slow_sampler(), tmp_path / "run.db", server.scheduler())
+        leader = Leader(slow_sampler(), tmp_path / "run.db", server.scheduler())
         assert other.says("1 there with another secret than ours")
         assert ours.says("working for")
-        assert not isinstance(master.digests(), BaseException)
+        assert not isinstance(leader.digests(), BaseException)
         assert not other.says("working for", within=0)
 
 
 def test_missing_secret_is_told_on_both_sides(server, tmp_path):
     sentence = "need a secret that they share: set MPIABC_SECRET"
-    assert sentence in told_by_master(tmp_path, url=server.url)
+    assert sentence in told_by_leader(tmp_path, url=server.url)
     assert sentence in told_by_worker(server.url, MPIABC_SECRET="")
 
 
@@ -439,7 +439,7 @@ def test_missing_secret_is_told_on_both_sides(server, tmp_path):
 )
 def test_address_that_is_none_is_refused(url, sentence, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert sentence in told_by_master(tmp_path, url=url, secret="s")
+    assert sentence in told_by_leader(tmp_path, url=url, secret="s")
 
 
 @pytest.mark.long
@@ -448,7 +448,7 @@ def test_passwords_and_secrets_are_shown_nowhere(server, tmp_path, caplog, capfd
     scheduler = schedulers.Redis(url, secret=bridge.SECRET)
     with server.workers(1) as (worker,):
         shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-        Master(problems.sampler(), tmp_path / "run.db", scheduler).digests()
+        Leader(problems.sampler(), tmp_path / "run.db", scheduler).digests()
         worker.send_signal(signal.SIGTERM)
         shown += worker.ends()[1]
     shown += (
@@ -485,10 +485,10 @@ def test_server_that_is_too_old_or_none_is_told(tmp_path):
     info = b"redis_version:5.0.14\r\n"
     old = FakeServer(b"$%d\r\n%s\r\n" % (len(info), info))
     sentence = "is Redis 5.0.14: it must be 6.0 or later"
-    assert sentence in told_by_master(tmp_path, url=old.url, secret="s")
+    assert sentence in told_by_leader(tmp_path, url=old.url, secret="s")
     assert sentence in told_by_worker(old.url)
     none = FakeServer(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    assert "is no Redis server: check host and port" in told_by_master(tmp_path, url=none.url, secret="s")
+    assert "is no Redis server: check host and port" in told_by_leader(tmp_path, url=none.url, secret="s")
 
 
 @pytest.fixture(scope="module")
@@ -511,33 +511,33 @@ def tls(tmp_path_factory):
 @pytest.mark.long
 def test_run_over_tls_has_the_same_digest(tls, quiet, tmp_path):
     with tls.workers(1, url=tls.tls_url):
-        assert Master(slow_sampler(), tmp_path / "run.db", tls.scheduler(tls.tls_url)).digests() == quiet
+        assert Leader(slow_sampler(), tmp_path / "run.db", tls.scheduler(tls.tls_url)).digests() == quiet
 
 
 @pytest.mark.long
 def test_tls_on_one_side_only_is_told(tls, tmp_path):
     options = {"password": bridge.PASSWORD, "secret": bridge.SECRET}
     plain = f"redis://127.0.0.1:{tls.tls_port}"
-    assert "use rediss:// if it speaks TLS" in told_by_master(tmp_path, url=plain, **options)
+    assert "use rediss:// if it speaks TLS" in told_by_leader(tmp_path, url=plain, **options)
     assert "use rediss:// if it speaks TLS" in told_by_worker(plain)
     secured = f"rediss://127.0.0.1:{tls.port}"
-    assert "no TLS connection to" in told_by_master(tmp_path, url=secured, **options)
+    assert "no TLS connection to" in told_by_leader(tmp_path, url=secured, **options)
 
 
 @pytest.mark.long
 def test_other_versions_are_told_on_both_sides(server, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("mpiabc.version.PROTOCOL", 0)
     with server.workers(1, "--once", "--wait", "3s") as (worker,):
-        master = Master(problems.sampler(), tmp_path / "run.db", server.scheduler())
+        leader = Leader(problems.sampler(), tmp_path / "run.db", server.scheduler())
         sentence = f"protocol {PROTOCOL} there, 0 here"
         while sentence not in caplog.text:
             time.sleep(0.05)
-            assert master.is_running
+            assert leader.is_running
         told = worker.ends()[1]
         assert f"protocol 0 there, {PROTOCOL} here; use one environment" in told
         monkeypatch.undo()
         with server.workers(1):
-            master.digests()
+            leader.digests()
 
 
 @pytest.mark.long
@@ -552,12 +552,12 @@ def test_worker_without_a_module_says_so_on_both_sides(server, tmp_path, caplog,
 
     sampler = problems.sampler(simulate=simulate)
     with server.workers(1, "--wait", "3s") as (worker,):
-        master = Master(sampler, tmp_path / "run.db", server.scheduler())
+        leader = Leader(sampler, tmp_path / "run.db", server.scheduler())
         told = worker.ends()[1]
         assert "the problem cannot be loaded: ModuleNotFoundError: No module named 'pumps'" in told
         assert "No module named 'pumps'" in caplog.text
         with server.workers(1, PYTHONPATH=f"{environment()['PYTHONPATH']}:{tmp_path}"):
-            assert master.digests() == problems.digests(sampler.run(tmp_path / "s.db", scheduler="serial"))
+            assert leader.digests() == problems.digests(sampler.run(tmp_path / "s.db", scheduler="serial"))
 
 
 # The broker.
@@ -592,20 +592,20 @@ def home_worker(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, home_worker):
-    """Master and workers find it without being told anything; info tells of the run; stop leaves nothing."""
+    """Leader and workers find it without being told anything; info tells of the run; stop leaves nothing."""
     assert "workers:  mpiabc worker" in broker("start", home=tmp_path)
     file = tmp_path / ".mpiabc" / "broker.json"
     assert file.stat().st_mode & 0o777 == 0o600
     assert "a broker is running at" in broker("start", home=tmp_path, status=1)
     worker = home_worker(2)
-    master = Master(slow_sampler(slower), tmp_path / "run.db", "redis")
+    leader = Leader(slow_sampler(slower), tmp_path / "run.db", "redis")
     line = ""
     while "/100 accepted" not in line or "with 2 processes" not in line:
-        assert master.is_running
+        assert leader.is_running
         line = broker("info", home=tmp_path)
     assert "gaussian (of process" in line
     assert "1 workers with 2 processes on 1 hosts" in line
-    assert master.digests() == quiet
+    assert leader.digests() == quiet
     assert "no runs" in broker("info", home=tmp_path)
     assert "keys of dead runs deleted" in broker("reset", home=tmp_path)
     port = json.loads(file.read_text())["url"].rpartition(":")[2]
@@ -644,10 +644,10 @@ def test_scheduler_is_told_in_a_word(tmp_path):
 def test_stopping_the_broker_leaves_a_run_resumable(tmp_path, quiet, home_worker):
     broker("start", home=tmp_path)
     worker = home_worker(1)
-    master = Master(slow_sampler(slower), tmp_path / "run.db", "redis")
+    leader = Leader(slow_sampler(slower), tmp_path / "run.db", "redis")
     assert worker.says("generation 1")
     broker("stop", "--now", home=tmp_path)
-    stopped = master.digests()
+    stopped = leader.digests()
     assert isinstance(stopped, mpiabc.Interrupted)
     assert "stopped by `mpiabc broker stop`" in str(stopped)
     assert worker.ends()[0] == 0

@@ -1,4 +1,4 @@
-"""`mpiabc broker`: a Redis server for a master and its workers."""
+"""`mpiabc broker`: a Redis server for a leader and its workers."""
 
 import argparse
 import time
@@ -86,9 +86,9 @@ def _start(options: argparse.Namespace) -> int:
     server = broker.start(options.bind, options.port, options.file, is_insecure=options.insecure)
     path = options.file or wire.default_file()
     more = f" --broker {path}" if options.file else ""
-    master = f'schedulers.Redis(broker="{path}")' if options.file else '"redis"'
+    leader = f'schedulers.Redis(broker="{path}")' if options.file else '"redis"'
     say(f"broker at {server}, described in {path}")
-    say(f"master:   abc.run(..., scheduler={master})")
+    say(f"leader:   abc.run(..., scheduler={leader})")
     say(f"workers:  mpiabc worker{more}")
     return 0
 

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
   mpiabc worker redis://node7:6379 --processes 16 --runtime 2h
   mpirun -n 64 mpiabc worker --broker broker.json        # every rank a worker
 
-MPIABC_SECRET or MPIABC_SECRET_FILE: the secret that the master has too. MPIABC_REDIS_PASSWORD: the server's
+MPIABC_SECRET or MPIABC_SECRET_FILE: the secret that the leader has too. MPIABC_REDIS_PASSWORD: the server's
 password. SIGTERM gives back what is in work, at once."""
     parser = add_command(commands, "worker", _worker, "evaluate for the runs on a Redis server", example)
     add_server(parser)

@@ -4,10 +4,10 @@
     results = cluster.map(simulate, parameters, system="sge", memory="2G", walltime="1h")
 
 Each call is one array job. Its tasks read what they are to do from the folder and write there, each into a
-file of its own that is complete when it appears; nothing else travels, no port is opened. The master looks
+file of its own that is complete when it appears; nothing else travels, no port is opened. The leader looks
 for those files, and asks the batch system about the tasks that have written none: one that was lost is
 submitted again, and in the end named together with what it printed; one that was cancelled, or has reached
-its limit, is named at once. If the master dies, `collect`, or the same call again, has the results.
+its limit, is named at once. If the leader dies, `collect`, or the same call again, has the results.
 """
 
 import logging

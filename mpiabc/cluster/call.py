@@ -51,7 +51,7 @@ class Call:
     words: list[str]  # of the submission: memory, time, queue, and the user's own
     python: str
     jobs: dict[str, list[int]] = field(default_factory=dict)  # what each job's tasks 1, 2, ... work on
-    _master: IO[str] | None = None
+    _leader: IO[str] | None = None
 
     @classmethod
     def new(cls, base: Path, work: Work, path: list[str], **settings: Any) -> "Call":
@@ -89,28 +89,28 @@ class Call:
         """How many tasks there are."""
         return -(-self.items // self.chunk)
 
-    # Its master.
+    # Its leader.
 
     def take(self) -> bool:
-        """Become its master, if no other process is that. Nobody is where files cannot be locked."""
+        """Become its leader, if no other process is that. Nobody is where files cannot be locked."""
         try:
-            master = open(self.folder / "master", "a")  # noqa: SIM115 (open as long as this process leads)
+            leader = open(self.folder / "leader", "a")  # noqa: SIM115 (open as long as this process leads)
         except FileNotFoundError:
-            return False  # its master has just removed the folder
+            return False  # its leader has just removed the folder
         with suppress(OSError):
             try:
-                fcntl.flock(master, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(leader, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                master.close()
+                leader.close()
                 return False
-        self._master = master
+        self._leader = leader
         return True
 
     def leave(self) -> None:
-        """Let another process become its master."""
-        if self._master is not None:
-            self._master.close()
-            self._master = None
+        """Let another process become its leader."""
+        if self._leader is not None:
+            self._leader.close()
+            self._leader = None
 
     def remove(self) -> None:
         """Remove the folder, and the one around it if it is empty."""
@@ -308,7 +308,7 @@ class Call:
 
     def _note(self) -> None:
         """Write down what another process has to know."""
-        told = {name: value for name, value in vars(self).items() if name not in ("folder", "_master")}
+        told = {name: value for name, value in vars(self).items() if name not in ("folder", "_leader")}
         write(self.folder / "call.json", json.dumps(told).encode())
 
 
@@ -318,6 +318,6 @@ def unfinished(base: Path, system: str, identity: str) -> Call | None:
         with suppress(SchedulerError):
             call = Call.read(path.parent)
             if (call.system, call.identity) == (system, identity) and call.take():
-                call.jobs = Call.read(path.parent).jobs  # its last master may just have submitted one
+                call.jobs = Call.read(path.parent).jobs  # its last leader may just have submitted one
                 return call
     return None

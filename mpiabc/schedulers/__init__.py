@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mpiabc import environment
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.base import Engine, Lost, Scheduler, are_gone, hold, works_in_threads
 
@@ -43,7 +44,6 @@ __all__ = [
     "works_in_threads",
 ]
 
-VARIABLE = "MPIABC_SCHEDULER"  # what "auto" is, for a job script to say
 
 _HOMES = {  # of what is imported when it is asked for: a worker needs its own transport alone
     "Combined": "combined",
@@ -131,16 +131,16 @@ def _of_file(name: str) -> Scheduler:
 
 def _of_environment() -> Scheduler | None:
     """What the environment says in place of "auto", if it says anything else."""
-    told = os.environ.get(VARIABLE, "").strip()
+    told = (environment.given(environment.SCHEDULER) or "").strip()
     parts = [part.strip() for part in told.split(",")]
     if parts in ([""], ["auto"]):
         return None
     if "auto" in parts:
-        raise SchedulerError(f"{VARIABLE}={told!r}: 'auto' stands there alone, or not at all")
+        raise SchedulerError(f"{environment.SCHEDULER}={told!r}: 'auto' stands there alone, or not at all")
     try:
         return resolve(told)
     except SchedulerError as error:
-        raise SchedulerError(f"{VARIABLE}: {error}") from None
+        raise SchedulerError(f"{environment.SCHEDULER}: {error}") from None
 
 
 def _of_this_job() -> Scheduler:

@@ -2,7 +2,7 @@
 
 A played worker hears the real protocol on a connection of its own, evaluates for real, and reports when a
 lognormal time (mean `SCALE` seconds, variance mean^2) has passed for each simulation; reports of all go out
-together. Printed: the share of a core that the master and the player take, leases and server commands a
+together. Printed: the share of a core that the leader and the player take, leases and server commands a
 second, and the parallel efficiency (run times below the cuts / workers / wall time), beside that of as many
 workers on paper, without server, messages and wake-ups.
 """
@@ -56,14 +56,14 @@ class Played:
         self.free_at = 0.0
 
     def join(self, run):
-        """Greet the master; returns the message."""
+        """Greet the leader; returns the message."""
         self.reports, self.orders = wire.key(run, "reports"), wire.key(run, "to", self.name)
         self.inbox = wire.Inbox(self.client, self.orders)
         told = {"host": "played", "process": os.getpid(), "places": 1, "versions": versions()}
         return self.report(Kind.HELLO, json.dumps(told).encode())
 
     def report(self, kind, content):
-        """A signed message for the master."""
+        """A signed message for the leader."""
         self.serial += 1
         head = wire.REPORT.pack(kind, self.name.encode(), self.serial, self.ack)
         return self.seal.sign(self.reports, head + content)
@@ -203,7 +203,7 @@ def calls(server):
 def main(n):
     """Print the table."""
     logging.disable(logging.WARNING)
-    heads = f"{'wall s':>10}{'master cores':>16}{'player cores':>16}{'leases/s':>12}{'commands/s':>14}"
+    heads = f"{'wall s':>10}{'leader cores':>16}{'player cores':>16}{'leases/s':>12}{'commands/s':>14}"
     print(f"{'workers':>8}{'N':>8}{heads}{'efficiency':>12}{'on paper':>12}")
     with tempfile.TemporaryDirectory() as folder:
         server = bridge.RedisServer(folder)

@@ -35,7 +35,7 @@ from mpiabc.cli.words import table
 from mpiabc.driver import Driver
 from mpiabc.evaluate import Level
 from mpiabc.ledger import Ledger
-from mpiabc.particles import Particles, joined
+from mpiabc.particles import Particles, in_line
 from mpiabc.planner import Planner
 from mpiabc.records import Records, Status
 from mpiabc.run import Run, reproducible
@@ -105,7 +105,7 @@ def joined_records(parts):
     """Those of neighbouring ids as one."""
     if len(parts) == 1:
         return parts[0]
-    rows, status = joined([part.rows for part in parts]), np.concatenate([part.status for part in parts])
+    rows, status = in_line([part.rows for part in parts]), np.concatenate([part.status for part in parts])
     return Records(parts[0].job, parts[0].start, parts[-1].stop, status, rows)
 
 

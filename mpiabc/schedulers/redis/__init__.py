@@ -4,9 +4,9 @@
     python fit.py                             # abc.run(..., scheduler="redis")
     mpiabc worker --processes 8               # anywhere, any number, before or after the run begins
 
-The master gives leases to workers as it gives them to MPI ranks; a worker returns records. Both are
+The leader gives leases to workers as it gives them to MPI ranks; a worker returns records. Both are
 buffers. Only the problem and the jobs are pickled; they are signed, and a worker loads nothing that
-is not signed with the secret that it shares with the master.
+is not signed with the secret that it shares with the leader.
 """
 
 import os

@@ -237,7 +237,7 @@ def stop(file: Path | None = None, *, now: bool = False) -> str:
 
 
 def _wait_for_leave(client: Any, owners: Any, server: Server, most: float) -> None:
-    """Wait until masters and workers have heard of it, at most so many seconds."""
+    """Wait until leaders and workers have heard of it, at most so many seconds."""
     end, quiet = time.monotonic() + most, 0
     while quiet < _QUIET and time.monotonic() < end:  # a worker is nowhere for a moment between two looks
         is_quiet = not announcements(client, server).runs and not _workers(owners)
@@ -250,7 +250,7 @@ def _workers(owners: Any) -> int:
 
 
 def reset(server: Server) -> int:
-    """Delete what runs without a master have left; how many keys that were."""
+    """Delete what runs without a leader have left; how many keys that were."""
     with server.checked() as client, server.errors_told():
         names = [name for name in client.scan_iter(match=key("*"), count=1000) if name.count(b":") > 1]
         living = {name.split(b":")[1] for name in names if name.endswith(b":announcement")}

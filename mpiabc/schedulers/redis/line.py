@@ -46,7 +46,7 @@ class Line:
 
     def _refuse(self) -> None:
         if not self._refused:
-            _log.warning("an order on %s is not signed by the master of this run: refused", self._server)
+            _log.warning("an order on %s is not signed by the leader of this run: refused", self._server)
         self._refused += 1
 
     def fetch(self, part: str, digest: str) -> bytes | None:

@@ -31,7 +31,7 @@ class Wishes:
 
 
 class Announcement(NamedTuple):
-    """A run that has a master."""
+    """A run that has a leader."""
 
     run: str
     told: dict[str, Any]
@@ -55,7 +55,7 @@ def announcements(client: Any, server: Server) -> Seen:
     names = [key(run, "announcement") for run in runs]
     messages = client.mget(names) if names else []
     if dead := [run for run, message in zip(runs, messages, strict=True) if message is None]:
-        client.srem(wire.RUNS, *dead)  # a master that was only slow adds itself again
+        client.srem(wire.RUNS, *dead)  # a leader that was only slow adds itself again
     bodies = [server.seal.open(name, message) for name, message in zip(names, messages, strict=True)]
     found = [Announcement(run, json.loads(body)) for run, body in zip(runs, bodies, strict=True) if body]
     foreign = sum(message is not None for message in messages) - len(found)

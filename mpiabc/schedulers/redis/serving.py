@@ -132,7 +132,7 @@ class Serving:
             self._line.report(Kind.BEAT, json.dumps([self._places, self._processing.held]).encode())
         is_announced, how_soon = self._line.looked_up()
         if self._heartbeat.is_gone(is_announced):
-            _log.info("the master of %s is gone", self._announcement.name)
+            _log.info("the leader of %s is gone", self._announcement.name)
             self._how = GONE
         if how_soon is not None:
             self._leave(how_soon == b"now")
@@ -163,9 +163,9 @@ class Serving:
         try:
             self._line.end()
         except wire.connection_errors():
-            _log.debug("the server is away: the master will miss us")
+            _log.debug("the server is away: the leader will miss us")
         self._line.close()
-        words = {OVER: "is over", GONE: "has no master any more", LEFT: "goes on without this worker"}
+        words = {OVER: "is over", GONE: "has no leader any more", LEFT: "goes on without this worker"}
         if self._how in words:
             _log.info("%s %s", self._announcement.name, words[self._how])
 

@@ -169,7 +169,7 @@ class Talk:
         difference = version_difference(told["versions"])
         if difference:
             _log.warning("%s cannot work for this run: %s; use one environment", peer.where, difference)
-            self.order(worker, Kind.REFUSED, b"its versions differ from the master's")
+            self.order(worker, Kind.REFUSED, b"its versions differ from the leader's")
             return
         if difference := digit_difference(told["versions"]):
             _log.warning("%s: %s; digests may differ in the last bit", peer.where, difference)

@@ -1,16 +1,16 @@
-"""What a master and its workers share: the server's address, signatures, frames, and lists to wait on.
+"""What a leader and its workers share: the server's address, signatures, frames, and lists to wait on.
 
 Everything on the server lies under these keys, all of which expire:
 
-    mpiabc:runs                    set of the runs that have a master (channel mpiabc:news: a new one)
+    mpiabc:runs                    set of the runs that have a leader (channel mpiabc:news: a new one)
     mpiabc:{run}:announcement      JSON, signed: name, versions, how far it is
     mpiabc:{run}:problem           cloudpickle (`mapped`), signed; its SHA-256 comes with the welcome
     mpiabc:{run}:part:{SHA-256}    a part of a job, cloudpickle or a large buffer, signed: there as long as an
                                    open job has it; the order has the names of all
-    mpiabc:{run}:reports           list, workers to master: frames of `REPORT`
-    mpiabc:{run}:to:{worker}       list, master to one worker: frames of `ORDER`
+    mpiabc:{run}:reports           list, workers to leader: frames of `REPORT`
+    mpiabc:{run}:to:{worker}       list, leader to one worker: frames of `ORDER`
 
-A list for each worker, rather than a stream with a consumer group: the master decides who gets what, as it
+A list for each worker, rather than a stream with a consumer group: the leader decides who gets what, as it
 does for MPI ranks, so nothing has to be acknowledged, claimed or trimmed on the server, and a lost message is
 found by what workers say of themselves. A lease costs six commands, three for each side.
 
@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from mpiabc import environment
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.redis import troubles
 
@@ -42,11 +43,11 @@ ORDER = struct.Struct("<BQ")  # kind, serial
 REPORT = struct.Struct("<B16sQQ")  # kind, worker, serial, serial of the last order it has read
 
 RUNS = "mpiabc:runs"
-NEWS = "mpiabc:news"  # the channel on which masters say that they are there
+NEWS = "mpiabc:news"  # the channel on which leaders say that they are there
 WORKER = "mpiabc-worker"  # what the server knows the connections of workers by
 STOPPED = "mpiabc:stopped"  # "now" or "soon", signed: the broker is being stopped
 TTL = 60  # seconds that anything stays on the server when nobody renews it
-ALIVE = 8  # seconds that an announcement stays: how long a master may be silent
+ALIVE = 8  # seconds that an announcement stays: how long a leader may be silent
 BEAT_PERIOD = 1.0  # seconds between two signs of life of a worker; longer with very many workers
 DEAD_AFTER = 6  # missed ones after which a worker is taken for dead
 BATCH = 1000  # messages that are taken off a list at once
@@ -72,7 +73,7 @@ def new_name() -> str:
 
 
 class Seal:
-    """Signs content for a key with the secret that a master and its workers share."""
+    """Signs content for a key with the secret that a leader and its workers share."""
 
     SIZE = 32
 
@@ -250,7 +251,7 @@ def find_server(
     is_insecure: bool = False,
 ) -> Server:
     """The server that a URL, or the file of `mpiabc broker start`, names. Raises SchedulerError."""
-    password = password if password is not None else os.environ.get("MPIABC_REDIS_PASSWORD")
+    password = password if password is not None else environment.given(environment.REDIS_PASSWORD)
     secret = secret.encode() if isinstance(secret, str) else secret or _secret_of_environment()
     if url is None:
         path = default_file() if file is None else Path(file)
@@ -260,7 +261,7 @@ def find_server(
     url, inside = _without_password(url)
     if secret is None and not is_insecure:
         raise SchedulerError(
-            "a master and its workers need a secret that they share: set MPIABC_SECRET or MPIABC_SECRET_FILE "
+            "a leader and its workers need a secret that they share: set MPIABC_SECRET or MPIABC_SECRET_FILE "
             "on both sides, use a broker of `mpiabc broker start`, or, where all who reach the server may "
             "run code as you, say insecure=True (--insecure)"
         )
@@ -285,9 +286,9 @@ def _without_password(url: str) -> tuple[str, str | None]:
 
 
 def _secret_of_environment() -> bytes | None:
-    text, file = os.environ.get("MPIABC_SECRET"), os.environ.get("MPIABC_SECRET_FILE")
+    text, file = environment.given(environment.SECRET), environment.given(environment.SECRET_FILE)
     if file and not text:
-        text = read_private(Path(file), "MPIABC_SECRET_FILE").strip()
+        text = read_private(Path(file), environment.SECRET_FILE).strip()
     return text.encode() if text else None
 
 
@@ -436,7 +437,7 @@ def read(client: Any, name: str) -> bytes | None:
 
 
 def wait_for_news(client: Any, seconds: float) -> None:
-    """Wait until a master says that it is there, at most so long."""
+    """Wait until a leader says that it is there, at most so long."""
     with client.pubsub(ignore_subscribe_messages=True) as news:
         news.subscribe(NEWS)
         news.get_message(timeout=seconds)  # of the subscription
