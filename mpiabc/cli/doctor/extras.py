@@ -27,6 +27,7 @@ EXTRAS = {
     "pandas": {"pandas": "2.1"},
     "arviz": {"arviz": "0.17"},
     "pyabc": {"pyabc": "0.13"},
+    "sklearn": {"scikit-learn": "1.3"},
     "yaml": {"pyyaml": "6.0"},
 }
 
