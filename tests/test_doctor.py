@@ -85,6 +85,34 @@ def test_ranks_that_are_doctors_themselves_say_how_many_they_are_once(mpi):
     assert job.stdout.count("Nothing is wrong") == 1
 
 
+RANK_THAT_STAYS_AWAY = """
+import os, sys, time
+from pathlib import Path
+from mpiabc import cli
+from mpiabc.cli import doctor
+from mpiabc.schedulers.mpi import launched_rank
+from tests.test_doctor import is_running
+
+note = Path(sys.argv[1])
+if launched_rank():
+    while not note.exists() or is_running(int(note.read_text())):
+        time.sleep(0.01)
+    sys.exit()
+note.with_suffix(".new").write_text(str(os.getpid()))
+note.with_suffix(".new").rename(note)
+doctor._TOGETHER = 0.5
+sys.exit(cli.main(["doctor"]))
+"""
+
+
+@pytest.mark.long
+def test_ranks_do_not_wait_for_ever_for_one_that_stays_away(mpi, tmp_path):
+    """That one goes when the other has gone: a launcher may wait for it."""
+    job = mpi.run(2, "-c", RANK_THAT_STAYS_AWAY, tmp_path / "process")
+    assert job.returncode != 0
+    assert "Traceback" not in job.stdout
+
+
 @pytest.mark.long
 def test_mpirun_of_another_mpi_is_told_with_the_right_one(monkeypatch, capsys):
     """Real ones: MPICH's mpirun, and an mpi4py with Open MPI; and these as ranks of the command itself."""
@@ -318,12 +346,12 @@ def test_launcher_that_hangs_is_ended_with_what_it_has_started(tmp_path, monkeyp
     found = ranks.judge_start(ranks.Start(MPICH, HYDRA, launched))
     assert (found.words, found.severity) == ("hang", PROBLEM)
     deadline = time.monotonic() + HANGS
-    while _is_running(int(note.read_text())):
+    while is_running(int(note.read_text())):
         assert time.monotonic() < deadline, "the launcher's own process is still there"
         time.sleep(0.01)
 
 
-def _is_running(process):
+def is_running(process):
     """Neither gone nor a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -2,6 +2,7 @@
 
 import argparse
 import faulthandler
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
@@ -17,7 +18,7 @@ from mpiabc.cli.words import say
 from mpiabc.schedulers.mpi import launched_rank, launched_size
 
 _COLUMNS = 110
-_TOGETHER = 90.0  # seconds that all ranks have to come; what they wait for is told before
+_TOGETHER = 150.0  # seconds that all ranks have to come; ranks 0 and 1 have said by then what they wait for
 
 CHECKS = (
     Check("Python", system.look_at_python, system.judge_python),
@@ -77,11 +78,12 @@ def _own_rank() -> Launched | None:
     """What MPI says of this process; a watch of C's ends it if the other ranks do not come."""
     if launched_size() == 1:
         return None
-    faulthandler.dump_traceback_later(_TOGETHER, exit=True)
-    try:
-        return own_rank()
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(_TOGETHER, exit=True, file=nowhere)
+        try:
+            return own_rank()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _table(found: dict[str, Seen]) -> Iterator[str]:
