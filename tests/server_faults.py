@@ -382,12 +382,12 @@ def the_line_is_mute_for_a_while(scene):
 def the_line_is_slow(scene):
     """A problem takes longer than any answer may."""
     server = scene.server()
-    line = scene.line(server, pause=0.02)
-    limit, wire._TIMEOUT = wire._TIMEOUT, 0.5
+    line = scene.line(server, pause=0.05)
+    limit, wire._TIMEOUT = wire._TIMEOUT, 1.5
     try:
         worker = scene.worker(server, url=line.url)
         assert worker.says("waiting for a run")  # a process that starts would keep the leader from answers
-        leader = scene.leader(server, line.url, simulate=Large(3 * 2**20))
+        leader = scene.leader(server, line.url, simulate=Large(2 * 2**20))
         assert worker.says("generation 0")
     finally:
         wire._TIMEOUT = limit

@@ -373,5 +373,11 @@ def test_run_without_workers_says_how_to_start_one_of_its_broker(
 
 
 def test_line_of_a_run_is_one_line():
-    told = dict.fromkeys(("process", "workers", "places", "hosts", "leases", "state"), 1)
-    assert broker._line(told | {"name": EVIL, "host": EVIL}).isprintable()
+    told = dict.fromkeys(("process", "workers", "places", "hosts", "leases"), 1) | {
+        "name": EVIL,
+        "host": EVIL,
+    }
+    lines = [broker._line(told | {"state": state}) for state in ("", EVIL, {"told": EVIL})]
+    assert all(line.isprintable() for line in lines)
+    assert lines[0].endswith("not begun")
+    assert lines[1] == lines[2]

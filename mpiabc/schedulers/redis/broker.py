@@ -206,14 +206,20 @@ def _line(told: dict[str, Any]) -> str:
     return shown(
         f"{told['name']} (of process {told['process']} on {told['host']}): {told['workers']} workers with "
         f"{told['places']} processes on {told['hosts']} hosts, {told['leases']} leases out; "
-        f"{told['state']['told'] if told['state'] else 'not begun'}"
+        f"{_state(told).get('told', 'not begun')}"
     )
+
+
+def _state(told: dict[str, Any]) -> dict[str, Any]:
+    """How far a run is; one of an older mpiabc says it in words alone."""
+    state = told["state"] or {}
+    return state if isinstance(state, dict) else {"told": state}
 
 
 def told(server: Server) -> list[dict[str, Any]]:
     """What each run on the server says of itself; `state` is empty until it has begun."""
     with server.checked() as client, server.errors_told():
-        return [run.told for run in announcements(client, server).runs]
+        return [run.told | {"state": _state(run.told)} for run in announcements(client, server).runs]
 
 
 def stop(file: Path | None = None, *, now: bool = False) -> str:
