@@ -425,7 +425,7 @@ def test_replay_of_a_static_run_is_the_stored_row_too(fit, capsys):
 
 def helps():
     reading = ["run", "show", "watch", "serve", "report", "plot", "export", "replay"]
-    return [[], *([name] for name in [*reading, "worker", "broker", "jobs", "jobscript"])]
+    return [[], *([name] for name in [*reading, "worker", "broker", "jobs", "jobscript", "doctor"])]
 
 
 @pytest.mark.parametrize("command", helps(), ids=lambda command: " ".join(command) or "mpiabc")

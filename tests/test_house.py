@@ -96,11 +96,12 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
         ("distributed", ["schedulers/dask.py"]),
         ("redis", ["schedulers/redis/wire.py"]),
         ("pyabc", ["adapters/pyabc.py"]),
-        # Commands of batch systems; simulators; children; a server.
+        # Commands of batch systems; what `doctor` asks; simulators; children; a server.
         (
             "subprocess",
             [
                 "batch.py",
+                "cli/doctor/asking.py",
                 "command.py",
                 "schedulers/reaper.py",
                 "schedulers/redis/program.py",

@@ -15,7 +15,21 @@ import time
 from collections.abc import Sequence
 
 from mpiabc import voice
-from mpiabc.cli import broker, export, jobs, jobscript, plot, replay, report, run, serve, show, watch, worker
+from mpiabc.cli import (
+    broker,
+    doctor,
+    export,
+    jobs,
+    jobscript,
+    plot,
+    replay,
+    report,
+    run,
+    serve,
+    show,
+    watch,
+    worker,
+)
 from mpiabc.cli.command import Parser, in_options
 from mpiabc.cli.settings import InYamlError
 from mpiabc.cli.words import Format
@@ -24,7 +38,7 @@ from mpiabc.schedulers.mpi import end_job, launched_rank
 from mpiabc.text import shown_lines
 from mpiabc.version import __version__
 
-_COMMANDS = (run, show, watch, serve, report, plot, export, replay, worker, broker, jobs, jobscript)
+_COMMANDS = (run, show, watch, serve, report, plot, export, replay, worker, broker, jobs, jobscript, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,7 +31,8 @@ _TROUBLES = (
     _Trouble(("NOAUTH", "Authentication required"), f"wants a password: {_GIVE}", may_pass=False),
     _Trouble(
         ("NoPermissionError", "NOPERM", "no permissions"),
-        "does not let its user do what is needed ({reason}): give that user the rules (ACL) of the README",
+        "does not let its user do what is needed ({reason}): give that user the rules (ACL) of "
+        "examples/redis.md",
         may_pass=False,
     ),
     _Trouble(("OutOfMemoryError", "OOM "), "is full: raise its `maxmemory`, or delete what else is on it"),
