@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import sqlite3
 import sys
 from contextlib import closing
@@ -23,7 +24,7 @@ def test_the_file_says_how_when_and_where_the_run_was_begun_and_gone_on_with(tmp
     assert first.began < first.ended <= second.began < second.ended
     assert (first.host, first.folder, first.process) == (platform.node(), os.getcwd(), os.getpid())
     assert (first.scheduler, first.workers, first.reason) == ("Serial()", 1, "generations")
-    assert "pytest" in first.command
+    assert first.command == shlex.join(sys.orig_argv)
     assert first.versions["Python"] == platform.python_version()
 
 

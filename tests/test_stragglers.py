@@ -215,10 +215,11 @@ class Told(OneLeads):
 
 
 def await_file(path):
-    """Wait until somebody has made it."""
+    """Wait until somebody has made it. It asserts nothing: new interpreters would know it by other code."""
     end = time.monotonic() + HANGS
     while not path.exists():
-        assert time.monotonic() < end, path
+        if time.monotonic() > end:
+            raise TimeoutError(path)
         time.sleep(0.005)
 
 

@@ -119,7 +119,7 @@ def done(tmp_path_factory):
 COMMANDS = {
     "show": "show {store}",
     "replay": "replay {store} 0:0 --trust",
-    "jobscript": "jobscript slurm --ranks 2 --walltime 1h fit.py",
+    "jobscript": "jobscript slurm --ranks 2 --walltime 1h examples/influenza.py",
     "help": "--help",
 }
 
