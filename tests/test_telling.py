@@ -130,3 +130,20 @@ def test_what_other_functions_raise_is_no_matter_of_that_call(part, tmp_path):
         mpiabc.ABCSMC(problem, 30, seed=1).run(tmp_path / "run.db", generations=1, scheduler="serial")
     assert "KeyError: 'z'" in str(error.value)
     assert "it was called" not in str(error.value)
+
+
+def test_failures_that_are_only_counted_are_counted_by_show(tmp_path, capsys):
+    """Of each generation a hundred are kept; the run knows of all."""
+
+    def simulate(theta, rng):
+        if rng.random() < 0.8:
+            raise ValueError("no")
+        return problems.gaussian(theta, rng)
+
+    sampler = problems.sampler(n=60, simulate=simulate, on_error="reject")
+    history = sampler.run(tmp_path / "run.db", generations=1, scheduler="serial")
+    assert history[0].failures > len(history.failures) == 100
+    assert main(["show", str(tmp_path / "run.db")]) == 0
+    said = capsys.readouterr().out
+    assert f"failed evaluations: {history[0].failures}\n" in said
+    assert f"{history[0].failures - 100} more are counted alone" in said

@@ -18,6 +18,7 @@ from mpiabc.order import epsilon_of
 from mpiabc.population import short, weighted_quantile
 from mpiabc.records import DEATH, Failure
 from mpiabc.store import History
+from mpiabc.store.database import MOST_FAILURES
 
 _NOT_SHOWN = ("names", "models", "fingerprint")
 _MOST_FAILURES = 20  # told in full by --failures only
@@ -58,7 +59,7 @@ def _show(options: argparse.Namespace) -> int:
         say(f"warning: {warning}")
     failures = history.failures
     if failures:
-        say(f"\n{_failures(failures, options.failures)}")
+        say(f"\n{_failures(history, failures, options.failures)}")
     if places := _places(failures, history):
         say(f"\nwhere they lie, beside what was accepted:\n{table(places)}")
     return 0
@@ -105,15 +106,20 @@ def _generations(history: History) -> list[list[str]]:
     ]
 
 
-def _failures(failures: list[Failure], is_all: bool) -> str:
+def _failures(history: History, failures: list[Failure], is_all: bool) -> str:
     told = [_failure(failure, is_all) for failure in (failures if is_all else failures[:_MOST_FAILURES])]
-    left = len(failures) - len(told)
     if not is_all:
-        more = f"{left} more; " if left else ""
-        told.append(f"{more}--failures shows all, with their tracebacks")
+        more = f"{len(failures) - len(told)} more; " if len(failures) > len(told) else ""
+        told.append(f"{more}--failures shows all that are kept, with their tracebacks")
+    kept = Counter(failure.generation for failure in failures)
+    counted = sum(max(0, population.failures - kept[population.generation]) for population in history)
+    if counted:
+        told.append(
+            f"{counted} more are counted alone: of each generation the first {MOST_FAILURES} are kept"
+        )
     kinds = Counter(failure.kind for failure in failures).most_common()
     of_kinds = f" ({', '.join(f'{kind} {n}' for kind, n in kinds)})" if len(kinds) > 1 else ""
-    return "\n".join([f"failed evaluations: {len(failures)}{of_kinds}", *told])
+    return "\n".join([f"failed evaluations: {len(failures) + left}{of_kinds}", *told])
 
 
 def _places(failures: list[Failure], history: History) -> list[list[str]]:

@@ -49,7 +49,7 @@ from mpiabc.store.sessions import Session, joined, sessions_from
 
 _log = logging.getLogger(__name__)
 
-_MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
+MOST_FAILURES = 100  # of a generation that are kept in full; all are counted
 
 
 def _put_columns(db: sqlite3.Connection, population: Population) -> None:
@@ -216,7 +216,7 @@ class Store:
             insert_row(db, "population", row)
             if simulated is not None:
                 insert_simulations(db, population.generation, simulated)
-            insert_failures(db, failures[:_MOST_FAILURES])
+            insert_failures(db, failures[:MOST_FAILURES])
             if sample is not None:
                 insert_sample(db, population.generation, sample)
             if pool is not None:
