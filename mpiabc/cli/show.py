@@ -112,11 +112,9 @@ def _failures(history: History, failures: list[Failure], is_all: bool) -> str:
         more = f"{len(failures) - len(told)} more; " if len(failures) > len(told) else ""
         told.append(f"{more}--failures shows all that are kept, with their tracebacks")
     kept = Counter(failure.generation for failure in failures)
-    counted = sum(max(0, population.failures - kept[population.generation]) for population in history)
-    if counted:
-        told.append(
-            f"{counted} more are counted alone: of each generation the first {MOST_FAILURES} are kept"
-        )
+    left = sum(max(0, population.failures - kept[population.generation]) for population in history)
+    if left:
+        told.append(f"{left} more are counted alone: of each generation the first {MOST_FAILURES} are kept")
     kinds = Counter(failure.kind for failure in failures).most_common()
     of_kinds = f" ({', '.join(f'{kind} {n}' for kind, n in kinds)})" if len(kinds) > 1 else ""
     return "\n".join([f"failed evaluations: {len(failures) + left}{of_kinds}", *told])
