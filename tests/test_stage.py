@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 WHERE = """import sys, time, mpiabc
 from mpi4py import MPI
 MPI.COMM_WORLD.Barrier()
-print("rank", MPI.COMM_WORLD.rank, "of", MPI.COMM_WORLD.size, sys.prefix, flush=True)
+sys.stdout.write(f"rank {MPI.COMM_WORLD.rank} of {MPI.COMM_WORLD.size} {sys.prefix}\\n")
 """
 
 

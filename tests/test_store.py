@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 import tracemalloc
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -143,6 +144,27 @@ def test_damage_in_the_text_of_a_table_is_told_in_a_line(finished):
             list(mpiabc.open(finished.path))
         assert str(error.value).isprintable()
         assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("key", ["shares", "sessions", "settings", "reason"])
+def test_text_that_is_none_is_told_before_any_work(key, tmp_path):
+    """Also where it would be read only when there is something to write."""
+    path = tmp_path / "run.db"
+    calls = []
+
+    def simulate(theta, rng):
+        calls.append(theta)
+        return problems.gaussian(theta, rng)
+
+    sampler = problems.sampler(simulate=simulate)
+    sampler.run(path, scheduler="serial", generations=1)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE run SET value = CAST(? AS TEXT) WHERE key = ?", (b'{"\xff": 1}', key))
+        db.commit()
+    calls.clear()
+    with pytest.raises(mpiabc.StoreError, match="damaged"):
+        sampler.run(path, scheduler="serial", generations=2)
+    assert not calls
 
 
 def test_a_table_without_one_of_its_columns_is_told_before_any_work(tmp_path):

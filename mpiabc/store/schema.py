@@ -123,11 +123,20 @@ def modernise(db: sqlite3.Connection) -> None:
 
 
 def lacking(db: sqlite3.Connection) -> str:
-    """What a file of today's format lacks of its tables, which older ones get; empty if nothing."""
+    """What a file of today's format lacks of its tables, which older ones get; empty if nothing.
+
+    Nor may text of the run be none: some of it is read late, when there is work that would be lost.
+    """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     for table, expected in _tables().items() if version == FORMAT else ():
         if missing := sorted(expected - columns_of(db, table)):
             return f"its table {table} has no {', '.join(missing)}"
+    try:
+        db.execute("SELECT value FROM run WHERE typeof(value) = 'text'").fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        return "its table run has text that cannot be decoded"
     return ""
 
 
