@@ -3,6 +3,7 @@
 What is found is told, once; it is no proof, and nothing is refused for it.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,57 @@ _ERRORS = 6.0  # standard errors from which on it is told
 
 def of_prior(prior: Any, key: tuple[int, int]) -> str:
     """What is wrong with a prior, in words; empty if nothing is seen."""
-    return _ignored_rng("the prior", prior, key) or (
-        "" if isinstance(prior, Prior) else _mismatch("the prior", prior, key)
+    ignored = _ignored_rng("the prior", prior, key)
+    if ignored or not isinstance(prior, Prior):
+        return ignored or _mismatch("the prior", prior, key)
+    foreign = ((name, _Alone(part)) for name, part in prior.parts.items() if _is_foreign(part))
+    found = (
+        _outside(name, part, key) or _mismatch(f"the marginal {name}", part, key) for name, part in foreign
+    )
+    return next(filter(None, found), "")
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A marginal by itself, as rows: (n, 1), or (n, width) of several parameters together."""
+
+    marginal: Any
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """As its prior draws it."""
+        return np.reshape(self.marginal.rvs(size=n, random_state=rng), (n, -1))
+
+    def logpdf(self, rows: np.ndarray) -> np.ndarray:
+        """As its prior asks for it."""
+        return self.marginal.logpdf(rows[:, 0] if rows.shape[1] == 1 else rows)
+
+
+def _of_marginal(name: str, part: _Alone, key: tuple[int, int]) -> str:
+    return _outside(name, part, key) or _mismatch(f"the marginal {name}", part, key)
+
+
+def _is_foreign(marginal: Any) -> bool:
+    """Whether its density is somebody else's, and continuous."""
+    home = type(marginal).__module__.partition(".")[0]
+    return home not in ("mpiabc", "scipy") and callable(getattr(marginal, "logpdf", None))
+
+
+def _outside(name: str, part: _Alone, key: tuple[int, int]) -> str:
+    """Draws must lie in what the marginal says is its support."""
+    support = getattr(part.marginal, "support", None)
+    try:
+        draws = part.sample(_DRAWS, Stream(key, Purpose.CHECK).at(1, 0))
+        low, high = (-np.inf, np.inf) if support is None else support()
+        outside = int(((draws < low) | (draws > high)).sum())
+    except BaseException as error:
+        if is_asked_to_stop(error):
+            raise
+        return ""  # an evaluation will say so, with its address
+    if not outside:
+        return ""
+    return (
+        f"support() of the marginal {name} is ({low:g}, {high:g}), and {outside} of {draws.size} of its own "
+        "draws lie outside: kernels and posteriors keep to the support"
     )
 
 
@@ -90,6 +140,11 @@ def _mismatch(what: str, part: Any, key: tuple[int, int]) -> str:
         if is_asked_to_stop(error):
             raise
         return ""  # an evaluation will say so, with its address
+    if log_x.shape != (_DRAWS,):
+        return (
+            f"logpdf of {what} gives shape {log_x.shape} for {_DRAWS} rows, expected ({_DRAWS},): a number "
+            "for each row"
+        )
     is_wrong = ~np.isfinite(log_x)
     if is_wrong.any():
         return f"logpdf of {what} is nan or infinite for {is_wrong.sum()} of {_DRAWS} of its own draws"

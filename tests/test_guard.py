@@ -424,6 +424,39 @@ def test_prior_and_kernel_whose_parts_do_not_fit_are_told(wrong, told):
         assert (told in found) if told else found == ""
 
 
+class Marginal:
+    """A Gaussian of one's own; `wrong` says in what."""
+
+    def __init__(self, wrong=""):
+        self.wrong = wrong
+
+    def rvs(self, size, random_state):
+        return random_state.normal(0, 2, size)
+
+    def logpdf(self, x):
+        sd = 3.0 if self.wrong == "width" else 2.0
+        log = -0.5 * np.square(x / sd) - np.log(sd) - 0.5 * np.log(2 * np.pi)
+        return {"density": np.exp(log), "scalar": log[0]}.get(self.wrong, log)
+
+    def support(self):
+        return (0.0, 1.0) if self.wrong == "support" else (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("", ""),
+        ("density", "the marginal mu does not seem to belong"),
+        ("width", "the marginal mu does not seem to belong"),
+        ("scalar", "the marginal mu gives shape () for 2048 rows"),
+        ("support", "draws lie outside"),
+    ],
+)
+def test_marginal_whose_parts_do_not_fit_is_told(wrong, told):
+    found = checks.of_prior(mpiabc.Prior(mu=Marginal(wrong), sd=mpiabc.Uniform(0, 1)), stream_key(1))
+    assert (told in found) if told else found == ""
+
+
 @pytest.mark.parametrize("scheduler", ["serial", "processes"])
 @pytest.mark.parametrize("wrong", ["writes", "nan", "-inf", "raises"])
 def test_fault_of_a_kernel_is_a_failure_with_address_whatever_the_policy(wrong, scheduler, tmp_path):
