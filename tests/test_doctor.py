@@ -41,10 +41,11 @@ def write(path, text):
 
 
 def told(*topics, monkeypatch, capsys, arguments=()):
-    """Exit status and output of the command with these of its checks."""
+    """Exit status and output of the command with these of its checks, each in a line, whatever its paths."""
     chosen = [check for check in doctor.CHECKS if check.topic in topics]
     assert len(chosen) == len(topics)
     monkeypatch.setattr(doctor, "CHECKS", chosen)
+    monkeypatch.setattr(doctor, "_COLUMNS", 1000)
     return cli.main(["doctor", *map(str, arguments)]), capsys.readouterr().out
 
 
