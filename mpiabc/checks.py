@@ -27,11 +27,8 @@ def of_prior(prior: Any, key: tuple[int, int]) -> str:
     ignored = _ignored_rng("the prior", prior, key)
     if ignored or not isinstance(prior, Prior):
         return ignored or _mismatch("the prior", prior, key)
-    foreign = ((name, _Alone(part)) for name, part in prior.parts.items() if _is_foreign(part))
-    found = (
-        _outside(name, part, key) or _mismatch(f"the marginal {name}", part, key) for name, part in foreign
-    )
-    return next(filter(None, found), "")
+    foreign = {name: _Alone(part) for name, part in prior.parts.items() if _is_foreign(part)}
+    return next(filter(None, (_of_marginal(name, part, key) for name, part in foreign.items())), "")
 
 
 @dataclass(frozen=True)

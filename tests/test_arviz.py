@@ -30,7 +30,7 @@ def _other_python():
     for version in OTHERS:
         if python := interpreter(version):
             return version, python
-    return pytest.skip(f"there is no Python {' or '.join(OTHERS)}, whose ArviZ is the other one")
+    return missing(f"there is no Python {' or '.join(OTHERS)}, whose ArviZ is the other one")
 
 
 @pytest.mark.parametrize("which", quick(["installed", "other"], "installed"))

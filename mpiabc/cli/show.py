@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import whereabouts
+from mpiabc.analysis.steps import totals
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.onlooker.look import Onlooker
@@ -111,13 +112,12 @@ def _failures(history: History, failures: list[Failure], is_all: bool) -> str:
     if not is_all:
         more = f"{len(failures) - len(told)} more; " if len(failures) > len(told) else ""
         told.append(f"{more}--failures shows all that are kept, with their tracebacks")
-    kept = Counter(failure.generation for failure in failures)
-    left = sum(max(0, population.failures - kept[population.generation]) for population in history)
-    if left:
+    left = totals(history).failures - sum(failure.generation < len(history) for failure in failures)
+    if left > 0:
         told.append(f"{left} more are counted alone: of each generation the first {MOST_FAILURES} are kept")
     kinds = Counter(failure.kind for failure in failures).most_common()
     of_kinds = f" ({', '.join(f'{kind} {n}' for kind, n in kinds)})" if len(kinds) > 1 else ""
-    return "\n".join([f"failed evaluations: {len(failures) + left}{of_kinds}", *told])
+    return "\n".join([f"failed evaluations: {len(failures) + max(0, left)}{of_kinds}", *told])
 
 
 def _places(failures: list[Failure], history: History) -> list[list[str]]:

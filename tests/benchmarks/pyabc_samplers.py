@@ -175,9 +175,14 @@ def measured(name, milliseconds, workers, particles):
     make, extra = SAMPLERS[name]
     program = [sys.executable, "-m", "tests.benchmarks.pyabc_samplers", "--one", name]
     program += ["--models", str(milliseconds), "--workers", str(workers), "--particles", str(particles)]
-    if make in _ON_RANKS:
+    return reported(name, program, ranks=workers + extra if make in _ON_RANKS else 0)
+
+
+def reported(name, program, ranks=0):
+    """What a program, on so many ranks or by itself, says that it has measured; None where it fails."""
+    if ranks:
         mpirun = Path(sys.executable).with_name("mpirun")
-        program = [str(mpirun if mpirun.exists() else "mpirun"), "-n", str(workers + extra), *program]
+        program = [str(mpirun if mpirun.exists() else "mpirun"), "-n", str(ranks), *program]
     done = subprocess.run(program, capture_output=True, text=True, timeout=_HANGS, env=dict(os.environ))
     lines = [line for line in done.stdout.splitlines() if line.startswith("MEASURED ")]
     if not lines:

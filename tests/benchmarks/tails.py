@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import math
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import mpiabc
-from tests.benchmarks.pyabc_samplers import _warmed
+from tests.benchmarks.pyabc_samplers import _warmed, reported
 
 THRESHOLDS = [1.6, 0.8, 0.4, 0.2, 0.1]
 OURS = {
@@ -32,7 +31,6 @@ OURS = {
 }
 THEIRS = {"pyABC Redis": False, "pyABC Redis, looking ahead": True}
 _SIGMA = math.sqrt(math.log(2))
-_HANGS = 600.0  # seconds
 
 
 class Model:
@@ -120,14 +118,7 @@ def measured(name, seed, options):
     program = [sys.executable, "-m", "tests.benchmarks.tails", "--one", name, "--seed", str(seed)]
     for option in ("workers", "milliseconds", "particles"):
         program += [f"--{option}", str(getattr(options, option))]
-    if name in OURS:
-        program = [str(Path(sys.executable).with_name("mpirun")), "-n", str(options.workers), *program]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=_HANGS)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("MEASURED ")]
-    if not lines:
-        print(f"{name}: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}", file=sys.stderr)
-        return None
-    return json.loads(lines[0].split(" ", 1)[1])
+    return reported(name, program, ranks=options.workers if name in OURS else 0)
 
 
 def main():
