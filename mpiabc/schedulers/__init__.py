@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from mpiabc import environment
 from mpiabc.errors import SchedulerError
@@ -76,7 +76,7 @@ _BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {
 _FORMER = {"Several": "Combined"}  # names that go with the next minor version
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """A scheduler is imported when it is asked for; what has another name now warns, and says which."""
     if name in _HOMES:
         return _scheduler(name)
@@ -88,14 +88,14 @@ def __getattr__(name: str) -> Any:
     return _scheduler(now)
 
 
-def _scheduler(name: str) -> Any:
+def _scheduler(name: str) -> Callable[..., Scheduler]:
     return getattr(import_module(f"mpiabc.schedulers.{_HOMES[name]}"), name)
 
 
 _COMMA = r",(?=\s*[\w./-]+(?:://|,|$))"  # between schedulers, not in a password
 
 
-def resolve(scheduler: Any) -> Scheduler:
+def resolve(scheduler: object) -> Scheduler:
     """The scheduler of a short name, of several, or the object itself. Raises SchedulerError for neither."""
     if isinstance(scheduler, str | os.PathLike):
         parts = re.split(_COMMA, os.fspath(scheduler))
@@ -104,9 +104,13 @@ def resolve(scheduler: Any) -> Scheduler:
         return _scheduler("Combined")([resolve(part) for part in scheduler])
     if type(scheduler).__module__.startswith("distributed."):
         return _scheduler("Dask")(scheduler)
-    if all(hasattr(scheduler, name) for name in ("open", "leads", "serve")):
+    if _is_one(scheduler):
         return _free(scheduler)
     raise _unknown(scheduler)
+
+
+def _is_one(scheduler: object) -> TypeGuard[Scheduler]:
+    return all(hasattr(scheduler, name) for name in ("open", "leads", "serve"))
 
 
 def _named(name: str) -> Scheduler:
@@ -161,7 +165,7 @@ def _is_of_dask() -> bool:
 
 def _free(scheduler: Scheduler) -> Scheduler:
     """The scheduler. Raises SchedulerError for ranks that serve a Dask cluster: they would never answer."""
-    if _is_of_dask() and isinstance(scheduler, _scheduler("MPI")) and scheduler.comm is None:
+    if _is_of_dask() and _is_of_all_ranks(scheduler):
         raise SchedulerError(
             "dask_mpi has made a Dask cluster of the ranks of this job, which answer no run over MPI: give "
             "scheduler='dask', or 'auto', which is that cluster here"
@@ -169,7 +173,13 @@ def _free(scheduler: Scheduler) -> Scheduler:
     return scheduler
 
 
-def _unknown(scheduler: Any) -> SchedulerError:
+def _is_of_all_ranks(scheduler: Scheduler) -> bool:
+    from mpiabc.schedulers.mpi import MPI
+
+    return isinstance(scheduler, MPI) and scheduler.comm is None
+
+
+def _unknown(scheduler: object) -> SchedulerError:
     if isinstance(scheduler, str) and "://" in scheduler:  # a password may stand in the rest
         scheduler = f"{scheduler.partition('://')[0]}://..."
     return SchedulerError(
@@ -183,6 +193,7 @@ def _is_mpi_job() -> bool:
     """Started by a launcher with several ranks, or MPI is up already with several."""
     from mpiabc.schedulers.mpi import launched_size
 
-    mpi: Any = sys.modules.get("mpi4py.MPI")
-    is_up = mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized()
-    return launched_size() > 1 or (is_up and mpi.COMM_WORLD.size > 1)
+    if launched_size() > 1:
+        return True
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized() and mpi.COMM_WORLD.size > 1

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mpiabc.arguments import whole
 from mpiabc.errors import SchedulerError
@@ -24,6 +24,9 @@ from mpiabc.records import Lease, Records
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT
 from mpiabc.voice import Piece
+
+if TYPE_CHECKING:
+    from mpiabc.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def notices_within(engine: "Engine") -> float:
     return getattr(engine, "notices_within", DOUBT)
 
 
-def count(workers: Any, told: str) -> int:
+def count(workers: object, told: str) -> int:
     """How many workers a user asks for. Raises SchedulerError, which begins with what is `told`."""
     n = whole(workers)
     if n is None or n < 1:
@@ -142,6 +145,41 @@ def cancel(engine: "Engine", cut: float, job: int | None = None) -> None:
         engine.cancel(cut, job)
 
 
+class Shared(Protocol):
+    """What an engine is opened for, and all its jobs share: a Problem, or what stands in its place.
+
+    It travels to workers by cloudpickle; ranks of a job have built their own.
+    """
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that one simulation may take."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """Ids that leases are multiples of."""
+        ...
+
+    @property
+    def on_error(self) -> str | int:
+        """What is to become of failures; "raise" ends the run at the first one."""
+        ...
+
+    @property
+    def fingerprint(self) -> "Fingerprint":
+        """Its code and values."""
+        ...
+
+    def parts(self) -> dict[str, str]:
+        """What ranks must have alike, as texts by name."""
+        ...
+
+    def arrived(self) -> "Shared":
+        """This, in a process that it has travelled to. Raises ProblemError where it cannot be used."""
+        ...
+
+
 class Job(Protocol):
     """What leases belong to: a level of a run, a map. It travels to workers by cloudpickle, once.
 
@@ -154,7 +192,7 @@ class Job(Protocol):
         ...
 
     def evaluator(
-        self, shared: Any, where: str | None = None, watch: Callable[[int], None] | None = None
+        self, shared: Shared, where: str | None = None, watch: Callable[[int], None] | None = None
     ) -> Callable[[int, int], Records]:
         """What turns the addresses [start, stop) of a lease into records, in the worker.
 
@@ -232,11 +270,11 @@ class Scheduler(Protocol):
         """Whether this process runs the algorithm; the others `serve`."""
         ...
 
-    def open(self, problem: Any) -> Engine:
+    def open(self, problem: Shared) -> Engine:
         """Start, or greet, the workers."""
         ...
 
-    def serve(self, problem: Any) -> None:
+    def serve(self, problem: Shared) -> None:
         """Work for the process that leads until it says that the run is over."""
         ...
 
@@ -250,7 +288,7 @@ class OneLeads:
         """Always."""
         return True
 
-    def serve(self, problem: Any) -> None:
+    def serve(self, problem: Shared) -> None:
         """Never called."""
 
 

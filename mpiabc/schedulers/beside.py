@@ -6,12 +6,11 @@ import threading
 import traceback
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
 
 from mpiabc import guard, team, voice
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Failure, Lease, Records
-from mpiabc.schedulers.base import Job, Lost, Report, Said
+from mpiabc.schedulers.base import Job, Lost, Report, Said, Shared
 from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.shared.worker import Evaluator
 from mpiabc.schedulers.silence import Awaited
@@ -31,7 +30,7 @@ class Beside:
 
     def __init__(
         self,
-        problem: Any,
+        problem: Shared,
         where: str,
         who: team.Worker,
         make_lead: Callable[[Callable[[Lost], None]], Lead],

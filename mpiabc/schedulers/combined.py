@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from mpiabc.errors import SchedulerError
-from mpiabc.schedulers.base import Scheduler, are_gone, hold, works_in_threads
+from mpiabc.schedulers.base import Scheduler, Shared, are_gone, hold, works_in_threads
 from mpiabc.schedulers.together import Together
 
 
@@ -30,7 +29,7 @@ class Combined:
         """Whether this process leads in all of them."""
         return all(scheduler.leads() for scheduler in self._schedulers)
 
-    def open(self, problem: Any) -> Together:
+    def open(self, problem: Shared) -> Together:
         """Open all; if one cannot be, close the others."""
         with ExitStack() as opened:
             engines = []
@@ -41,7 +40,7 @@ class Combined:
             opened.pop_all()
             return Together(engines)
 
-    def serve(self, problem: Any) -> None:
+    def serve(self, problem: Shared) -> None:
         """Work for the process that leads, where this one does not."""
         for scheduler in self._schedulers:
             if not scheduler.leads():

@@ -19,12 +19,14 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypedDict
 
 from mpiabc import machine
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Lost, OneLeads
+from mpiabc.schedulers.base import Lost, OneLeads, Shared
+from mpiabc.schedulers.foreign import DaskClient, DaskFuture
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.schedulers.tasks import Answered, Done, Task, TasksEngine, work
 from mpiabc.signals import heard
@@ -64,7 +66,7 @@ class Dask(OneLeads):
 
     def __init__(
         self,
-        client: Any = None,
+        client: DaskClient = None,
         *,
         scheduler_file: str | os.PathLike[str] | None = None,
         address: str | None = None,
@@ -86,7 +88,7 @@ class Dask(OneLeads):
         at = self.address if self.client is None else self.client.scheduler.address
         return self.threads or str(at).startswith("inproc:")
 
-    def open(self, problem: Any) -> TasksEngine:
+    def open(self, problem: Shared) -> TasksEngine:
         """Connect. Raises SchedulerError that says what was waited for, if that did not come.
 
         Raises Interrupted if a signal comes first.
@@ -120,7 +122,7 @@ def is_of_these_ranks() -> bool:
     return named is not None and named != os.environ.get("DASK_SCHEDULER_ADDRESS")
 
 
-def _distributed() -> Any:
+def _distributed() -> ModuleType:
     try:
         import distributed
     except ImportError as error:
@@ -138,7 +140,7 @@ class _Connection:
         self._told = ""
         self._awaited = "Dask"
 
-    def client(self, file: Any, address: str | None) -> Any:
+    def client(self, file: str | os.PathLike[str] | None, address: str | None) -> DaskClient:
         """A client of the cluster that was named, or of the one that this process can find or start."""
         if file is not None:
             return self._by_file(Path(file))
@@ -158,7 +160,7 @@ class _Connection:
             )
         return client
 
-    def _by_file(self, file: Path) -> Any:
+    def _by_file(self, file: Path) -> DaskClient:
         while True:
             try:
                 address = json.loads(file.read_text())["address"]
@@ -174,7 +176,7 @@ class _Connection:
                 hint = f"it names {address}, where nobody answers; if that scheduler has ended, delete it"
             self._await(f"the Dask scheduler file {file}", hint)
 
-    def _by_address(self, address: str) -> Any:
+    def _by_address(self, address: str) -> DaskClient:
         """A client, or None if nobody answers within a few seconds.
 
         A Client is made only of a scheduler that answers: one that waits in vain obeys no signal, and
@@ -240,7 +242,7 @@ class _Cluster:
     target = 1.0
     notices_within = 3.0  # a worker that was asked to stop is missed at the next glance but one
 
-    def __init__(self, client: Any, is_ours: bool, wait: float, has_threads: bool) -> None:
+    def __init__(self, client: DaskClient, is_ours: bool, wait: float, has_threads: bool) -> None:
         self._library = _distributed()
         self._work = work if has_threads else _work_alone
         self._client = client
@@ -260,7 +262,7 @@ class _Cluster:
         client.subscribe_topic(self._topic, self._hear)
         self._glance()
 
-    def _hear(self, event: tuple[float, Any]) -> None:
+    def _hear(self, event: tuple[float, bytes]) -> None:
         self._words.put(pickle.loads(event[1]))
 
     def workers(self) -> int:
@@ -297,7 +299,7 @@ class _Cluster:
         self._client.loop.add_callback(_fetch, future, done)
         return lambda: self._take_back(future)
 
-    def _take_back(self, future: Any) -> bool:
+    def _take_back(self, future: DaskFuture) -> bool:
         if self._client.status == "running":
             future.cancel()
         return True
@@ -414,14 +416,22 @@ def _cancelled() -> tuple[type[BaseException], type[BaseException]]:
     return asyncio.CancelledError, concurrent.futures.CancelledError
 
 
-def _run(work: Coroutine[Any, Any, bool]) -> bool:
+def _run(work: Coroutine[object, object, bool]) -> bool:
     """Do it on a loop of its own."""
     import asyncio
 
     return asyncio.run(work)
 
 
-def _paused(told: dict[str, Any]) -> str:
+class _Told(TypedDict, total=False):
+    """What Dask's scheduler says of a worker, as far as it is used."""
+
+    status: str
+    metrics: dict[str, float]
+    memory_limit: int | None
+
+
+def _paused(told: _Told) -> str:
     used, limit = told.get("metrics", {}).get("memory", 0), told.get("memory_limit") or 0
     return f", which is paused with {used / 1e9:.2g} of {limit / 1e9:.2g} GB of memory"
 
@@ -432,7 +442,7 @@ class _Call:
     def __init__(self, work: Callable[..., Answered], task: Task, topic: str) -> None:
         self._work, self._task, self._topic = work, task, topic
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., Answered], tuple[Task, Callable[[Lost], None]]]:
         return self._work, (self._task, partial(_say, self._topic))
 
 
@@ -452,7 +462,7 @@ def _say(topic: str, lost: Lost) -> None:
     time.sleep(_LAST_WORDS)  # the worker's loop, in another thread, sends it
 
 
-async def _fetch(future: Any, done: Done) -> None:
+async def _fetch(future: DaskFuture, done: Done) -> None:
     """Wait for a task on the client's loop, and pass on what it brings."""
     try:
         outcome = await future

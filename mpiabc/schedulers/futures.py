@@ -4,16 +4,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 from mpiabc import machine
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Lost, OneLeads, count
-from mpiabc.schedulers.tasks import Done, Task, TasksEngine, work
+from mpiabc.schedulers.base import Lost, OneLeads, Shared, count
+from mpiabc.schedulers.tasks import Answered, Done, Task, TasksEngine, work
 from mpiabc.signals import heard
 
 _LATER = 0.5  # seconds after a worker at most, in which a signal to all processes comes here too
+
+
+class Executor(Protocol):
+    """What is needed of an executor."""
+
+    def submit(self, function: Callable[[Task], Answered], task: Task, /) -> "Future[Answered]":
+        """Have this called, and give what it comes to."""
+        ...
 
 
 class Futures(OneLeads):
@@ -22,7 +30,7 @@ class Futures(OneLeads):
     The executor stays open. workers: how many tasks it runs at once, if it does not tell.
     """
 
-    def __init__(self, executor: Any, *, workers: int | None = None) -> None:
+    def __init__(self, executor: Executor, *, workers: int | None = None) -> None:
         self.executor = executor
         self.workers = workers
 
@@ -33,7 +41,7 @@ class Futures(OneLeads):
         """Whether the executor is a pool of threads."""
         return isinstance(self.executor, ThreadPoolExecutor)
 
-    def open(self, problem: Any) -> TasksEngine:
+    def open(self, problem: Shared) -> TasksEngine:
         """Take the executor into service. Raises SchedulerError if it is none."""
         if not callable(getattr(self.executor, "submit", None)):
             raise SchedulerError(f"Futures({self.executor!r}): give an executor, which has submit(f, ...)")
@@ -45,7 +53,7 @@ class Futures(OneLeads):
         return TasksEngine(problem, _Executor(self.executor, n))
 
 
-def size(executor: Any) -> int:
+def size(executor: object) -> int:
     """How many tasks an executor runs at once: what it says, else the cores of this machine."""
     told = (getattr(executor, name, None) for name in ("num_workers", "_max_workers"))
     return next((n for n in told if isinstance(n, int) and n > 0), machine.cores())
@@ -56,7 +64,7 @@ class _Executor:
 
     target = 0.1
 
-    def __init__(self, executor: Any, workers: int) -> None:
+    def __init__(self, executor: Executor, workers: int) -> None:
         self._executor = executor
         self._workers = workers
 
@@ -109,6 +117,6 @@ class _Executor:
         """The executor is the user's."""
 
 
-def _pass_on(done: Done, future: Future[Any]) -> None:
+def _pass_on(done: Done, future: Future[Answered]) -> None:
     if not future.cancelled():
         done(future.exception() or future.result())

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
-from typing import Any
 
 from mpiabc import machine
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Lost, OneLeads, count
+from mpiabc.schedulers.base import Lost, OneLeads, Shared, count
 from mpiabc.schedulers.tasks import Answered, Done, Task, TasksEngine, work
 
 _TASKS = 4  # for each worker in a round, so that quick ones can take more of them
@@ -26,7 +25,7 @@ class Map(OneLeads):
 
     is_static = True
 
-    def __init__(self, map: Callable[..., Iterable[Any]], *, workers: int | None = None) -> None:
+    def __init__(self, map: Callable[..., Iterable[Answered]], *, workers: int | None = None) -> None:
         self.map = map
         self.workers = workers
 
@@ -37,7 +36,7 @@ class Map(OneLeads):
         """Whether it belongs to a pool of threads."""
         return isinstance(getattr(self.map, "__self__", None), ThreadPool | ThreadPoolExecutor)
 
-    def open(self, problem: Any) -> TasksEngine:
+    def open(self, problem: Shared) -> TasksEngine:
         """Take the map into service. Raises SchedulerError if it cannot be called."""
         if not callable(self.map):
             raise SchedulerError(f"Map({self.map!r}): give a function like the builtin map")
@@ -45,7 +44,7 @@ class Map(OneLeads):
         return TasksEngine(problem, _Rounds(self.map, n))
 
 
-def _size(function: Any) -> int:
+def _size(function: object) -> int:
     """How many calls a map makes at once: what its pool says, 1 for the builtin, else the cores."""
     told = getattr(getattr(function, "__self__", None), "_processes", None)
     return 1 if function is map else told if isinstance(told, int) else machine.cores()
@@ -56,7 +55,7 @@ class _Rounds:
 
     target = 0.2
 
-    def __init__(self, function: Callable[..., Iterable[Any]], workers: int) -> None:
+    def __init__(self, function: Callable[..., Iterable[Answered]], workers: int) -> None:
         self._map = function
         self._n = 1 if workers == 1 else _TASKS * workers
         self._tasks: list[tuple[Task, Done]] = []

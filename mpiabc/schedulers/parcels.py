@@ -3,9 +3,10 @@
 import hashlib
 import pickle
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mpiabc import mapped
+from mpiabc.schedulers.base import Job
 
 _LARGE = 4096  # bytes from which a buffer travels for itself
 
@@ -13,7 +14,7 @@ _LARGE = 4096  # bytes from which a buffer travels for itself
 Parts = list[tuple[str, bytes]]
 
 
-def parts(job: Any) -> Parts:
+def parts(job: object) -> Parts:
     """A job as bytes, then its large buffers, each with its hash: they may be those of another."""
     aside: list[bytes] = []
 
@@ -32,7 +33,7 @@ def key(part: bytes) -> str:
     return hashlib.sha256(part).hexdigest()
 
 
-def joined(body: bytes, *aside: bytes) -> Any:
+def joined(body: bytes, *aside: bytes) -> Job:
     """The inverse of `parts`; arrays can be written to, as they always could."""
     return pickle.loads(body, buffers=[bytearray(buffer) for buffer in aside])
 
@@ -84,6 +85,6 @@ class Receiver:
         self._names[parcel.number] = parcel.names
         self._parts = {name: there[name] for names in self._names.values() for name in names}
 
-    def job(self, number: int) -> Any:
+    def job(self, number: int) -> Job:
         """The job of a parcel that was taken."""
         return joined(*(self._parts[name] for name in self._names[number]))

@@ -3,12 +3,11 @@
 import math
 import time
 from collections.abc import Collection
-from typing import Any
 
 from mpiabc import guard, machine, team
 from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.records import Lease, Records
-from mpiabc.schedulers.base import Doubted, Job, Lost, OneLeads, Report, count
+from mpiabc.schedulers.base import Doubted, Job, Lost, OneLeads, Report, Shared, count
 from mpiabc.schedulers.crew import Crew, Staffed
 from mpiabc.schedulers.shared.children import Child, Children
 from mpiabc.schedulers.shared.jobs import Jobs
@@ -35,7 +34,7 @@ class Processes(OneLeads):
     def __repr__(self) -> str:
         return f"Processes({'' if self.n is None else self.n})"
 
-    def open(self, problem: Any) -> "ProcessesEngine":
+    def open(self, problem: Shared) -> "ProcessesEngine":
         """Start the processes. Raises SchedulerError if that cannot be."""
         n = machine.cores() if self.n is None else count(self.n, f"Processes({self.n!r})")
         if self.start not in (None, "fork", "spawn"):
@@ -54,7 +53,7 @@ class ProcessesEngine(Staffed[Child]):
 
     def __init__(
         self,
-        problem: Any,
+        problem: Shared,
         n: int,
         *,
         start: str | None = None,

@@ -4,12 +4,11 @@ import platform
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any
 
 from mpiabc import team
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers.alone import ALONE
-from mpiabc.schedulers.base import Job, Lost, OneLeads, Report
+from mpiabc.schedulers.base import Job, Lost, OneLeads, Report, Shared
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.whereabouts import Note
 
@@ -24,7 +23,7 @@ class Serial(OneLeads):
     def __repr__(self) -> str:
         return "Serial()"
 
-    def open(self, problem: Any) -> "SerialEngine | ProcessesEngine":
+    def open(self, problem: Shared) -> "SerialEngine | ProcessesEngine":
         """An engine that evaluates while it is polled; with a timeout, in a child that can be ended."""
         if problem.timeout is None:
             return SerialEngine(problem)
@@ -41,7 +40,7 @@ class SerialEngine:
 
     def __init__(
         self,
-        problem: Any,
+        problem: Shared,
         where: str | None = None,
         slice: float = _SLICE,
         who: team.Worker | None = None,

@@ -21,13 +21,13 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from mpiabc import guard, team, threads, voice
 from mpiabc.errors import Error, ProblemError, SchedulerError
 from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said
+from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said, Shared
 from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.shared.jobs import Jobs
@@ -37,6 +37,8 @@ from mpiabc.schedulers.shared.worker import Worker
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT, leave_to_leader
 from mpiabc.version import version_difference, versions
+
+V = TypeVar("V")
 
 _TOGETHER = 0.05  # seconds within which all tasks of one worker are told to be lost
 _PATIENCE = 30.0  # seconds without a task after which a worker ends the child that it keeps for timeouts
@@ -52,7 +54,7 @@ class Task(NamedTuple):
 
 
 #: The kind and content of a message; then who says it, and what was Said there.
-Answered = tuple[Any, ...]
+Answered = tuple[int, bytes, str, *tuple[Said, ...]]
 
 Done = Callable[[Answered | BaseException], None]
 
@@ -116,7 +118,7 @@ class TasksEngine:
     that more workers would be welcome. Large, as it is all that a place of tasks lacks to be an engine.
     """
 
-    def __init__(self, problem: Any, place: Place) -> None:
+    def __init__(self, problem: Shared, place: Place) -> None:
         _leaders.add(os.getpid())
         self.target = place.target
         self.notices_within = getattr(place, "notices_within", DOUBT)
@@ -280,8 +282,9 @@ def work(task: Task, last_words: Callable[[Lost], None] | None = None) -> Answer
 
     pieces: list[voice.Piece] = []
     with guard.last_words_to(say), voice.heard_by(pieces.append):
-        answer = *_answer(task, where), _name_here(where)
-    return *answer, *(Said(where, piece) for piece in pieces)
+        kind, content = _answer(task, where)
+        who = _name_here(where)
+    return kind, content, who, *tuple(Said(where, piece) for piece in pieces)
 
 
 def _answer(task: Task, where: str) -> tuple[int, bytes]:
@@ -323,14 +326,14 @@ def _leave_signals_to_leader() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class _Kept(OrderedDict[Any, Any]):
+class _Kept(OrderedDict[str, V]):
     """The last few of what was put in; what falls out is closed, if it can be."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: str, value: V) -> None:
         super().__setitem__(key, value)
         self.move_to_end(key)
         while len(self) > self._most:
@@ -342,10 +345,10 @@ class _Threads(threading.local):
     """What each thread of a worker has for itself: evaluators are not shared."""
 
     def __init__(self) -> None:
-        self.helds = _Kept(2)  # by problem
+        self.helds: _Kept[_Direct | _InChild] = _Kept(2)  # by problem
 
 
-_contents = _Kept(32)  # of all threads
+_contents: _Kept[bytes] = _Kept(32)  # of all threads
 _lock = threading.Lock()  # for it
 _mine = _Threads()
 _leaders: set[int] = set()  # processes that lead a run: signals, and all BLAS threads, are theirs
@@ -382,7 +385,7 @@ def _at_hand(task: Task) -> tuple[tuple[str, ...], dict[str, bytes]]:
     return tuple(name for name in needs if name not in there), there
 
 
-def _opened(problem: Any) -> "_Direct | _InChild":
+def _opened(problem: Shared) -> "_Direct | _InChild":
     if os.getpid() not in _leaders | _limited:
         threads.limit(1)
         _limited.add(os.getpid())
@@ -393,14 +396,14 @@ def _opened(problem: Any) -> "_Direct | _InChild":
 class _Direct:
     """Evaluates in this thread."""
 
-    def __init__(self, problem: Any) -> None:
+    def __init__(self, problem: Shared) -> None:
         self.worker = Worker(lambda job: job.evaluator(problem))
 
 
 class _InChild:
     """Evaluates in a child process that is ended when a simulation takes too long, or nobody asks."""
 
-    def __init__(self, problem: Any) -> None:
+    def __init__(self, problem: Shared) -> None:
         self.worker = Worker(self._load)
         self._problem = problem
         self._engine: ProcessesEngine | None = None

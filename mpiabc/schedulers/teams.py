@@ -12,12 +12,15 @@ import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from mpiabc.programs import Programs
 from mpiabc.records import Lease, generation_of
 from mpiabc.schedulers.base import Lost
+from mpiabc.schedulers.foreign import Comm
 from mpiabc.schedulers.shared.messages import Kind
+from mpiabc.schedulers.shared.worker import Evaluator
 from mpiabc.schedulers.together import Backoff
 from mpiabc.schedulers.wire import BEGIN_BODY, Wire
 from mpiabc.signals import Stop, is_asked_to_stop
@@ -56,12 +59,12 @@ class Plan:
         return {rank: number for number, ranks in enumerate(self.teams) for rank in ranks}
 
 
-def planned(nodes: Sequence[Any], size: int) -> Plan:
+def planned(nodes: Sequence[int | None], size: int) -> Plan:
     """Teams of so many ranks, node by node; one spans nodes only where it is larger than the largest.
 
     nodes: that of each rank; None for a rank that is to be in no team.
     """
-    by_node: dict[Any, list[int]] = defaultdict(list)
+    by_node: dict[int, list[int]] = defaultdict(list)
     for rank, node in enumerate(nodes):
         if node is not None:
             by_node[node].append(rank)
@@ -86,8 +89,8 @@ def told(plan: Plan, *, is_threaded: bool) -> Iterator[str]:
 class Group:
     """This rank's team, with communicators of its own; all ranks of a run make theirs together."""
 
-    def __init__(self, plan: Plan, rank: int, comm: Any, users: Any) -> None:
-        """comm: ours; users: what simulators get. None for a rank that is in no team."""
+    def __init__(self, plan: Plan, rank: int, comm: Comm, users: Comm) -> None:
+        """comm: ours; users: what simulators get. COMM_NULL for a rank that is in no team."""
         self.plan, self.comm, self.users = plan, comm, users
         self.renewals = 0
         self.number = plan.numbers().get(rank)
@@ -105,18 +108,18 @@ class Group:
             self.users.Revoke()
 
 
-def made(library: Any, own: Any, size: int) -> Group:
+def made(library: ModuleType, own: Comm, size: int) -> Group:
     """The teams of so many ranks of a communicator of our own, where all are."""
     plan = planned(own.allgather(_node(library, own)), size)
     number = plan.numbers().get(own.rank)
     comm = own.Split(library.UNDEFINED if number is None else number, own.rank)
     if number is None:
-        return Group(plan, own.rank, None, None)
+        return Group(plan, own.rank, comm, comm)
     comm.Set_errhandler(library.ERRORS_RETURN)  # which not every MPI hands down
     return Group(plan, own.rank, comm, comm.Dup())
 
 
-def _node(library: Any, own: Any) -> int | None:
+def _node(library: ModuleType, own: Comm) -> int | None:
     """What all ranks of a node call it; None for a rank 0 that cannot simulate beside what it leads."""
     node = own.Split_type(library.COMM_TYPE_SHARED)
     first = node.bcast(own.rank)
@@ -124,7 +127,7 @@ def _node(library: Any, own: Any) -> int | None:
     return first if own.rank or is_threaded(library) else None
 
 
-def is_threaded(library: Any) -> bool:
+def is_threaded(library: ModuleType) -> bool:
     """Whether several threads may call this MPI at once."""
     return library.Query_thread() == library.THREAD_MULTIPLE
 
@@ -145,7 +148,7 @@ class Lead:
     def __init__(
         self,
         group: Group,
-        library: Any,
+        library: ModuleType,
         where: str,
         timeout: float | None,
         give_up: Callable[[Lost], None],
@@ -170,7 +173,7 @@ class Lead:
         self._lease, self.is_exposed = lease, False
 
     @contextlib.contextmanager
-    def simulating(self, number: int, at: int) -> Iterator[Any]:
+    def simulating(self, number: int, at: int) -> Iterator[Comm]:
         """Simulate with the others, and wait for them."""
         self._begin(at)
         raised: BaseException | None = None
@@ -301,16 +304,25 @@ class Begun(NamedTuple):
     is_fresh: bool  # with another communicator
 
 
+@runtime_checkable
+class TakesPart(Protocol):
+    """An evaluator whose simulations several ranks may do together."""
+
+    def take_part(self, at: int) -> Told | None:
+        """Simulate what begins at this address beside the first rank; what was raised, if anything was."""
+        ...
+
+
 class Follower:
     """The side of a rank that has no leases: of a team, or of none, which is at its end from the start."""
 
     is_exposed = False
 
-    def __init__(self, group: Group, library: Any) -> None:
+    def __init__(self, group: Group, library: ModuleType) -> None:
         self._group = group
         self.wire = None if group.number is None else Wire(group.comm, library, group.ranks)
         self.is_ended = group.number is None
-        self._jobs: deque[tuple[int, Any]] = deque()  # numbers and evaluators, as they came
+        self._jobs: deque[tuple[int, Evaluator]] = deque()  # numbers and evaluators, as they came
         self._begun: Begun | None = None  # by the first rank, which may have had its job before us
 
     @property
@@ -323,7 +335,7 @@ class Follower:
         """Whether the first rank needs this one no more."""
         return self.is_ended or self.is_disbanded
 
-    def keep(self, number: int, evaluator: Any) -> None:
+    def keep(self, number: int, evaluator: Evaluator) -> None:
         """What evaluates a job; the first rank may be at an older one still."""
         self._jobs.append((number, evaluator))
 
@@ -351,14 +363,16 @@ class Follower:
         if begun.is_fresh:
             self._group.renew()
         watched = Programs()
-        told = self._jobs[0][1].take_part(begun.at)
+        evaluator = self._jobs[0][1]
+        assert isinstance(evaluator, TakesPart)
+        told = evaluator.take_part(begun.at)
         if told is None:
             self.wire.send(0, Kind.WENT, bytes([watched.were_run()]))
         else:
             self.wire.send(0, Kind.FAILED, pickle.dumps(told))
 
     @contextlib.contextmanager
-    def simulating(self, number: int, at: int) -> Iterator[Any]:
+    def simulating(self, number: int, at: int) -> Iterator[Comm]:
         """The first rank has begun it, and waits for what `take_part` says."""
         yield self._group.users
 

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import (
@@ -128,7 +127,7 @@ class Together:
         """The busy workers of all."""
         return sum(engine.busy() for engine in self._engines)
 
-    def publish(self, state: Any) -> None:
+    def publish(self, state: object) -> None:
         """Tell those that show it."""
         for engine in self._engines:
             getattr(engine, "publish", lambda state: None)(state)

@@ -7,9 +7,10 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import ModuleType
 
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.foreign import Comm, MPIError, Request
 from mpiabc.schedulers.shared.messages import Answer, Kind, Order, encoded
 from mpiabc.schedulers.together import Backoff
 
@@ -22,14 +23,14 @@ _FRAME = struct.Struct("<QQ")  # the run and a checksum, before each message: jo
 class Wire:
     """Messages of bytes over a communicator, none of which waits for the other side."""
 
-    def __init__(self, comm: Any, library: Any, names: Sequence[int] | None = None) -> None:
+    def __init__(self, comm: Comm, library: ModuleType, names: Sequence[int] | None = None) -> None:
         """names: what the run calls the ranks of `comm`, if something else."""
         self.comm = comm
         self._library = library
         self._names = range(comm.size) if names is None else names
         self._status = library.Status()
         self._lock = threading.Lock()  # one thread sends while another may be told to
-        self._sent: deque[Any] = deque()  # requests with their buffers, until these are out
+        self._sent: deque[tuple[Request, bytes]] = deque()  # requests with their buffers, until these are out
         self.run = 0  # rank 0 draws a number, which the others learn with its WELCOME
         self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)
         if names is not None:  # an earlier wire may have seen what MPI tells once
@@ -99,7 +100,7 @@ class Wire:
             backoff.wait()
         unsent.extend(entry for entry in self._sent if not self._is_sent(entry[0]))
 
-    def _is_sent(self, request: Any) -> bool:
+    def _is_sent(self, request: Request) -> bool:
         try:
             return request.Test()
         except self._library.Exception as error:
@@ -114,7 +115,7 @@ class Wire:
         except self._library.Exception as error:
             self._note_failures(error)
 
-    def _note_failures(self, error: Any) -> None:
+    def _note_failures(self, error: MPIError) -> None:
         """Note who is dead, as MPI says; raise what it says of anything else."""
         if error.error_class not in self._about_failures():
             raise error
@@ -129,4 +130,6 @@ class Wire:
 
 
 dead: set[int] = set()  # ranks of any communicator that died
-unsent: list[Any] = []  # buffers that MPI may still read, for a rank that is busy when the run ends
+unsent: list[
+    tuple[Request, bytes]
+] = []  # buffers that MPI may still read, for a rank that is busy when the run ends

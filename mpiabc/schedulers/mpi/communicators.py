@@ -3,16 +3,17 @@
 import os
 import platform
 from functools import cache
-from typing import Any
+from types import ModuleType
 
 from mpiabc import machine, team, threads
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.foreign import Comm
 from mpiabc.schedulers.mpi.ending import programs
 from mpiabc.schedulers.mpi.launch import MissingRanks, load_mpi
 from mpiabc.schedulers.together import Backoff
 
 
-def checked(library: Any, comm: Any) -> Any:
+def checked(library: ModuleType, comm: object) -> Comm:
     """The communicator. Raises SchedulerError for one that no run can have."""
     if not isinstance(comm, library.Comm):
         raise SchedulerError(f"MPI(comm={comm!r}): give a communicator of mpi4py")
@@ -35,18 +36,18 @@ def keyval() -> int:
     return load_mpi().Comm.Create_keyval()
 
 
-def our_own(comm: Any) -> tuple[Any, int, team.Worker]:
+def our_own(comm: Comm) -> tuple[Comm, int, team.Worker]:
     """A duplicate of the communicator, this rank's cores, and who it is; made once and kept."""
     programs()
     kept = comm.Get_attr(keyval())
-    if kept is None:
+    if not isinstance(kept, tuple):
         duplicate = duplicate_of(comm)
         kept = duplicate, *_settled(duplicate)
         comm.Set_attr(keyval(), kept)
     return kept
 
 
-def duplicate_of(comm: Any) -> Any:
+def duplicate_of(comm: Comm) -> Comm:
     """A communicator of our own; waits for the other ranks without burning a core."""
     duplicate, request = comm.Idup()
     backoff, missing = Backoff(), MissingRanks(comm.rank, comm.size)
@@ -56,12 +57,12 @@ def duplicate_of(comm: Any) -> Any:
     return duplicate
 
 
-def where_is(comm: Any) -> str:
+def where_is(comm: Comm) -> str:
     """This rank, as the user is told of it."""
     return f"rank {comm.rank} of {comm.size} on {platform.node()}"
 
 
-def _settled(comm: Any) -> tuple[int, team.Worker]:
+def _settled(comm: Comm) -> tuple[int, team.Worker]:
     """Give each rank of a node its share of the cores that it may use; how many that is, and who it is."""
     library = load_mpi()
     node = comm.Split_type(library.COMM_TYPE_SHARED)

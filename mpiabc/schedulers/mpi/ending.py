@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from types import ModuleType
 
 from mpiabc import guard, voice
 from mpiabc.programs import Programs
+from mpiabc.schedulers.foreign import Comm
 from mpiabc.schedulers.wire import dead
 
 GRACE = 2.0  # seconds that messages have to go out at the end
@@ -23,7 +24,7 @@ torn: set[int] = set()  # this rank, after a run with teams that ended in an err
 left: set[int] = set()  # not empty after a run that ended in an error: the other ranks are gone
 
 
-def finalize(library: Any) -> None:
+def finalize(library: ModuleType) -> None:
     """End MPI with the process, unless ranks have died: with these, it may wait for ever.
 
     Under fault tolerance the launcher takes the status of a process that leaves so. Launchers wait, too, for
@@ -52,7 +53,7 @@ def programs() -> Programs:
     return Programs()
 
 
-def leave(library: Any, status: int) -> None:
+def leave(library: ModuleType, status: int) -> None:
     """End MPI and this process, whatever its main thread is at. Never returns."""
     voice.flush()
     with _launcher_told():
@@ -78,7 +79,7 @@ def _launcher_told() -> Iterator[None]:
             launcher.recv(64)
 
 
-def abort(comm: Any, status: int, message: str) -> None:
+def abort(comm: Comm, status: int, message: str) -> None:
     """End the job: some rank is in a simulation that does not return. Never returns."""
     if message:
         voice.put(f"{message}\n", sys.stderr)

@@ -2,24 +2,34 @@
 
 import json
 import logging
-from typing import Any
+from typing import TypedDict
 
 from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
+from mpiabc.schedulers.base import Shared
 from mpiabc.version import digit_difference, version_difference, versions
 
 _log = logging.getLogger(__name__)
 
 
-def hello(where: str, problem: Any) -> bytes:
+class Hello(TypedDict, total=False):
+    """Who a rank is, and what it is to evaluate; of another mpiabc, perhaps nothing of it."""
+
+    where: str
+    versions: dict[str, str]
+    parts: dict[str, str]
+    fingerprint: str
+
+
+def hello(where: str, problem: Shared) -> bytes:
     """Who a rank is, and what it is to evaluate."""
     parts = {name: str(part) for name, part in problem.parts().items()}
-    answer = {"where": where, "versions": versions(), "parts": parts}
+    answer: Hello = {"where": where, "versions": versions(), "parts": parts}
     answer["fingerprint"] = problem.fingerprint.to_json()
     return json.dumps(answer).encode()
 
 
-def read(content: bytes) -> dict[str, Any]:
+def read(content: bytes) -> Hello:
     """What a rank says of itself; nothing if another mpiabc says it in another way."""
     try:
         return json.loads(content)
@@ -27,7 +37,7 @@ def read(content: bytes) -> dict[str, Any]:
         return {}
 
 
-def checked(answer: dict[str, Any], rank: int, parts: dict[str, Any], mine: Fingerprint) -> str:
+def checked(answer: Hello, rank: int, parts: dict[str, str], mine: Fingerprint) -> str:
     """Where the rank is. Raises SchedulerError or ProblemError for one that would evaluate something else."""
     where = answer.get("where", f"rank {rank}")
     if difference := version_difference(answer.get("versions")):

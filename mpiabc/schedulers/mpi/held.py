@@ -4,9 +4,11 @@ import atexit
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.foreign import Comm
 from mpiabc.schedulers.mpi.ending import GRACE, left
 from mpiabc.schedulers.shared.messages import Kind
 from mpiabc.schedulers.wire import Wire
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 class Hold:
     """Ranks that serve whatever rank 0 opens, one after another, and wait in between."""
 
-    comm: Any
-    library: Any
+    comm: Comm
+    library: ModuleType
     depth: int = 0  # how many hold them
     opened: "Ranks | None" = None
     give_back: Callable[[], None] | None = None  # closes that
@@ -57,7 +59,7 @@ class Hold:
 _holds: dict[int, Hold] = {}  # by communicators of our own
 
 
-def hold_of(comm: Any, library: Any) -> Hold:
+def hold_of(comm: Comm, library: ModuleType) -> Hold:
     """That of a communicator of ours, which ends with the process at the latest."""
     if comm.py2f() not in _holds:
         _holds[comm.py2f()] = hold = Hold(comm, library)
@@ -65,7 +67,7 @@ def hold_of(comm: Any, library: Any) -> Hold:
     return _holds[comm.py2f()]
 
 
-def held_now(comm: Any) -> Hold | None:
+def held_now(comm: Comm) -> Hold | None:
     """The same, if anybody holds its ranks now."""
     hold = _holds.get(comm.py2f())
     return hold if hold and hold.depth else None

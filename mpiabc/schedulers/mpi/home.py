@@ -5,12 +5,11 @@ import math
 import time
 from collections.abc import Collection
 from functools import partial
-from typing import Any
 
 from mpiabc import team, voice
 from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Job, Report, Said
+from mpiabc.schedulers.base import Job, Report, Said, Shared
 from mpiabc.schedulers.mpi.leader import Ranks
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.serial import SerialEngine
@@ -36,7 +35,9 @@ class Home:
 
     workers = 1
 
-    def __init__(self, problem: Any, where: str, cores: int, ranks: "Ranks | None", who: team.Worker) -> None:
+    def __init__(
+        self, problem: Shared, where: str, cores: int, ranks: "Ranks | None", who: team.Worker
+    ) -> None:
         self._ranks, self._where = ranks, where
         self._since = math.inf
         self._inline = SerialEngine(problem, where, _SLICE, who)

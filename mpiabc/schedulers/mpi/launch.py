@@ -11,7 +11,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NoReturn
+from types import ModuleType, TracebackType
+from typing import NoReturn
 
 from mpiabc import voice
 from mpiabc.errors import Error, SchedulerError
@@ -44,7 +45,7 @@ def launched_rank() -> int:
     return next((int(rank) for rank in told if rank.isdigit()), 0)
 
 
-def load_mpi() -> Any:
+def load_mpi() -> ModuleType:
     """mpi4py.MPI, initialised. Raises SchedulerError if there is no MPI, or N singletons."""
     try:
         library = _import_mpi()
@@ -59,7 +60,7 @@ def load_mpi() -> Any:
     return library
 
 
-def _import_mpi() -> Any:
+def _import_mpi() -> ModuleType:
     """mpi4py.MPI, initialised unless the launcher is of another MPI, which some answer by an abort."""
     if "mpi4py.MPI" in sys.modules:
         from mpi4py import MPI as library  # noqa: N811
@@ -134,10 +135,16 @@ class MissingRanks:
             )
 
 
-def _tell_and_abort(library: Any, tell: Callable[..., None], *exception: Any) -> None:
+def _tell_and_abort(
+    library: ModuleType,
+    tell: Callable[..., None],
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
     """What ends a rank of a job outside of a run would leave the others waiting: end them too."""
-    tell(*exception)
-    if (not isinstance(exception[1], Error) or are_any_held()) and not library.Is_finalized():
+    tell(kind, error, trace)
+    if (not isinstance(error, Error) or are_any_held()) and not library.Is_finalized():
         voice.flush()
         library.COMM_WORLD.Abort(1)
 
@@ -149,7 +156,7 @@ def end_job() -> None:
             load_mpi().COMM_WORLD.Abort(1)
 
 
-def _wrong_launcher(library: Any, launched: int) -> SchedulerError:
+def _wrong_launcher(library: ModuleType, launched: int) -> SchedulerError:
     name = library.Get_library_version().strip("\0").splitlines()[0].strip()
     return SchedulerError(
         f"the launcher started {launched} ranks but MPI sees only this one, so each would run alone: "

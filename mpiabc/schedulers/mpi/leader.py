@@ -8,13 +8,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Collection
-from typing import Any
 
 from mpiabc.errors import Interrupted, ProblemError, SchedulerError
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers import teams
-from mpiabc.schedulers.base import Job, Lost, Report, Said
+from mpiabc.schedulers.base import Job, Lost, Report, Said, Shared
 from mpiabc.schedulers.crew import Staffed
+from mpiabc.schedulers.foreign import Comm
 from mpiabc.schedulers.mpi.ending import GRACE, abort, left, torn
 from mpiabc.schedulers.mpi.greeting import checked, read
 from mpiabc.schedulers.mpi.held import Hold
@@ -55,7 +55,7 @@ class Ranks(Staffed[int]):
     """The other ranks, as rank 0 sees them."""
 
     def __init__(
-        self, comm: Any, problem: Any, plan: teams.Plan | None = None, hold: Hold | None = None
+        self, comm: Comm, problem: Shared, plan: teams.Plan | None = None, hold: Hold | None = None
     ) -> None:
         greeting = b""
         self._hold = hold

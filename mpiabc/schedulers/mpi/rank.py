@@ -4,13 +4,13 @@ import os
 import pickle
 import time
 import traceback
-from typing import Any
 
 from mpiabc import guard, team, voice
 from mpiabc.errors import Error
 from mpiabc.records import Failure
 from mpiabc.schedulers import teams
-from mpiabc.schedulers.base import Job
+from mpiabc.schedulers.base import Job, Shared
+from mpiabc.schedulers.foreign import Comm
 from mpiabc.schedulers.mpi import sides
 from mpiabc.schedulers.mpi.communicators import where_is
 from mpiabc.schedulers.mpi.ending import GRACE, abort, leave, tear
@@ -38,8 +38,8 @@ class Rank:
 
     def __init__(
         self,
-        comm: Any,
-        problem: Any,
+        comm: Comm,
+        problem: Shared | None,
         cores: int,
         signals: Signals,
         who: team.Worker,
@@ -55,7 +55,7 @@ class Rank:
         self._worker = Worker(self._load, where)
         self._here = sides.Here(where, who, signals, self._speech, sentry, self._worker)
         self._side: sides.Side = sides.Own(self._here)
-        self._problem: Any = None
+        self._problem: Shared | None = None
         self._backoff = Backoff()
         self._note: Note | None = None
         self._status: int | None = None
@@ -86,7 +86,7 @@ class Rank:
             self._wire.flush(GRACE)
         return self._status
 
-    def _take(self, problem: Any, group: teams.Group | None = None) -> None:
+    def _take(self, problem: Shared, group: teams.Group | None = None) -> None:
         """Work on this problem, in a team if there are any."""
         self._problem = problem
         self._speech.on_error = problem.on_error
@@ -196,11 +196,13 @@ class Rank:
         """Say who this is, with the problem that rank 0 has sent, if it has."""
         if travelled and not self._has_taken(travelled):
             return
+        assert self._problem is not None
         self._wire.send(0, Kind.HELLO, hello(self._here.where, self._problem))
         self._side.greet(self._wire.run)
 
     def _load(self, job: Job) -> Evaluator:
         """What evaluates a job here; the child, and others of a team, have it too."""
+        assert self._problem is not None
         watch = self._note.watch(job.number) if self._note else None
         evaluator = job.evaluator(self._problem, self._here.where, watch)
         return self._side.loaded(job, evaluator)

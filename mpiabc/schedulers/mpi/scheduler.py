@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from mpiabc import team
 from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.schedulers import teams
-from mpiabc.schedulers.base import Lost, count
+from mpiabc.schedulers.base import Lost, Shared, count
 from mpiabc.schedulers.beside import Beside
+from mpiabc.schedulers.foreign import Comm
 from mpiabc.schedulers.mpi.communicators import checked, duplicate_of, keyval, our_own, where_is
 from mpiabc.schedulers.mpi.ending import abort, left
 from mpiabc.schedulers.mpi.held import Hold, held_now, hold_of
@@ -32,7 +32,7 @@ class MPI:
     the first of them returns counts. Ranks that fill no team idle.
     """
 
-    def __init__(self, comm: Any = None, *, team: int | None = None, is_static: bool = False) -> None:
+    def __init__(self, comm: Comm | None = None, *, team: int | None = None, is_static: bool = False) -> None:
         self.comm = comm
         self.team = team
         self.is_static = is_static
@@ -52,7 +52,7 @@ class MPI:
             )
         return comm.rank == 0
 
-    def open(self, problem: Any) -> Together:
+    def open(self, problem: Shared) -> Together:
         """Greet the other ranks and take this rank's own core into service."""
         comm = self._communicator()
         try:
@@ -73,7 +73,7 @@ class MPI:
         ranks = Ranks(comm, problem, hold=hold)
         return Together([ranks, Home(problem, where_is(comm), cores, ranks, self._known(who))])
 
-    def serve(self, problem: Any) -> None:
+    def serve(self, problem: Shared) -> None:
         """Work for rank 0. Raises Interrupted or SystemExit if the run ends so there."""
         with Signals() as signals:
             signals.settle()
@@ -90,9 +90,10 @@ class MPI:
         """As whom a rank evaluates that is a team of its own, or of none."""
         return replace(who, team=who.rank) if self.team == 1 else who
 
-    def _group(self, comm: Any) -> teams.Group:
+    def _group(self, comm: Comm) -> teams.Group:
         """The teams of a communicator of ours, as this rank sees them; made once for each size."""
-        kept: dict[int | None, teams.Group] = comm.Get_attr(keyval()) or {}
+        there = comm.Get_attr(keyval())
+        kept: dict[int | None, teams.Group] = there if isinstance(there, dict) else {}
         if self.team not in kept:
             kept[self.team] = teams.made(load_mpi(), duplicate_of(comm), self.team or 1)
             comm.Set_attr(keyval(), kept)
@@ -137,19 +138,19 @@ class MPI:
             if not hold.depth:
                 hold.end(status)
 
-    def _communicator(self) -> Any:
+    def _communicator(self) -> Comm:
         library = load_mpi()
         if left:
             raise SchedulerError("the other ranks have left after the last run's error: start the job again")
         return library.COMM_WORLD if self.comm is None else checked(library, self.comm)
 
 
-def MPIStatic(comm: Any = None, *, team: int | None = None) -> MPI:
+def MPIStatic(comm: Comm | None = None, *, team: int | None = None) -> MPI:
     """Static scheduling over MPI: no simulation is wasted, the slowest slot is waited for."""
     return MPI(comm, team=team, is_static=True)
 
 
-def _opened_teams(problem: Any, comm: Any, who: team.Worker, group: teams.Group) -> Together:
+def _opened_teams(problem: Shared, comm: Comm, who: team.Worker, group: teams.Group) -> Together:
     """Greet the other ranks, and lead this rank's team beside them, if it is in one."""
     library, where = load_mpi(), where_is(comm)
     ranks = Ranks(comm, problem, group.plan)

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from types import ModuleType
 
 from mpiabc import team
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers import teams
 from mpiabc.schedulers.alone import ALONE
-from mpiabc.schedulers.base import Job
+from mpiabc.schedulers.base import Job, Shared
 from mpiabc.schedulers.mpi.ending import GRACE
 from mpiabc.schedulers.mpi.speech import Speech
 from mpiabc.schedulers.processes import ProcessesEngine
@@ -70,7 +70,7 @@ class Side(ABC):
         return True
 
     @abstractmethod
-    def loaded(self, job: Job, evaluator: Any) -> Evaluator:
+    def loaded(self, job: Job, evaluator: Evaluator) -> Evaluator:
         """What evaluates leases of this job, of which `evaluator` evaluates them in this process."""
 
     @abstractmethod
@@ -104,7 +104,7 @@ class Own(Side):
         """Whether the team has lost a rank."""
         return self._lead is not None and self._lead.is_disbanded
 
-    def loaded(self, job: Job, evaluator: Any) -> Evaluator:
+    def loaded(self, job: Job, evaluator: Evaluator) -> Evaluator:
         """Evaluate, and keep which lease that is."""
         here = self._here
 
@@ -162,7 +162,7 @@ class ByChild(Side):
         """Whether the child works."""
         return self._child.busy() > 0
 
-    def loaded(self, job: Job, evaluator: Any) -> Evaluator:
+    def loaded(self, job: Job, evaluator: Evaluator) -> Evaluator:
         """Let the child have the job, too."""
         self._child.begin(job, self._here.worker.jobs)
         return evaluator
@@ -210,7 +210,7 @@ class InTeam(Side):
         """Whether the first rank has done what it was at."""
         return self._follower.is_free
 
-    def loaded(self, job: Job, evaluator: Any) -> Evaluator:
+    def loaded(self, job: Job, evaluator: Evaluator) -> Evaluator:
         """Keep it for when the first rank begins."""
         self._follower.keep(job.number, evaluator)
         return evaluator
@@ -244,7 +244,7 @@ class InTeam(Side):
         """The first rank knows."""
 
 
-def made(here: Here, problem: Any, cores: int, group: teams.Group | None, library: Any) -> Side:
+def made(here: Here, problem: Shared, cores: int, group: teams.Group | None, library: ModuleType) -> Side:
     """The way to evaluate this problem on a rank that has so many cores, in a group if there are teams."""
     if group is not None:
         here.who = replace(here.who, team=group.number)

@@ -25,7 +25,7 @@ class Speech:
     def __init__(self, wire: Wire, where: str, signals: Signals, nearby: Nearby) -> None:
         """nearby: has the jobs that another rank of the node has asked for."""
         self._wire, self._where, self._signals, self._nearby = wire, where, signals, nearby
-        self.on_error = "raise"  # the problem's, as soon as there is one
+        self.on_error: str | int = "raise"  # the problem's, as soon as there is one
         self.failure = ""  # not answered yet
         self._give_up_at = math.inf
         self.is_refused = False  # no lease is taken here

@@ -10,9 +10,9 @@ is not signed with the secret that it shares with the leader.
 """
 
 import os
-from typing import Any
+from typing import TypedDict, Unpack
 
-from mpiabc.schedulers.base import OneLeads
+from mpiabc.schedulers.base import OneLeads, Shared
 from mpiabc.schedulers.redis.leader import RedisEngine
 from mpiabc.schedulers.redis.wire import find_server, is_broker_file
 
@@ -50,7 +50,7 @@ class Redis(OneLeads):
     def __repr__(self) -> str:
         return "RedisStatic()" if self.is_static else "Redis()"
 
-    def open(self, problem: Any) -> RedisEngine:
+    def open(self, problem: Shared) -> RedisEngine:
         """Announce the run on the server."""
         url, file = self._where
         server = find_server(
@@ -65,6 +65,17 @@ class Redis(OneLeads):
         )
 
 
-def RedisStatic(url: str | None = None, **options: Any) -> Redis:
+class Options(TypedDict, total=False):
+    """What `Redis` takes by name."""
+
+    broker: str | os.PathLike[str] | None
+    password: str | None
+    secret: bytes | str | None
+    insecure: bool
+    name: str | None
+    patience: float
+
+
+def RedisStatic(url: str | None = None, **options: Unpack[Options]) -> Redis:
     """Static scheduling over Redis: no simulation is wasted, the slowest slot is waited for."""
     return Redis(url, is_static=True, **options)

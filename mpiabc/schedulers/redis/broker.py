@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.foreign import RedisClient
 from mpiabc.schedulers.redis import certificate, wire
 from mpiabc.schedulers.redis.program import CLIENT, OWNER, Process, Program, program
-from mpiabc.schedulers.redis.runs import announcements
+from mpiabc.schedulers.redis.runs import Announced, announcements
 from mpiabc.schedulers.redis.wire import Server, find_server, key
 from mpiabc.text import shown
 
@@ -202,7 +202,7 @@ def info(server: Server) -> list[str]:
     return lines + ([f"{seen.foreign} runs with another secret than ours"] if seen.foreign else [])
 
 
-def _line(told: dict[str, Any]) -> str:
+def _line(told: Announced) -> str:
     return shown(
         f"{told['name']} (of process {told['process']} on {told['host']}): {told['workers']} workers with "
         f"{told['places']} processes on {told['hosts']} hosts, {told['leases']} leases out; "
@@ -210,13 +210,13 @@ def _line(told: dict[str, Any]) -> str:
     )
 
 
-def _state(told: dict[str, Any]) -> dict[str, Any]:
+def _state(told: Announced) -> dict[str, object]:
     """How far a run is; one of an older mpiabc says it in words alone."""
     state = told["state"] or {}
     return state if isinstance(state, dict) else {"told": state}
 
 
-def told(server: Server) -> list[dict[str, Any]]:
+def told(server: Server) -> list[Announced]:
     """What each run on the server says of itself; `state` is empty until it has begun."""
     with server.checked() as client, server.errors_told():
         return [run.told | {"state": _state(run.told)} for run in announcements(client, server).runs]
@@ -242,7 +242,7 @@ def stop(file: Path | None = None, *, now: bool = False) -> str:
     return told
 
 
-def _wait_for_leave(client: Any, owners: Any, server: Server, most: float) -> None:
+def _wait_for_leave(client: RedisClient, owners: RedisClient, server: Server, most: float) -> None:
     """Wait until leaders and workers have heard of it, at most so many seconds."""
     end, quiet = time.monotonic() + most, 0
     while quiet < _QUIET and time.monotonic() < end:  # a worker is nowhere for a moment between two looks
@@ -251,7 +251,7 @@ def _wait_for_leave(client: Any, owners: Any, server: Server, most: float) -> No
         time.sleep(0.1)
 
 
-def _workers(owners: Any) -> int:
+def _workers(owners: RedisClient) -> int:
     return sum(connection.get("name") == wire.WORKER for connection in owners.client_list())
 
 

@@ -4,11 +4,10 @@ import logging
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any
 
 from mpiabc.errors import Interrupted
 from mpiabc.records import Lease
-from mpiabc.schedulers.base import Job, Report
+from mpiabc.schedulers.base import Job, Report, Shared
 from mpiabc.schedulers.crew import Staffed
 from mpiabc.schedulers.redis import presence, wire
 from mpiabc.schedulers.redis.membership import Membership
@@ -29,7 +28,9 @@ class RedisEngine(Staffed[str]):
 
     target = 0.1  # seconds of work in a lease: each costs a worker and the leader a few wake-ups
 
-    def __init__(self, server: Server, problem: Any, *, name: str, is_static: bool, patience: float) -> None:
+    def __init__(
+        self, server: Server, problem: Shared, *, name: str, is_static: bool, patience: float
+    ) -> None:
         self._run = wire.new_name()
         part = presence.problem_part(problem)
         self._client = server.checked()
@@ -48,7 +49,7 @@ class RedisEngine(Staffed[str]):
             "refused": self._post.refused,
             "state": self._state,
         }
-        self._state: Any = ""  # JSON
+        self._state: object = ""  # JSON
         self._presence.begin()
 
     @property
@@ -111,7 +112,7 @@ class RedisEngine(Staffed[str]):
             if is_for_all or self._crew.ahead(worker):
                 self._talk.order(worker, kind, content)
 
-    def publish(self, state: Any) -> None:
+    def publish(self, state: object) -> None:
         """How far the run is, for `mpiabc broker info`: JSON."""
         self._state = state
 

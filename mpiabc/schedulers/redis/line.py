@@ -5,12 +5,12 @@ import logging
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from mpiabc.records import Records
 from mpiabc.schedulers.base import Lost, Recent
+from mpiabc.schedulers.foreign import RedisClient
 from mpiabc.schedulers.redis import wire
-from mpiabc.schedulers.redis.wire import Inbox, Server, key
+from mpiabc.schedulers.redis.wire import Greeting, Inbox, Server, key
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, encoded
 from mpiabc.version import versions
 
@@ -81,7 +81,7 @@ class Line:
 
     def greet(self, places: int) -> None:
         """Say who this is."""
-        told = {
+        told: Greeting = {
             "host": platform.node(),
             "process": os.getpid(),
             "places": places,
@@ -126,7 +126,7 @@ class Line:
         self._inbox.close()
         self.client.close()
 
-    def reopen(self, client: Any) -> bool:
+    def reopen(self, client: RedisClient) -> bool:
         """Go on with this one; whether nothing is left to be said."""
         self.client = client
         self._inbox = Inbox(client, self._orders)

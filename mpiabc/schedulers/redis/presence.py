@@ -6,10 +6,11 @@ import platform
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from mpiabc import mapped
 from mpiabc.errors import Interrupted, SchedulerError
+from mpiabc.schedulers.base import Shared
+from mpiabc.schedulers.foreign import RedisClient, RedisPipeline
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Renewal, Server, key
 from mpiabc.version import versions
@@ -27,7 +28,7 @@ class Part:
         self.content, self.digest = content, wire.sha256(content)
 
 
-def problem_part(problem: Any) -> Part:
+def problem_part(problem: Shared) -> Part:
     """The problem, for workers. Raises SchedulerError for one that cannot travel."""
     try:
         content = mapped.dumps(problem)
@@ -42,10 +43,10 @@ def problem_part(problem: Any) -> Part:
 class Presence:
     """What workers of a run find on the server. Its methods raise what a connection that breaks raises."""
 
-    def __init__(self, server: Server, client: Any, run: str, name: str, problem: Part) -> None:
+    def __init__(self, server: Server, client: RedisClient, run: str, name: str, problem: Part) -> None:
         """client: the run's, name: the user's."""
         self.run, self.name, self.problem = run, name, problem
-        self.told: Callable[[], dict[str, Any]] = dict  # what else the announcement has
+        self.told: Callable[[], dict[str, object]] = dict  # what else the announcement has
         self.is_stopping = False  # the broker is to be stopped when nothing is in work
         self._server, self._client, self._seal = server, client, server.seal
         self._of_jobs: dict[str, Part] = {}  # by their names on the server
@@ -119,7 +120,7 @@ class Presence:
         self._client.delete(*(key(self.run, part) for part in parts))
         self._client.srem(wire.RUNS, self.run)
 
-    def _announce(self, pipe: Any) -> None:
+    def _announce(self, pipe: RedisPipeline) -> None:
         told = {
             "name": self.name,
             "versions": versions(),

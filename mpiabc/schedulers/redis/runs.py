@@ -4,8 +4,9 @@ import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
+from mpiabc.schedulers.foreign import RedisClient
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.wire import Server, key
 from mpiabc.signals import Signals
@@ -30,11 +31,27 @@ class Wishes:
     renew: int | None = None  # simulations after which a process is replaced
 
 
+class Announced(TypedDict):
+    """What a run says of itself."""
+
+    name: str
+    versions: dict[str, str]
+    host: str
+    process: int
+    static: bool
+    workers: int
+    places: int
+    hosts: int
+    leases: int
+    refused: int
+    state: object  # how far it is: see `Together.publish`
+
+
 class Announcement(NamedTuple):
     """A run that has a leader."""
 
     run: str
-    told: dict[str, Any]
+    told: Announced
 
     @property
     def name(self) -> str:
@@ -49,7 +66,7 @@ class Seen(NamedTuple):
     foreign: int
 
 
-def announcements(client: Any, server: Server) -> Seen:
+def announcements(client: RedisClient, server: Server) -> Seen:
     """The runs on the server; those of others are signed with another secret, or not at all."""
     runs = sorted(member.decode("ascii", "replace") for member in wire.members(client, wire.RUNS))
     names = [key(run, "announcement") for run in runs]
@@ -62,7 +79,7 @@ def announcements(client: Any, server: Server) -> Seen:
     return Seen(sorted(found, key=lambda announcement: announcement.told["places"]), foreign)
 
 
-def connected(server: Server, signals: Signals, patience: float) -> Any:
+def connected(server: Server, signals: Signals, patience: float) -> RedisClient:
     """A client of a server that answers; None after a signal. Raises SchedulerError after `patience`."""
     end, pause, is_told = time.monotonic() + patience, PAUSES[0], False
     while not signals.seen:

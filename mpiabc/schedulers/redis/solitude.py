@@ -3,8 +3,8 @@
 import logging
 import time
 from contextlib import suppress
-from typing import Any
 
+from mpiabc.schedulers.foreign import RedisClient
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.wire import Server
 
@@ -16,7 +16,7 @@ _ALONE = 5.0  # seconds without any worker after which the user is told how to s
 class Solitude:
     """How long nobody has been there."""
 
-    def __init__(self, server: Server, client: Any, name: str) -> None:
+    def __init__(self, server: Server, client: RedisClient, name: str) -> None:
         """name: the run's, for `mpiabc worker --run`."""
         self._server, self._client, self._name = server, client, name
         self._began, self._is_told = time.monotonic(), False

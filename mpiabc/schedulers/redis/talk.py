@@ -5,14 +5,15 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers.base import Lost, Report
+from mpiabc.schedulers.foreign import RedisClient
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.membership import Membership
 from mpiabc.schedulers.redis.presence import Presence
-from mpiabc.schedulers.redis.wire import Inbox, Renewal, Server, key
+from mpiabc.schedulers.redis.wire import Greeting, Inbox, Renewal, Server, key
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
 from mpiabc.text import shown
@@ -36,7 +37,7 @@ class Heard(NamedTuple):
 class Post:
     """Orders that go out together, and reports that come in."""
 
-    def __init__(self, server: Server, client: Any, run: str) -> None:
+    def __init__(self, server: Server, client: RedisClient, run: str) -> None:
         self.refused = 0  # messages that were forged or altered
         self._server, self._client, self._seal, self._run = server, client, server.seal, run
         self._reports = key(run, "reports")
@@ -161,7 +162,7 @@ class Talk:
                 return []
         return [answer]
 
-    def _welcome(self, worker: str, told: dict[str, Any]) -> None:
+    def _welcome(self, worker: str, told: Greeting) -> None:
         """A worker is there; refuse one that would compute something else."""
         peer, crew = self._members.peers[worker], self._members.crew
         peer.host = shown(str(told["host"]))

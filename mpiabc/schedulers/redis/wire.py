@@ -32,12 +32,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import NotRequired, TypedDict, TypeGuard, TypeVar, TypeVarTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mpiabc import environment
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.foreign import RedisClient, RedisConnection
 from mpiabc.schedulers.redis import troubles
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 ORDER = struct.Struct("<BQ")  # kind, serial
 REPORT = struct.Struct("<B16sQQ")  # kind, worker, serial, serial of the last order it has read
@@ -53,6 +58,7 @@ DEAD_AFTER = 6  # missed ones after which a worker is taken for dead
 BATCH = 1000  # messages that are taken off a list at once
 LARGEST = 512 * 2**20 - 1024  # bytes that a server takes in one piece, with what we put around them
 
+
 _OLDEST = (6, 0)  # version of the server
 _TIMEOUT = 5.0  # seconds that the server has to answer
 _SMALL = 2**20  # bytes that go there within that time, on any line that is of use
@@ -60,6 +66,15 @@ _CONNECT = 2.0  # seconds to reach it
 _WAIT = 2  # seconds that it lets a list be waited for, before it says that there is nothing
 _TRIES = 5  # of a call whose connection is cut
 _INSECURE = b"insecure"
+
+
+class Greeting(TypedDict):
+    """Who a worker is, as it says."""
+
+    host: str
+    process: int
+    places: int
+    versions: dict[str, str]
 
 
 def key(run: str, *parts: str) -> str:
@@ -131,7 +146,7 @@ class Server:
         """The seal of the secret."""
         return Seal(self.secret)
 
-    def connect(self, name: str = "mpiabc", timeout: float | None = None) -> Any:
+    def connect(self, name: str = "mpiabc", timeout: float | None = None) -> RedisClient:
         """A client whose calls answer or raise within seconds. Raises SchedulerError without redis-py."""
         redis = _library()
         return redis.Redis.from_url(
@@ -146,7 +161,7 @@ class Server:
         )
 
     @contextmanager
-    def carrying(self, client: Any, size: int) -> Iterator[Any]:
+    def carrying(self, client: RedisClient, size: int) -> Iterator[RedisClient]:
         """A client for so many bytes: this one, or another, which is patient, if they are many."""
         if size <= _SMALL:
             yield client
@@ -154,7 +169,7 @@ class Server:
             with self.connect(timeout=_TIMEOUT * size / _SMALL) as patient:
                 yield patient
 
-    def _pinned(self, certificate: str) -> dict[str, Any]:
+    def _pinned(self, certificate: str) -> dict[str, object]:
         """Options of a client that talks to the owner of this certificate, and to nobody else.
 
         No authority is asked, as any of them could vouch for others; so names and dates do not matter either.
@@ -163,14 +178,14 @@ class Server:
 
         wanted = ssl.PEM_cert_to_DER_cert(certificate)
 
-        def greet(connection: Any) -> None:
+        def greet(connection: RedisConnection) -> None:
             if connection._sock.getpeercert(binary_form=True) != wanted:
                 raise _library().exceptions.AuthenticationError("another certificate")
             connection.on_connect()  # only here the password is sent
 
         return {"redis_connect_func": greet, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
 
-    def checked(self, name: str = "mpiabc") -> Any:
+    def checked(self, name: str = "mpiabc") -> RedisClient:
         """A client of a server that can be used. Raises SchedulerError, in one sentence, if it cannot."""
         client = self.connect(name)
         try:
@@ -181,7 +196,7 @@ class Server:
             raise
         return client
 
-    def check_version(self, client: Any) -> None:
+    def check_version(self, client: RedisClient) -> None:
         """Raises SchedulerError for a server that is too old."""
         version = str(client.info("server").get("redis_version", "0"))
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
@@ -208,7 +223,7 @@ class Server:
         return troubles.refusal(error, str(self))
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import redis
         import redis.backoff
@@ -223,7 +238,7 @@ def refusals() -> tuple[type[Exception], ...]:
     return (_library().exceptions.ResponseError,)
 
 
-def tried(call: Callable[..., Any], *arguments: Any) -> Any:
+def tried(call: Callable[[*Ts], T], *arguments: *Ts) -> T:
     """What a call gives; it is made again where its connection is cut."""
     for _ in range(_TRIES - 1):
         try:
@@ -305,12 +320,21 @@ def read_private(path: Path, what: str) -> str:
     return text
 
 
+class Broker(TypedDict):
+    """What stands in a broker's file, of what is used of it."""
+
+    url: str
+    password: str
+    secret: str
+    certificate: NotRequired[str]
+
+
 def default_file() -> Path:
     """Where `mpiabc broker start` leaves its address unless told otherwise."""
     return Path.home() / ".mpiabc" / "broker.json"
 
 
-def read_broker(path: Path) -> dict[str, Any]:
+def read_broker(path: Path) -> Broker:
     """What `mpiabc broker start` has written. Raises SchedulerError."""
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -327,10 +351,13 @@ def read_broker(path: Path) -> dict[str, Any]:
     return known
 
 
-def _is_broker(known: Any) -> bool:
+def _is_broker(known: object) -> TypeGuard[Broker]:
     keys = ("url", "password", "secret")
-    is_text = isinstance(known, dict) and all(isinstance(known.get(key), str) for key in keys)
-    return is_text and isinstance(known.get("certificate", ""), str)
+    if not isinstance(known, dict):
+        return False
+    return all(isinstance(known.get(key), str) for key in keys) and isinstance(
+        known.get("certificate", ""), str
+    )
 
 
 def is_broker_file(path: str | os.PathLike[str]) -> bool:
@@ -348,9 +375,9 @@ class Inbox:
     `fileno` can be waited for together with others. The server answers at least every few seconds.
     """
 
-    def __init__(self, client: Any, key: str) -> None:
+    def __init__(self, client: RedisClient, key: str) -> None:
         self._client, self._key = client, key
-        self._connection: Any = None
+        self._connection: RedisConnection = None
         self._asked = 0.0
         self._takes_many = True  # BLMPOP, from Redis 7 on
 
@@ -420,7 +447,7 @@ def _is_unknown(error: Exception) -> bool:
     return "unknown command" in str(error) or isinstance(error, _library().exceptions.NoPermissionError)
 
 
-def members(client: Any, name: str) -> set[bytes]:
+def members(client: RedisClient, name: str) -> set[bytes]:
     """The members of a set; something of another kind under its name goes."""
     try:
         return client.smembers(name)
@@ -431,12 +458,12 @@ def members(client: Any, name: str) -> set[bytes]:
         return set()
 
 
-def read(client: Any, name: str) -> bytes | None:
+def read(client: RedisClient, name: str) -> bytes | None:
     """What is under a name; None also for something of another kind, where GET would be refused."""
     return client.mget(name)[0]
 
 
-def wait_for_news(client: Any, seconds: float) -> None:
+def wait_for_news(client: RedisClient, seconds: float) -> None:
     """Wait until a leader says that it is there, at most so long."""
     with client.pubsub(ignore_subscribe_messages=True) as news:
         news.subscribe(NEWS)

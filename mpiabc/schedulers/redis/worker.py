@@ -8,10 +8,10 @@ import logging
 import os
 import signal
 import time
-from typing import Any
 
 from mpiabc import voice
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.foreign import RedisClient
 from mpiabc.schedulers.redis import troubles, wire
 from mpiabc.schedulers.redis.runs import (
     GONE,
@@ -45,7 +45,9 @@ class Worker:
         self._refused: set[str] = set()
         self._served = 0
         self._told = ""  # what is waited for
-        self._client: Any = None  # stays while a session works: so a worker is always seen on the server
+        self._client: RedisClient = (
+            None  # stays while a session works: so a worker is always seen on the server
+        )
 
     def work(self) -> int:
         """Serve; returns the number of runs served. Raises SchedulerError if there never was any."""
@@ -102,7 +104,7 @@ class Worker:
     def _patience(self) -> float:
         return _SERVER_WITHIN if self._wishes.wait is None else self._wishes.wait
 
-    def _look(self, client: Any) -> tuple[list[Announcement], bool]:
+    def _look(self, client: RedisClient) -> tuple[list[Announcement], bool]:
         """The runs that may be served, and whether the broker is being stopped."""
         seen = announcements(client, self._server)
         known = [

@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
 
 import cloudpickle
 
@@ -20,7 +19,7 @@ from mpiabc import guard, team, voice
 from mpiabc.errors import Error, ProblemError
 from mpiabc.records import Records
 from mpiabc.schedulers.alone import ALONE
-from mpiabc.schedulers.base import Doubted, Job, Lost, Said
+from mpiabc.schedulers.base import Doubted, Job, Lost, Said, Shared
 from mpiabc.schedulers.shared.messages import Answer, Kind, encoded, order_of
 from mpiabc.schedulers.shared.pipes import received, send
 from mpiabc.schedulers.shared.watch import Watch
@@ -44,7 +43,7 @@ def main(fd: int, watch_fd: int) -> None:
     serve(connection, Watch(watch_fd), who, lambda: _arrived(connection.recv_bytes()))
 
 
-def _arrived(content: bytes) -> tuple[Any, str | None]:
+def _arrived(content: bytes) -> tuple[Shared, str | None]:
     problem, where = cloudpickle.loads(content)
     return problem.arrived(), where
 
@@ -53,7 +52,7 @@ def serve(
     connection: Connection,
     watch: Watch,
     who: team.Worker,
-    get_problem: Callable[[], tuple[Any, str | None]],
+    get_problem: Callable[[], tuple[Shared, str | None]],
 ) -> None:
     """Evaluate leases in order until the pipe closes."""
     _follow_parent()
@@ -65,7 +64,7 @@ def serve(
 
 
 def _serve_heard(
-    connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Any, str | None]]
+    connection: Connection, watch: Watch, get_problem: Callable[[], tuple[Shared, str | None]]
 ) -> None:
     is_forked_with_mpi = has_mpi_begun()
     try:

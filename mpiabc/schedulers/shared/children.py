@@ -8,12 +8,12 @@ import selectors
 import time
 from collections.abc import Collection, Iterator
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mpiabc import machine, team
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers import parcels
-from mpiabc.schedulers.base import Recent
+from mpiabc.schedulers.base import Recent, Shared
 from mpiabc.schedulers.reaper import Reaper
 from mpiabc.schedulers.shared.messages import Order, encoded
 from mpiabc.schedulers.shared.pipes import send
@@ -94,7 +94,7 @@ class Children:
 
     def __init__(
         self,
-        problem: Any,
+        problem: Shared,
         n: int,
         *,
         start: str | None,

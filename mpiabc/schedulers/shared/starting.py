@@ -12,13 +12,15 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Protocol
 
 import cloudpickle
 
 from mpiabc import mapped, programs, team, threads, voice
 from mpiabc.errors import SchedulerError
+from mpiabc.schedulers.base import Shared
 from mpiabc.schedulers.shared.child import has_mpi_begun, serve
 from mpiabc.schedulers.shared.pipes import pipe
 from mpiabc.schedulers.shared.watch import Watch
@@ -92,15 +94,23 @@ def fork() -> int:
         return os.fork()
 
 
+class Closed(Protocol):
+    """What a forked child closes before anything else: it is not for it."""
+
+    def close(self) -> object:
+        """Close it here."""
+        ...
+
+
 class Forked:
     """Starts children by fork: they have the problem already, and the leader's limit of threads."""
 
-    def __init__(self, problem: Any, where: str | None, cores: int) -> None:
+    def __init__(self, problem: Shared, where: str | None, cores: int) -> None:
         self._problem, self._where = problem, where
         self.close = threads.limit(cores)
 
     def __call__(
-        self, not_its: list[Any], watch: Watch, who: team.Worker
+        self, not_its: Sequence[Closed], watch: Watch, who: team.Worker
     ) -> tuple[ForkedProcess, Connection]:
         """A child, and our end of its pipe; not_its: what is open here, and not for it."""
         ours, theirs = pipe()
@@ -123,13 +133,13 @@ class Forked:
 class Spawned:
     """Starts children as new interpreters; they get the problem as their first message."""
 
-    def __init__(self, problem: Any, where: str | None, cores: int) -> None:
+    def __init__(self, problem: Shared, where: str | None, cores: int) -> None:
         self._problem = travelling((problem, where))
         own = programs.environment() | _MPI_OF_ITS_OWN
         self._environment = own | threads.environment(cores)
 
     def __call__(
-        self, not_its: list[Any], watch: Watch, who: team.Worker
+        self, not_its: Sequence[Closed], watch: Watch, who: team.Worker
     ) -> tuple[SpawnedProcess, Connection]:
         """A child, and our end of its pipe."""
         ours, theirs = pipe()
@@ -156,7 +166,7 @@ class Spawned:
         """Nothing was changed in this process."""
 
 
-def travelling(problem: Any) -> bytes:
+def travelling(problem: object) -> bytes:
     """The problem as bytes. Raises SchedulerError if it cannot be sent to another process."""
     try:
         return mapped.dumps(problem)
