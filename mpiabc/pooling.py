@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,11 +22,13 @@ from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level
 from mpiabc.ledger import Ledger
 from mpiabc.order import Arrays, distance_of, has_foreign_distance, restored
+from mpiabc.particles import Particles
 from mpiabc.planner import Asking, Decided
 from mpiabc.population import Past, Population
 from mpiabc.problem import Problem
 
 _UNLIKE = 3.0  # scales that differ by more than this are of other units
+_alike: WeakKeyDictionary[Particles, bool] = WeakKeyDictionary()  # whether units of a prior's batch are
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,11 @@ class PoolingPlanner:
         """Whether a plain norm needs no scales: none of the prior's batch is a multiple of another."""
         if not (self.is_plain and self.measure is not None and pool.parts):
             return False
-        found = scales("mad", np.asarray(pool.parts[0].summaries, np.float64), self.measure.observed)
-        return not found.size or bool(found.max() <= _UNLIKE * found.min())
+        first = pool.parts[0]  # the same for all batches, and medians of many statistics take long
+        if first not in _alike:
+            found = scales("mad", np.asarray(first.summaries, np.float64), self.measure.observed)
+            _alike[first] = not found.size or bool(found.max() <= _UNLIKE * found.min())
+        return _alike[first]
 
     def _measured(self, pool: amis.Pool) -> amis.Pool:
         """All simulations as the next batch's distance measures them: no number is infinitely far."""

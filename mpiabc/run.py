@@ -83,6 +83,10 @@ class _Level:
         survivors = recycling.with_density(kept, log_density)
         return self.order, self.is_kept, self.base, survivors
 
+    def densities(self) -> Densities:
+        """What is to be known, as a job."""
+        return _densities(self.order, self.rows)
+
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
@@ -98,6 +102,16 @@ class _Batch:
         """All simulations, beside which the batch is drawn."""
         log_density = mixed(self.order.proposal, self.log_densities, self.pool.log_prior)
         return self.pool.seen_by(log_density, self.order.size)
+
+    def densities(self) -> Densities:
+        """What is to be known, as a job."""
+        return _densities(self.order, np.arange(len(self.pool)), self.pool.theta)
+
+
+def _densities(order: Level, rows: np.ndarray, theta: np.ndarray | None = None) -> Densities:
+    """What the order's proposal says of these rows of its centres, or of theta."""
+    number, kernel = order.number | _DENSITIES, undefended(order.proposal)
+    return Densities(number, order.level, order.epsilon, kernel, rows, theta=theta)
 
 
 class Run:
@@ -279,13 +293,7 @@ class Run:
 
     def _open_densities(self, level: "_Level | _Batch") -> list[Action]:
         """Let workers compute what the newest proposal says of earlier rows; nothing of it is kept."""
-        order, self._next_level = level.order, level
-        of = (order.number | _DENSITIES, order.level, order.epsilon, undefended(order.proposal))
-        job = (
-            Densities(*of, np.arange(len(level.pool)), theta=level.pool.theta)
-            if isinstance(level, _Batch)
-            else Densities(*of, level.rows)
-        )
+        self._next_level, job = level, level.densities()
         self._opened = Open(job, SlotLedger(job.number, len(job.rows)), self._past, is_kept=True)
         return [self._opened]
 

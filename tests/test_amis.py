@@ -109,6 +109,13 @@ def in_two_dimensions(simulations=603, batches=4, **options):
     return mpiabc.ABCAMIS(problem, simulations, batches=batches, population_size=40, seed=3, **options)
 
 
+def test_whether_units_differ_is_asked_once_a_run(monkeypatch):
+    looked = []
+    monkeypatch.setattr("mpiabc.pooling.scales", lambda *given: looked.append(given) or mad(given[1]))
+    played(in_two_dimensions())
+    assert len(looked) == 1
+
+
 @pytest.mark.parametrize(("unit", "has_scales"), [(2.0, False), (10.0, True)])
 def test_a_plain_norm_has_scales_where_units_differ(unit, has_scales):
     """A statistic in another unit counts as much as ever; in one unit, distances are the user's own."""
