@@ -5,34 +5,26 @@ leases, lost workers and batches of measured cost holds for it as for a generati
 """
 
 import atexit
-import math
-import os
-import platform
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from itertools import islice
 from typing import Any
 from weakref import WeakSet
 
 import cloudpickle
-import numpy as np
 
-from mpiabc import guard, machine, mapped
+from mpiabc import machine
 from mpiabc.actions import Action, Commit, Done, Hand, Open
 from mpiabc.driver import Driver, Pace
-from mpiabc.errors import ProblemError, SchedulerError
-from mpiabc.fingerprint import Fingerprint
+from mpiabc.errors import SchedulerError
 from mpiabc.ledger import SlotLedger
+from mpiabc.mapping import Anything, Batch, sent
 from mpiabc.progress import logged, repeated
 from mpiabc.raised import Raised
-from mpiabc.records import Failure, Records, brought
+from mpiabc.records import Records
 from mpiabc.schedulers import MPI, Engine, resolve
 from mpiabc.schedulers.base import count, target
-from mpiabc.signals import is_asked_to_stop
 
 Function = Callable[..., Any]
 
@@ -273,7 +265,7 @@ class Pool:
         """What becomes of items, by their index, as it comes; what comes again replaces what came before."""
         for others in list(self._unfinished):
             others.settle()
-        batch = Batch(self._maps, _sent(function, "function"), _sent(items, "items"), len(items))
+        batch = Batch(self._maps, sent(function, "function"), sent(items, "items"), len(items))
         self._maps += 1
         if self._function != batch.function.tobytes():
             self._function = batch.function.tobytes()
@@ -397,7 +389,7 @@ class _Map:
 
     on_error = "raise"
 
-    def __init__(self, batch: "Batch") -> None:
+    def __init__(self, batch: Batch) -> None:
         self._batch, self._ledger = batch, SlotLedger(batch.level, batch.size)
         self._is_open = False
 
@@ -423,112 +415,3 @@ def _outcomes(records: Records) -> Iterator[tuple[int, Any]]:
     for failure in records.failures:
         raise SchedulerError(f"item {failure.index} of the map cannot be computed: {failure.error}")
     return enumerate(cloudpickle.loads(records.payload), records.start)
-
-
-def _sent(value: Any, what: str) -> np.ndarray:
-    """A value as bytes, in an array: what is equal to that of the last map need not travel again."""
-    try:
-        return np.frombuffer(mapped.dumps(value), np.uint8)
-    except Exception as error:
-        raise ProblemError(
-            f"the {what} of the map cannot be sent to another process: {type(error).__name__}: {error}"
-        ) from error
-
-
-@dataclass(frozen=True)
-class Anything:
-    """What a scheduler is opened for, in place of a problem: the function comes with each map, or call."""
-
-    timeout: float | None = None
-    step: int = 1
-    on_error: str | int = "raise"
-    modules: tuple[str, ...] = ()  # which workers import before they take leases: it may take seconds
-
-    fingerprint = Fingerprint({}, {})
-
-    def arrived(self) -> "Anything":
-        """This, which has come from another process."""
-        for name in self.modules:
-            import_module(name)
-        return self
-
-    def parts(self) -> dict[str, str]:
-        """Nothing that could differ between processes."""
-        return {}
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """The order to compute one map, in place of a generation."""
-
-    level: int
-    function: np.ndarray  # pickled, uint8
-    items: np.ndarray  # all of them, pickled, uint8
-    size: int
-    epsilon: float = math.nan
-    is_static: bool = True
-
-    @property
-    def number(self) -> int:
-        """What leases and records know the order by."""
-        return self.level
-
-    def __str__(self) -> str:
-        return f"a map of {self.size} items"
-
-    def evaluator(self, shared: Any = None, where: str | None = None, watch: Any = None) -> "_Mapper":
-        """What computes items, in a worker."""
-        return _Mapper(self)
-
-
-# The workers' side.
-
-
-_last: tuple[bytes, Any] = b"", None  # the function of the last map in this process
-
-
-class _Mapper:
-    """Computes the items of leases; a function that has come before is not unpickled again."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.order = batch
-        self._at = -1  # the item in work
-        self._refusal: ProblemError | None = None
-        try:
-            self._items = cloudpickle.loads(batch.items.data)
-            self._function = _unpickled(batch.function.tobytes())
-        except ProblemError as error:  # files that they map are not here: who called map is to hear of it
-            self._refusal = error
-
-    def __call__(self, start: int, stop: int) -> Records:
-        """The results of the items [start, stop), as the payload of records without rows."""
-        began = time.perf_counter()
-        with guard.at_work(self):
-            outcomes = [self._outcome(i) for i in range(start, stop)]
-        return brought(self.order.number, start, stop, cloudpickle.dumps(outcomes), began)
-
-    def last_words(self, how: str) -> Failure | None:
-        """The failure of the item in work."""
-        where = f"process {os.getpid()} on {platform.node()}"
-        return Failure(self.order.level, self._at, {}, how, "", where, "exit")
-
-    def _outcome(self, i: int) -> Any:
-        """The result of an item, or what it raised; either can travel."""
-        self._at = i
-        try:
-            if self._refusal:
-                raise self._refusal
-            result = self._function(*self._items[i])
-            cloudpickle.dumps(result)
-        except BaseException as error:
-            if is_asked_to_stop(error):
-                raise
-            return Raised.by(error)
-        return result
-
-
-def _unpickled(function: bytes) -> Any:
-    global _last
-    if _last[0] != function:
-        _last = function, cloudpickle.loads(function)
-    return _last[1]

@@ -273,8 +273,7 @@ def signature(simulate: Callable[..., Data]) -> Signature:
     return Signature(takes_rng, tuple(p.name for p in named if p.name in EXTRAS))
 
 
-def _check(problem: Problem) -> None:
-    prior = problem.prior
+def _check_prior(prior: object) -> None:
     if not isinstance(prior, JointPrior) or isinstance(prior, type):
         raise ProblemError(
             f"the prior is {prior!r}, expected mpiabc.Prior(name=distribution, ...) or an object with "
@@ -284,6 +283,10 @@ def _check(problem: Problem) -> None:
         raise ProblemError(f"the names of the prior are {prior.names!r}, expected a tuple of text")
     if not prior.names:
         raise ProblemError("the prior is empty: it names no parameters")
+
+
+def _check(problem: Problem) -> None:
+    _check_prior(problem.prior)
     for role in ("simulate", "distance", "summarize"):
         value = getattr(problem, role)
         is_there = callable(value) or (role == "distance" and measures_rows(value))

@@ -46,23 +46,9 @@ def check(
         )
     there = Fingerprint.from_json(json.dumps(found["fingerprint"]))
     changes = differences(there if t is None else _with_threshold(there, fingerprint), fingerprint)
-    if changes and (found.get("recycle") or found.get("sampler")):
-        does = "recycles" if found.get("recycle") else "pools simulations"
-        raise StoreError(
-            f"{file.path} {does}, and was begun with other code or values ({_listed(changes)}): "
-            "particles of both would be in one population; undo that, give another file name, or "
-            "overwrite=True to begin anew"
-        )
-    if changes and not accept_changes:
-        raise StoreError(
-            f"{file.path} was begun with other code or values ({_listed(changes)}): undo that, give "
-            "another file name, or accept_changes=True to go on with it, or overwrite=True to begin anew"
-        )
     if changes:
-        t_open = len(file.history())
-        note = f"from generation {t_open} on the run has other code or values: {_listed(changes)}"
-        file.tell(f"changes {t_open}: {_listed(changes)}", note)
-        _log.warning("%s: %s", file.path, note)
+        _check_changes(file, found, _listed(changes), accept_changes)
+        _tell_changes(file, _listed(changes))
     if difference := digit_difference(found["versions"]):
         _log.warning("%s: %s; digests may differ in the last bit", file.path, difference)
     settings = found | ({} if t is None else {"threshold": mine["threshold"]})
@@ -73,6 +59,30 @@ def check(
     elif changes:
         file.renew(found | noted(fingerprint))
     return settings
+
+
+def _check_changes(file: Store, found: dict[str, Any], changes: str, accept_changes: bool) -> None:
+    """Raise StoreError for other code or values, unless they are meant, and may be."""
+    if found.get("recycle") or found.get("sampler"):
+        does = "recycles" if found.get("recycle") else "pools simulations"
+        raise StoreError(
+            f"{file.path} {does}, and was begun with other code or values ({changes}): "
+            "particles of both would be in one population; undo that, give another file name, or "
+            "overwrite=True to begin anew"
+        )
+    if not accept_changes:
+        raise StoreError(
+            f"{file.path} was begun with other code or values ({changes}): undo that, give "
+            "another file name, or accept_changes=True to go on with it, or overwrite=True to begin anew"
+        )
+
+
+def _tell_changes(file: Store, changes: str) -> None:
+    """Note in the file, and say, that the run goes on with others."""
+    t_open = len(file.history())
+    note = f"from generation {t_open} on the run has other code or values: {changes}"
+    file.tell(f"changes {t_open}: {changes}", note)
+    _log.warning("%s: %s", file.path, note)
 
 
 def _first_of(threshold: Any, file: Store, found: dict[str, Any], accept_changes: bool) -> int | None:

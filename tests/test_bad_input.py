@@ -14,7 +14,7 @@ import mpiabc
 from mpiabc.actions import Open
 from mpiabc.evaluate import Level, evaluate
 from mpiabc.ledger import Ledger
-from mpiabc.run import _population
+from mpiabc.weighted import committed
 from tests import problems
 from tests.conftest import Launcher, environment, environment_of
 
@@ -271,7 +271,7 @@ def test_accepted_evaluation_without_a_weight_is_refused_with_whose_density_it_i
     first = 2 if where == "one" else 0
     found = Level(3, (1, 2), 9.0, _Density(proposal), 5)
     with pytest.raises(mpiabc.ProblemError, match=sentence) as error:
-        _population(replace(problem, prior=_Density(prior)), Open(found, ledger), None)
+        committed(replace(problem, prior=_Density(prior)), Open(found, ledger), None)
     id, mu = records.rows.ids[first], float(records.rows.theta[first, 0])
     assert f"in evaluation 3:{id}, theta: mu={mu!r}" in str(error.value)
 

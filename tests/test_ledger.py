@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 
 from mpiabc.evaluate import Level, evaluate
 from mpiabc.ledger import Ledger, SlotLedger
-from mpiabc.pool import Batch
+from mpiabc.mapping import Batch
 from mpiabc.records import Status, pack, unpack
 from mpiabc.streams import BLOCK, stream_key, stride_of
 from tests import problems

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import mpiabc
-from mpiabc import pool, schedulers
+from mpiabc import mapping, pool, schedulers
 from mpiabc.driver import Driver, Waited
 from mpiabc.progress import logged
 from mpiabc.schedulers.redis import solitude
@@ -91,8 +91,8 @@ def test_the_driver_of_any_job_tells_what_its_engine_waits_for(caplog):
         if len(told) == 3:
             raise EnoughError
 
-    items = pool._sent([(1,)] * 4, "items")
-    job = pool._Map(pool.Batch(0, pool._sent(abs, "function"), items, 4))
+    items = mapping.sent([(1,)] * 4, "items")
+    job = pool._Map(mapping.Batch(0, mapping.sent(abs, "function"), items, 4))
     clock = itertools.count(0.0, 0.01)
     with pytest.raises(EnoughError):
         list(Driver(Mute(), observers=[observe], clock=lambda: next(clock)).run(job))

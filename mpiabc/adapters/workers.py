@@ -14,7 +14,7 @@ from mpiabc import stopping as stops
 from mpiabc.actions import Advancing
 from mpiabc.driver import Driver, Limits, Observer
 from mpiabc.errors import Interrupted, SchedulerError, SimulatorError
-from mpiabc.pool import Anything
+from mpiabc.mapping import Anything
 from mpiabc.schedulers import MPI, Engine, are_gone
 from mpiabc.signals import Signals, stopped_by
 
