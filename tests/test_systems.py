@@ -9,6 +9,7 @@ from mpiabc.batch.systems import SYSTEMS, Arrays, System
 from mpiabc.cli import jobscript
 from mpiabc.cli.doctor import launching
 from mpiabc.schedulers.mpi import launched_size
+from tests.conftest import ROOT
 
 COMMANDS = {  # a submission runs the tasks of its job at once
     "boxsub": """
@@ -132,3 +133,24 @@ def test_every_system_says_of_every_option_what_it_does():
     for name, system in SYSTEMS.items():
         assert set(system.directives) <= set(directives.OPTIONS), name
         assert name == "box" or set(system.directives) == set(directives.OPTIONS), name
+
+
+def test_what_differs_is_named_in_the_table_and_its_room_alone():
+    """Elsewhere docstrings, messages and templates name it; no code asks for it."""
+    own = {"SLURM_", "SBATCH_", "sinfo", "squeue", "sacct", "qstat", "qacct", "qconf", "bjobs"}
+    for system in SYSTEMS.values():
+        own |= {
+            system.variable,
+            system.submit,
+            system.mark,
+            system.launcher,
+            system.ranks,
+            system.cores,
+            system.also,
+        }
+        own |= {system.arrays.cancel} if system.arrays else set()
+    for path in (ROOT / "mpiabc").rglob("*.py"):
+        if path.parent.name != "batch":
+            text = path.read_text()
+            named = {name for name in own - {""} if f'"{name}"' in text}
+            assert not named, f"{path}: {named}"
