@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from mpiabc.batch import variables
 from mpiabc.errors import SchedulerError
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -16,11 +17,11 @@ def cores(processes: int = 1) -> int:
     """Cores for each of so many processes that share what this one may use; at least one.
 
     The least of its affinity, the quotas of its control groups (rounded up), as containers and batch systems
-    set them, and SLURM_CPUS_PER_TASK, which is for each process.
+    set them, and what a batch system promises each process, as in SLURM_CPUS_PER_TASK.
     """
     share = min([_affinity(), *map(math.ceil, _quotas())]) // processes
-    promised = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    return max(1, min(share, int(promised)) if promised.isdecimal() else share)
+    promised = variables.promised_cores()
+    return max(1, share if promised is None else min(share, promised[1]))
 
 
 def refuse_free_threads() -> None:

@@ -1,6 +1,7 @@
 """Particles: rows of evaluations. A column is declared once, here, and all that carries rows follows.
 
-To add one, declare it, and let the act that it names fill it.
+To add one, declare it, with what rows have that do not know of it (`lacking`), as those of older files, and
+let the act that it names fill it.
 """
 
 import math
@@ -21,12 +22,18 @@ class Column(NamedTuple):
     dtype: type = np.float64
     width: str = ""  # numbers in a row: one, "d" one for each parameter, "k" each summary, "l" each level,
     # "c" each of several distances
+    lacking: float | None = None  # what rows have that do not know of it: this number, and no numbers where a
+    # row has several; None: there are no such rows
 
     def shape(self, m: int, widths: dict[str, int]) -> tuple[int, ...]:
         """Of `m` rows."""
         if self.width == "c" and not widths["c"]:
             return (m,)  # there is one
         return (m, abs(widths[self.width])) if self.width else (m,)
+
+    def unknown(self, m: int) -> np.ndarray:
+        """The column of `m` rows that do not know of it."""
+        return np.full(self.shape(m, {self.width: 0}), self.lacking, self.dtype)
 
     def dtype_of(self, widths: dict[str, int]) -> np.dtype:
         """Of these widths: one below 0 says that the numbers are of single precision."""
@@ -42,17 +49,16 @@ class Particles:
     distances: Annotated[np.ndarray, Column("measure", width="c")]
     log_weights: Annotated[np.ndarray, Column("weigh")]  # log prior - log proposal
     summaries: Annotated[np.ndarray, Column("simulate", width="k")]
-    level: Annotated[np.ndarray, Column("propose", np.int64)] = None  # type: ignore[assignment]  # proposed by
-    log_densities: Annotated[np.ndarray, Column("weigh", width="l")] = None  # type: ignore[assignment]
-    model: Annotated[np.ndarray, Column("propose", np.int64)] = None  # type: ignore[assignment]  # its index
+    level: Annotated[np.ndarray, Column("propose", np.int64, lacking=0)] = None  # type: ignore[assignment]
+    # densities of all levels, for recycling
+    log_densities: Annotated[np.ndarray, Column("weigh", width="l", lacking=0)] = None  # type: ignore[assignment]
+    model: Annotated[np.ndarray, Column("propose", np.int64, lacking=0)] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        """Rows that no generation knows of are the prior's; densities of all levels are for recycling."""
-        for name in ("level", "model"):
+        """What rows do not know is as its column says: rows of no level are the prior's, of the one model."""
+        for name, column in _unknown():
             if getattr(self, name) is None:
-                object.__setattr__(self, name, np.zeros(len(self), np.int64))
-        if self.log_densities is None:
-            object.__setattr__(self, "log_densities", np.empty((len(self), 0)))
+                object.__setattr__(self, name, column.unknown(len(self)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,6 +96,12 @@ def columns() -> dict[str, Column]:
     """The declared columns by name."""
     hints = get_type_hints(Particles, include_extras=True)
     return {name: get_args(hint)[1] for name, hint in hints.items()}
+
+
+@cache
+def _unknown() -> tuple[tuple[str, Column], ...]:
+    """The columns that rows may not know of."""
+    return tuple((name, column) for name, column in columns().items() if column.lacking is not None)
 
 
 def joined(parts: Sequence[Particles]) -> Particles:

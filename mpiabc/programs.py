@@ -11,8 +11,11 @@ import signal
 import time
 from typing import NamedTuple
 
-#: Set by launchers of MPI; a process that inherited them would take itself for a rank.
-_OF_RANKS = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL", "SLURM_STEP")
+from mpiabc.batch import variables
+
+#: Set by launchers of MPI, besides those in the table of batch systems; a process that inherited them would
+#: take itself for a rank.
+_OF_RANKS = ("PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_", "HYDI_", "MPIR_", "MPI_LOCAL")
 _OF_USERS = "OMPI_ALLOW_RUN_AS_ROOT"  # and what begins so
 
 ours: set[int] = set()  # children that we have started: they have no part in an evaluation here
@@ -54,10 +57,11 @@ class Programs:
 
 def environment() -> dict[str, str]:
     """The variables for a program, without those that make a rank of a process."""
+    of_ranks = _OF_RANKS + variables.of_ranks()
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_OF_USERS) or not name.startswith(_OF_RANKS)
+        if name.startswith(_OF_USERS) or not name.startswith(of_ranks)
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from mpiabc.driver import Committed, Event, Noted, Progressed, Said, Waited
+from mpiabc.durations import duration
 from mpiabc.population import short
 from mpiabc.voice import is_watched, put
 
@@ -95,15 +96,4 @@ def told(event: Progressed) -> str:
         f"generation {event.level}, epsilon {short(event.epsilon, 4)}: "
         f"{event.accepted}/{event.size} {event.counted}, "
         f"{event.rate:.3g} simulations/s, {event.busy}/{event.workers} busy{left}{models}"
-    )
-
-
-def duration(seconds: float) -> str:
-    """A time, as people say it."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
     )

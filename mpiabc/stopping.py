@@ -1,7 +1,6 @@
 """When a run ends. Stopping rules never change a population: a shorter run is a prefix of a longer one."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import batch, environment
+from mpiabc import batch, durations, environment
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True)
@@ -137,23 +134,8 @@ def seconds(walltime: float | str | timedelta | None, name: str = "walltime") ->
     if walltime is None:
         return None
     if isinstance(walltime, str):
-        return batch.seconds_left() if walltime == "auto" else _parse(walltime.strip(), name)
+        return batch.seconds_left() if walltime == "auto" else durations.parsed(walltime.strip(), name)
     number = walltime.total_seconds() if isinstance(walltime, timedelta) else real(walltime)
     if number is None or not number > 0:
         raise ProblemError(f"{name}={walltime!r}: give seconds > 0, a timedelta, or text such as '2h'")
     return float(number)
-
-
-def _parse(text: str, name: str) -> float:
-    if match := re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smhd]?)", text):
-        value = float(match[1]) * _UNITS[match[2]]
-    elif match := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text):
-        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
-        value = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
-    else:
-        raise ProblemError(
-            f"{name}={text!r} is not understood: give seconds, or '30m', '2h', '1:30:00', 'auto'"
-        )
-    if not value > 0:
-        raise ProblemError(f"{name}={text!r} is no time at all")
-    return value

@@ -22,7 +22,8 @@ import pytest
 
 import mpiabc
 from mpiabc import batch, cli, cluster
-from mpiabc.cluster import systems, waiting
+from mpiabc.batch import systems
+from mpiabc.cluster import waiting
 from tests.conftest import HANGS, environment
 
 QSUB = """
@@ -143,7 +144,7 @@ def test_states_are_those_that_qstat_lists(pbs, tmp_path):
     (tmp_path / "commands" / "17").mkdir()
     (tmp_path / "commands" / "17" / "count").write_text("3")
     (tmp_path / "commands" / "17" / "2.ended").touch()
-    assert systems.SYSTEMS["pbs"].states() == [("17", 1, "runs"), ("17", 3, "runs")]
+    assert systems.SYSTEMS["pbs"].arrays.states() == [("17", 1, "runs"), ("17", 3, "runs")]
 
 
 @pytest.fixture
@@ -457,7 +458,7 @@ def test_why_tasks_have_ended_is_asked_of_the_accounting(system, tmp_path, monke
         (tmp_path / command).write_text(f"#!/bin/sh\ncat <<'END'\n{said}END\n")
         (tmp_path / command).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    endings = systems.SYSTEMS[system].endings("17", 10)
+    endings = systems.SYSTEMS[system].arrays.endings("17", 10)
     assert {index: ending.why.name for index, ending in endings.items()} == expected
     assert {index: endings[index].told for index in texts} == texts
 
@@ -507,9 +508,9 @@ def test_wrong_use_is_told(nothing):
 def test_jobs_say_what_the_files_say_where_the_batch_system_is_silent(nothing, tmp_path, capsys, monkeypatch):
     """One question for two calls; a damaged call is a row of its own."""
     asked = []
-    monkeypatch.setitem(
-        systems.SYSTEMS, "pbs", replace(systems.SYSTEMS["pbs"], states=lambda: asked.append("") or silent())
-    )
+    pbs = systems.SYSTEMS["pbs"]
+    arrays = replace(pbs.arrays, states=lambda: asked.append("") or silent())
+    monkeypatch.setitem(systems.SYSTEMS, "pbs", replace(pbs, arrays=arrays))
 
     def silent():
         raise batch.CommandError("`qstat -t` failed with status 1: no server")

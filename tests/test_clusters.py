@@ -13,8 +13,8 @@ import pytest
 import mpiabc
 import mpiabc.cluster
 from mpiabc import cli
+from mpiabc.batch.systems import SYSTEMS
 from mpiabc.cluster import waiting
-from mpiabc.cluster.systems import SYSTEMS
 from tests import problems
 from tests.conftest import HANGS, ROOT, missing
 from tests.programs import killed
@@ -133,7 +133,7 @@ def test_jobs_are_seen_while_they_run_and_leave_the_queue_with_their_map(
 
     def has_left():
         jobs = {job for path in tmp_path.glob("mpiabc-jobs/*") for job in mpiabc.cluster.Call.read(path).jobs}
-        return not jobs & {job for job, *_ in SYSTEMS[client].states()}
+        return not jobs & {job for job, *_ in SYSTEMS[client].arrays.states()}
 
     monkeypatch.setattr(waiting, "_pause", look)
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +157,7 @@ def test_a_cancellation_of_jobs_is_taken_for_one(how, client, tmp_path, request)
         if any(tmp_path.glob("begun-*")) and (calls := [*tmp_path.glob("mpiabc-jobs/*")]):
             (job,) = mpiabc.cluster.Call.read(calls[0]).jobs
             begun = min(int(path.name.partition("-")[2]) for path in tmp_path.glob("begun-*"))
-            cluster.cancel(job if how == "all" else SYSTEMS[client].task.format(job, begun + 1))
+            cluster.cancel(job if how == "all" else SYSTEMS[client].arrays.task.format(job, begun + 1))
             monkey.setattr(waiting, "_pause", time.sleep)
         time.sleep(0.3)
 

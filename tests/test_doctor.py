@@ -244,7 +244,11 @@ MACHINES = {
         "one thread by the environment",
     ),
     "a quota": (system.judge_cores(system.Cores(64, 4)), NOTE, "4 of 64 cores: the affinity"),
-    "a promise": (system.judge_cores(system.Cores(64, 4, "4")), NOTE, "SLURM_CPUS_PER_TASK=4"),
+    "a promise": (
+        system.judge_cores(system.Cores(64, 4, ("SLURM_CPUS_PER_TASK", 4))),
+        NOTE,
+        "SLURM_CPUS_PER_TASK=4",
+    ),
     "no child processes": (
         system.judge_children(system.Workers("", "Resource temporarily unavailable")),
         PROBLEM,

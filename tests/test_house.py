@@ -16,7 +16,7 @@ FLOORS = [
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
-    | {"named", "html", "simulations", "masked", "environment", "mapping"},
+    | {"named", "html", "simulations", "masked", "environment", "mapping", "durations"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
     {"problem", "constraint", "sizes", "temperatures", "amis"},
@@ -114,7 +114,7 @@ def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
         (
             "subprocess",
             [
-                "batch.py",
+                "batch/commands.py",
                 "cli/doctor/asking.py",
                 "command.py",
                 "schedulers/reaper.py",

@@ -17,8 +17,8 @@ import pytest
 
 import mpiabc
 from mpiabc import cli
+from mpiabc.batch.systems import SYSTEMS
 from mpiabc.cli import jobscript
-from mpiabc.cli.directives import MARK
 from tests import problems
 from tests.conftest import HANGS, ROOT, environment, missing
 from tests.programs import killed
@@ -114,7 +114,7 @@ ASKED = {
 def test_what_a_site_wants_is_said_as_its_system_says_it(system, capsys):
     """So are lines of the user's own, with the system's mark or without, and modules."""
     options, expected = ASKED[system]
-    mark = MARK[system]
+    mark = SYSTEMS[system].mark
     own = ["--line", "--constraint=new", "--line", f"{mark} -x 1", "--module", "gcc", "--module", "a b"]
     lines = said(capsys, "jobscript", system, *options.split(), *own, "fit.py", "-n", "--deep=1").splitlines()
     wanted = [*expected.replace("|", "\0").split(), "--constraint=new", "-x\0001"]
@@ -164,11 +164,11 @@ WRONG = {
     "short requeue": ("slurm --kind requeue --walltime 2m fit.py", "give --kind requeue more than 120 s"),
     "one rank": ("pbs --kind dask --ranks 1 fit.py", "give --kind dask 2 or more, a scheduler and workers"),
     "no folder": ("pbs --output /nowhere/fit.sh fit.py", "cannot write /nowhere/fit.sh (No such file"),
-    "nodes of sge": ("sge --nodes 2 fit.py", "--nodes 2: Grid Engine has none; its parallel environments"),
-    "tasks of sge": ("sge --tasks-per-node 2 fit.py", "Grid Engine has none; its parallel environments"),
-    "cores of sge": ("sge --cpus-per-task 2 fit.py", "Grid Engine has none; its parallel environments"),
+    "nodes of sge": ("sge --nodes 2 fit.py", "--nodes 2: SGE has none; its parallel environments"),
+    "tasks of sge": ("sge --tasks-per-node 2 fit.py", "SGE has none; its parallel environments"),
+    "cores of sge": ("sge --cpus-per-task 2 fit.py", "SGE has none; its parallel environments"),
     "gpus of sge": ("sge --gpus 2 fit.py", "give what yours says, as in --line '-l gpu=1'"),
-    "qos of sge": ("sge --qos a fit.py", "--qos a: Grid Engine has none; give --queue"),
+    "qos of sge": ("sge --qos a fit.py", "--qos a: SGE has none; give --queue"),
     "qos of pbs": ("pbs --qos a fit.py", "--qos a: PBS has none; give --queue"),
     "qos of lsf": ("lsf --qos a fit.py", "--qos a: LSF has none; give --queue"),
     "gpus of lsf": ("lsf --gpus 2 fit.py", "LSF counts those of each host; give --nodes, too"),

@@ -16,9 +16,9 @@ from mpiabc.analysis.estimates import Estimated, estimated
 from mpiabc.analysis.pictures import pictures
 from mpiabc.analysis.plots.seen import spread
 from mpiabc.analysis.steps import Step, steps, totals
+from mpiabc.durations import duration
 from mpiabc.errors import Error, ProblemError
 from mpiabc.population import Population, short
-from mpiabc.progress import duration
 from mpiabc.store import History
 from mpiabc.store.sessions import Session
 from mpiabc.text import shown_lines

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mpiabc import durations
 from mpiabc.cli.command import add_command
 from mpiabc.cli.words import say, table
 from mpiabc.cluster import FOLDER, Call, listed
@@ -129,11 +130,6 @@ def _line(call: Call, task: int, state: str) -> list[str]:
         host = trace.host
         written = [path.stat().st_mtime for path in call.outputs(task) if path.exists()]
         if ends := [time.time()] if state == "running" else written:
-            spent = _clock(max(0.0, max(ends) - trace.began))
+            spent = durations.clock(round(max(0.0, max(ends) - trace.began)), digits=1)
     items = f"{first}-{rest[-1]}" if rest else str(first)
     return [call.job_of(task), items, state, spent, host, *(map(os.path.relpath, log) if log else "-")]
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

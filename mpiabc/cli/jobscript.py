@@ -11,19 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mpiabc import stopping
-from mpiabc.cli import directives, stage
+from mpiabc import durations, stopping
+from mpiabc.batch import directives
+from mpiabc.batch.directives import OPTIONS
+from mpiabc.batch.layout import Layout, option
+from mpiabc.batch.systems import SYSTEMS, No
+from mpiabc.cli import stage
 from mpiabc.cli.command import Parser, add_command
-from mpiabc.cli.directives import MARK, TABLE, Layout
 from mpiabc.cli.files import is_of_run, split
 from mpiabc.cli.words import say
 from mpiabc.errors import ProblemError
 
 _TEMPLATES = Path(__file__).with_name("jobscripts")
-_SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "sge": "qsub", "lsf": "bsub <"}
 _LEAVE = 120  # seconds before the end of its job in which a worker leaves, or SLURM's signal comes
 _BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_ASKED = {  # options of the table: what they are called, and their help
+_ASKED = {  # options of directives: what they are called, and their help
     "account": ("A", "the account, or project, that pays"),
     "nodes": ("N", "nodes"),
     "tasks_per_node": ("N", "ranks of a node"),
@@ -66,28 +68,23 @@ def written(name: str, values: dict[str, str], modules: Sequence[str] = (), own:
     """
     _check_breaks([*values.items(), *(("module", text) for text in modules), *(("line", t) for t in own)])
     system, _, kind = name.partition("-")
-    text = _switched_on(scripts()[name].read_text(), MARK[system], values)
+    mark = SYSTEMS[system].mark
+    text = _switched_on(scripts()[name].read_text(), mark, values)
     known = EXAMPLE | {"file": f"{name}.sh"} | values
     seconds = int(stopping.seconds(known["walltime"]) or 0)
     layout = Layout.of(values, values.get("ranks"), EXAMPLE["ranks"])
     _check(kind, known["walltime"], seconds, layout, values)
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    memory = values.get("memory", "")
     known |= {
         "ranks": str(layout.ranks),
-        "walltime": f"{hours:02}:{minutes:02}:{rest:02}",
-        "hours": f"{hours}:{minutes + (rest > 0):02}",
+        "walltime": durations.clock(seconds),
+        "hours": durations.hours(seconds),
         "runtime": str(seconds - _LEAVE),
         "cpus": str(layout.cpus),
     }
-    if system == "pbs":
-        known |= {"select": layout.select(memory), "torque": layout.torque(memory)}
-    if system == "slurm":
-        known["memory"] = directives.scaled(known["memory"], 1, layout.cpus)
-    asked = directives.lines(system, _as_told(system, kind, layout, values))
+    known |= SYSTEMS[system].fills(layout, values.get("memory", ""), EXAMPLE["memory"])
+    asked = directives.lines(system, _asked(system, layout, values, text))
     asked += [directives.own_line(system, line) for line in own]
-    *_, last = re.finditer(rf"^#?{re.escape(MARK[system])}.*$", text, re.MULTILINE)  # the last one counts
+    *_, last = re.finditer(rf"^#?{re.escape(mark)}.*$", text, re.MULTILINE)  # the last one counts
     text = f"{text[: last.end()]}@asked@{text[last.end() :]}"
     known["asked"] = "".join(f"\n{line}" for line in asked)
     text = text.replace("export PATH=", "@loads@export PATH=", 1)
@@ -106,7 +103,7 @@ def _check_breaks(values: Iterable[tuple[str, str]]) -> None:
 
 def _place(name: str) -> str:
     """Where a value comes from."""
-    return {"script": "FILE and its arguments", "file": "--output"}.get(name, directives.option(name))
+    return {"script": "FILE and its arguments", "file": "--output"}.get(name, option(name))
 
 
 def _check(kind: str, walltime: str, seconds: int, layout: Layout, values: Mapping[str, str]) -> None:
@@ -118,26 +115,20 @@ def _check(kind: str, walltime: str, seconds: int, layout: Layout, values: Mappi
     for name in ("nodes", "tasks_per_node"):
         if kind == "workers" and values.get(name):
             raise ProblemError(
-                f"{directives.option(name)} {values[name]} with --kind workers: each of its jobs is one "
+                f"{option(name)} {values[name]} with --kind workers: each of its jobs is one "
                 "worker, which may have several cores: give --ranks and --cpus-per-task"
             )
-    for name in TABLE:
+    for name in OPTIONS:
         if re.search(r"[\s\"'`$]", values.get(name, "")):
-            raise ProblemError(f"{directives.option(name)} {values[name]!r}: give one word, without quotes")
+            raise ProblemError(f"{option(name)} {values[name]!r}: give one word, without quotes")
 
 
-def _as_told(system: str, kind: str, layout: Layout, values: Mapping[str, str]) -> dict[str, str]:
-    """What stands in directives of its own."""
-    asked = {name: values[name] for name in TABLE if values.get(name)}
-    if system == "slurm" and kind == "workers":
-        asked.pop("cpus_per_task", None)  # which its template has
-    if system == "lsf" and layout.nodes is not None:
-        asked["tasks_per_node"] = str(layout.chunk)
-    if system == "lsf" and layout.gpus is not None:
-        if layout.nodes is None and layout.tasks is None:
-            raise ProblemError(f"--gpus {layout.gpus}: LSF counts those of each host; give --nodes, too")
-        asked["gpus"] = str(layout.gpus_of_chunk)
-    return asked
+def _asked(system: str, layout: Layout, values: Mapping[str, str], text: str) -> dict[str, str]:
+    """What stands in directives of its own: not the cores of a rank where the template has them."""
+    asked = {name: values[name] for name in OPTIONS if values.get(name)}
+    if "@cpus@" in text:
+        asked.pop("cpus_per_task", None)
+    return SYSTEMS[system].asks(layout, asked)
 
 
 def _switched_on(text: str, directive: str, values: dict[str, str]) -> str:
@@ -161,7 +152,7 @@ Options of jobscript may follow FILE, too; what is to be the script's all the sa
     systems = parser.add_subparsers(
         title="batch systems", metavar="SYSTEM", required=True, dest="system", parser_class=_OfScript
     )
-    for system in MARK:
+    for system in (name for name in SYSTEMS if kinds(name)):
         told = f"kinds: {', '.join(kinds(system))}"
         own = systems.add_parser(system, help=told, allow_abbrev=False)
         own.set_defaults(of=own)
@@ -228,16 +219,16 @@ def _add_options(parser: argparse.ArgumentParser, system: str) -> None:
     parser.add_argument("--memory", metavar="M", help="memory of one rank, such as 2G")
     parser.add_argument("--queue", metavar="Q", help="the queue, or partition")
     for name, (metavar, help) in _ASKED.items():
-        if not isinstance(TABLE[name][system], directives.No):
-            parser.add_argument(directives.option(name), metavar=metavar, help=help)
+        if not isinstance(directives.form(system, name), No):
+            parser.add_argument(option(name), metavar=metavar, help=help)
         else:  # refused with what to do instead
-            parser.add_argument(directives.option(name), help=argparse.SUPPRESS)
+            parser.add_argument(option(name), help=argparse.SUPPRESS)
     parser.add_argument(
         "--line",
         metavar="TEXT",
         action="append",
         default=[],
-        help=f"a further {MARK[system]} line; may be given several times",
+        help=f"a further {SYSTEMS[system].mark} line; may be given several times",
     )
     parser.add_argument(
         "--module",
@@ -275,7 +266,7 @@ def _jobscript(options: argparse.Namespace) -> int:
         )
     if options.output:
         _write(Path(options.output), text)
-        say(f"submit it with:  {_SUBMIT[options.system]} {values['file']}")
+        say(f"submit it with:  {SYSTEMS[options.system].submit} {values['file']}")
     else:
         say(text.rstrip())
     return 0
@@ -302,7 +293,7 @@ def _values(options: argparse.Namespace) -> dict[str, str]:
         "walltime": options.walltime,
         "memory": options.memory,
         "queue": options.queue,
-        **{name: getattr(options, name) for name in TABLE},
+        **{name: getattr(options, name) for name in OPTIONS},
         "bin": _in_double_quotes(options.bin or sysconfig.get_path("scripts")),
         "broker": shlex.quote(options.broker) if options.broker else None,
         "script": _command(options) if options.script else None,

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from mpiabc.errors import ProblemError
 from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
+from mpiabc.schedulers import NAMES, SCHEMES
 from mpiabc.sizes import CV, ESS
 from mpiabc.threshold import Constant, Listed, Quantile, Threshold
 
@@ -108,9 +109,9 @@ SETTINGS = {
     "scheduler": _Setting(
         _text,
         "NAME",
-        "auto (the default: MPIABC_SCHEDULER if set, else MPI or processes), serial, processes, mpi, "
-        "mpi-static, redis, redis://..., dask, tcp://..., the file.json of a broker or of Dask; several with "
-        "commas",
+        f"auto (the default: MPIABC_SCHEDULER if set, else MPI or processes), {', '.join(NAMES)}, "
+        f"{', '.join(f'{scheme}://...' for scheme in SCHEMES)}, the file.json of a broker or of Dask; "
+        "several with commas",
     ),
     "team": _Setting(_whole, "K", "ranks that simulate together, for simulators that take comm, over MPI"),
     "renew": _Setting(_whole, "K", "replace a process after K simulations, for simulators that lose memory"),

@@ -6,9 +6,9 @@ their names. With `--stage` the first node reads them once, and every node one f
 
 import re
 
+from mpiabc.batch.systems import SYSTEMS
 from mpiabc.errors import ProblemError
 
-_JOB = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "sge": "JOB_ID", "lsf": "LSB_JOBID"}
 _RUN = re.compile(r"^(?:exec )?mpirun -n (\S+) python -u (.*)$", re.MULTILINE)
 _BEFORE = r"""# The first rank of each node unpacks the environment on that node's own disk, from one archive.
 # Ranks of a node where that fails say so, and take the environment from where it is.
@@ -54,6 +54,6 @@ def into(text: str, name: str) -> str:
             f"--stage with --kind {kind}: it is for the ranks of one job, --kind mpi; leave --stage out"
         )
     ranks, what = run.groups()
-    before = _BEFORE.replace("@job@", _JOB[system]).replace("@ranks@", ranks)
+    before = _BEFORE.replace("@job@", SYSTEMS[system].variable).replace("@ranks@", ranks)
     command = f'mpirun -n {ranks} bash -c "$staged" "$archive" "$stage" python -u {what}'
     return f"{text[: run.start()]}{before}{command}{text[run.end() :]}"

@@ -23,9 +23,10 @@ from typing import Any
 
 from mpiabc import stopping
 from mpiabc.arguments import whole, whole_of
+from mpiabc.batch import arrays
+from mpiabc.batch.arrays import found, listed, pbs_available, sge_available, slurm_available
 from mpiabc.cluster.call import Call, unfinished
 from mpiabc.cluster.sent import Work
-from mpiabc.cluster.systems import SYSTEMS, found, listed, pbs_available, sge_available, slurm_available
 from mpiabc.cluster.task import Failed
 from mpiabc.cluster.waiting import Wait
 from mpiabc.errors import ProblemError, SchedulerError
@@ -134,7 +135,7 @@ class Cluster:
         """The call at work: one that a process before has left, or a new one."""
         seconds = self._checked()
         system = self.system or found()
-        words = [*SYSTEMS[system].limits(self.memory, seconds, self.queue), *self.options]
+        words = [*arrays.of(system).limits(self.memory, seconds, self.queue), *self.options]
         work = Work.of(f, items, whole(self.chunk) or math.ceil(len(items) / _MOST_TASKS))
         base = Path(self.folder).absolute()
         if call := unfinished(base, system, work.identity):
@@ -162,8 +163,8 @@ class Cluster:
 
     def _checked(self) -> int:
         """The seconds of a task, after a look at all that is given; before anything is written."""
-        if self.system is not None and self.system not in SYSTEMS:
-            raise ProblemError(f"system={self.system!r}: give {', '.join(SYSTEMS)}")
+        if self.system is not None and self.system not in arrays.with_arrays():
+            raise ProblemError(f"system={self.system!r}: give {', '.join(arrays.with_arrays())}")
         if self.chunk is not None:
             whole_of("chunk", self.chunk, 1)
         if not re.fullmatch(r"[A-Za-z][\w.-]*", self.name):

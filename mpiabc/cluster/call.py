@@ -6,7 +6,6 @@
 import fcntl
 import json
 import os
-import re
 import shlex
 import shutil
 import time
@@ -19,10 +18,9 @@ from typing import IO, Any
 
 import cloudpickle
 
-from mpiabc import batch
-from mpiabc.batch import CommandError
+from mpiabc.batch import arrays
+from mpiabc.batch.ending import Ending, Listed
 from mpiabc.cluster.sent import Work
-from mpiabc.cluster.systems import SYSTEMS, Ending, Listed
 from mpiabc.cluster.task import Failed, write
 from mpiabc.errors import SchedulerError
 
@@ -76,7 +74,7 @@ class Call:
             told["system"] = told.pop("scheduler", None) or told["system"]  # of older folders
             told["jobs"] = {str(job): list(tasks) for job, tasks in told["jobs"].items()}
             call = cls(folder=folder, **told)
-            SYSTEMS[call.system]
+            arrays.of(call.system)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchedulerError(
                 f"{folder} is no folder of mpiabc.cluster, or its call.json is damaged: "
@@ -123,7 +121,7 @@ class Call:
 
     def submit(self, tasks: list[int]) -> None:
         """Submit a job for these tasks."""
-        system = SYSTEMS[self.system]
+        system = arrays.of(self.system)
         round = len(self.jobs) + 1
         (self.folder / f"round-{round}.json").write_text(json.dumps(tasks))
         script = self.folder / f"round-{round}.sh"
@@ -134,12 +132,8 @@ class Call:
             f'exec {shlex.quote(self.python)} {shlex.quote(str(self.folder / "task.py"))} "{round}-$task"\n'
         )
         words = system.submission(self.name, len(tasks), str(self.folder / "batch.log"))
-        # Not tried again: the first attempt may have succeeded although it seemed to fail.
-        said = batch.command(*words, *self.words, str(script), pauses=(), without=("SLURM_", "SBATCH_"))
-        job = re.search(r"\d+", said)
-        if job is None:
-            raise SchedulerError(f"`{words[0]}` names no job: it says {said.strip()!r}")
-        self.jobs[job[0]] = tasks
+        job = arrays.submit(self.system, [*words, *self.words], str(script))
+        self.jobs[job] = tasks
         self._note()
 
     def go_on(self, words: list[str], python: str, places: list[str]) -> int:
@@ -163,7 +157,7 @@ class Call:
 
         listed: what `listed` has given, for several calls; it is asked if that is not given.
         """
-        rows = SYSTEMS[self.system].states() if listed is None else listed
+        rows = arrays.listed(self.system) if listed is None else listed
         return {
             tasks[index - 1]: state
             for mine, tasks in self.jobs.items()  # the newest says what a task does
@@ -177,21 +171,14 @@ class Call:
         newest = {task: job for job, its in self.jobs.items() for task in its}
         for job in {newest[task] for task in tasks if task in newest}:
             its = self.jobs[job]
-            for index, ending in SYSTEMS[self.system].endings(job, len(its)).items():
+            for index, ending in arrays.of(self.system).endings(job, len(its)).items():
                 if index <= len(its) and newest[its[index - 1]] == job:
                     found[its[index - 1]] = ending
         return found
 
     def cancel(self) -> None:
         """Take what is left of it out of the queue."""
-        system = SYSTEMS[self.system]
-        try:
-            left = {job for job, *_ in system.states()} & self.jobs.keys()
-        except CommandError:
-            left = set(self.jobs)
-        for job in left:
-            with suppress(CommandError):  # it has ended
-                batch.command(system.cancel, system.whole(job, len(self.jobs[job])))
+        arrays.cancel(self.system, {job: len(tasks) for job, tasks in self.jobs.items()})
 
     # What has come of it.
 
@@ -259,7 +246,7 @@ class Call:
         """What the batch system calls a task that was submitted, as its commands take it."""
         for job, tasks in reversed(self.jobs.items()):
             if task in tasks:
-                return SYSTEMS[self.system].task.format(job, tasks.index(task) + 1)
+                return arrays.of(self.system).task.format(job, tasks.index(task) + 1)
         return "-"
 
     def told(self, task: int) -> str:

@@ -6,8 +6,8 @@ import time
 from collections import Counter
 
 from mpiabc.batch import CommandError
+from mpiabc.batch.ending import Ending, Why
 from mpiabc.cluster.call import Call
-from mpiabc.cluster.systems import Ending, Why
 from mpiabc.errors import SchedulerError
 
 _log = logging.getLogger(__name__)

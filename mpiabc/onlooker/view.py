@@ -9,9 +9,10 @@ from enum import Enum
 from typing import Any
 
 from mpiabc.driver import Progressed
+from mpiabc.durations import duration
 from mpiabc.errors import resumable_status
 from mpiabc.population import short
-from mpiabc.progress import duration, told
+from mpiabc.progress import told
 from mpiabc.store.glance import Row, Told
 from mpiabc.store.live import Failed, Sign, sign_from
 from mpiabc.store.roster import Host, Worker

@@ -2,9 +2,9 @@
 
 import re
 
+from mpiabc.durations import duration
 from mpiabc.onlooker.view import State, View
 from mpiabc.population import short
-from mpiabc.progress import duration
 from mpiabc.store.roster import Worker
 
 _MOST_ROWS = 50

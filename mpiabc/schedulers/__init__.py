@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from mpiabc import environment
 from mpiabc.errors import SchedulerError
@@ -45,40 +45,46 @@ __all__ = [
 ]
 
 
-_HOMES = {  # of what is imported when it is asked for: a worker needs its own transport alone
-    "Combined": "combined",
-    "Dask": "dask",
-    "Futures": "futures",
-    "MPI": "mpi",
-    "MPIStatic": "mpi",
-    "Map": "maps",
-    "Processes": "processes",
-    "Redis": "redis",
-    "RedisStatic": "redis",
-    "Serial": "serial",
-    "Together": "together",
+class _Named(NamedTuple):
+    """A scheduler: its module, and what stands for it as text."""
+
+    home: str
+    short: str = ""
+    schemes: tuple[str, ...] = ()  # of addresses
+    keyword: str = ""  # of its address
+    example: str = ""
+
+
+# Imported when they are asked for: a worker needs its own transport alone.
+_ALL = {
+    "Serial": _Named("serial", "serial"),
+    "Processes": _Named("processes", "processes"),
+    "MPI": _Named("mpi", "mpi"),
+    "MPIStatic": _Named("mpi", "mpi-static"),
+    "Redis": _Named("redis", "redis", ("redis", "rediss"), "url", "the 'redis://...' of a Redis server"),
+    "RedisStatic": _Named("redis", "redis-static"),
+    "Dask": _Named(
+        "dask",
+        "dask",
+        ("tcp", "tls"),
+        "address",
+        "the 'tcp://...' or scheduler file '....json' of a Dask cluster",
+    ),
+    "Futures": _Named("futures"),
+    "Map": _Named("maps"),
+    "Combined": _Named("combined"),
+    "Together": _Named("together"),
 }
-_BY_NAME = {
-    "serial": "Serial",
-    "processes": "Processes",
-    "mpi": "MPI",
-    "mpi-static": "MPIStatic",
-    "redis": "Redis",
-    "redis-static": "RedisStatic",
-    "dask": "Dask",
-}
-_BY_SCHEME: dict[str, Callable[[str], Scheduler]] = {
-    "redis": lambda url: _scheduler("Redis")(url),
-    "rediss": lambda url: _scheduler("Redis")(url),
-    "tcp": lambda address: _scheduler("Dask")(address=address),
-    "tls": lambda address: _scheduler("Dask")(address=address),
-}
+_BY_NAME = {named.short: name for name, named in _ALL.items() if named.short}
+_BY_SCHEME = {scheme: name for name, named in _ALL.items() for scheme in named.schemes}
+#: Short names, and beginnings of addresses, besides "auto".
+NAMES, SCHEMES = tuple(_BY_NAME), tuple(_BY_SCHEME)
 _FORMER = {"Several": "Combined"}  # names that go with the next minor version
 
 
 def __getattr__(name: str) -> object:
     """A scheduler is imported when it is asked for; what has another name now warns, and says which."""
-    if name in _HOMES:
+    if name in _ALL:
         return _scheduler(name)
     if name not in _FORMER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -89,7 +95,7 @@ def __getattr__(name: str) -> object:
 
 
 def _scheduler(name: str) -> Callable[..., Scheduler]:
-    return getattr(import_module(f"mpiabc.schedulers.{_HOMES[name]}"), name)
+    return getattr(import_module(f"mpiabc.schedulers.{_ALL[name].home}"), name)
 
 
 _COMMA = r",(?=\s*[\w./-]+(?:://|,|$))"  # between schedulers, not in a password
@@ -121,7 +127,8 @@ def _named(name: str) -> Scheduler:
     if name in _BY_NAME:
         return _free(_scheduler(_BY_NAME[name])())
     if scheme in _BY_SCHEME:
-        return _BY_SCHEME[scheme](name)
+        found = _BY_SCHEME[scheme]
+        return _scheduler(found)(**{_ALL[found].keyword: name})
     if name.endswith(".json"):
         return _of_file(name)
     raise _unknown(name)
@@ -182,10 +189,10 @@ def _is_of_all_ranks(scheduler: Scheduler) -> bool:
 def _unknown(scheduler: object) -> SchedulerError:
     if isinstance(scheduler, str) and "://" in scheduler:  # a password may stand in the rest
         scheduler = f"{scheduler.partition('://')[0]}://..."
+    examples = [named.example for named in _ALL.values() if named.example]
+    known = ", ".join([*map(repr, ("auto", *NAMES)), *examples])
     return SchedulerError(
-        f"unknown scheduler {scheduler!r}: give 'auto', {', '.join(map(repr, _BY_NAME))}, the "
-        "'redis://...' of a Redis server, the 'tcp://...' or scheduler file '....json' of a Dask cluster, or "
-        "an object from mpiabc.schedulers"
+        f"unknown scheduler {scheduler!r}: give {known}, or an object from mpiabc.schedulers"
     )
 
 

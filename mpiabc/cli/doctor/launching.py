@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mpiabc.batch import variables
 from mpiabc.cli.doctor.asking import Answer, ask
 from mpiabc.errors import SchedulerError
 from mpiabc.schedulers.mpi import launched_rank, launched_size
@@ -14,7 +15,7 @@ from mpiabc.schedulers.mpi.launch import load_mpi
 
 _ANSWERS = 15.0  # seconds
 STARTS = 60.0  # seconds that two ranks have
-_LAUNCHERS = ("mpirun", "mpiexec", "srun")
+_LAUNCHERS = ("mpirun", "mpiexec")  # and those of batch systems
 _FAMILIES = {  # words of launchers and libraries
     "Open MPI": r"Open MPI|OpenRTE|PRRTE|prterun",
     "Intel MPI": r"Intel\(R\) MPI",
@@ -107,7 +108,9 @@ def kind(said: str) -> tuple[str, str]:
 
 def launchers() -> tuple[Launcher, ...]:
     """Those first on the PATH; of this environment where the PATH has none."""
-    return tuple(found for name in _LAUNCHERS if (found := _launcher(name)) is not None)
+    return tuple(
+        found for name in (*_LAUNCHERS, *variables.launchers()) if (found := _launcher(name)) is not None
+    )
 
 
 def _launcher(name: str) -> Launcher | None:
@@ -118,9 +121,9 @@ def _launcher(name: str) -> Launcher | None:
 
 
 def asked(name: str, path: str, *, is_on_path: bool = True) -> Launcher | None:
-    """A launcher by its own words; None for a Slurm that is not set up."""
+    """A launcher by its own words; None for one of a batch system that is not set up."""
     answer = ask([path, "--version"], _ANSWERS)
-    if name == "srun" and answer.status != 0:
+    if name in variables.launchers() and answer.status != 0:
         return None
     return Launcher(name, path, *kind(answer.said + answer.complaint), is_on_path)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiabc import batch, machine, threads
+from mpiabc.batch import variables
 from mpiabc.cli.doctor.asking import ask
 from mpiabc.cli.doctor.check import Place, Remark, Seen, note, problem, warning
 from mpiabc.errors import ProblemError, SchedulerError
@@ -141,12 +142,12 @@ class Cores:
 
     all: int
     usable: int
-    promised: str = ""  # SLURM_CPUS_PER_TASK
+    promised: tuple[str, int] | None = None  # the batch system's variable, and what it says
 
 
 def look_at_cores(place: Place) -> Cores:
     """Affinity, quotas of containers, what a batch system has promised."""
-    return Cores(os.cpu_count() or 1, machine.cores(), os.environ.get("SLURM_CPUS_PER_TASK", ""))
+    return Cores(os.cpu_count() or 1, machine.cores(), variables.promised_cores())
 
 
 def judge_cores(found: Cores) -> Seen:
@@ -155,8 +156,8 @@ def judge_cores(found: Cores) -> Seen:
     if found.usable == found.all:
         return Seen(words)
     why = "the affinity of this process, or the quota of its container or job"
-    if found.promised == str(found.usable):
-        why = f"SLURM_CPUS_PER_TASK={found.promised}"
+    if found.promised is not None and found.promised[1] == found.usable:
+        why = "=".join(map(str, found.promised))
     told = f"runs in processes use {found.usable} of {found.all} cores: {why} leaves no more"
     return Seen(words, (note(told),))
 

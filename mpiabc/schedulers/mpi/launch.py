@@ -15,6 +15,7 @@ from types import ModuleType, TracebackType
 from typing import NoReturn
 
 from mpiabc import voice
+from mpiabc.batch import variables
 from mpiabc.errors import Error, SchedulerError
 from mpiabc.schedulers.mpi.ending import finalize, left
 from mpiabc.schedulers.mpi.held import are_any_held
@@ -28,14 +29,14 @@ _GLANCE = 0.1  # seconds between two looks at the time while MPI starts
 _SPEAKERS = 4  # ranks that then say what they wait for: the last of them after eight minutes
 
 
-#: What launchers say about the number of ranks they started.
-_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+#: What launchers say about the number of ranks they started; those of batch systems are in their table.
+_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 
 def launched_size() -> int:
     """How many ranks the launcher says that it started; 1 without a launcher."""
-    told = (os.environ.get(name, "") for name in _SIZE_VARIABLES)
+    told = (os.environ.get(name, "") for name in (*_SIZE_VARIABLES, *variables.sizes()))
     return max((int(number) for number in told if number.isdigit()), default=1)
 
 
