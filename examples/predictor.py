@@ -4,7 +4,8 @@
 
 Fearnhead and Prangle (2012, doi:10.1111/j.1467-9868.2011.01010.x): the best single statistic for a parameter
 is its posterior mean, and a regression of parameters on statistics learns it. The network is fitted after
-each generation to its first simulations, accepted or not. It needs scikit-learn (`mpiabc[sklearn]`).
+each generation to its first simulations, accepted or not. It needs scikit-learn (`mpiabc[sklearn]`), and
+keeps its run in oscillation.db, in the folder where it is started.
 """
 
 import numpy as np
@@ -47,7 +48,7 @@ def sampler(population_size=500):
 
 
 def main():
-    history = sampler().run("predictor.db", generations=6)
+    history = sampler().run("oscillation.db", generations=6)
     if history is not None:
         print(f"mean {history[-1].mean()}, sd {history[-1].std()}")
 

@@ -11,7 +11,7 @@
 #PBS -j oe
 ##PBS -q long
 
-# EDIT: the environment that holds mpiabc[dask] and its mpirun; `module load` and the like go here too.
+# EDIT: the environment that holds mpiabc[dask] and its mpirun, after `module load` and the like.
 export PATH="$HOME/.venv/bin:$PATH"
 
 # EDIT: the name of this file, from the folder where qsub is called: the job submits it again.

@@ -10,7 +10,7 @@
 #PBS -j oe
 ##PBS -q long
 
-# EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
+# EDIT: the environment that holds mpiabc and its mpirun, after `module load` and the like.
 export PATH="$HOME/.venv/bin:$PATH"
 
 # EDIT: the name of this file, from the folder where qsub is called: the job submits it again.

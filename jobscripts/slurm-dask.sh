@@ -10,7 +10,7 @@
 ##SBATCH --mem-per-cpu=2G
 ##SBATCH --partition=long
 
-# EDIT: the environment that holds mpiabc[dask] and its mpirun; `module load` and the like go here too.
+# EDIT: the environment that holds mpiabc[dask] and its mpirun, after `module load` and the like.
 export PATH="$HOME/.venv/bin:$PATH"
 
 scheduler="$PWD/dask-$SLURM_JOB_ID.json"

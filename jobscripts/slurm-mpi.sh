@@ -9,7 +9,7 @@
 ##SBATCH --mem-per-cpu=2G
 ##SBATCH --partition=long
 
-# EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
+# EDIT: the environment that holds mpiabc and its mpirun, after `module load` and the like.
 export PATH="$HOME/.venv/bin:$PATH"
 
 export MPIABC_WALLTIME=auto  # for a run that is given no walltime

@@ -11,7 +11,7 @@
 ##SBATCH --mem-per-cpu=2G
 ##SBATCH --partition=long
 
-# EDIT: the environment that holds mpiabc; `module load` and the like go here too.
+# EDIT: the environment that holds mpiabc, after `module load` and the like.
 export PATH="$HOME/.venv/bin:$PATH"
 
 # EDIT: the file of `mpiabc broker start`, which holds address and password, on a disk that all nodes see.

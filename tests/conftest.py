@@ -223,6 +223,22 @@ def dask_client():
 
 
 @pytest.fixture(scope="session")
+def _finished(tmp_path_factory):
+    """The file of a run of three generations."""
+    from tests import problems
+
+    path = tmp_path_factory.mktemp("finished") / "run.db"
+    problems.sampler(n=20).run(path, scheduler="serial")
+    return path
+
+
+@pytest.fixture(name="run")
+def copied(_finished, tmp_path):
+    """A copy of it."""
+    return shutil.copy(_finished, tmp_path / "run.db")
+
+
+@pytest.fixture(scope="session")
 def slurm():
     """A real Slurm."""
     from tests.clusters.real import started

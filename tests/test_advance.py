@@ -5,6 +5,7 @@ import random
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import mpiabc
 from mpiabc import cli, signals
 from mpiabc.actions import Commit, Done, Keep, Open, Void
 from mpiabc.driver import Committed, Driver, Ended, Limits, Noted, Progressed
+from mpiabc.driver.opened import Opened
 from mpiabc.evaluate import Evaluator
 from mpiabc.order import kept
 from mpiabc.planner import Planner
@@ -379,6 +381,18 @@ def test_line_says_when_a_generation_will_be_complete_once_that_is_known():
     event = Progressed(2, 0.5, 100, 0, 50, 0, 10.0, 4, 4)
     assert told(event) == "generation 2, epsilon 0.5: 0/100 accepted, 5 simulations/s, 4/4 busy"
     assert told(replace(event, accepted=25)).endswith("4/4 busy, 30 s left")
+    resumed = replace(event, accepted=50, simulations=150, had_simulations=50, had_accepted=25)
+    assert told(resumed).endswith("50/100 accepted, 10 simulations/s, 4/4 busy, 20 s left")
+    assert told(replace(resumed, accepted=25, simulations=50)).endswith(" 0 simulations/s, 4/4 busy")
+
+
+def test_what_was_there_when_an_order_was_opened_is_no_speed():
+    """A run that goes on has it of the file, a recycled one of the level before."""
+    ledger = SimpleNamespace(size=100, simulations=50, accepted=25, failed=0, counted="accepted")
+    opened = Opened(SimpleNamespace(level=1, epsilon=0.5), ledger, None, 0.0)
+    ledger.simulations, ledger.accepted = 150, 50
+    progressed = opened.progress(10.0, SimpleNamespace(workers=4, busy=lambda: 4))
+    assert (progressed.rate, progressed.seconds_left) == (10.0, 20.0)
 
 
 def test_pure_loop_and_virtual_cluster_agree_with_the_driver(quiet, tmp_path):

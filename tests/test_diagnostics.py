@@ -5,6 +5,7 @@ import sqlite3
 import time
 from dataclasses import asdict, replace
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,12 +112,83 @@ def few(run, n, weights=None):
 
 
 @pytest.mark.parametrize(
-    ("n", "severity"), [(400, Severity.GOOD), (60, Severity.WARNING), (20, Severity.PROBLEM)]
+    ("n", "severity"), [(400, Severity.GOOD), (60, Severity.NOTE), (20, Severity.PROBLEM)]
 )
 def test_few_effective_particles_are_told(run, n, severity):
     (found,) = of(run, "ess", few(run, n))
     assert found.severity is severity
     assert f"of {n} particles" in found.text
+
+
+def test_uneven_weights_matter_more_than_few_particles(run):
+    uneven = [0.2 / 60] * 60 + [0.8 / 40] * 40  # 60 of 100 are effective
+    for weights, severity in (
+        ([0.01] * 100, Severity.NOTE),
+        (uneven, Severity.NOTE),
+        ([0.1 / 60] * 60 + [0.9 / 40] * 40, Severity.WARNING),
+    ):
+        assert [found.severity for found in of(run, "ess", few(run, 100, weights))] == [severity]
+
+
+def test_failures_come_before_what_a_larger_population_would_mend(run, monkeypatch):
+    monkeypatch.setattr(diagnostics, "totals", lambda _: SimpleNamespace(failures=500, simulations=1000))
+    found = [f.topic for f in diagnose(run, few(run, 100, [0.1 / 60] * 60 + [0.9 / 40] * 40))]
+    assert found.index("failures") == 0 < found.index("ess")
+
+
+def test_beside_a_problem_nothing_is_called_good(run):
+    found = diagnose(run, few(run, 20))
+    assert found[0].severity is Severity.PROBLEM
+    assert all(finding.severity is not Severity.GOOD for finding in found)
+
+
+UNITS = {
+    "one of two": ({"a": 1000.0, "b": 1.0}, mpiabc.PNorm(), "a"),
+    "the largest": ({"a": 1000.0, "b": 1.0}, mpiabc.PNorm(p=np.inf), "a"),
+    "several of a key": ({"a": np.full(3, 1000.0), "b": 1.0}, mpiabc.PNorm(), "a"),
+    "one of a key": ({"b": np.array([1.0, 1000.0, 1.0])}, mpiabc.PNorm(), "b[1]"),
+    "alike": ({"a": 1.0, "b": 1.0}, mpiabc.PNorm(), None),
+    "a long one": ({"a": np.full(30, 1.0), "b": 1.0}, mpiabc.PNorm(), None),
+    "alone": ({"a": 1000.0}, mpiabc.PNorm(), None),
+    "beside a constant": ({"a": 1000.0, "b": 0.0}, mpiabc.PNorm(), None),
+    "scaled": ({"a": 1000.0, "b": 1.0}, mpiabc.PNorm(scale="mad"), None),
+    "weighted": ({"a": 1000.0, "b": 1.0}, mpiabc.PNorm(weights={"a": 1.0, "b": 2.0}), None),
+}
+
+
+@pytest.mark.parametrize("case", UNITS)
+def test_a_statistic_that_drowns_the_others_is_named(case, tmp_path):
+    units, distance, name = UNITS[case]
+
+    def measured(theta, rng):
+        return {
+            key: theta[key] * unit + unit * 0.1 * rng.standard_normal(np.shape(unit))
+            for key, unit in units.items()
+        }
+
+    given = mpiabc.Problem(
+        {"a": mpiabc.Normal(0, 1), "b": mpiabc.Normal(0, 1)},
+        measured,
+        {key: 0 * unit for key, unit in units.items()},
+        distance=distance,
+    )
+    history = mpiabc.ABCSMC(given, 100, seed=1).run(tmp_path / "run.db", generations=3, scheduler="serial")
+    found = of(history, "distance")
+    assert [f.severity for f in found] == [Severity.WARNING] * (name is not None)
+    assert all(f"The statistic {name} makes up 9" in f.text and 'PNorm(scale="mad")' in f.text for f in found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flat_posterior_of_few_particles_presses_against_no_edge(seed, tmp_path):
+    """It scatters around its prior, and is dense at the edges as anywhere."""
+    history = mpiabc.ABCSMC(problem(), 100, seed=seed).run(
+        tmp_path / "run.db", generations=5, scheduler="serial"
+    )
+    edge, left = of(history, "prior")
+    assert (edge.severity, left.severity) == (Severity.WARNING, Severity.NOTE)
+    assert "(edge at its upper limit 1)" in edge.text
+    assert "of free is its prior" in left.text
+    assert "not informed by the data" in left.text
 
 
 def test_one_particle_with_much_weight_is_told(run):

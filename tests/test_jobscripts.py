@@ -77,8 +77,8 @@ def test_values_are_filled_in_and_switch_their_lines_on(capsys):
     for arguments in (["--", "--seed", 3], ["--seed", 3]):
         yaml = said(capsys, "jobscript", "slurm", "my run.yaml", *arguments).splitlines()
         assert yaml[-1] == """exec mpirun -n "$SLURM_NTASKS" python -u -m mpiabc run 'my run.yaml' --seed 3"""
-    named = said(capsys, "jobscript", "slurm", "fit.py:heat")
-    assert named.endswith("python -u -m mpiabc run fit.py:heat\n")
+    named = said(capsys, "jobscript", "slurm", "fit.py:heat", "--population-size", 100)
+    assert named.endswith("python -u -m mpiabc run fit.py:heat --population-size 100\n")
     assert "#SBATCH --job-name=fit\n" in named
     pbs = said(capsys, "jobscript", "pbs", "--memory", "2G", "fit.py").splitlines()
     assert {"#PBS -l select=4:ncpus=1:mpiprocs=1:mem=2gb", "self=fit.sh"} <= set(pbs)
@@ -156,6 +156,10 @@ def test_options_before_the_file_that_are_none_are_refused(capsys):
 
 WRONG = {
     "no name": ("slurm", "the file of the run is missing: give FILE.py, or FILE.yaml"),
+    "no size": (
+        "slurm fit.py:heat",
+        "fit.py:heat is for `mpiabc run`: give what `mpiabc run` needs",
+    ),
     "no file": ("slurm fitt.py", "there is no file fitt.py in /"),
     "no ranks": ("slurm --ranks 0 fit.py", "--ranks '0': give a whole number of at least 1"),
     "no time": ("slurm --walltime soon fit.py", "--walltime 'soon' is not understood"),
@@ -192,6 +196,41 @@ WRONG = {
 def test_wrong_values_are_told(case, capsys):
     arguments, message = WRONG[case]
     assert message in said(capsys, "jobscript", *shlex.split(arguments), status=1)
+
+
+MADE = (
+    "from mpiabc import *\nimport subprocess\nproblem = Problem(prior, lambda t, r: subprocess.run([]), y)\n"
+)
+AS_SCRIPT, AS_PROBLEM, NEVER = (
+    "python -u it.py --population-size=9",
+    "mpiabc run it.py --population-size=9",
+    1,
+)
+FILES = {
+    "a problem": (MADE, AS_PROBLEM),
+    "typed": ("import mpiabc\nproblem: object = mpiabc.Problem(prior, simulate, y)\n", AS_PROBLEM),
+    "of a function": ("def make(n):\n    return Problem(prior, simulate, n)\n\nheat = make(1)\n", AS_PROBLEM),
+    "models": (f"{MADE}other = Problem(prior, other, y)\nmodels = [problem, other]\n", AS_PROBLEM),
+    "a sampler": (f"{MADE}abc = ABCSMC(problem, 100)\n", NEVER),
+    "run": (f"{MADE}abc = ABCSMC(problem, 100)\nabc.run('it.db')\n", AS_SCRIPT),
+    "run in a function": (f"{MADE}def main():\n    ABCSMC(problem, 100).run('it.db')\nmain()\n", AS_SCRIPT),
+    "run at once": ("history = ABCSMC(Problem(prior, simulate, y), 100).run('it.db')\n", AS_SCRIPT),
+    "given away": (f"{MADE}from runs import fit\nhistory = fit(problem)\n", AS_SCRIPT),
+    "none of ours": ("print(1)\n", AS_SCRIPT),
+    "no Python": ("def (\n", AS_SCRIPT),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_file_that_only_holds_a_problem_is_run_by_mpiabc_run(what, capsys):
+    """As a script it would do nothing, with status 0."""
+    text, expected = FILES[what]
+    Path("it.py").write_text(text)
+    command = ["jobscript", "slurm", "it.py"]
+    told = said(capsys, *command, "--population-size=9", status=1 if expected == NEVER else 0)
+    assert "it.py makes a sampler and never runs it" in told if expected == NEVER else expected in told
+    if expected == AS_PROBLEM:
+        assert "it.py holds a Problem and nothing that runs it: give" in said(capsys, *command, status=1)
 
 
 PLACES = [

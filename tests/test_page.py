@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,20 +20,6 @@ from tests.browser import browser
 from tests.conftest import HANGS, environment, imported
 
 TOKEN = "very-secret"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The file of a run of three generations."""
-    path = tmp_path_factory.mktemp("finished") / "run.db"
-    problems.sampler(n=20).run(path, scheduler="serial")
-    return path
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy of it."""
-    return shutil.copy(finished, tmp_path / "run.db")
 
 
 class Client:

@@ -413,6 +413,19 @@ def test_predictions_are_drawn_under_the_names_of_the_data(run):
     np.testing.assert_array_equal(line(figure.axes[0], "observed")[1], [0.5, -1, 0.1, 1.5, 1.0, 1.5])
 
 
+@pytest.mark.parametrize(("n", "low", "high"), [(1000, 0, 39), (1000, 3, 5), (400, -7, 140), (50, 4, 4)])
+def test_bars_of_whole_numbers_have_equally_many_of_them(n, low, high):
+    """Of 40 numbers in 31 bars some would have two, and stand out."""
+    x = np.resize(np.arange(low, high + 1.0), n)
+    edges = data._edges(x, low, high)
+    (width,) = set(np.diff(edges))
+    assert width == round(width)
+    assert edges[0] == low - 0.5
+    assert edges[-1] - width < high + 0.5 <= edges[-1]
+    assert len(edges) - 1 <= 40
+    assert set(np.diff(data._edges(x + 0.25, low, high)).round(9)) != {width} or low == high
+
+
 def test_holes_of_data_are_left_out():
     values, weights = np.array([1.0, np.nan, 3.0]), np.array([0.2, 0.5, 0.3])
     known, w = data._known(values, weights)

@@ -3,8 +3,9 @@
 import sqlite3
 import sys
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,8 +144,28 @@ def test_what_was_run_where_and_how_to_do_it_again_stands_there(run, page):
     assert f"NumPy {np.__version__}" in told["versions"]
     assert "(generations)" in told["ended"]
     assert dict(page.table("setting")[1:])["seed"] == "1"
-    assert f"pip install mpiabc=={mpiabc.__version__} numpy=={np.__version__}" in page.said
+    assert f"pip install . numpy=={np.__version__}" in page.said
+    assert f"# in the folder of mpiabc {mpiabc.__version__}" in page.said
     assert run[-1].digest() in page.said
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "extras", "launcher"),
+    [
+        ("MPI()", "'.[mpich]'", "mpirun -n 6 "),
+        ("MPIStatic(team=4)", "'.[mpich]'", "mpirun -n 24 "),
+        ("RedisStatic()", "'.[redis]'", ""),
+        ("Combined([MPI(), Dask()])", "'.[mpich,dask]'", ""),
+        ("Processes()", ".", ""),
+    ],
+)
+def test_the_way_to_do_it_again_has_the_launcher_and_what_it_needs(run, scheduler, extras, launcher):
+    (one,) = run.sessions
+    other = replace(one, scheduler=scheduler, workers=6, command="python fit.py")
+    again = module._again(SimpleNamespace(settings=run.settings, sessions=[other], path=run.path))
+    _, install, _, command = again.splitlines()
+    assert install.startswith(f"pip install {extras} numpy==")
+    assert command.startswith(f"{launcher}python fit.py  # ")
 
 
 def test_each_generation_has_a_row_and_many_have_some(run, page):

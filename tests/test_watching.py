@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import platform
-import shutil
 import sqlite3
 import sys
 import time
@@ -48,20 +47,6 @@ def _no_pause(monkeypatch):
     """Looks follow each other at once."""
     monkeypatch.setattr(watch, "_PERIOD", 0.0)
     monkeypatch.setattr(broker_command, "_PERIOD", 0.0)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The file of a run of three generations."""
-    path = tmp_path_factory.mktemp("finished") / "run.db"
-    problems.sampler(n=20).run(path, scheduler="serial")
-    return path
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy of it."""
-    return shutil.copy(finished, tmp_path / "run.db")
 
 
 def sign(at=None, process=None, **values):

@@ -5,6 +5,7 @@ for finding in diagnose(mpiabc.open("fit.db")):
 """
 
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,12 +34,16 @@ _CHANGED = 0.15  # of a deviation, from one generation to the next
 _MUCH_CHANGED = 0.4
 _PRESSED = 0.5  # of a density's maximum, at an edge
 _LEARNT = 0.12  # of the mass has moved from prior to posterior
+_CHANCE = 1.5  # times ESS^-0.4: moved by chance alone, of particles that lie in clusters as a kernel's do
+_DROWNS = 0.9  # of the first distances are one statistic's
+_AT_FIRST, _STILL = 10.0, 2.0  # times what each of the other numbers is of a distance
 _MANY_FAILED = 0.05
 _IDLE, _LONG = 0.5, 60.0  # of the workers' time; seconds of a run whose workers are looked at
 _MISSED = 0.1  # of the observed numbers
 _BEYOND = (0.01, 0.99)
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
 _MOST_TOLD = 4  # names in one sentence
+_UNSCALED = re.compile(r"PNorm\(p=([\d.]+|inf), weights=None\)")
 _TOLD_ELSEWHERE = (DEATH, "collapse")
 
 
@@ -79,8 +84,9 @@ class _Run:
 def diagnose(history: History, course: list[Step] | None = None) -> list[Finding]:
     """What is found of a run, the worst first; what is good comes last.
 
-    course: its `steps.steps`, if they are known. Whatever the file does not tell is left out, nothing of it
-    is executed, and a hundred generations at most are read. Raises DamagedError for a damaged file.
+    course: its `steps.steps`, if they are known. Beside a problem nothing is called good. Whatever the file
+    does not tell is left out, nothing of it is executed, and a hundred generations at most are read. Raises
+    DamagedError for a damaged file.
     """
     found = list(_of_ending(history))
     course = steps(history) if course is None else course
@@ -94,6 +100,8 @@ def diagnose(history: History, course: list[Step] | None = None) -> list[Finding
             _finding(Severity.NOTE, "generations", "no generation is complete yet: nothing to judge")
         )
     found.extend(_of_notes(history))
+    if any(finding.severity is Severity.PROBLEM for finding in found):
+        found = [finding for finding in found if finding.severity is not Severity.GOOD]
     worst_first = list(Severity)
     return sorted(found, key=lambda finding: worst_first.index(finding.severity))
 
@@ -250,13 +258,18 @@ def _of_size(run: _Run) -> Iterator[Finding]:
             "give a larger population_size, or a threshold that falls more slowly, such as Quantile(0.7)"
         )
         yield _finding(Severity.PROBLEM, "ess", text)
-    elif step.ess < _SOME or step.ess < _UNEVEN * step.size:
-        slower = ", or a threshold that falls more slowly," if step.ess < step.size / 2 else ""
+    elif step.ess < _UNEVEN * step.size or step.ess < min(_SOME, step.size / 2):
         text = (
             f"{told}: means and intervals are as uncertain as those of {step.ess:.0f} independent draws; a "
-            f"larger population_size{slower} makes them surer"
+            "larger population_size, or a threshold that falls more slowly, makes them surer"
         )
         yield _finding(Severity.WARNING, "ess", text)
+    elif step.ess < _SOME:
+        text = (
+            f"{told}, as many as can be expected of so few: means and intervals are as uncertain as those of "
+            f"{step.ess:.0f} independent draws, and a larger population_size makes them surer"
+        )
+        yield _finding(Severity.NOTE, "ess", text)
     else:
         yield _finding(Severity.GOOD, "ess", told)
     if step.size >= 2 / _HEAVY and step.largest > _HEAVY:
@@ -404,7 +417,7 @@ def _of_edges(parameters: Sequence[Parameter], population: Population, whose: st
         for parameter in parameters
         if not parameter.values
         for k, height in enumerate(_edges(parameter, population))
-        if height > _PRESSED and _learnt(parameter, population) > _LEARNT
+        if height > _PRESSED and _is_learnt(parameter, population)
     }
     if pressed:
         text = (
@@ -430,6 +443,11 @@ def _edges(parameter: Parameter, population: Population) -> list[float]:
     return [float(height[i] / height.max()) if at else 0.0 for i, at in zip((0, -1), is_at, strict=True)]
 
 
+def _is_learnt(parameter: Parameter, population: Population) -> bool:
+    """Whether its posterior is another density than its prior, beyond what chance makes of few particles."""
+    return _learnt(parameter, population) > max(_LEARNT, _CHANCE * population.ess**-0.4)
+
+
 def _learnt(parameter: Parameter, population: Population) -> float:
     """The share of the mass that has moved from the prior to the posterior; 1 where the prior is unknown."""
     points = parameter.of(population)
@@ -451,11 +469,11 @@ def _learnt(parameter: Parameter, population: Population) -> float:
 
 
 def _of_learning(parameters: Sequence[Parameter], population: Population, whose: str) -> Iterator[Finding]:
-    left = [p.name for p in parameters if _learnt(p, population) <= _LEARNT]
+    left = [p.name for p in parameters if not _is_learnt(p, population)]
     if left:
         text = (
-            f"the posterior{whose} of {_names(left)} is its prior: at this epsilon the data say nothing of "
-            "it; let more generations follow, or give statistics that depend on it"
+            f"the posterior{whose} of {_names(left)} is its prior, as far as can be told: at this epsilon it "
+            "is not informed by the data; let more generations follow, or give statistics that depend on it"
         )
         yield _finding(Severity.NOTE, "prior", text)
 
@@ -492,6 +510,53 @@ def _is_beyond(x: float, column: np.ndarray, population: Population) -> bool:
     return bool(x < low or x > high)
 
 
+def _of_statistics(run: _Run) -> Iterator[Finding]:
+    """Whether one statistic makes up nearly all of a distance in which all have the same weight."""
+    found, observed = _UNSCALED.fullmatch(str(run.settings.get("distance"))), run.history.observed
+    first, rows = run.history[0], run.last.summaries
+    if found is None or observed is None or observed.shape != rows.shape[1:] or run.is_noisy:
+        return
+    shares, still = (_shares(population, observed, float(found[1])) for population in (first, run.last))
+    counted = np.ptp(first.summaries, axis=0) > 0
+    for name, at in _statistics(run.history, int(shares.argmax())):
+        share, own = shares[at].sum(), counted[at].sum()
+        others = counted.sum() - own
+        times = [_ratio(part[at].sum() * others, (1 - part[at].sum()) * own) for part in (shares, still)]
+        is_missed = any(_is_beyond(observed[i], rows[:, i], run.last) for i in at)  # which is told elsewhere
+        if others and share > _DROWNS and times[0] > _AT_FIRST and times[1] > _STILL and not is_missed:
+            text = (
+                f"the statistic {name} makes up {min(share, 0.999):.1%} of the distances of generation 0, so "
+                f"that the other numbers of the data ({others}) hardly count: where units differ, "
+                'distance=mpiabc.PNorm(scale="mad") makes them comparable'
+            )
+            yield _finding(Severity.WARNING, "distance", text)
+            return
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else math.inf
+
+
+@quiet
+def _shares(population: Population, observed: np.ndarray, p: float) -> np.ndarray:
+    """(k,): how much of a p-norm is of which number, in the mean over particles."""
+    apart = np.abs(population.summaries - observed)  # (n, k)
+    largest = apart.max(axis=1, keepdims=True)
+    terms = (apart / largest) ** p if math.isfinite(p) else np.equal(apart, largest).astype(float)
+    shares = np.nan_to_num(terms / terms.sum(axis=1, keepdims=True))
+    return np.asarray(population.weights @ shares)
+
+
+def _statistics(history: History, i: int) -> Iterator[tuple[str, list[int]]]:
+    """The number in column i, then each key of several: names and columns."""
+    yield from ((label, [i]) for label in (history.labels or ())[i : i + 1])
+    first = 0
+    for name, shape in history.shapes:
+        size = math.prod(shape)
+        yield name, list(range(first, first + size))
+        first += size
+
+
 def _of_models(run: _Run) -> Iterator[Finding]:
     """Whether each of several models has particles enough."""
     pairs = list(zip(run.last.models, run.last.each(), strict=False))
@@ -516,15 +581,16 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(map(str, names[:_MOST_TOLD])) + (f" and {more} more" if more > 0 else "")
 
 
-_LOOKS = (
+_LOOKS = (  # of one severity, in the order of what they say of a run
+    _of_failures,
     _of_size,
     _of_epsilon,
     _of_acceptance,
     _of_change,
     _of_parameters,
     _of_data,
+    _of_statistics,
     _of_models,
-    _of_failures,
     _of_workers,
     _of_versions,
 )

@@ -5,6 +5,7 @@ The page is HTML that holds all it needs, pictures too. It is made of the file a
 
 import math
 import os
+import re
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -271,17 +272,31 @@ def _text(value: Any) -> str:
 
 def _again(history: History) -> str:
     """Commands that make the run again, as far as the file knows them."""
-    settings, sessions = history.settings, history.sessions
-    versions = sessions[0].versions if sessions else settings.get("versions", {})
-    pinned = [
-        f"{name.lower()}=={versions[name]}" for name in ("mpiabc", "NumPy", "SciPy") if name in versions
-    ]
+    settings, first = history.settings, next(iter(history.sessions), None)
+    versions = settings.get("versions", {}) if first is None else first.versions
     lines = [f"# Python {versions['Python']}"] if "Python" in versions else []
-    lines += [f"pip install {' '.join(pinned)}"] if pinned else []
-    if sessions:
-        lines += [f"cd {shlex.quote(sessions[0].folder)}", sessions[0].command]
+    if "mpiabc" in versions:
+        pinned = [f"{name.lower()}=={versions[name]}" for name in ("NumPy", "SciPy") if name in versions]
+        what = shlex.join([f".{_extras(first)}", *pinned])
+        lines.append(f"pip install {what}  # in the folder of mpiabc {versions['mpiabc']}")
+    if first is None:
+        lines.append("# the script, or `mpiabc run`, that the run was begun with")
     else:
-        lines += ["# the script, or `mpiabc run`, that the run was begun with"]
+        lines += [f"cd {shlex.quote(first.folder)}", f"{_launcher(first)}{first.command}"]
     where = f"with seed={settings.get('seed')}, into another file than {history.path.name}"
     lines[-1] += f"  # {where}: a finished run is not made again"
     return "\n".join(lines)
+
+
+def _extras(one: Session | None) -> str:
+    """What is installed with mpiabc for such a run, in brackets; an MPI that pip brings for ranks."""
+    told = "" if one is None else f"{one.scheduler} {one.command}"
+    extras = {"mpich": r"\bMPI", "redis": r"\bRedis", "dask": r"\bDask", "yaml": r"\.ya?ml\b"}
+    found = [name for name, sign in extras.items() if re.search(sign, told)]
+    return f"[{','.join(found)}]" if found else ""
+
+
+def _launcher(one: Session) -> str:
+    """What started the ranks, if the run was of ranks alone: any launcher will do, and any number of them."""
+    found = re.fullmatch(r"MPI(?:Static)?\((?:team=(\d+))?\)", one.scheduler)
+    return f"mpirun -n {one.workers * int(found[1] or 1)} " if found else ""

@@ -41,8 +41,9 @@ def _yaml_texts(path: Path) -> dict[str, Any]:
     return content | {"problem": str(path.parent / str(content["problem"]))}
 
 
-def _is_yaml(path: Path) -> bool:
-    return path.suffix in (".yaml", ".yml")
+def is_yaml(path: str | Path) -> bool:
+    """Whether a path is that of a YAML file, by its ending."""
+    return Path(path).suffix in (".yaml", ".yml")
 
 
 def split(target: str) -> tuple[Path, str | None]:
@@ -56,13 +57,13 @@ def split(target: str) -> tuple[Path, str | None]:
 def is_of_run(target: str) -> bool:
     """Whether it is for `mpiabc run`, and no script that Python runs by itself: YAML, or FILE:problem."""
     path, name = split(target)
-    return _is_yaml(path) or name is not None
+    return is_yaml(path) or name is not None
 
 
 def texts_of(target: str) -> dict[str, Any]:
     """What FILE[:problem] says: `problem`, and settings if it is a YAML file."""
     path, name = split(target)
-    if not _is_yaml(path):
+    if not is_yaml(path):
         return {"problem": target}
     if name is not None:
         raise ProblemError(f"{target}: the problem's name goes into {path}, as `problem: FILE.py:{name}`")

@@ -18,12 +18,14 @@ from mpiabc.batch.layout import Layout, option
 from mpiabc.batch.systems import SYSTEMS, No
 from mpiabc.cli import stage
 from mpiabc.cli.command import Parser, add_command
-from mpiabc.cli.files import is_of_run, split
+from mpiabc.cli.files import is_of_run, is_yaml, split
+from mpiabc.cli.unrun import Unrun, unrun
 from mpiabc.cli.words import say
 from mpiabc.errors import ProblemError
 
 _TEMPLATES = Path(__file__).with_name("jobscripts")
 _LEAVE = 120  # seconds before the end of its job in which a worker leaves, or SLURM's signal comes
+_SIZE = "--population-size"  # without which `mpiabc run` starts nothing
 _BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ASKED = {  # options of directives: what they are called, and their help
     "account": ("A", "the account, or project, that pays"),
@@ -206,8 +208,8 @@ def _add_options(parser: argparse.ArgumentParser, system: str) -> None:
         "script",
         nargs="?",
         metavar="FILE",
-        help="the Python file of the run, or the YAML file or FILE:problem of `mpiabc run`; its arguments "
-        "follow it",
+        help="the Python file of the run, or what `mpiabc run` takes: a file that only holds a Problem, "
+        "FILE:problem, or a YAML file; its arguments follow it",
     )
     parser.add_argument("--kind", choices=kinds(system), default="mpi", help="mpi if not given")
     parser.add_argument(
@@ -308,5 +310,27 @@ def _in_double_quotes(path: str) -> str:
 
 def _command(options: argparse.Namespace) -> str:
     """What Python is to run."""
-    words = ["-m", "mpiabc", "run"] if is_of_run(options.script) else []
+    words = ["-m", "mpiabc", "run"] if _is_of_run(options.script, options.arguments) else []
     return shlex.join([*words, options.script, *options.arguments])
+
+
+def _is_of_run(target: str, arguments: Sequence[str]) -> bool:
+    """Whether it is for `mpiabc run`, as a file is that would do nothing as a script.
+
+    Raises ProblemError for what would do nothing, or end at once, in its job.
+    """
+    found = unrun(Path(target))
+    if found is Unrun.SAMPLER:
+        raise ProblemError(
+            f"{target} makes a sampler and never runs it, so that its job would do nothing: call its `run` "
+            'behind `if __name__ == "__main__":`'
+        )
+    if found is None and not is_of_run(target):
+        return False
+    if not is_yaml(target) and not any(word.partition("=")[0] == _SIZE for word in arguments):
+        told = "holds a Problem and nothing that runs it" if found else "is for `mpiabc run`"
+        raise ProblemError(
+            f"{target} {told}: give what `mpiabc run` needs behind it, at least {_SIZE} N, or call `run` "
+            "in the file"
+        )
+    return True

@@ -29,16 +29,19 @@ class Progressed:
     busy: int
     counted: str = "accepted"  # or "done", where all are needed
     models: str = ""  # and how probable they were in the generation before, where there are several
+    had_simulations: int = 0  # when it was opened: of a run that goes on, recycled, or begun ahead
+    had_accepted: int = 0
 
     @property
     def rate(self) -> float:
         """Simulations a second."""
-        return self.simulations / max(1e-9, self.seconds)
+        return max(0, self.simulations - self.had_simulations) / max(1e-9, self.seconds)
 
     @property
     def seconds_left(self) -> float | None:
         """Until it is complete, if acceptances come as before; None before the first one."""
-        return self.seconds * (self.size - self.accepted) / self.accepted if self.accepted else None
+        come = self.accepted - self.had_accepted
+        return self.seconds * (self.size - self.accepted) / come if come > 0 else None
 
 
 @dataclass(frozen=True)

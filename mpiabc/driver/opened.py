@@ -31,6 +31,10 @@ class Opened:
     worked: float = 0.0  # seconds of workers
     models: str = ""  # as the population before says
     beside: tuple[int, ...] = ()  # numbers of earlier orders that the engine still works on, for this one
+    had: tuple[int, int] = field(init=False)  # simulations and acceptances that were there
+
+    def __post_init__(self) -> None:
+        self.had = (self.ledger.simulations, self.ledger.accepted)
 
     def __str__(self) -> str:
         ledger = self.ledger
@@ -99,4 +103,6 @@ class Opened:
             busy=engine.busy(),
             counted=ledger.counted,
             models=self.models,
+            had_simulations=self.had[0],
+            had_accepted=self.had[1],
         )

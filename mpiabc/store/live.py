@@ -159,7 +159,7 @@ def _is_sound(sign: Sign) -> bool:
     """Whether what is computed with are numbers, and what is shown is text, whoever has written it."""
     p, texts = sign.progressed, [sign.host, sign.progressed.counted, sign.progressed.models]
     numbers = [sign.at, sign.began, sign.process, p.level, p.size, p.accepted, p.simulations, p.failures]
-    numbers += [p.seconds, p.workers, p.busy]
+    numbers += [p.seconds, p.workers, p.busy, p.had_simulations, p.had_accepted]
     for worker in sign.workers:
         numbers += [worker.seconds, worker.share]
         texts += [worker.who, worker.at]

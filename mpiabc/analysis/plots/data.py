@@ -1,5 +1,6 @@
 """The data beside what the model says of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -126,22 +127,31 @@ def _number(ax: Any, values: np.ndarray, weights: np.ndarray, observed: Any) -> 
         low, high = x.min(), x.max()
         if observed is not None and np.isfinite(observed).all():
             low, high = min(low, float(np.ravel(observed)[0])), max(high, float(np.ravel(observed)[0]))
-        room = 0.05 * (high - low) or 0.5
-        bins = int(np.clip(np.sqrt(len(x)), 5, 40))
+        edges = _edges(x, low, high)
         ax.hist(
             x,
-            bins,
-            range=(low - room, high + room),
+            edges,
             weights=w,
             color=FILLS[0],
             edgecolor=INK,
             linewidth=0.7,
             label="simulated",
         )
-        canvas.ticks(ax.xaxis, (low - room, high + room), 4)
+        canvas.ticks(ax.xaxis, (edges[0], edges[-1]), 4)
     if observed is not None:
         ax.axvline(float(np.ravel(observed)[0]), color="black", linewidth=1.6, label="observed")
     ax.set_yticks([])
+
+
+def _edges(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Of equal bars; of whole numbers, each has equally many of these, or some would stand out."""
+    most = int(np.clip(np.sqrt(len(x)), 5, 40))
+    if np.array_equal(x, np.floor(x)):
+        first, n = math.floor(low), math.ceil(high) - math.floor(low) + 1
+        width = math.ceil(n / most)
+        return first - 0.5 + width * np.arange(math.ceil(n / width) + 1)
+    room = 0.05 * (high - low) or 0.5
+    return np.linspace(low - room, high + room, most + 1)
 
 
 def _series(ax: Any, values: np.ndarray, weights: np.ndarray, observed: Any, x: Any, i: int) -> None:

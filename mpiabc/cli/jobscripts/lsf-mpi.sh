@@ -10,7 +10,7 @@
 ##BSUB -M @memory@
 ##BSUB -q @queue@
 
-# EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
+# EDIT: the environment that holds mpiabc and its mpirun, after `module load` and the like.
 export PATH="@bin@:$PATH"
 
 export MPIABC_WALLTIME=auto  # for a run that is given no walltime

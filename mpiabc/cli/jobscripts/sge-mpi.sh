@@ -12,7 +12,7 @@
 # EDIT: the name of a parallel environment of your cluster, one of `qconf -spl`.
 #$ -pe mpi @ranks@
 
-# EDIT: the environment that holds mpiabc and its mpirun; `module load` and the like go here too.
+# EDIT: the environment that holds mpiabc and its mpirun, after `module load` and the like.
 export PATH="@bin@:$PATH"
 
 export MPIABC_WALLTIME=auto  # for a run that is given no walltime
