@@ -308,7 +308,7 @@ def _check(problem: Problem) -> None:
             "observed=, or leave the distance out too, where the simulator returns it"
         )
     if not is_callable and problem.observed is not None:
-        kept_of(problem.observed, None, is_callable)
+        kept_of(problem.observed, problem.summarize, is_callable)
     check = getattr(problem.distance, "check", None)
     if callable(check):
         check(problem.observed)

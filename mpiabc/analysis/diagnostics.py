@@ -17,6 +17,7 @@ from mpiabc.analysis.estimates import errors
 from mpiabc.analysis.plots import density
 from mpiabc.analysis.plots.seen import Parameter, masses, seen
 from mpiabc.analysis.steps import Step, fall, steps, totals
+from mpiabc.checks import MANY_FAILED
 from mpiabc.guard import quiet
 from mpiabc.population import Population, effective_sample_size, short, weighted_quantile
 from mpiabc.records import DEATH
@@ -33,13 +34,12 @@ _CHANGED = 0.15  # of a deviation, from one generation to the next
 _MUCH_CHANGED = 0.4
 _PRESSED = 0.5  # of a density's maximum, at an edge
 _LEARNT = 0.12  # of the mass has moved from prior to posterior
-_MANY_FAILED = 0.05
 _IDLE, _LONG = 0.5, 60.0  # of the workers' time; seconds of a run whose workers are looked at
 _MISSED = 0.1  # of the observed numbers
 _BEYOND = (0.01, 0.99)
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
 _MOST_TOLD = 4  # names in one sentence
-_TOLD_ELSEWHERE = (DEATH, "collapse")
+_TOLD_ELSEWHERE = (DEATH, "collapse", "failures")
 
 
 class Severity(StrEnum):
@@ -217,7 +217,7 @@ def _of_failures(run: _Run) -> Iterator[Finding]:
         f"{f', of the kind {told}' if told else ''}: they count as rejected, so the posterior leaves out "
         f"where the simulator fails; `mpiabc show {run.history.path.name} --failures` tells where that is"
     )
-    yield _finding(Severity.WARNING if share > _MANY_FAILED else Severity.NOTE, "failures", text)
+    yield _finding(Severity.WARNING if share > MANY_FAILED else Severity.NOTE, "failures", text)
 
 
 def _of_workers(run: _Run) -> Iterator[Finding]:

@@ -1,0 +1,174 @@
+"""What goes wrong is said so that who meets it first can mend it: what, where, and what to write instead."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+import mpiabc
+
+PRIOR = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
+
+
+def series(theta, rng):
+    return {"y": theta["mu"] + rng.standard_normal(5)}
+
+
+def mean(data):
+    return {"mean": np.mean(data["y"], axis=-1)}
+
+
+def error_of(problem, tmp_path, kind=mpiabc.Error):
+    with pytest.raises(kind) as error:
+        mpiabc.ABCSMC(problem, 10, seed=1).run(
+            tmp_path / "run.db", generations=1, scheduler="serial", overwrite=True
+        )
+    return str(error.value)
+
+
+# Structure.
+
+
+@pytest.mark.parametrize("is_vectorized", [False, True])
+@pytest.mark.parametrize("observed", [{"y": np.zeros(5)}, {"mean": np.zeros(5)}, np.zeros(5)])
+def test_raw_observed_data_beside_a_summary_are_said_to_be_what_it_returns(observed, is_vectorized, tmp_path):
+    def many(theta, rng):
+        return {"y": theta["mu"][:, None] + rng.standard_normal((len(theta["mu"]), 5))}
+
+    options = {"vectorized": True} if is_vectorized else {}
+    simulate = many if is_vectorized else series
+    problem = mpiabc.Problem(PRIOR, simulate, observed, summarize=mean, **options)
+    assert "give observed=summarize(data)" in error_of(problem, tmp_path)
+
+
+def test_raw_observed_data_that_are_no_numbers_are_said_to_be_what_summarize_returns():
+    with pytest.raises(mpiabc.ProblemError, match=r"observed=summarize\(data\)"):
+        mpiabc.Problem(PRIOR, series, ["ill", "well"], summarize=mean)
+
+
+def test_without_a_summary_nothing_is_said_of_one(tmp_path):
+    assert "summarize" not in error_of(mpiabc.Problem(PRIOR, series, {"z": 1.0}), tmp_path)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "reject", 2])
+def test_data_of_another_structure_are_told_with_evaluation_and_theta(on_error, tmp_path):
+    told = error_of(mpiabc.Problem(PRIOR, series, {"z": 1.0}, on_error=on_error), tmp_path)
+    assert "evaluation 0:" in told
+    assert "theta: mu=" in told
+
+
+# nan.
+
+
+def spoilt(name, place, value):
+    """A simulator with one number that is none."""
+
+    def simulate(theta, rng):
+        data = {"a": theta["mu"], "y": theta["mu"] + rng.standard_normal((2, 3))}
+        if place is None:
+            return data | {name: value}
+        data[name][place] = value
+        return data
+
+    return simulate
+
+
+OBSERVED = {"a": 0.0, "y": np.zeros((2, 3))}
+
+
+def spoilt_distance(simulated, observed):
+    return abs(simulated["a"]) + np.abs(simulated["y"] - observed["y"]).sum()
+
+
+@pytest.mark.parametrize("distance", [None, spoilt_distance])
+@pytest.mark.parametrize(
+    ("simulate", "told"),
+    [
+        (spoilt("a", None, math.nan), "of the simulated data a is nan"),
+        (spoilt("y", (1, 2), math.nan), "of the simulated data y[1,2] is nan"),
+        (spoilt("y", 1, math.nan), "of the simulated data y[1,0] is nan, and 2 more are not finite"),
+    ],
+)
+def test_a_distance_of_nan_is_traced_to_the_number_that_made_it(simulate, told, distance, tmp_path):
+    problem = mpiabc.Problem(PRIOR, simulate, OBSERVED, distance=distance)
+    found = error_of(problem, tmp_path, mpiabc.SimulatorError)
+    assert "evaluation 0:0" in found
+    assert found.endswith(told)
+
+
+def test_a_nan_that_the_distance_makes_of_finite_data_is_its_own(tmp_path):
+    problem = mpiabc.Problem(PRIOR, series, {"y": np.zeros(5)}, distance=lambda x, y: math.nan)
+    assert "although the simulated data are finite" in error_of(problem, tmp_path)
+
+
+def test_a_nan_of_labelled_and_of_vectorised_data_is_named_too(tmp_path):
+    def many(theta, rng):
+        y = theta["mu"][:, None] + rng.standard_normal((len(theta["mu"]), 3))
+        y[:, 2] = np.nan
+        return {"y": y}
+
+    problem = mpiabc.Problem(PRIOR, many, {"y": np.array([0.0, 0.0, 0.0])}, vectorized=True)
+    assert "y[2] is nan" in error_of(problem, tmp_path)
+    pandas = pytest.importorskip("pandas")
+    labelled = pandas.Series([0.0, 0.0], index=["Bath", "Hull"])
+    problem = mpiabc.Problem(PRIOR, lambda theta, rng: labelled + np.array([0.0, math.nan]), labelled)
+    assert "y[Hull] is nan" in error_of(problem, tmp_path)
+
+
+def test_the_label_of_one_number_is_that_of_all_labels():
+    from mpiabc.structure import Structure
+
+    for example in (1.0, [1.0, 2.0], {"a": 1.0, "y": np.zeros((2, 3)), "z": [1.0]}):
+        structure = Structure(example)
+        assert [structure.label(i) for i in range(structure.size)] == structure.labels()
+
+
+# Warnings of a run.
+
+
+def failing(theta, rng):
+    if theta["mu"] > 1:
+        raise ValueError("too large")
+    return theta["mu"] + rng.standard_normal()
+
+
+def far(simulated, observed):
+    return math.inf if simulated > 1 else abs(simulated - observed)
+
+
+def plain(theta, rng):
+    return theta["mu"] + rng.standard_normal()
+
+
+@pytest.mark.parametrize(
+    ("simulate", "options", "told"),
+    [
+        (failing, {"on_error": "reject"}, r"of \d+ simulations of generation 0 \d+ failed"),
+        (plain, {"distance": far}, r"of 50 particles of generation 0 \d+ are infinitely far"),
+        (lambda theta, rng: 3.0, {}, "all 50 particles of generation 0 have the same data"),
+        (plain, {"distance": lambda x, y: 2.0}, "all 50 particles .* have the same distance"),
+    ],
+)
+def test_what_is_simulated_in_vain_is_among_the_warnings_of_a_run_once(simulate, options, told, tmp_path):
+    problem = mpiabc.Problem(PRIOR, simulate, 0.0, **options)
+    sampler = mpiabc.ABCSMC(problem, 50, threshold=mpiabc.Quantile(0.9), seed=1)
+    history = sampler.run(tmp_path / "run.db", generations=2, scheduler="serial")
+    (note,) = history.warnings
+    assert re.match(told, note)
+
+
+def test_a_few_failures_infinite_distances_and_equal_ones_of_exact_data_are_no_warnings(tmp_path):
+    def simulate(theta, rng):
+        if theta["mu"] > 4.5:  # one in eighty
+            raise ValueError
+        return float(round(theta["mu"]))
+
+    def distance(simulated, observed):
+        return math.inf if simulated > 3 else abs(simulated - observed)
+
+    problem = mpiabc.Problem(PRIOR, simulate, 0.0, distance=distance, on_error="reject")
+    sampler = mpiabc.ABCSMC(problem, 50, threshold=mpiabc.Listed([math.inf, 1, 0]), seed=1)
+    history = sampler.run(tmp_path / "run.db", scheduler="serial", generations=3)
+    assert not history[-1].distances.any()
+    assert history.warnings == []
