@@ -1,12 +1,19 @@
 """What goes wrong is said so that who meets it first can mend it: what, where, and what to write instead."""
 
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import mpiabc
+from mpiabc import cli
+from mpiabc.cli.command import COMMANDS
+from tests.conftest import environment
 
 PRIOR = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
 
@@ -172,3 +179,79 @@ def test_a_few_failures_infinite_distances_and_equal_ones_of_exact_data_are_no_w
     history = sampler.run(tmp_path / "run.db", scheduler="serial", generations=3)
     assert not history[-1].distances.any()
     assert history.warnings == []
+
+
+# Interrupts.
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+def test_a_run_that_is_stopped_names_the_generation_that_is_open_then(generation, tmp_path):
+    """Generations that ended just before the signal are in doubt, and taken back."""
+    struck = []
+
+    def simulate(theta, rng, *, id):
+        if id == (generation, 3) and not struck:
+            struck.append(id)
+            os.kill(os.getpid(), signal.SIGINT)
+        return theta["mu"] + rng.standard_normal()
+
+    sampler = mpiabc.ABCSMC(mpiabc.Problem(PRIOR, simulate, 1.0), 20, seed=1)
+    with pytest.raises(mpiabc.Interrupted) as stopped:
+        sampler.run(tmp_path / "run.db", generations=9, scheduler="serial")
+    n = len(mpiabc.open(tmp_path / "run.db"))
+    assert f"stopped by SIGINT in generation {n}" in str(stopped.value)
+    if n < generation - 1:
+        assert f": generations {n} to {generation - 1} ended less than 1 s before" in str(stopped.value)
+    assert mpiabc.open(tmp_path / "run.db").reason == f"interrupted: {stopped.value.why}"
+
+
+# The command line.
+
+
+def mpiabc_of(*words, setup=""):
+    program = f"import sys\n{setup}\nfrom mpiabc.cli import main\nsys.exit(main({list(map(str, words))!r}))"
+    return subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("words", "status"), [(["run", "fit.py"], 75), (["show", "run.db"], 130)])
+def test_ctrl_c_before_a_command_has_begun_is_a_sentence(words, status, capsys, monkeypatch):
+    def interrupted(words):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("mpiabc.cli.commands.carried_out", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert cli.main(words) == status
+    finally:
+        signal.signal(signal.SIGINT, before)
+    again = "; run the same command again to continue" if status == 75 else ""
+    assert capsys.readouterr().err == f"mpiabc: stopped by SIGINT{again}\n"
+
+
+def test_ctrl_c_while_the_file_of_a_problem_is_loaded_is_a_sentence(tmp_path, capsys):
+    file, before = tmp_path / "fit.py", signal.getsignal(signal.SIGINT)
+    file.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    try:
+        assert cli.main(["run", str(file), "--population-size", "10", "--generations", "1"]) == 75
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "mpiabc: stopped by SIGINT; run the same command again to continue\n"
+
+
+def test_a_command_imports_what_it_needs(tmp_path):
+    setup = "import atexit\natexit.register(lambda: print(*sys.modules))"
+    job = mpiabc_of("show", tmp_path / "run.db", setup=setup)
+    assert "there is no file" in job.stderr
+    loaded = set(job.stdout.split())
+    assert "mpiabc.cli.show" in loaded
+    heavy = {"mpiabc.cli.run", "mpiabc.cli.doctor", "mpiabc.smc", "mpiabc.pool", "mpiabc.analysis.plots"}
+    assert not heavy & loaded
+
+
+def test_a_command_that_there_is_not_gets_the_list_of_all(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["shwo", "run.db"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "invalid choice: 'shwo'" in told
+    assert all(name in told for name in COMMANDS)

@@ -7,6 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 from mpiabc import voice
+from mpiabc.errors import ProblemError
+
+COMMANDS = {  # each a module, with what it is for
+    "run": "start a run, or continue it",
+    "show": "show a run, also while it is going on",
+    "watch": "follow a run in a terminal, to its end",
+    "serve": "a page in the browser that follows a run",
+    "report": "write a run as one HTML page",
+    "plot": "draw a run, also while it is going on",
+    "export": "write particles for other programs",
+    "replay": "compute one evaluation again, here",
+    "worker": "evaluate for the runs on a Redis server",
+    "broker": "start and look after a server for workers",
+    "jobs": "show the jobs of mpiabc.cluster's maps",
+    "jobscript": "print a script for a batch system",
+    "doctor": "look at this installation, and say what is wrong",
+}
 
 # What a sentence of the library says otherwise, by the option that takes its place.
 _PHRASES = {
@@ -14,6 +31,10 @@ _PHRASES = {
     "threshold": (r"\bmpiabc\.Quantile\(\.\.\.\)", "quantile:0.5"),
     "insecure": (r"\binsecure=True \(--insecure\)", "--insecure"),
 }
+
+
+class InYamlError(ProblemError):
+    """Of a YAML file, whose keys have the names that they have in Python."""
 
 
 class Parser(argparse.ArgumentParser):

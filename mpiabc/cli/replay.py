@@ -13,7 +13,7 @@ import numpy as np
 from mpiabc import guard, models
 from mpiabc.acceptors import Uniforms
 from mpiabc.adaptive import measure_of
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
   mpiabc replay fit.db 3:17 --problem changed.py
 
 With --trust this executes what RUN.db holds, whoever made it; without, only the problem that you give."""
-    parser = add_command(commands, "replay", _replay, "compute one evaluation again, here", example)
+    parser = add_command(commands, "replay", _replay, COMMANDS["replay"], example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
     told = "evaluation I of generation T; of a run that recycles, pools simulations or looks ahead, I alone"
     parser.add_argument("address", metavar="T:I", help=told)

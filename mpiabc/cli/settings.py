@@ -126,10 +126,6 @@ SETTINGS = {
 OF_SAMPLER = ("population_size", "kernel", "threshold", "recycle", "weights", "lookahead", "keep", "seed")
 
 
-class InYamlError(ProblemError):
-    """Of a YAML file, whose keys have the names that they have in Python."""
-
-
 def read_settings(texts: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are given, read. Raises ProblemError for what cannot be read."""
     return {
