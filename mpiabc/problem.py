@@ -15,6 +15,7 @@ from mpiabc.command import Command
 from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
+from mpiabc.fingerprint.words import in_words
 from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
 from mpiabc.layout import shown
 from mpiabc.marginals import Adapted
@@ -239,7 +240,7 @@ def arrived(problem: Any) -> None:
     different = code_differences(problem.fingerprint, problem.fingerprint_here())
     if different:
         raise ProblemError(
-            f"the problem's code is not the leading process's here: {'; '.join(different)}; bring "
+            f"the problem's code is not the leading process's here: {'; '.join(in_words(different))}; bring "
             "both to one version of your modules"
         )
 

@@ -13,6 +13,7 @@ from mpiabc import batch, environment
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 
+_LEAST_SECONDS = 60.0  # of a text without a unit, which batch systems take for minutes
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -132,6 +133,8 @@ def chosen(walltime: float | str | timedelta | None) -> float | str | timedelta 
 def seconds(walltime: float | str | timedelta | None, name: str = "walltime") -> float | None:
     """A walltime in seconds, from a number, a timedelta, or text such as "90", "30m", "2h", "1:30:00".
 
+    Text below 60 says its unit: batch systems take a number for minutes.
+
     "auto" is what the batch system leaves to this job. Raises ProblemError, which calls it by this name.
     """
     if walltime is None:
@@ -146,7 +149,10 @@ def seconds(walltime: float | str | timedelta | None, name: str = "walltime") ->
 
 def _parse(text: str, name: str) -> float:
     if match := re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smhd]?)", text):
-        value = float(match[1]) * _UNITS[match[2]]
+        number, unit = match.groups()
+        value = float(number) * _UNITS[unit]
+        if not unit and 0 < value < _LEAST_SECONDS:
+            raise ProblemError(f"{name}={text!r} says no unit: give {number}s, {number}m or {number}h")
     elif match := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text):
         days, hours, minutes, rest = (int(part or 0) for part in match.groups())
         value = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import mpiabc
-from mpiabc import cli
+from mpiabc import cli, stopping
 from mpiabc.cli.command import COMMANDS
+from mpiabc.fingerprint.words import in_words
 from tests.conftest import environment
 
 PRIOR = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
@@ -255,3 +256,85 @@ def test_a_command_that_there_is_not_gets_the_list_of_all(capsys):
     told = capsys.readouterr().err
     assert "invalid choice: 'shwo'" in told
     assert all(name in told for name in COMMANDS)
+
+
+# What differs from the run in a file.
+
+
+def noise(sd):
+    def simulate(theta, rng):
+        return {"y": theta["mu"] + sd * rng.standard_normal(3)}
+
+    return simulate
+
+
+def began(tmp_path, problem, **options):
+    return mpiabc.ABCSMC(problem, 10, seed=1).run(
+        tmp_path / "run.db", generations=1, scheduler="serial", **options
+    )
+
+
+def refusal(tmp_path, first, second):
+    began(tmp_path, first)
+    with pytest.raises(mpiabc.StoreError) as error:
+        began(tmp_path, second)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("observed", "told"),
+    [
+        ([1.0, 2.0, 9.0], "observed data: y[2] is 3.0 there, 9.0 here)"),
+        ([0.0, 2.0, 9.0], "observed data: y[0] is 1.0 there, 0.0 here, and 1 more differ)"),
+        ([1.0, 2.0], """observed data: '{"y": array (3,)}' there, '{"y": array (2,)}' here)"""),
+    ],
+)
+def test_observed_data_that_differ_are_shown_by_their_numbers(observed, told, tmp_path):
+    simulate = noise(1.0)
+    problems = (mpiabc.Problem(PRIOR, simulate, {"y": np.array(y)}) for y in ([1.0, 2.0, 3.0], observed))
+    assert told in refusal(tmp_path, *problems)
+
+
+def test_content_of_which_digests_are_kept_is_said_to_differ(tmp_path):
+    def problem(weights, noises):
+        return mpiabc.Problem(
+            PRIOR, noise(noises), {"y": np.ones(3)}, distance=mpiabc.PNorm(weights={"y": np.array(weights)})
+        )
+
+    told = refusal(tmp_path, problem([1.0, 2.0, 3.0], 1.0), problem([1.0, 2.0, 4.0], 1.0))
+    assert re.search(
+        r"distance: .*weights=.*'y': array \(3,\)}\)\", the content of which differs \(digest \w{16} there, "
+        r"\w{16} here\)",
+        told,
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        ("function script.simulate", "the code of simulate of the script"),
+        ("function model.Model.run", "the code of model.Model.run"),
+        ("class script.Model", "the bases or attributes of the class Model of the script"),
+        ("library libfast.so", "the compiled library libfast.so"),
+        ("global script.K: 2 there, 3 here", "global K of the script: 2 there, 3 here"),
+        (
+            "simulate.t: str of 9 0123456789abcdef there, str of 8 0123456789abcde0 here",
+            "simulate.t: str of 9 there, str of 8 here",
+        ),
+    ],
+)
+def test_what_differs_is_told_by_what_kind_of_thing_it_is(difference, words):
+    assert in_words([difference]) == [words]
+    assert in_words(["cpython"]) == ["cpython"]
+
+
+# Times.
+
+
+@pytest.mark.parametrize("text", ["2", "59", "1.5"])
+def test_a_walltime_without_a_unit_that_may_be_minutes_or_hours_is_asked_for_it(text):
+    with pytest.raises(mpiabc.ProblemError, match=f"says no unit: give {text}s, {text}m or {text}h"):
+        stopping.seconds(text)
+    assert stopping.seconds(f"{text}h") == 3600 * float(text)
+    assert stopping.seconds(float(text)) == float(text)  # as ever, in Python
+    assert stopping.seconds("60") == 60

@@ -19,6 +19,7 @@ from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
+from mpiabc.fingerprint.words import there_and_here
 from mpiabc.kernel import SCALE, as_before
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
@@ -118,7 +119,8 @@ def _check_same(problem: AnyProblem, history: History) -> None:
     parts, settings = problem.parts(), history.settings
     differing = differing_parts(parts, settings)
     if differing:
-        told = "; ".join(f"{name}: {settings.get(name)!r} there, {parts[name]!r} here" for name in differing)
+        texts = {name: there_and_here(repr(settings.get(name)), repr(parts[name])) for name in differing}
+        told = "; ".join(f"{name}: {text}" for name, text in texts.items())
         raise ProblemError(f"{history.path} is the run of another problem ({told}): give --problem its file")
 
 
