@@ -36,7 +36,7 @@ from mpiabc.particles import Particles, none
 from mpiabc.population import short
 from mpiabc.records import CALIBRATION, Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
-from mpiabc.simulate import LANE, Block, Simulated, Simulator, States
+from mpiabc.simulate import LANE, NOT_OBSERVED, Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
 from mpiabc.structure import DistanceError
 
@@ -374,8 +374,10 @@ class Evaluator:
         if math.isnan(value):
             told = "the distance of the simulated from the observed data is nan"
             return NanDistanceError(told + self._culprit(summary))
+        more = f"; {NOT_OBSERVED}" if isinstance(self.problem.distance, Returned) else ""
         return DistanceError(
             f"the distance gave {value!r}, expected a number >= 0: the smaller it is, the nearer are the data"
+            + more
         )
 
     def _culprit(self, summary: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import mapped
-from mpiabc.arguments import real, told_fields, whole
+from mpiabc.arguments import real, refuse_class, refuse_text, told_fields, whole
 from mpiabc.command import Command
 from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
 from mpiabc.errors import ProblemError
@@ -285,8 +285,11 @@ def _check(problem: Problem) -> None:
         raise ProblemError(f"the names of the prior are {prior.names!r}, expected a tuple of text")
     if not prior.names:
         raise ProblemError("the prior is empty: it names no parameters")
+    refuse_text("distance", problem.distance, "mpiabc.PNorm()")
     for role in ("simulate", "distance", "summarize"):
         value = getattr(problem, role)
+        if isinstance(value, type) and (_has_call(value) or measures_rows(value)):
+            refuse_class(role, value)
         is_there = callable(value) or (role == "distance" and measures_rows(value))
         if not is_there and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
@@ -316,6 +319,11 @@ def _check(problem: Problem) -> None:
     _check_batch(problem)
     object.__setattr__(problem, "on_error", policy(problem.on_error))
     object.__setattr__(problem, "timeout", time_limit(problem.timeout))
+
+
+def _has_call(cls: type) -> bool:
+    """Whether its objects are called, and not the class itself, which makes one."""
+    return any("__call__" in vars(base) for base in cls.__mro__)
 
 
 def _decide_what_is_kept(problem: Problem) -> None:

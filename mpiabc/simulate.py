@@ -46,6 +46,9 @@ _NOT_KEPT = (
 _OF_SUMMARY = (
     "the distance compares what summarize returns with observed: give observed=summarize(data), not the data"
 )
+NOT_OBSERVED = (
+    "there are no observed data, so that what simulate returns is its distance: give observed= if it is data"
+)
 _FLOATS = (
     "the simulator leaves another rounding mode, or flush to zero, behind: the floating-point environment is "
     "put back for every evaluation, and does not reach our arithmetic"
@@ -424,6 +427,8 @@ class Simulator:
 
     def _hint(self, error: BaseException, model: _Model, data: Any) -> str:
         """How the simulator was called, where it may not have expected that; or what `observed` is."""
+        if isinstance(error, StructureMismatchError) and isinstance(self._problem.distance, Returned):
+            return NOT_OBSERVED
         if data is not _UNFINISHED:
             is_of_summary = model.summarize is not None and data is not None
             return _OF_SUMMARY if is_of_summary and type(error) is StructureMismatchError else ""

@@ -338,3 +338,59 @@ def test_a_walltime_without_a_unit_that_may_be_minutes_or_hours_is_asked_for_it(
     assert stopping.seconds(f"{text}h") == 3600 * float(text)
     assert stopping.seconds(float(text)) == float(text)  # as ever, in Python
     assert stopping.seconds("60") == 60
+
+
+# What is given in the place of an object.
+
+
+def a_problem(**options):
+    return mpiabc.Problem(PRIOR, plain, 0.0, **options)
+
+
+class Simulator:
+    def __call__(self, theta, rng):
+        return 0.0
+
+
+NO_OBJECTS = {
+    "kernel": (lambda: mpiabc.ABCSMC(a_problem(), 9, kernel=mpiabc.Gaussian), "kernel=Gaussian is a class"),
+    "threshold": (lambda: mpiabc.ABCSMC(a_problem(), 9, threshold=mpiabc.Quantile), "give an object of it"),
+    "acceptor": (lambda: mpiabc.ABCSMC(a_problem(), 9, acceptor=mpiabc.Noise), "acceptor=Noise is a class"),
+    "size": (lambda: mpiabc.ABCSMC(a_problem(), mpiabc.sizes.ESS), "population_size=ESS is a class"),
+    "distance": (lambda: a_problem(distance=mpiabc.PNorm), "distance=PNorm is a class"),
+    "simulate": (lambda: mpiabc.Problem(PRIOR, Simulator, 0.0), "give an object of it, simulate=Simulator"),
+    "marginal": (lambda: mpiabc.Prior(mu=mpiabc.Normal), r"mu=Normal is a class: .* mu=Normal\(...\)"),
+    "part": (lambda: mpiabc.Aggregate({"y": mpiabc.PNorm}), "'y'=PNorm is a class"),
+    "scheduler": (lambda: mpiabc.Pool(mpiabc.schedulers.Serial).__enter__(), "scheduler=Serial is a class"),
+    "text": (
+        lambda: mpiabc.ABCSMC(a_problem(), 9, kernel="gaussian"),
+        r"kernel='gaussian' is text: give an object, such as kernel=mpiabc.Gaussian\(\)",
+    ),
+    "rule": (lambda: mpiabc.ABCSMC(a_problem(), 9, threshold="median"), r"such as threshold=mpiabc.Quantile"),
+    "norm": (lambda: a_problem(distance="euclidean"), r"such as distance=mpiabc.PNorm\(\)"),
+    "weights": (
+        lambda: mpiabc.Problem(PRIOR, plain, {"a": 0.0, "b": 1.0}, distance=mpiabc.PNorm(weights={"z": 1})),
+        "PNorm has a weight of 'z', and the observed data have 'a', 'b'",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NO_OBJECTS)
+def test_what_is_no_object_is_told_with_what_to_write(what):
+    make, sentence = NO_OBJECTS[what]
+    with pytest.raises(mpiabc.Error, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize("returned", [-1.0, {"y": np.zeros((2, 2))}, None, "far"])
+def test_who_has_left_out_observed_data_is_told_of_that(returned, tmp_path):
+    problem = mpiabc.Problem(PRIOR, lambda theta, rng: returned, None)
+    assert "no observed data" in error_of(problem, tmp_path)
+    if returned is not None:
+        assert "give observed= if it is data" in error_of(problem, tmp_path)
+
+
+def test_prediction_without_trust_says_what_to_pass(tmp_path):
+    history = began(tmp_path, mpiabc.Problem(PRIOR, plain, 0.0))
+    with pytest.raises(mpiabc.StoreError, match=r"give trust=True .*, or problem=problem, the one that was"):
+        mpiabc.open(history.path).predict(3, scheduler="serial")

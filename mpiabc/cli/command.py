@@ -29,6 +29,10 @@ COMMANDS = {  # each a module, with what it is for
 _PHRASES = {
     "team": (r"\bschedulers\.MPI\(team=(\w+)\)", r"--scheduler mpi --team \1"),
     "threshold": (r"\bmpiabc\.Quantile\(\.\.\.\)", "quantile:0.5"),
+    "model": (
+        r"ask for it of one, by population\.of\(problem\), which takes a problem, name or index",
+        "give one of them by --model NAME",
+    ),
     "insecure": (r"\binsecure=True \(--insecure\)", "--insecure"),
 }
 
@@ -72,7 +76,9 @@ def in_options(sentence: str, options: argparse.Namespace) -> str:
     def as_option(found: re.Match[str]) -> str:
         name, value = found.groups()
         option = known[name].option_strings[0]
+        if value.startswith("["):
+            value = value[1:-1].replace(", ", " ")
         return option if known[name].nargs == 0 else f"{option} {value}"
 
     names = "|".join(map(re.escape, known))  # but not those of other things' parts: Mine(seed=1, epsilon=2)
-    return re.sub(rf"(?<!\()(?<!, )(?<!-)\b({names})=('[^']*'|[^\s,:;)]+)", as_option, sentence)
+    return re.sub(rf"(?<!\()(?<!, )(?<!-)\b({names})=('[^']*'|\[[^]]*\]|[^\s,:;)]+)", as_option, sentence)
