@@ -6,13 +6,17 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import mpiabc
 from mpiabc import cli, stopping
-from mpiabc.cli.command import COMMANDS
+from mpiabc.analysis.plots.seen import _wanted
+from mpiabc.arguments import whole_of
+from mpiabc.cli.command import COMMANDS, in_options
+from mpiabc.cli.commands import parser
 from mpiabc.fingerprint.words import in_words
 from tests.conftest import environment
 
@@ -394,3 +398,41 @@ def test_prediction_without_trust_says_what_to_pass(tmp_path):
     history = began(tmp_path, mpiabc.Problem(PRIOR, plain, 0.0))
     with pytest.raises(mpiabc.StoreError, match=r"give trust=True .*, or problem=problem, the one that was"):
         mpiabc.open(history.path).predict(3, scheduler="serial")
+
+
+# Words of Python's on the command line.
+
+
+def of_several():
+    models = [SimpleNamespace(name=name) for name in ("one", "two")]
+    mpiabc.Population.check_one(SimpleNamespace(models=models), "a picture")
+
+
+def of_no_model():
+    models = [SimpleNamespace(name=name) for name in ("one", "two")]
+    mpiabc.Population.index_of(SimpleNamespace(models=models), "three")
+
+
+@pytest.mark.parametrize(
+    ("words", "fails", "told"),
+    [
+        (
+            ["plot", "run.db", "pairs"],
+            of_several,
+            "a picture of a population of several models: give one of them by --model NAME; there are 'one', "
+            "'two'",
+        ),
+        (
+            ["export", "run.db", "--to", "csv"],
+            of_several,
+            "give one of them by --model NAME; there are 'one'",
+        ),
+        (["plot", "run.db", "pairs"], of_no_model, "there is 'one', 'two'; give one by --model NAME"),
+        (["plot", "run.db", "pairs"], lambda: _wanted(["nu"], ("beta",)), "--names 'nu': 'nu' is no param"),
+        (["plot", "run.db", "predictive"], lambda: whole_of("n", 0, 1), "--draws 0: give a whole number"),
+    ],
+)
+def test_the_command_line_names_its_own_options(words, fails, told):
+    with pytest.raises(mpiabc.Error) as error:
+        fails()
+    assert told in in_options(str(error.value), parser(words).parse_args(words))

@@ -26,15 +26,20 @@ COMMANDS = {  # each a module, with what it is for
 }
 
 # What a sentence of the library says otherwise, by the option that takes its place.
-_PHRASES = {
-    "team": (r"\bschedulers\.MPI\(team=(\w+)\)", r"--scheduler mpi --team \1"),
-    "threshold": (r"\bmpiabc\.Quantile\(\.\.\.\)", "quantile:0.5"),
-    "model": (
+_PHRASES = (
+    ("team", r"\bschedulers\.MPI\(team=(\w+)\)", r"--scheduler mpi --team \1"),
+    ("threshold", r"\bmpiabc\.Quantile\(\.\.\.\)", "quantile:0.5"),
+    ("insecure", r"\binsecure=True \(--insecure\)", "--insecure"),
+    (
+        "model",
         r"ask for it of one, by population\.of\(problem\), which takes a problem, name or index",
         "give one of them by --model NAME",
     ),
-    "insecure": (r"\binsecure=True \(--insecure\)", "--insecure"),
-}
+    ("model", r"; give a problem, name or index", "; give one by --model NAME"),
+    ("reference", r"\breference (has|of)\b", r"--reference \1"),
+    ("draws", r"\bn=(-?\d+)", r"--draws \1"),
+    ("draws", r": give raw=True, for what simulate returns", ": there is nothing to draw"),
+)
 
 
 class InYamlError(ProblemError):
@@ -69,7 +74,7 @@ def in_options(sentence: str, options: argparse.Namespace) -> str:
     if "\n" in sentence:  # with a traceback, whose code is no sentence of ours
         return sentence
     known = {action.dest: action for action in options.of._actions if action.option_strings}
-    for name, (phrase, spoken) in _PHRASES.items():
+    for name, phrase, spoken in _PHRASES:
         if name in known:
             sentence = re.sub(phrase, spoken, sentence)
 
