@@ -98,7 +98,7 @@ def _numbers_apart(file: Store, observed: Observed) -> str:
     """Which observed numbers differ; empty where the file's are of another form, or do not differ."""
     history = file.history()
     there, labels = history.observed, observed.labels
-    if there is None or there.shape != observed.row.shape or labels is None or history.labels != labels:
+    if there is None or labels is None or (there.shape, history.labels) != (observed.row.shape, labels):
         return ""
     places = np.flatnonzero(~((there == observed.row) | (np.isnan(there) & np.isnan(observed.row))))
     if not places.size:

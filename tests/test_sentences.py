@@ -243,6 +243,25 @@ def test_ctrl_c_while_the_file_of_a_problem_is_loaded_is_a_sentence(tmp_path, ca
     assert capsys.readouterr().err == "mpiabc: stopped by SIGINT; run the same command again to continue\n"
 
 
+STRUCK = """
+import mpiabc.cli as cli, mpiabc.cli.commands as commands
+
+def carried_out(words):
+    exec("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+
+commands.carried_out = carried_out
+raise SystemExit(cli.main(["run", "fit.py"]))
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_leaves_the_promised_status(tmp_path):
+    """Python ends by the signal itself where a KeyboardInterrupt has left the exec of a text."""
+    (tmp_path / "struck.py").write_text(STRUCK)
+    command = [sys.executable, "-m", "struck"]
+    job = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert (job.returncode, job.stderr.count("\n")) == (75, 1)
+
+
 def test_a_command_imports_what_it_needs(tmp_path):
     setup = "import atexit\natexit.register(lambda: print(*sys.modules))"
     job = mpiabc_of("show", tmp_path / "run.db", setup=setup)

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _stopped(is_run: bool) -> int:
     """The status of a command that has heard nothing of signals, yet or any more, after one sentence."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt this
+    exec("")  # else Python ends by the signal, after all, where it has left another exec: of a dataclass
     more = "; run the same command again to continue" if is_run else ""
     voice.put(f"mpiabc: stopped by SIGINT{more}\n", sys.stderr)
     if not is_run:
