@@ -388,7 +388,7 @@ class Evaluator:
         is_new = np.isnan(summary) & ~np.isnan(self._observed)  # holes of the observed data may be left out
         bad = np.flatnonzero(is_new if is_new.any() else ~np.isfinite(summary))
         if not bad.size:
-            return ", although the simulated data are finite: it is the distance that gives it"
+            return ", although the simulated data are finite"
         more = f", and {len(bad) - 1} more are not finite" if len(bad) > 1 else ""
         return f": of the simulated data {structure.label(int(bad[0]))} is {summary[bad[0]]}{more}"
 
