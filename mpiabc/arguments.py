@@ -51,6 +51,19 @@ def whole_of(name: str, value: Any, least: int) -> int:
     return number
 
 
+def refuse_class(name: str, value: Any) -> None:
+    """Raise ProblemError for a class in the place of one of its objects."""
+    if isinstance(value, type):
+        called = value.__qualname__
+        raise ProblemError(f"{name}={called} is a class: give an object of it, {name}={called}(...)")
+
+
+def refuse_text(name: str, value: Any, example: str) -> None:
+    """Raise ProblemError for the name of an object in its place."""
+    if isinstance(value, str):
+        raise ProblemError(f"{name}={value!r} is text: give an object, such as {name}={example}")
+
+
 def added(default: Any) -> Any:
     """A field that a part has got later: told only where it is not its default, as older files know it."""
     return dataclasses.field(default=default, metadata={"is added": True})

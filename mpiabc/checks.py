@@ -13,11 +13,15 @@ from mpiabc.free import Freed
 from mpiabc.joint import ModelProposal
 from mpiabc.kept import Nothing
 from mpiabc.mixture import Mixture
+from mpiabc.population import Population
 from mpiabc.prior import Prior
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, Purpose, Stream
 from mpiabc.structure import Structure
 
+MANY_FAILED = 0.05  # of the simulations
+_MANY_INFINITE = 0.1  # of the distances
+_LEAST = 10  # particles, of which it is no chance that they are alike
 _DRAWS = 8 * BLOCK
 _ERRORS = 6.0  # standard errors from which on it is told
 
@@ -92,6 +96,54 @@ def _of_holes(missing: np.ndarray, structure: Structure | Nothing) -> str:
     which = structure.labels()[missing[0]]
     more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
     return f"observed data have holes: {which}{more} nan, and left out of the distance"
+
+
+def of_population(population: Population, *, has_distances: bool = True) -> dict[str, str]:
+    """What casts doubt on what was simulated for a population, in words, by topic.
+
+    has_distances: they are distances, and no densities.
+    """
+    found = {"failures": _of_failures(population)}
+    if has_distances:
+        found |= {"infinite": _of_infinite(population), "constant": _of_constant(population)}
+    return {topic: note for topic, note in found.items() if note}
+
+
+def _of_failures(population: Population) -> str:
+    failed, n = population.failures, population.simulations
+    if n < _LEAST or failed <= MANY_FAILED * n:
+        return ""
+    return (
+        f"of {n} simulations of generation {population.generation} {failed} failed, and count as rejected: "
+        "the posterior leaves out where the simulator fails; `mpiabc show --failures` tells where that is"
+    )
+
+
+def _of_infinite(population: Population) -> str:
+    is_infinite = np.isinf(population.distances).reshape(len(population), -1).any(axis=1)
+    if len(population) < _LEAST or is_infinite.sum() <= _MANY_INFINITE * len(population):
+        return ""
+    return (
+        f"of {len(population)} particles of generation {population.generation} {is_infinite.sum()} are "
+        "infinitely far from the observed data: their threshold is infinite, so that nothing is learnt from "
+        "them; return finite distances, or mpiabc.REJECT for what cannot be"
+    )
+
+
+def _of_constant(population: Population) -> str:
+    """What all simulations have in common, where whatever was simulated was accepted."""
+    distances, data = population.distances, population.summaries
+    are_all = bool(np.isinf(population.epsilon).all()) or population.simulations == len(population)
+    if population.generation or len(population) < _LEAST or not are_all:
+        return ""
+    if not np.isfinite(distances[0]).all() or (distances != distances[0]).any():
+        return ""
+    are_equal = data.shape[1] > 0 and not (data != data[0]).any()
+    same = "the same data" if are_equal else "the same distance from the observed data"
+    return (
+        f"all {len(population)} particles of generation 0 have {same}, whatever their theta: nothing can be "
+        "learnt from that; let simulate return what depends on theta, and the distance compare it"
+    )
 
 
 def of_proposal(proposal: Any, key: tuple[int, int]) -> str:

@@ -1,9 +1,13 @@
 """Durations as text: as users give them, as batch systems write them, as people say them. Else, seconds."""
 
+import logging
 import re
 
 from mpiabc.errors import ProblemError
 
+_log = logging.getLogger(__name__)
+
+_LEAST = 60.0  # seconds, of a number without a unit, which batch systems take for minutes
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -13,7 +17,12 @@ def parsed(text: str, name: str) -> float:
     Raises ProblemError, which calls it by this name.
     """
     if match := re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smhd]?)", text):
-        value = float(match[1]) * _UNITS[match[2]]
+        number, unit = match.groups()
+        value = float(number) * _UNITS[unit]
+        if not unit and 0 < value < _LEAST:
+            _log.warning(
+                "%s=%s says no unit and is taken for seconds: give %ss, %sm or %sh", name, *[number] * 4
+            )
     elif match := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text):
         value = _seconds(*match.groups())
     else:

@@ -24,9 +24,9 @@ import numpy as np
 from mpiabc import acceptors, guard, programs, team
 from mpiabc.coupling import Coupled, Share, base_of
 from mpiabc.defended import mixed, undefended
-from mpiabc.distance import measures_rows, of_data
+from mpiabc.distance import Returned, measures_rows, of_data
 from mpiabc.errors import ProblemError
-from mpiabc.kept import is_narrow
+from mpiabc.kept import Nothing, is_narrow
 from mpiabc.layout import layout_of
 from mpiabc.masked import is_masked
 from mpiabc.models import AnyProblem
@@ -36,7 +36,7 @@ from mpiabc.particles import Particles, none
 from mpiabc.population import short
 from mpiabc.records import CALIBRATION, Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
-from mpiabc.simulate import LANE, Block, Simulated, Simulator, States
+from mpiabc.simulate import LANE, NOT_OBSERVED, Block, Simulated, Simulator, States
 from mpiabc.streams import BLOCK, Purpose, Stream, block_of, stride_of
 from mpiabc.structure import DistanceError
 
@@ -351,12 +351,9 @@ class Evaluator:
                 )
             rows, summaries, distances, is_one = rows[:0], summaries[:0], distances[:0], is_one[:0]
         if not is_one.all():
-            for row, distance in zip(rows[~is_one].tolist(), distances[~is_one], strict=True):
-                outcome.fail(
-                    block.first + row,
-                    block.theta[row],
-                    _no_distance(float(np.min(distance)), self._wants_all),
-                )
+            for i in np.flatnonzero(~is_one).tolist():
+                error = self._no_distance(float(np.min(distances[i])), summaries[i])
+                outcome.fail(block.first + int(rows[i]), block.theta[rows[i]], error)
             rows, summaries, distances = rows[is_one], summaries[is_one], distances[is_one]
         ids, level = block.first + rows, np.full(len(rows), self.order.level)
         drawn = self.problem.split(block.theta.take(rows, axis=0))
@@ -368,6 +365,32 @@ class Evaluator:
             level=level,
             **drawn,
         )
+
+    def _no_distance(self, value: float, summary: np.ndarray) -> ValueError:
+        """What is wrong with a number that is no distance, or no log density, of a row."""
+        if self._wants_all:
+            told = "the log density of the observed data, if the simulated are true, is no number"
+            return NanDistanceError(told + self._culprit(summary))
+        if math.isnan(value):
+            told = "the distance of the simulated from the observed data is nan"
+            return NanDistanceError(told + self._culprit(summary))
+        more = f"; {NOT_OBSERVED}" if isinstance(self.problem.distance, Returned) else ""
+        return DistanceError(
+            f"the distance gave {value!r}, expected a number >= 0: the smaller it is, the nearer are the data"
+            + more
+        )
+
+    def _culprit(self, summary: np.ndarray) -> str:
+        """Which simulated number has made a distance nan, as far as that is seen."""
+        structure = self.problem.structure
+        if isinstance(structure, Nothing) or isinstance(self.problem.distance, Returned):
+            return ""
+        is_new = np.isnan(summary) & ~np.isnan(self._observed)  # holes of the observed data may be left out
+        bad = np.flatnonzero(is_new if is_new.any() else ~np.isfinite(summary))
+        if not bad.size:
+            return ", although the simulated data are finite"
+        more = f", and {len(bad) - 1} more are not finite" if len(bad) > 1 else ""
+        return f": of the simulated data {structure.label(int(bad[0]))} is {summary[bad[0]]}{more}"
 
     def _of_theta(self, simulated: Any, observed: Any) -> Any:
         """The distance of the row in work by a callable that looks at its theta, too."""
@@ -478,19 +501,6 @@ class Evaluator:
             at = int(np.argmax(is_bad))
             outcome.fail(int(rows.ids[at]), x[at], error, "proposal")
         return found
-
-
-def _no_distance(value: float, is_density: bool) -> ValueError:
-    """What is wrong with a number that is no distance, or no log density."""
-    if is_density:
-        return NanDistanceError(
-            "the log density of the observed data, if the simulated are true, is no number"
-        )
-    if math.isnan(value):
-        return NanDistanceError("the distance of the simulated from the observed data is nan")
-    return DistanceError(
-        f"the distance gave {value!r}, expected a number >= 0: the smaller it is, the nearer are the data"
-    )
 
 
 def _another_number(epsilon: Any, distances: np.ndarray) -> ValueError:

@@ -14,6 +14,8 @@ import numpy as np
 from mpiabc.errors import ProblemError, text_of
 from mpiabc.structure import Data, NoNumbersError, Row, Structure, told_of
 
+_SUMMARY_OF_THEM = "any other compares them with what summarize returns: give observed=summarize(data)"
+
 
 class Nothing:
     """The structure of data of which no number is kept."""
@@ -55,7 +57,8 @@ def kept_of(observed: Data, summarize: Callable[..., Data] | None, is_callable: 
         Structure(observed)
     except NoNumbersError as error:
         if not is_callable:
-            raise ProblemError(f"{error}; a callable distance gets them as they are") from None
+            how = f"; {_SUMMARY_OF_THEM}" if summarize is not None else ""
+            raise ProblemError(f"{error}; a callable distance gets them as they are{how}") from None
         return Kept(True, None if summarize is None else _summary(summarize, observed))
     if summarize is None or not is_callable:
         return Kept(False, observed)

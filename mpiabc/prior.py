@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from mpiabc.arguments import whole
+from mpiabc.arguments import refuse_class, whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.layout import Layout, Options
@@ -386,6 +386,7 @@ def _support(marginal: Any) -> tuple[float, float] | None:
 
 def _checked(name: str, given: Any) -> Any:
     """The marginal, or its twin in our manner; ProblemError if it is none."""
+    refuse_class(str(name), given)
     marginal, who = of_one(given), f"parameter {name!r}"
     is_there = any(callable(getattr(marginal, density, None)) for density in ("logpdf", "logpmf"))
     if not (is_there and callable(getattr(marginal, "rvs", None))):

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import mapped
-from mpiabc.arguments import real, told_fields, whole
+from mpiabc.arguments import real, refuse_class, refuse_text, told_fields, whole
 from mpiabc.command import Command
 from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
+from mpiabc.fingerprint.words import in_words
 from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
 from mpiabc.layout import shown
 from mpiabc.marginals import Adapted
@@ -239,7 +240,7 @@ def arrived(problem: Any) -> None:
     different = code_differences(problem.fingerprint, problem.fingerprint_here())
     if different:
         raise ProblemError(
-            f"the problem's code is not the leading process's here: {'; '.join(different)}; bring "
+            f"the problem's code is not the leading process's here: {'; '.join(in_words(different))}; bring "
             "both to one version of your modules"
         )
 
@@ -287,8 +288,11 @@ def _check_prior(prior: object) -> None:
 
 def _check(problem: Problem) -> None:
     _check_prior(problem.prior)
+    refuse_text("distance", problem.distance, "mpiabc.PNorm()")
     for role in ("simulate", "distance", "summarize"):
         value = getattr(problem, role)
+        if isinstance(value, type) and (_has_call(value) or measures_rows(value)):
+            refuse_class(role, value)
         is_there = callable(value) or (role == "distance" and measures_rows(value))
         if not is_there and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
@@ -311,13 +315,18 @@ def _check(problem: Problem) -> None:
             "observed=, or leave the distance out too, where the simulator returns it"
         )
     if not is_callable and problem.observed is not None:
-        kept_of(problem.observed, None, is_callable)
+        kept_of(problem.observed, problem.summarize, is_callable)
     check = getattr(problem.distance, "check", None)
     if callable(check):
         check(problem.observed)
     _check_batch(problem)
     object.__setattr__(problem, "on_error", policy(problem.on_error))
     object.__setattr__(problem, "timeout", time_limit(problem.timeout))
+
+
+def _has_call(cls: type) -> bool:
+    """Whether its objects are called, and not the class itself, which makes one."""
+    return any("__call__" in vars(base) for base in cls.__mro__)
 
 
 def _decide_what_is_kept(problem: Problem) -> None:

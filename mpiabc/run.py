@@ -362,7 +362,8 @@ class Run:
             self._uses[opened.order.level] = _use(population, opened)
         failures, pool = ledger.failures_below_cut(), None if past.pool is None else past.pool.arrays()
         commit = Commit(population, failures, opened, past.sample, simulated, pool)
-        return [commit, *ahead, *self._looked_at_weights(population)]
+        told = [*self._looked_at_weights(population), *self._looked_at_simulations(population, opened)]
+        return [commit, *ahead, *told]
 
     def _look_ahead(self, ledger: Ledger | SlotLedger, past: Past) -> list[Action]:
         """Keep what is known beyond the cut for the next level."""
@@ -458,6 +459,11 @@ class Run:
             None if batch is None else waste.note(batch, list(self._uses.values()), len(self._problem.models))
         )
         return [Tell("batch", note)] if note else []
+
+    def _looked_at_simulations(self, population: Population, opened: Open) -> list[Action]:
+        is_noisy = getattr(opened.order.acceptor, "wants_all", False)
+        found = checks.of_population(population, has_distances=not is_noisy)
+        return [Tell(topic, note) for topic, note in found.items()]
 
     def _looked_at_weights(self, population: Population) -> list[Action]:
         d, ess = population.theta.shape[1], population.ess

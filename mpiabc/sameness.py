@@ -3,10 +3,14 @@
 import json
 import logging
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mpiabc.errors import StoreError
 from mpiabc.fingerprint import Fingerprint, differences
+from mpiabc.fingerprint.words import in_words, there_and_here
 from mpiabc.order import epsilon_of
 from mpiabc.store import Store
 from mpiabc.version import digit_difference, versions
@@ -14,6 +18,13 @@ from mpiabc.version import digit_difference, versions
 _log = logging.getLogger(__name__)
 _MOST_CHANGES = 5  # that are told
 _ACCEPT = "accept_changes=True to go on with the new one where nothing is decided, or "
+
+
+class Observed(NamedTuple):
+    """The observed numbers (k,), and a name for each, of which there are none for very many."""
+
+    row: np.ndarray
+    labels: Sequence[str] | None
 
 
 def noted(fingerprint: Fingerprint) -> dict[str, Any]:
@@ -28,6 +39,7 @@ def check(
     fingerprint: Fingerprint,
     accept_changes: bool,
     threshold: Any = None,
+    observed: Observed | None = None,
 ) -> dict[str, Any]:
     """The settings to go on with: those, the code and the values that the run was begun with.
 
@@ -39,7 +51,7 @@ def check(
     different = [key for key in mine if _plain(mine[key]) != _plain(found.get(key))]
     t = _first_of(threshold, file, found, accept_changes) if different == ["threshold"] else None
     if different and t is None:
-        apart = "; ".join(f"{key}: {found.get(key)!r} there, {mine[key]!r} here" for key in different)
+        apart = "; ".join(_apart(key, found.get(key), mine[key], file, observed) for key in different)
         raise StoreError(
             f"{file.path} holds a run with other settings ({apart}): give another file name, or "
             f"{_ACCEPT if different == ['threshold'] else ''}overwrite=True to begin anew"
@@ -85,6 +97,26 @@ def _tell_changes(file: Store, changes: str) -> None:
     _log.warning("%s: %s", file.path, note)
 
 
+def _apart(key: str, there: Any, here: Any, file: Store, observed: Observed | None) -> str:
+    """A setting that differs, in words."""
+    if key == "observed data" and observed is not None and (told := _numbers_apart(file, observed)):
+        return f"{key}: {told}"
+    return f"{key}: {there_and_here(repr(there), repr(here))}"
+
+
+def _numbers_apart(file: Store, observed: Observed) -> str:
+    """Which observed numbers differ; empty where the file's are of another form, or do not differ."""
+    history = file.history()
+    there, labels = history.observed, observed.labels
+    if there is None or labels is None or (there.shape, history.labels) != (observed.row.shape, labels):
+        return ""
+    places = np.flatnonzero(~((there == observed.row) | (np.isnan(there) & np.isnan(observed.row))))
+    if not places.size:
+        return ""
+    first, more = int(places[0]), f", and {len(places) - 1} more differ" if len(places) > 1 else ""
+    return f"{labels[first]} is {there[first]!s} there, {observed.row[first]!s} here{more}"
+
+
 def _first_of(threshold: Any, file: Store, found: dict[str, Any], accept_changes: bool) -> int | None:
     """The generation from which on another threshold may hold; None if it may not."""
     decided = _decided(file)
@@ -115,7 +147,7 @@ def _decided(file: Store) -> list[float]:
 
 def _listed(changes: list[str]) -> str:
     left = len(changes) - _MOST_CHANGES
-    return "; ".join(changes[:_MOST_CHANGES]) + (f"; and {left} more" if left > 0 else "")
+    return "; ".join(in_words(changes[:_MOST_CHANGES])) + (f"; and {left} more" if left > 0 else "")
 
 
 def _plain(value: Any) -> Any:

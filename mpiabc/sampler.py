@@ -217,7 +217,9 @@ class Sampler:
             mine["seed"] = found.get("seed")
         if SCALE not in found:  # older files choose it by another rule
             mine.pop(SCALE, None)
-        return sameness.check(file, mine, found, mark, accept_changes, self.threshold)
+        plain = self.problem.plain()
+        observed = sameness.Observed(plain["observed"], plain["labels"])
+        return sameness.check(file, mine, found, mark, accept_changes, self.threshold, observed)
 
 
 def _choices(problem: AnyProblem) -> dict[str, list[str]]:

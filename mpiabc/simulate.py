@@ -43,6 +43,12 @@ _NOT_KEPT = (
     "simulated data have not the structure of the observed data: the distance takes them as they are, and "
     'what does not fit is kept as nan; let summarize give them that structure, or keep="theta"'
 )
+_OF_SUMMARY = (
+    "the distance compares what summarize returns with observed: give observed=summarize(data), not the data"
+)
+NOT_OBSERVED = (
+    "there are no observed data, so that what simulate returns is its distance: give observed= if it is data"
+)
 _FLOATS = (
     "the simulator leaves another rounding mode, or flush to zero, behind: the floating-point environment is "
     "put back for every evaluation, and does not reach our arithmetic"
@@ -354,7 +360,7 @@ class Simulator:
                 else:
                     summary = flatten(data if summarize is None else self.summarised(data, model))
             except BaseException as error:
-                hint = self._hint(error, model) if data is _UNFINISHED else ""
+                hint = self._hint(error, model, data)
                 outcome.fail(index, block.theta[index - block.first], error, hint=hint)
                 if outcome.is_ended:
                     break
@@ -405,7 +411,7 @@ class Simulator:
             if data is not None:
                 summaries = self._structure.rows(self.summarised(data, whose), len(called))
         except BaseException as error:
-            hint = self._hint(error, self._models[model]) if data is _UNFINISHED else ""
+            hint = self._hint(error, self._models[model], data)
             self._fail(block, rows, error, outcome, hint)
             summaries = None
         self._states.look_at_floats(outcome)
@@ -419,8 +425,13 @@ class Simulator:
             return Simulated(rows, wanted, None)
         return self._each_measured(block, rows, wanted, outcome)
 
-    def _hint(self, error: BaseException, model: _Model) -> str:
-        """How the simulator was called, where it may not have expected that."""
+    def _hint(self, error: BaseException, model: _Model, data: Any) -> str:
+        """How the simulator was called, where it may not have expected that; or what `observed` is."""
+        if isinstance(error, StructureMismatchError) and isinstance(self._problem.distance, Returned):
+            return NOT_OBSERVED
+        if data is not _UNFINISHED:
+            is_of_summary = model.summarize is not None and data is not None
+            return _OF_SUMMARY if is_of_summary and type(error) is StructureMismatchError else ""
         if not isinstance(error, TypeError | KeyError | AttributeError):
             return ""
         keys = ", ".join(map(repr, model.names))

@@ -14,7 +14,7 @@ from typing import Any
 
 from mpiabc import models, recycling, sizes
 from mpiabc.adaptive import measure_of
-from mpiabc.arguments import whole_of
+from mpiabc.arguments import refuse_class, refuse_text, whole_of
 from mpiabc.distance import PNorm, is_adaptive
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, fingerprint
@@ -33,6 +33,12 @@ from mpiabc.stopping import Stopping
 from mpiabc.store import History
 from mpiabc.streams import stream_key
 from mpiabc.threshold import Constant, Listed, Quantile, Threshold
+
+_EXAMPLES = {
+    "kernel": "mpiabc.Gaussian()",
+    "threshold": "mpiabc.Quantile(0.5)",
+    "acceptor": "mpiabc.Noise(mpiabc.noise.Normal(sd=1))",
+}
 
 
 class ABCSMC(Sampler):
@@ -72,6 +78,11 @@ class ABCSMC(Sampler):
         keep: str = "accepted",
         lookahead: bool | None = None,
     ) -> None:
+        parts = {"kernel": kernel, "threshold": threshold, "acceptor": acceptor}
+        for name, part in (parts | {"population_size": population_size}).items():
+            refuse_class(name, part)
+        for name, example in _EXAMPLES.items():
+            refuse_text(name, parts[name], example)
         self.problem = models.of(problem, model_prior)
         self.population_size = sizes.taken(population_size)
         self.kernel = Gaussian() if kernel is None else kernel
@@ -93,8 +104,8 @@ class ABCSMC(Sampler):
         self.lookahead = self._looks_ahead(lookahead)
         size = self.population_size
         is_plain = isinstance(size, int | sizes.Listed)
-        parts = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
-        self._parts = fingerprint(**parts)
+        fitted = {"kernel": self.kernel, "threshold": self.threshold, "size": None if is_plain else size}
+        self._parts = fingerprint(**fitted)
 
     def _check_kernel(self, prior: Any) -> None:
         """Raise ProblemError for a kernel that is not for this prior."""

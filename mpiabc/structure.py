@@ -89,10 +89,17 @@ class Structure:
     def labels(self) -> list[str]:
         """One name for each of the `size` floats, such as "y", "y[0,2]" or, of labelled data, "y[a]"."""
         return [
-            (name or "y") + (f"[{','.join(map(str, self._place(name, index)))}]" if shape else "")
+            _label(name, self._place(name, index) if shape else [])
             for name, shape in self.shapes.items()
             for index in np.ndindex(shape)
         ]
+
+    def label(self, i: int) -> str:
+        """That of one of the floats, without those of all others."""
+        name, place = next((name, at) for name, at in self.slices.items() if at.start <= i < at.stop)
+        shape = self.shapes[name]
+        index = tuple(map(int, np.unravel_index(i - place.start, shape))) if shape else ()
+        return _label(name, self._place(name, index)) if shape else _label(name, [])
 
     def agrees(self, other: "Structure") -> bool:
         """Whether rows of both mean the same at each place, as far as both of them name their places."""
@@ -233,6 +240,10 @@ class Structure:
         how = f" with a first axis of {first[0]} for a vectorised simulator" if first else ""
         why = f"; {f'in {name!r}, ' if name else ''}{reason}" if reason else ""
         return StructureMismatchError(f"it is {told_of(data)}, expected {self}{how}{why}")
+
+
+def _label(name: str, place: list[Hashable]) -> str:
+    return (name or "y") + (f"[{','.join(map(str, place))}]" if place else "")
 
 
 def numbers(value: Any) -> float | tuple[float, ...]:

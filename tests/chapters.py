@@ -106,13 +106,13 @@ def commands(text):
 
 def is_understood(words):
     """`mpiabc` knows the command, or Python the module, or it is none of them."""
-    from mpiabc import cli
+    from mpiabc.cli.commands import parser
 
     if "mpiabc" in words:
         words = words[words.index("mpiabc") + 1 :]
         cut = next((i for i, word in enumerate(words) if word.startswith((">", "<"))), len(words))
         try:
-            cli._parser().parse_args([re.sub(r"[A-Z]+$", "1", word) for word in words[:cut]])
+            parser().parse_args([re.sub(r"[A-Z]+$", "1", word) for word in words[:cut]])
         except SystemExit as end:
             return not end.code
         return True

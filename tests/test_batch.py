@@ -217,7 +217,7 @@ def test_margin_before_the_end_of_a_job_grows_with_the_simulations():
 
 
 def test_status_of_a_run_that_can_go_on_is_the_users_choice(tmp_path, monkeypatch):
-    command = [sys.executable, "-m", "tests.programs.killed", tmp_path / "run.db", "serial", "0.3"]
+    command = [sys.executable, "-m", "tests.programs.killed", tmp_path / "run.db", "serial", "0.3s"]
     for chosen, expected in ((None, 75), ("99", 99)):
         extra = {} if chosen is None else {"MPIABC_RESUMABLE_STATUS": chosen}
         assert subprocess.run(command, env=environment(**extra)).returncode == expected
@@ -230,5 +230,5 @@ def test_status_of_a_run_that_can_go_on_is_the_users_choice(tmp_path, monkeypatc
 
 def test_status_is_that_of_every_rank(mpi, tmp_path, monkeypatch):
     monkeypatch.setenv("MPIABC_RESUMABLE_STATUS", "99")
-    job = mpi.run(2, "-m", "tests.programs.killed", tmp_path / "run.db", "mpi", "0.3")
+    job = mpi.run(2, "-m", "tests.programs.killed", tmp_path / "run.db", "mpi", "0.3s")
     assert job.returncode == 99, job.stdout

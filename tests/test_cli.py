@@ -100,8 +100,13 @@ def test_run_prints_its_last_population_and_logs_each_generation(done):
     assert value(printed, "epsilon") == "0.8"
     assert value(printed, "reason") == "threshold"
     assert value(printed, "digest") == history[-1].digest()
-    assert logged.splitlines()[0].startswith("generation 0: epsilon 3, 50 of")
-    assert len(logged.splitlines()) == 3
+    lines = logged.splitlines()
+    assert lines[0].startswith("generation 0: epsilon 3, 50 of")
+    assert [line.partition(":")[0] for line in lines if line.startswith("generation")][1:] == [
+        "generation 1",
+        "generation 2",
+    ]
+    assert [note in line for line in lines for note in history.warnings].count(True) == len(history.warnings)
 
 
 def test_run_of_a_file_is_the_run_of_a_script(done, tmp_path):

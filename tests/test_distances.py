@@ -229,7 +229,7 @@ def test_the_example_with_scikit_learn(tmp_path):
     [
         ({"y": -1, "z": 1}, "has -1.0 among its weights"),
         ({"y": 0, "z": 0}, "all weights of PNorm are 0"),
-        ({"y": 1, "q": 2}, "no weight of 'z', and the observed data have 'y', 'z'"),
+        ({"y": 1, "q": 2}, "a weight of 'q', and the observed data have 'y', 'z'"),
         ({"y": 1, "z": 1, "q": 2}, "a weight of 'q'"),
     ],
 )

@@ -103,6 +103,15 @@ def test_the_command_line_exports(history, tmp_path, monkeypatch, capsys):
     assert "3 generations" in capsys.readouterr().out
 
 
+def test_the_command_line_exports_one_of_several_models(several, tmp_path, capsys):
+    output = tmp_path / "two.csv"
+    assert main(["export", str(several.path), "--to", "csv", "--model", "two", "--output", str(output)]) == 0
+    assert len(read(output)) == len(several[-1].of("two"))
+    assert {"nu", "weight"} <= set(read(output)[0])
+    assert main(["export", str(several.path), "--to", "csv", "--model", "three"]) == 1
+    assert "no model 'three': there is 'gaussian', 'two'; give one by --model NAME" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

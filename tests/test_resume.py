@@ -192,7 +192,7 @@ def test_failed_run_goes_on_when_the_simulator_is_mended(tmp_path):
 
     sampler = problems.sampler(simulate=broken, name="x")
     with pytest.raises(
-        mpiabc.StoreError, match=r"other code or values \(function .*broken.*accept_changes=True"
+        mpiabc.StoreError, match=r"other code or values \(the code of .*broken.*accept_changes=True"
     ):
         sampler.run(tmp_path / "run.db", scheduler="serial")
     history = sampler.run(tmp_path / "run.db", scheduler="serial", accept_changes=True)

@@ -127,7 +127,7 @@ def test_command_line_on_ranks_ends_with_the_promised_status(mpi, tmp_path):
     cases = {case: status for case, status in cases_of(mpi).items() if case[0] in ("fails", "endless")}
     check(mpi, command, tmp_path, cases)
     (tmp_path / "short").mkdir()
-    check(mpi, [*command, "--walltime", "1"], tmp_path / "short", {("walltime",): "75"})
+    check(mpi, [*command, "--walltime", "1s"], tmp_path / "short", {("walltime",): "75"})
     check(mpi, [*command[:-1], "3"], tmp_path, {("done",): "0"})
     assert ended([*command, "--nonsense"], tmp_path, "done").status == "2"
 

@@ -217,7 +217,7 @@ def quiet(tmp_path_factory):
 
 @pytest.mark.long
 def test_a_run_of_teams_that_was_stopped_goes_on_with_other_teams(mpi, quiet, tmp_path):
-    stopped = mpi.run(*slow(3, tmp_path / "run.db", walltime="3", pause=0.02))
+    stopped = mpi.run(*slow(3, tmp_path / "run.db", walltime="3s", pause=0.02))
     assert stopped.returncode == 75, stopped.stdout
     assert "run the same command again to continue" in stopped.stdout
     assert last_digests(mpi.run(*slow(1, tmp_path / "run.db", team=1))) == quiet

@@ -18,6 +18,7 @@ from mpiabc.analysis.estimates import errors
 from mpiabc.analysis.plots import density
 from mpiabc.analysis.plots.seen import Parameter, masses, seen
 from mpiabc.analysis.steps import Step, fall, steps, totals
+from mpiabc.checks import MANY_FAILED
 from mpiabc.guard import quiet
 from mpiabc.population import Population, effective_sample_size, short, weighted_quantile
 from mpiabc.records import DEATH
@@ -37,14 +38,13 @@ _LEARNT = 0.12  # of the mass has moved from prior to posterior
 _CHANCE = 1.5  # times ESS^-0.4: moved by chance alone, of particles that lie in clusters as a kernel's do
 _DROWNS = 0.9  # of the first distances are one statistic's
 _AT_FIRST, _STILL = 10.0, 2.0  # times what each of the other numbers is of a distance
-_MANY_FAILED = 0.05
 _IDLE, _LONG = 0.5, 60.0  # of the workers' time; seconds of a run whose workers are looked at
 _MISSED = 0.1  # of the observed numbers
 _BEYOND = (0.01, 0.99)
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
 _MOST_TOLD = 4  # names in one sentence
 _UNSCALED = re.compile(r"PNorm\(p=([\d.]+|inf), weights=None\)")
-_TOLD_ELSEWHERE = (DEATH, "collapse")
+_TOLD_ELSEWHERE = (DEATH, "collapse", "failures")
 
 
 class Severity(StrEnum):
@@ -225,7 +225,7 @@ def _of_failures(run: _Run) -> Iterator[Finding]:
         f"{f', of the kind {told}' if told else ''}: they count as rejected, so the posterior leaves out "
         f"where the simulator fails; `mpiabc show {run.history.path.name} --failures` tells where that is"
     )
-    yield _finding(Severity.WARNING if share > _MANY_FAILED else Severity.NOTE, "failures", text)
+    yield _finding(Severity.WARNING if share > MANY_FAILED else Severity.NOTE, "failures", text)
 
 
 def _of_workers(run: _Run) -> Iterator[Finding]:

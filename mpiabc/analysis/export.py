@@ -81,8 +81,11 @@ def _stats(population: Population) -> dict[str, np.ndarray]:
 # Files.
 
 
-def exported(history: History, to: str, output: Path, is_all: bool = False) -> None:
-    """Write the last population into a file, or all of them. Raises ProblemError, and Error for the file."""
+def exported(history: History, to: str, output: Path, is_all: bool = False, model: Any = None) -> None:
+    """Write the last population into a file, or all of them, of one of several models if it is said which.
+
+    Raises ProblemError, and Error for the file.
+    """
     if to not in FORMATS:
         raise ProblemError(f"to={to!r}: give {', '.join(map(repr, FORMATS))}")
     if not len(history):
@@ -90,14 +93,14 @@ def exported(history: History, to: str, output: Path, is_all: bool = False) -> N
     if os.path.exists(output) and os.path.samefile(output, history.path):
         raise ProblemError(f"{output} is the run's own file: give another one for what is exported")
     try:
-        FORMATS[to](history, output, is_all)
+        FORMATS[to](history, output, is_all, model)
     except OSError as error:
         raise Error(f"{output} cannot be written: {error.strerror or error}") from None
 
 
-def _populations(history: History, is_all: bool) -> Iterator[Population]:
+def _populations(history: History, is_all: bool, model: Any) -> Iterator[Population]:
     """One at a time: thousands need not be in the memory together."""
-    return iter(history) if is_all else iter(history[-1:])
+    return (_of(population, model) for population in (history if is_all else history[-1:]))
 
 
 def _table(population: Population, is_all: bool) -> dict[str, np.ndarray]:
@@ -107,11 +110,11 @@ def _table(population: Population, is_all: bool) -> dict[str, np.ndarray]:
     return beside(columns, {"generation": np.full(len(population), population.generation)})
 
 
-def _csv(history: History, output: Path, is_all: bool) -> None:
+def _csv(history: History, output: Path, is_all: bool, model: Any) -> None:
     """Numbers as Python writes them, to the last bit; holes are nan."""
     with open(output, "w", newline="", encoding="utf-8") as file:
         writer, heading = csv.writer(file), None
-        for population in _populations(history, is_all):
+        for population in _populations(history, is_all, model):
             columns = _table(population, is_all)
             if heading is None:
                 heading = list(columns)
@@ -119,7 +122,7 @@ def _csv(history: History, output: Path, is_all: bool) -> None:
             writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
 
 
-def _parquet(history: History, output: Path, is_all: bool) -> None:
+def _parquet(history: History, output: Path, is_all: bool, model: Any) -> None:
     try:
         import pandas
         import pyarrow  # noqa: F401
@@ -127,23 +130,23 @@ def _parquet(history: History, output: Path, is_all: bool) -> None:
         raise Error(
             f"parquet needs pandas and pyarrow, {error.name} is not installed: install both"
         ) from None
-    frames = [pandas.DataFrame(_table(p, is_all)) for p in _populations(history, is_all)]
+    frames = [pandas.DataFrame(_table(p, is_all)) for p in _populations(history, is_all, model)]
     pandas.concat(frames, ignore_index=True).to_parquet(output)
 
 
-def _netcdf(history: History, output: Path, is_all: bool) -> None:
+def _netcdf(history: History, output: Path, is_all: bool, model: Any) -> None:
     if is_all:
         raise ProblemError("netcdf has the groups of ArviZ, which are of one population: leave all out")
     try:
-        inference_data(history).to_netcdf(os.fspath(output))
+        inference_data(history, problem=model).to_netcdf(os.fspath(output))
     except ImportError as error:
         missing = "netcdf needs arviz, and h5netcdf or netCDF4: install `mpiabc[arviz]` and one of these"
         raise Error(f"{missing} ({error})") from None
 
 
-def _npz(history: History, output: Path, is_all: bool) -> None:
+def _npz(history: History, output: Path, is_all: bool, model: Any) -> None:
     """Arrays by the names that populations have for them; the rows of all generations one after another."""
-    populations = list(_populations(history, is_all))
+    populations = list(_populations(history, is_all, model))
     found = {name: [np.asarray(getattr(p, name)) for p in populations] for name in _ARRAYS}
     m = max(parts.shape[1:] for parts in found["distances"])
     arrays: dict[str, Any] = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -157,7 +160,7 @@ def _npz(history: History, output: Path, is_all: bool) -> None:
         np.savez_compressed(file, **arrays)
 
 
-FORMATS: dict[str, Callable[[History, Path, bool], None]] = {
+FORMATS: dict[str, Callable[[History, Path, bool, Any], None]] = {
     "csv": _csv,
     "parquet": _parquet,
     "netcdf": _netcdf,

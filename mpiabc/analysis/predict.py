@@ -120,7 +120,7 @@ def _shapes(problem: AnyProblem) -> Shapes:
 def _problem(history: History, given: Any, trust: bool) -> AnyProblem:
     """The problem, or models, that simulate. Raises ProblemError for others than the run's parameters."""
     if given is None:
-        return history.part("problem", trust=trust)
+        return history.part("problem", trust=trust, instead="problem=problem, the one that was run")
     settings = history.settings
     several = settings.get("models") or []
     is_as_many = isinstance(given, list | tuple) and len(given) == len(several)

@@ -15,8 +15,7 @@ from typing import Any
 from mpiabc.analysis.diagnostics import diagnose
 from mpiabc.analysis.estimates import Estimated, estimated
 from mpiabc.analysis.pictures import pictures
-from mpiabc.analysis.plots.seen import spread
-from mpiabc.analysis.steps import Step, steps, totals
+from mpiabc.analysis.steps import Step, spread, steps, totals
 from mpiabc.durations import duration
 from mpiabc.errors import Error, ProblemError
 from mpiabc.population import Population, short

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpiabc.analysis.plots.seen import spread
 from mpiabc.population import Population
 from mpiabc.store import History
 
@@ -36,6 +35,11 @@ class Step:
     largest: float
     models: tuple[float, ...]
     digest: str
+
+
+def spread(n: int, most: int) -> list[int]:
+    """At most so many of n, evenly chosen, the first and the last among them."""
+    return sorted({round(i) for i in np.linspace(0, n - 1, min(n, most)).tolist()})
 
 
 def step_of(population: Population) -> Step:

@@ -1,82 +1,43 @@
-"""The command line: one module a command, each of which adds itself to the parser.
+"""The command line: one module a command, each of which adds itself to the parser when it is asked for.
 
     mpiabc run influenza.py --population-size 1000 --generations 8
     mpiabc show influenza.db
     mpiabc replay influenza.db 3:17 --trust
 
 Exit status: 0 done, 1 an error, 2 a wrong command line, 75 stopped early and resumable (or what
-MPIABC_RESUMABLE_STATUS says, as SGE wants 99).
+MPIABC_RESUMABLE_STATUS says, as SGE wants 99), 130 another command that Ctrl-C has ended.
 """
 
-import argparse
-import logging
+import signal
 import sys
-import time
 from collections.abc import Sequence
 
 from mpiabc import voice
-from mpiabc.cli import (
-    broker,
-    doctor,
-    export,
-    jobs,
-    jobscript,
-    plot,
-    replay,
-    report,
-    run,
-    serve,
-    show,
-    watch,
-    worker,
-)
-from mpiabc.cli.command import Parser, in_options
-from mpiabc.cli.settings import InYamlError
-from mpiabc.cli.words import Format
-from mpiabc.errors import Error, Interrupted, SimulatorError
-from mpiabc.schedulers.mpi import end_job, launched_rank
-from mpiabc.text import shown_lines
-from mpiabc.version import __version__
+from mpiabc.errors import ProblemError, resumable_status
 
-_COMMANDS = (run, show, watch, serve, report, plot, export, replay, worker, broker, jobs, jobscript, doctor)
+_BY_SIGINT = 128 + signal.SIGINT  # as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, of `sys.argv` by default; returns its exit status."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(handlers=[_handler()])
-    logging.getLogger("mpiabc").setLevel(logging.INFO)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return options.command(options)
-    except Error as error:
-        if launched_rank():
-            time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
-        has_own_words = isinstance(error, SimulatorError | InYamlError)
-        told = str(error) if has_own_words else in_options(str(error), options)
-        voice.put(f"mpiabc: {shown_lines(told)}\n", sys.stderr)
-        end_job()
+        from mpiabc.cli.commands import carried_out  # Ctrl-C may come already while that is imported
+
+        return carried_out(words)
+    except KeyboardInterrupt:
+        return _stopped(words[:1] == ["run"])
+
+
+def _stopped(is_run: bool) -> int:
+    """The status of a command that has heard nothing of signals, yet or any more, after one sentence."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt this
+    exec("")  # else Python ends by the signal, after all, where it has left another exec: of a dataclass
+    more = "; run the same command again to continue" if is_run else ""
+    voice.put(f"mpiabc: stopped by SIGINT{more}\n", sys.stderr)
+    if not is_run:
+        return _BY_SIGINT
+    try:
+        return resumable_status()
+    except ProblemError:  # it would have been said
         return 1
-    except Interrupted as stopped:  # the run has said so
-        return stopped.code
-
-
-def _handler() -> logging.Handler:
-    handler = voice.Handler()
-    handler.setFormatter(Format("%(message)s"))
-    return handler
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="mpiabc",
-        description="Approximate Bayesian computation on every core you have.",
-        epilog="example:\n  mpiabc run influenza.py --population-size 1000 --generations 8\n"
-        "  mpiabc show influenza.db",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"mpiabc {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add(commands)
-    return parser

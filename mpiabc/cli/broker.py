@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.words import say
 from mpiabc.cli.worker import add_server, server_of
 from mpiabc.onlooker.terminal import showing
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
   mpiabc broker start --bind 0.0.0.0
   mpiabc broker info --watch
   mpiabc broker stop"""
-    parser = add_command(commands, "broker", _help, "start and look after a server for workers", example)
+    parser = add_command(commands, "broker", _help, COMMANDS["broker"], example)
     parser.set_defaults(parser=parser)
     own = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_start(own)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiabc import durations
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.words import say, table
 from mpiabc.cluster import FOLDER, Call, listed
 from mpiabc.errors import SchedulerError
@@ -24,7 +24,7 @@ _WORDS = {"waits": "waiting", "error": "in error"}
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     example = "  mpiabc jobs\n  mpiabc jobs /scratch/me/mpiabc-jobs --failures"
-    parser = add_command(commands, "jobs", _jobs, "show the jobs of mpiabc.cluster's maps", example)
+    parser = add_command(commands, "jobs", _jobs, COMMANDS["jobs"], example)
     parser.add_argument("folder", nargs="?", default=FOLDER, help=f"the maps' folder, by default {FOLDER}")
     parser.add_argument("--all", action="store_true", help="also the jobs that have done their work")
     parser.add_argument("--failures", action="store_true", help="the tracebacks of the items that failed")

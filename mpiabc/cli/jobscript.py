@@ -17,7 +17,7 @@ from mpiabc.batch.directives import OPTIONS
 from mpiabc.batch.layout import Layout, option
 from mpiabc.batch.systems import SYSTEMS, No
 from mpiabc.cli import stage
-from mpiabc.cli.command import Parser, add_command
+from mpiabc.cli.command import COMMANDS, Parser, add_command
 from mpiabc.cli.files import is_of_run, is_yaml, split
 from mpiabc.cli.unrun import Unrun, unrun
 from mpiabc.cli.words import say
@@ -150,7 +150,7 @@ def add(commands: Any) -> None:
   mpiabc jobscript sge --kind workers --ranks 100 --walltime 2h --broker broker.json
 
 Options of jobscript may follow FILE, too; what is to be the script's all the same goes behind --."""
-    parser = add_command(commands, "jobscript", _jobscript, "print a script for a batch system", example)
+    parser = add_command(commands, "jobscript", _jobscript, COMMANDS["jobscript"], example)
     systems = parser.add_subparsers(
         title="batch systems", metavar="SYSTEM", required=True, dest="system", parser_class=_OfScript
     )

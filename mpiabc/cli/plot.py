@@ -9,7 +9,7 @@ from typing import Any
 
 from mpiabc.analysis.pictures import KINDS, figure
 from mpiabc.analysis.plots.canvas import MISSING
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.files import load_problem, texts_of
 from mpiabc.cli.words import say
 from mpiabc.errors import Error, ProblemError
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     example = """\
   mpiabc plot fit.db pairs --reference mu=1.2
   mpiabc plot fit.db predictive --problem fit.py --draws 500 --output data.pdf"""
-    parser = add_command(commands, "plot", _plot, "draw a run, also while it is going on", example)
+    parser = add_command(commands, "plot", _plot, COMMANDS["plot"], example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
     parser.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
     parser.add_argument("--output", metavar="FILE", help="by default RUN-KIND.png, here; .pdf, .svg as well")

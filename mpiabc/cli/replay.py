@@ -13,12 +13,13 @@ import numpy as np
 from mpiabc import guard, models
 from mpiabc.acceptors import Uniforms
 from mpiabc.adaptive import measure_of
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.files import load_problem, texts_of, users_part
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
+from mpiabc.fingerprint.words import there_and_here
 from mpiabc.kernel import SCALE, as_before
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
   mpiabc replay fit.db 3:17 --problem changed.py
 
 With --trust this executes what RUN.db holds, whoever made it; without, only the problem that you give."""
-    parser = add_command(commands, "replay", _replay, "compute one evaluation again, here", example)
+    parser = add_command(commands, "replay", _replay, COMMANDS["replay"], example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
     told = "evaluation I of generation T; of a run that recycles, pools simulations or looks ahead, I alone"
     parser.add_argument("address", metavar="T:I", help=told)
@@ -118,7 +119,8 @@ def _check_same(problem: AnyProblem, history: History) -> None:
     parts, settings = problem.parts(), history.settings
     differing = differing_parts(parts, settings)
     if differing:
-        told = "; ".join(f"{name}: {settings.get(name)!r} there, {parts[name]!r} here" for name in differing)
+        texts = {name: there_and_here(repr(settings.get(name)), repr(parts[name])) for name in differing}
+        told = "; ".join(f"{name}: {text}" for name, text in texts.items())
         raise ProblemError(f"{history.path} is the run of another problem ({told}): give --problem its file")
 
 

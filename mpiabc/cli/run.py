@@ -4,9 +4,9 @@ import argparse
 import logging
 from typing import Any
 
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, InYamlError, add_command
 from mpiabc.cli.files import load_problem, store_of, texts_of
-from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, InYamlError, read_settings
+from mpiabc.cli.settings import OF_SAMPLER, SETTINGS, read_settings
 from mpiabc.cli.words import UnsaidError, pairs, say, table
 from mpiabc.errors import ProblemError
 from mpiabc.population import Population, short
@@ -33,7 +33,7 @@ fit.yaml:
   output: fit.db
 
 The same command continues a run that was stopped."""
-    parser = add_command(commands, "run", _run, "start a run, or continue it", example)
+    parser = add_command(commands, "run", _run, COMMANDS["run"], example)
     parser.add_argument(
         "file",
         metavar="FILE[:problem]",

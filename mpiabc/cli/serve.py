@@ -6,7 +6,7 @@ import platform
 import secrets
 from typing import Any
 
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.words import say
 from mpiabc.errors import StoreError
 from mpiabc.onlooker.look import Onlooker
@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     example = """\
   mpiabc serve fit.db
   mpiabc serve fit.db --port 8765     # then, at home: ssh -L 8765:127.0.0.1:8765 LOGIN-NODE"""
-    parser = add_command(commands, "serve", _serve, "a page in the browser that follows a run", example)
+    parser = add_command(commands, "serve", _serve, COMMANDS["serve"], example)
     parser.description = (
         "A page in the browser that follows a run: how far it is, pictures, failures. It is served to this "
         "machine alone, to who has the token in the address that is printed, and changes nothing. Ctrl-C "

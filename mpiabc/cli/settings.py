@@ -94,7 +94,7 @@ SETTINGS = {
     "walltime": _Setting(
         _text,
         "W",
-        "stop, to be continued, after seconds, or 30m, 2h, 1:30:00; or auto, in a batch job; else what "
+        "stop, to be continued, after 90s, 30m, 2h, 1:30:00 (h:mm:ss); or auto, in a batch job; else what "
         "MPIABC_WALLTIME says",
     ),
     "threshold": _Setting(_threshold, "RULE", "quantile:0.5 (the default), listed:4,2,1 or constant:3"),
@@ -125,10 +125,6 @@ SETTINGS = {
     "progress": _Setting(_switch, "", "a live line; by default on a terminal"),
 }
 OF_SAMPLER = ("population_size", "kernel", "threshold", "recycle", "weights", "lookahead", "keep", "seed")
-
-
-class InYamlError(ProblemError):
-    """Of a YAML file, whose keys have the names that they have in Python."""
 
 
 def read_settings(texts: Mapping[str, Any]) -> dict[str, Any]:

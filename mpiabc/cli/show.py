@@ -10,7 +10,7 @@ import numpy as np
 
 from mpiabc import whereabouts
 from mpiabc.analysis.steps import totals
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.words import pairs, say, table
 from mpiabc.onlooker.look import Onlooker
 from mpiabc.onlooker.view import State, View
@@ -30,7 +30,7 @@ _QUARTILES = (0.25, 0.5, 0.75)
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     example = "  mpiabc show fit.db\n  mpiabc show fit.db --failures"
-    parser = add_command(commands, "show", _show, "show a run, also while it is going on", example)
+    parser = add_command(commands, "show", _show, COMMANDS["show"], example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
     parser.add_argument("--failures", action="store_true", help="all failures, with their tracebacks")
 

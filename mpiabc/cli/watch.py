@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.words import say
 from mpiabc.errors import StoreError
 from mpiabc.onlooker.look import Onlooker
@@ -21,7 +21,7 @@ _ENDS = (State.ENDED, State.INTERRUPTED, State.FAILED, State.KILLED)
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     example = "  mpiabc watch fit.db\n  mpiabc watch fit.db --wait    # for a job that is in a queue"
-    parser = add_command(commands, "watch", _watch, "follow a run in a terminal, to its end", example)
+    parser = add_command(commands, "watch", _watch, COMMANDS["watch"], example)
     parser.description = (
         "Follow a run in a terminal, to its end. It reads the file for moments only, and the run never waits "
         "for it. Where the output is no terminal: a line for what is new. Exit status: 0 if a stopping rule "

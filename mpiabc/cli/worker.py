@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiabc import machine, threads
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.errors import ProblemError
 from mpiabc.schedulers.base import count
 from mpiabc.schedulers.redis.wire import Server, find_server, read_private
@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 MPIABC_SECRET or MPIABC_SECRET_FILE: the secret that the leader has too. MPIABC_REDIS_PASSWORD: the server's
 password. SIGTERM gives back what is in work, at once."""
-    parser = add_command(commands, "worker", _worker, "evaluate for the runs on a Redis server", example)
+    parser = add_command(commands, "worker", _worker, COMMANDS["worker"], example)
     add_server(parser)
     parser.add_argument(
         "--processes", metavar="N", type=int, help="by default one for each core; 1 under mpirun"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.arguments import real
+from mpiabc.arguments import real, refuse_class
 from mpiabc.distance.norm import divided, without_scale
 from mpiabc.distance.rows import is_adaptive, measures_rows, of_data
 from mpiabc.distance.scales import check_scale, scales
@@ -38,6 +38,7 @@ class Aggregate:
                 '{"a": mpiabc.PNorm(), "b": mpiabc.PNorm(1)}'
             )
         for key, distance in self.distances.items():
+            refuse_class(f"Aggregate's distance of {key!r}", distance)
             if not (callable(distance) or measures_rows(distance)):
                 raise ProblemError(f"Aggregate has {distance!r} for {key!r}, expected a distance")
         for key, weight in (self.weights or {}).items():

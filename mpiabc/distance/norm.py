@@ -227,7 +227,7 @@ def _check_keys(one: str, numbers: Any, structure: Structure) -> None:
     wrong = [key for key in given if key not in names]
     missing = [name for name in names if name not in given]
     if wrong or missing:
-        told = f"no {one} of {missing[0]!r}" if missing else f"a {one} of {wrong[0]!r}"
+        told = f"a {one} of {wrong[0]!r}" if wrong else f"no {one} of {missing[0]!r}"
         raise ProblemError(
             f"PNorm has {told}, and the observed data have {', '.join(map(repr, names))}: "
             f"give one {one} for each of these names, or for each of their values"

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mpiabc.arguments import refuse_class
 from mpiabc.distance.norm import PNorm
 from mpiabc.distance.rows import is_adaptive, measures_rows, of_data
 from mpiabc.errors import ProblemError
@@ -49,6 +50,8 @@ class Predicted:
     distance: Any = field(default_factory=PNorm)
 
     def __post_init__(self) -> None:
+        refuse_class("predictor", self.predictor)
+        refuse_class("distance", self.distance)
         for name in ("fit", "predict"):
             if not callable(getattr(self.predictor, name, None)):
                 raise ProblemError(

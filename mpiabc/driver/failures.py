@@ -148,9 +148,9 @@ class Failures:
 
     def _of(self, failure: Failure) -> Exception:
         if failure.kind == "structure" and self._order.level == failure.index == 0:
-            return ProblemError(failure.error)
+            return _found(failure)
         if failure.ends_every_run and not failure.traceback:  # it was not raised, but found
-            return ProblemError(f"{failure.error} (evaluation {failure.address}, theta: {failure.values})")
+            return _found(failure)
         return SimulatorError(str(failure), failure)
 
     def _of_all(self, known: int) -> Exception | None:
@@ -158,8 +158,13 @@ class Failures:
         failures = self._ledger.failures_below_cut()
         count = max(len(failures), self._ledger.frontier - self._ledger.first) if failures else 0
         if count >= _ALL_MALFORMED and all(f.kind == "structure" for f in failures):
-            return ProblemError(failures[0].error)
+            return _found(failures[0])
         if count >= _ALL_FAIL:
             last = failures[-1]
             return SimulatorError(f"all of the first {known} evaluations failed; last\n{last}", last)
         return None
+
+
+def _found(failure: Failure) -> ProblemError:
+    """The error of what was not raised, but found, with its evaluation."""
+    return ProblemError(f"{failure.error} (evaluation {failure.address}, theta: {failure.values})")

@@ -142,6 +142,8 @@ class Driver:
             before = self._trusted_until(error)
             doubtful = [commit.population.generation for at, commit in self._commits if at >= before]
             self._keeper.stop(before, min(doubtful, default=None))
+            if doubtful and isinstance(error, Interrupted):
+                error.why = self._told_of_doubt(min(doubtful), max(doubtful))
             raise
         yield self._done
 
@@ -274,6 +276,15 @@ class Driver:
         if self.is_exposed() and not is_ours:
             return time.monotonic() - notices_within(self._engine)
         return math.inf
+
+    def _told_of_doubt(self, first: int, last: int) -> str:
+        """Where a run was stopped whose last generations were taken back for that."""
+        which = "it" if first == last else f"generations {first} to {last}"
+        again = "is" if first == last else "are"
+        return (
+            f"stopped by {self._limits.signals.seen} in generation {first}: {which} ended less than "
+            f"{DOUBT:g} s before that, and {again} completed again"
+        )
 
     # What comes home.
 

@@ -108,6 +108,9 @@ def resolve(scheduler: object) -> Scheduler:
         return _named(parts[0]) if len(parts) == 1 else resolve(parts)
     if isinstance(scheduler, list | tuple):
         return _scheduler("Combined")([resolve(part) for part in scheduler])
+    if isinstance(scheduler, type):
+        called = scheduler.__qualname__
+        raise SchedulerError(f"scheduler={called} is a class: give an object of it, scheduler={called}(...)")
     if type(scheduler).__module__.startswith("distributed."):
         return _scheduler("Dask")(scheduler)
     if _is_one(scheduler):

@@ -266,18 +266,22 @@ class History:
             return fit(self.simulations.weighted(problem), seed)
         return fit(of_population(self, t, problem), seed)
 
-    def part(self, name: str, *, trust: bool = False) -> Any:
+    def part(self, name: str, *, trust: bool = False, instead: str = "") -> Any:
         """The run's "problem", "kernel" or "threshold"; executes code that the file holds, if you trust it.
+
+        instead: what else could be given, for who does not.
 
         Raises StoreError if you do not, if the file does not hold it, or if it cannot be rebuilt here.
         """
         blob = self._setting(f"part {name}", None)
         if blob is None:
-            raise StoreError(f"{self.path} does not hold its {name}, which could not be pickled")
+            more = f": give {instead}" if instead else ""
+            raise StoreError(f"{self.path} does not hold its {name}, which could not be pickled{more}")
         if not trust:
+            more = f", or {instead}" if instead else ""
             raise StoreError(
                 f"this would execute the {name} that {self.path} holds: give trust=True if you trust whoever "
-                "made that file"
+                f"made that file{more}"
             )
         return rebuilt(blob, name, self.path)
 

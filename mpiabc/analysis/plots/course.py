@@ -8,7 +8,8 @@ import numpy as np
 
 from mpiabc.analysis.plots import canvas
 from mpiabc.analysis.plots.canvas import INK
-from mpiabc.analysis.plots.seen import chosen, spread
+from mpiabc.analysis.plots.seen import chosen
+from mpiabc.analysis.steps import spread
 from mpiabc.errors import ProblemError
 from mpiabc.order import distance_of
 from mpiabc.population import Population

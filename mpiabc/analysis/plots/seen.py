@@ -9,6 +9,7 @@ import numpy as np
 
 from mpiabc.analysis import priors
 from mpiabc.analysis.plots import density
+from mpiabc.analysis.steps import spread
 from mpiabc.errors import ProblemError
 from mpiabc.population import Population, weighted_quantile
 from mpiabc.prior import Prior
@@ -125,11 +126,6 @@ def chosen(source: Any, most: int) -> list[Population]:
     if not isinstance(source, History):
         return [source]
     return [source[t] for t in spread(len(source), most)]
-
-
-def spread(n: int, most: int) -> list[int]:
-    """At most so many of n, evenly chosen, the first and the last among them."""
-    return sorted({round(i) for i in np.linspace(0, n - 1, min(n, most)).tolist()})
 
 
 def of_model(population: Any, problem: Any) -> Any:

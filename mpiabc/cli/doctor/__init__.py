@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import Any
 
 from mpiabc.analysis.diagnostics import Severity
-from mpiabc.cli.command import add_command
+from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.doctor import extras, leftovers, places, ranks, system
 from mpiabc.cli.doctor.asking import end_all
 from mpiabc.cli.doctor.check import Check, Place, Seen, seen
@@ -44,9 +44,7 @@ CHECKS = (
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     example = "  mpiabc doctor\n  mpirun -n 4 mpiabc doctor     # whether these ranks find each other"
-    parser = add_command(
-        commands, "doctor", _doctor, "look at this installation, and say what is wrong", example
-    )
+    parser = add_command(commands, "doctor", _doctor, COMMANDS["doctor"], example)
     parser.description = (
         "Look at this installation and this machine, and say what is there, what is wrong, and what to do. "
         "Two ranks are started for it, and two worker processes, for a moment. Exit status: 0 if runs have "

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.fingerprint import Fingerprint, differences, differing_parts
+from mpiabc.fingerprint.words import in_words
 from mpiabc.schedulers.base import Shared
 from mpiabc.version import digit_difference, version_difference, versions
 
@@ -51,8 +52,9 @@ def checked(answer: Hello, rank: int, parts: dict[str, str], mine: Fingerprint) 
         )
     theirs = _as_rank_0(Fingerprint.from_json(answer["fingerprint"]), mine, rank)
     if different := differences(theirs, mine):
+        told = "; ".join(in_words(different[:5]))
         raise ProblemError(
-            f"{where} has other code or values in its problem than rank 0: {'; '.join(different[:5])} "
+            f"{where} has other code or values in its problem than rank 0: {told} "
             "(there is that rank); all ranks run the same script with the same modules"
         )
     return where
