@@ -46,6 +46,13 @@ def command(
     raise CommandError(f"`{' '.join(words)}` {said}")
 
 
+def user() -> str:
+    """Whose jobs are asked for."""
+    import getpass  # by who maps: workers, which have the table too, need none
+
+    return getpass.getuser()
+
+
 def answers(*words: str) -> bool:
     """Whether a command is here and succeeds at once."""
     try:

@@ -1,13 +1,12 @@
 """Grid Engine: how it takes array jobs, and what its commands print."""
 
-import getpass
 import os
 import re
 import signal
 
 from mpiabc import durations
 from mpiabc.batch.age import age_of_job
-from mpiabc.batch.commands import CommandError, command
+from mpiabc.batch.commands import CommandError, command, user
 from mpiabc.batch.ending import Ending, Listed, Why
 
 
@@ -27,7 +26,7 @@ def states() -> list[Listed]:
     """The tasks of this user."""
     from xml.etree import ElementTree  # asked for by who maps: workers and runs need none
 
-    told = command("qstat", "-u", getpass.getuser(), "-g", "d", "-xml")
+    told = command("qstat", "-u", user(), "-g", "d", "-xml")
     try:
         rows = list(ElementTree.fromstring(told).iter("job_list"))
     except ElementTree.ParseError as error:

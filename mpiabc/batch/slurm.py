@@ -1,13 +1,12 @@
 """Slurm: how it takes array jobs, what its commands print, and what its job scripts are filled in with."""
 
-import getpass
 import os
 import re
 import time
 from collections.abc import Iterator
 
 from mpiabc import durations
-from mpiabc.batch.commands import CommandError, command
+from mpiabc.batch.commands import CommandError, command, user
 from mpiabc.batch.ending import Ending, Listed, Why
 from mpiabc.batch.layout import Layout, scaled
 
@@ -26,7 +25,7 @@ def limits(memory: str | None, seconds: int, queue: str | None) -> list[str]:
 
 def states() -> list[Listed]:
     """The tasks of this user."""
-    told = command("squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%F %K %T")
+    told = command("squeue", "--noheader", "--array", "--user", user(), "--format", "%F %K %T")
     words = {"PENDING": "waits", "REQUEUED": "waits", "CONFIGURING": "waits", "COMPLETING": "ends"}
     return [
         (job, int(index), words.get(state, "runs"))
