@@ -78,13 +78,6 @@ class Wire:
                 return rank, tag, content
         return None
 
-    def arrived(self, most: int) -> Iterator[tuple[int, int, memoryview]]:
-        """Messages that are there, at most so many."""
-        for _ in range(most):
-            if (message := self.receive()) is None:
-                return
-            yield message
-
     def _receive(self) -> tuple[int, int, bytearray] | None:
         status = self._status
         with self._failures_noted():

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 from mpiabc.errors import Interrupted, ProblemError, SchedulerError
@@ -109,7 +110,7 @@ class Ranks(Staffed[int]):
         self._sending.turn()
         members = self._members
         reports: list[Report] = []
-        for rank, kind, content in self._wire.arrived(TURN):
+        for rank, kind, content in islice(iter(self._wire.receive, None), TURN):
             if rank not in members.living or (rank not in members.names and kind not in _OF_ITSELF):
                 continue  # of a rank that is dead, or of an earlier run
             if kind in _OF_ITSELF:
