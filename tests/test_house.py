@@ -210,15 +210,29 @@ def test_no_function_is_long():
     assert not {f.name: length(f) for f in functions if length(f) > LONGEST and f.name not in TABLES}
 
 
-def test_import_is_light():
+HEAVY = {"scipy", "scipy.stats", "pandas", "matplotlib", "mpi4py", "mpi4py.MPI", "redis", "distributed"}
+HEAVY |= {"pyabc", "asyncio", "ssl", "sqlite3", "csv", "html"}
+HEAVY |= {
+    f"mpiabc.{name}" for name in ("cluster", "analysis", "testing", "store", "driver", "onlooker", "cli")
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [
+        ("mpiabc", {"numpy", "subprocess", "multiprocessing", "json", "logging"}),
+        ("mpiabc.schedulers.mpi.rank", set()),  # what a worker adds to what the user's script has
+        ("mpiabc.schedulers.shared.child", set()),
+    ],
+    ids=["the package", "a rank", "a child"],
+)
+def test_import_is_light(module, more):
     """Nothing large, nothing that few need, and above all no MPI, which must only start in ranks."""
-    program = "import sys, mpiabc; print(*sys.modules)"
+    program = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     ).stdout.split()
-    heavy = {"scipy", "scipy.stats", "pandas", "matplotlib", "mpi4py", "mpi4py.MPI", "redis", "distributed"}
-    heavy |= {"pyabc", "asyncio", "ssl", "mpiabc.cluster", "mpiabc.analysis", "mpiabc.testing"}
-    assert not heavy & set(loaded)
+    assert not (HEAVY | more) & set(loaded)
 
 
 def test_scipy_says_its_version_without_being_imported():

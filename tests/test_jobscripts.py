@@ -350,14 +350,21 @@ def run(folder, script, cwd="/", **variables):
 
 
 def test_pbs_job_submits_itself_again_until_the_run_is_done(expected, tmp_path, capsys):
-    """Jobs of 14 s, in an environment as Torque makes it, each submitted by the one before."""
+    """Jobs of 14 s and more, in an environment as Torque makes it, each submitted by the one before.
+
+    Each has more time than the one before: on a busy machine 14 s are over before anything is simulated.
+    """
     options = ["--ranks", 2, "--walltime", "14s", "--bin", BIN]
     script = tmp_path / "killed.sh"
     script.write_text(said(capsys, "jobscript", "pbs", *options, PROGRAM, "run.db", "mpi", "-", "0.02"))
     command(tmp_path, "qsub", f"echo $PWD $1 >>{tmp_path}/submitted")
     starts = 0
     while starts == len(submitted(tmp_path)):
-        variables = {"PBS_JOBID": f"{starts}.host", "PBS_WALLTIME": "14", "PBS_O_WORKDIR": str(tmp_path)}
+        variables = {
+            "PBS_JOBID": f"{starts}.host",
+            "PBS_WALLTIME": str(14 + 3 * starts),
+            "PBS_O_WORKDIR": str(tmp_path),
+        }
         job = run(tmp_path, script, **variables)
         starts += 1
         assert job.returncode in (0, 75), job.stdout

@@ -7,8 +7,13 @@ import time
 
 import pytest
 
+from mpiabc.records import Lease
+from mpiabc.schedulers import parcels
+from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.mpi import nearby
 from mpiabc.schedulers.mpi.nearby import Nearby, Shelf
+from mpiabc.schedulers.shared.messages import Kind, encoded, order_of
+from mpiabc.schedulers.shared.worker import Worker
 from tests.conftest import ROOT
 
 RUN = 7
@@ -124,6 +129,30 @@ def test_a_rank_lets_go_what_is_open_no_more(memory):
         rank.keep((job,))
     assert shelf.get(0) is None
     assert shelf.get(1) == b"order"
+
+
+def test_an_order_that_was_put_there_beside_an_older_one_closes_no_newer_one_for_long(memory):
+    """It says what was open when it was written: what a rank gives back for that, it works on when it is sent
+    again."""
+    numbers = (1, 2)
+    shelf, rank = Shelf(RUN), Nearby()
+    for number in numbers:
+        parcel = parcels.parcel(number, parcels.parts(number), beside=(number - 1,))
+        shelf.put(number, encoded(parcel)[1])
+    worker = Worker(lambda job: lambda start, stop: (job, start))
+    said = []
+    for lease in (Lease(2, 0, 1), Lease(1, 0, 1), Lease(2, 0, 1), Lease(1, 1, 2)):
+        worker.obey(lease)
+        for answer in worker.answers():
+            said.append(answer)
+            assert isinstance(answer, Lost) or not rank.must_ask(answer.job, RUN)
+        for content in rank.found():
+            worker.obey(order_of(Kind.JOB, content))
+    assert [answer.lease for answer in worker.answers() + said if isinstance(answer, Lost)] == [
+        Lease(2, 0, 1)
+    ]
+    assert worker.jobs == numbers
+    assert [worker.step() for _ in worker.held] == [[(1, 0)], [(2, 0)], [(1, 1)]]
 
 
 def test_a_large_order_leaves_rank_0_once_for_a_node(mpi, tmp_path):

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import math
 import time
 from abc import ABC
 from collections import defaultdict
@@ -61,13 +62,10 @@ class Crew(Generic[W]):
 
     def begin(self, job: int, beside: Collection[int] = ()) -> None:
         """Leases of other jobs than this one and those beside it are old from now on."""
-        holding = list(self._holding)
-        for worker in holding:
-            self._leave_tables(worker)
         self._jobs = {job, *beside}
         self._highest = {job: heap for job, heap in self._highest.items() if job in self._jobs}
-        for worker in holding:
-            self._enter_tables(worker)
+        for worker in self._holding:
+            self._look_again_at(worker)
 
     def join(self, worker: W, places: int) -> None:
         """A worker has come, or has another number of places now."""
@@ -134,14 +132,28 @@ class Crew(Generic[W]):
         member = self._members[worker]
         return member.leases[member.places :]
 
-    def above(self, cut: float, job: int) -> list[W]:
-        """Workers that hold, ahead, a lease of the job from `cut` on; each lease is told of once."""
+    def above(self, cut: float, job: int, most: int | None = None) -> list[W]:
+        """Workers that hold, ahead, a lease of the job from `cut` on; each lease is told of once.
+
+        At most so many leases are looked at: whether there may be more, `has_above` says.
+        """
         heap, found = self._highest.get(job, []), dict[W, None]()
-        while heap and -heap[0][0] >= cut:
+        for _ in range(len(heap) if most is None else most):
+            if not self.has_above(cut, job):
+                break
             _, _, worker, lease = heapq.heappop(heap)
             if worker in self._ahead and lease in self.ahead(worker):
                 found[worker] = None
         return list(found)
+
+    def has_above(self, cut: float, job: int) -> bool:
+        """Whether `above` would look at any lease."""
+        heap = self._highest.get(job, [])
+        return bool(heap) and -heap[0][0] >= cut
+
+    def behind(self) -> list[W]:
+        """Workers that hold leases which wait behind others."""
+        return list(self._ahead)
 
     def awaited(self, name: Callable[[W], str], why: str = "") -> list[Awaited]:
         """Workers with leases, each by its name with the oldest, and since when nothing has come from it."""
@@ -168,10 +180,7 @@ class Crew(Generic[W]):
         """Count the worker in, by what it holds now."""
         member = self._members[worker]
         held, places = len(member.leases), member.places
-        takes = places if member.takes_leases else 0
-        is_late = held and any(lease.job not in self._jobs for lease in member.leases)
-        member.rooms = max(0, takes - held), max(0, (1 if is_late else 2) * takes - held)
-        member.load = held - places if member.rooms[True] else float("inf")  # of who cannot take any
+        member.rooms, member.load = self._rooms_and_load(member)
         member.busy = min(held, places)
         self._by_load[member.load][worker] = None
         if held:
@@ -180,13 +189,32 @@ class Crew(Generic[W]):
             self._ahead[worker] = None
         self._count(member, 1)
 
+    def _rooms_and_load(self, member: _Member) -> tuple[tuple[int, int], float]:
+        held, takes = len(member.leases), member.places if member.takes_leases else 0
+        is_late = any(lease.job not in self._jobs for lease in member.leases)
+        rooms = max(0, takes - held), max(0, (1 if is_late else 2) * takes - held)
+        return rooms, held - member.places if rooms[True] else math.inf  # of who cannot take any
+
+    def _look_again_at(self, worker: W) -> None:
+        """Count the worker as it is now, if other jobs are open than before, and nothing else is other."""
+        member = self._members[worker]
+        rooms, load = self._rooms_and_load(member)
+        if rooms != member.rooms:
+            self._room[True] += rooms[True] - member.rooms[True]
+            self._leave_load(worker, member.load)
+            self._by_load[load][worker] = None
+            member.rooms, member.load = rooms, load
+
+    def _leave_load(self, worker: W, load: float) -> None:
+        alike = self._by_load[load]
+        del alike[worker]
+        if not alike:
+            del self._by_load[load]
+
     def _leave_tables(self, worker: W) -> None:
         """Count the worker out, as it was counted in."""
         member = self._members[worker]
-        alike = self._by_load[member.load]
-        del alike[worker]
-        if not alike:
-            del self._by_load[member.load]
+        self._leave_load(worker, member.load)
         self._holding.pop(worker, None)
         self._ahead.pop(worker, None)
         self._count(member, -1)

@@ -48,6 +48,11 @@ class Backoff:
         self._next = min(2 * self._next, longest)
 
 
+def _room(engine: Engine) -> tuple[int, int]:
+    """Leases that it would take, without and with those ahead."""
+    return engine.capacity(False), engine.capacity(True)
+
+
 class Together:
     """Engines that share one ledger: a lease goes to the one with the most room.
 
@@ -83,21 +88,21 @@ class Together:
     def poll(self, timeout: float) -> list[Report]:
         """What the first one that has anything has; asks them in turn, less and less often.
 
-        Returns with nothing when a worker has come up: it is to be fed before anyone else goes on.
-        Raises Away when all are.
+        Returns with nothing when there is more room, as a worker has come up: it is to be fed before anyone
+        else goes on. Raises Away when all are.
         """
         end = time.monotonic() + timeout
         backoff = Backoff()
         while True:
             away = []
             for engine in self._engines:
-                before = engine.capacity(False)
+                before = _room(engine)
                 try:
                     reports = engine.poll(0)
                 except Away as error:
                     away.append(error)
                     continue
-                if reports or engine.capacity(False) > before:
+                if reports or any(now > then for now, then in zip(_room(engine), before, strict=True)):
                     return reports
             if len(away) == len(self._engines):
                 raise away[0]

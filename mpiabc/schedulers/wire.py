@@ -38,11 +38,18 @@ class Wire:
 
     def send(self, rank: int, tag: int, content: bytes = b"") -> None:
         """Start sending; what is sent to a dead rank is lost with it."""
-        content = _FRAME.pack(self.run, zlib.crc32(content)) + content
+        self.post(rank, tag, self.framed(content))
+
+    def framed(self, content: bytes) -> bytes:
+        """A message as it travels in this run, to one rank or to many."""
+        return _FRAME.pack(self.run, zlib.crc32(content)) + content
+
+    def post(self, rank: int, tag: int, framed: bytes) -> None:
+        """Start sending what is framed."""
         with self._lock, self._failures_noted():
             self._let_go()
-            request = self.comm.Isend([content, self._library.BYTE], dest=rank, tag=tag)
-            self._sent.append((request, content))
+            request = self.comm.Isend([framed, self._library.BYTE], dest=rank, tag=tag)
+            self._sent.append((request, framed))
 
     def _let_go(self) -> None:
         """Drop some of what is out by now: more than comes in, and never all of what waits is looked at."""

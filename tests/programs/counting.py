@@ -14,7 +14,7 @@ import numpy as np
 import mpiabc
 from mpiabc.schedulers.mpi import load_mpi, nearby, sending
 from mpiabc.schedulers.shared.messages import Kind
-from mpiabc.schedulers.wire import Wire
+from mpiabc.schedulers.wire import _FRAME, Wire
 
 put = nearby.Shelf.put
 store, size, most = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -24,16 +24,16 @@ if sys.argv[4] == "elsewhere":
 elif sys.argv[4] == "nowhere":
     nearby._memory = lambda: Path("/nowhere")
 bytes_sent, messages = Counter(), Counter()
-send = Wire.send
+post = Wire.post
 
 
-def counted(wire, rank, tag, content=b""):
-    bytes_sent[Kind(tag).name] += len(content)
+def counted(wire, rank, tag, framed):
+    bytes_sent[Kind(tag).name] += len(framed) - _FRAME.size
     messages[Kind(tag).name] += 1
-    send(wire, rank, tag, content)
+    post(wire, rank, tag, framed)
 
 
-Wire.send = counted
+Wire.post = counted
 
 
 def simulate(theta, rng):

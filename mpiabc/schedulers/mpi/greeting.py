@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import dataclass
 from typing import TypedDict
 
 from mpiabc.errors import ProblemError, SchedulerError
@@ -28,6 +29,27 @@ def hello(where: str, problem: Shared) -> bytes:
     answer: Hello = {"where": where, "versions": versions(), "parts": parts}
     answer["fingerprint"] = problem.fingerprint.to_json()
     return json.dumps(answer).encode()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What ranks are to say of themselves: what rank 0 would say, or what differs in nothing that matters."""
+
+    parts: dict[str, str]
+    fingerprint: Fingerprint
+    mine: Hello
+
+    @classmethod
+    def of(cls, problem: Shared) -> "Expected":
+        """Of rank 0's own problem."""
+        return cls(problem.parts(), problem.fingerprint, read(hello("", problem)))
+
+    def checked(self, content: bytes, rank: int) -> str:
+        """Where the rank is. Raises SchedulerError or ProblemError for one that would evaluate otherwise."""
+        answer = read(content)
+        if answer | {"where": ""} == self.mine:  # as it is with nearly all, of whom there may be thousands
+            return answer["where"]
+        return checked(answer, rank, self.parts, self.fingerprint)
 
 
 def read(content: bytes) -> Hello:

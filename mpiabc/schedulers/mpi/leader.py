@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Collection
+from itertools import islice
 
 from mpiabc.errors import Interrupted, ProblemError, SchedulerError
 from mpiabc.records import Lease, Records
@@ -16,12 +17,12 @@ from mpiabc.schedulers.base import Job, Lost, Report, Said, Shared
 from mpiabc.schedulers.crew import Staffed
 from mpiabc.schedulers.foreign import Comm
 from mpiabc.schedulers.mpi.ending import GRACE, abort, left, torn
-from mpiabc.schedulers.mpi.greeting import checked, read
+from mpiabc.schedulers.mpi.greeting import Expected
 from mpiabc.schedulers.mpi.held import Hold
 from mpiabc.schedulers.mpi.launch import load_mpi
 from mpiabc.schedulers.mpi.membership import Membership
+from mpiabc.schedulers.mpi.outgoing import TURN, Outgoing
 from mpiabc.schedulers.mpi.sending import Sending
-from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of
 from mpiabc.schedulers.shared.starting import travelling
 from mpiabc.schedulers.shared.worker import UNWANTED
@@ -68,14 +69,12 @@ class Ranks(Staffed[int]):
         plan = teams.planned(range(comm.size), 1) if plan is None else plan
         self._members = Membership(plan, comm.size)
         self._crew = self._members.crew
-        self._expected = problem.parts(), problem.fingerprint
-        self._jobs = Jobs()
-        self._sending = Sending(self._jobs, self.number)
-        self._unanswered: set[int] = set()  # ranks that have failed and wait for an answer
+        self._expected = Expected.of(problem)
+        self._outgoing = Outgoing(self._wire)
+        self._sending = Sending(self.number, self._crew, self._outgoing)
         self._costs: deque[float] = deque(maxlen=2)  # seconds for one simulation, of the last reports
         self._broken = ""  # what a rank said that cannot go on
-        for rank in self._members.living:
-            self._wire.send(rank, Kind.WELCOME, greeting)
+        self._outgoing.hurry(self._members.living, Kind.WELCOME, greeting)
 
     @property
     def cost(self) -> float | None:
@@ -89,31 +88,29 @@ class Ranks(Staffed[int]):
 
     def note_beside(self, store: str) -> None:
         """Let the ranks note, beside this file, what they evaluate: one that dies ends the job."""
-        for rank in self._members.living:
-            self._wire.send(rank, Kind.NOTE, os.fsencode(os.path.abspath(store)))
+        self._outgoing.spread(self._members.living, Kind.NOTE, os.fsencode(os.path.abspath(store)))
 
     def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Send the job to all: one that is busy reads it when it is free; a large one they ask for."""
-        self._jobs.begin(job, beside)
-        self._crew.begin(job.number, beside)
-        may_ask = not self._members.plan.has_larger  # ranks that have no leases, of teams, would not
-        content = self._sending.begin(job.number, beside, len(self._members.living) if may_ask else 0)
-        if content is not None:
-            for rank in self._members.living:
-                self._wire.send(rank, Kind.JOB, content)
+        may_ask = not self._members.has_larger_teams  # ranks that have no leases, of teams, would not
+        self._sending.begin(job, beside, self._members.living, may_ask=may_ask)
+
+    def capacity(self, prefetch: bool) -> int:
+        """Leases that the ranks would take before they are polled again."""
+        return min(super().capacity(prefetch), self._outgoing.room)
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the rank with the fewest."""
-        self._wire.tell(self._crew.give(lease), lease)
+        self._outgoing.give(self._crew.give(lease), lease)
 
     def poll(self, timeout: float) -> list[Report]:
-        """All that has arrived."""
+        """What has arrived, as far as there is time for it."""
         if self._broken:
             raise SchedulerError(self._broken)
+        self._sending.turn()
         members = self._members
         reports: list[Report] = []
-        while message := self._wire.receive():
-            rank, kind, content = message
+        for rank, kind, content in islice(iter(self._wire.receive, None), TURN):
             if rank not in members.living or (rank not in members.names and kind not in _OF_ITSELF):
                 continue  # of a rank that is dead, or of an earlier run
             if kind in _OF_ITSELF:
@@ -128,7 +125,7 @@ class Ranks(Staffed[int]):
         """What a rank says of itself. Raises ProblemError, if it cannot have the problem."""
         match kind:
             case Kind.HELLO:
-                self._members.greet(rank, checked(read(content), rank, *self._expected))
+                self._members.greet(rank, self._expected.checked(content, rank))
             case Kind.BYE:
                 self._members.leave(rank)
             case Kind.BROKEN:
@@ -147,14 +144,14 @@ class Ranks(Staffed[int]):
                 self._crew.answered(rank, answer.job, answer.start)
                 self._costs.append(_cost(answer))
                 if answer.failures:
-                    self._unanswered.add(rank)
+                    self._sending.unanswered.add(rank)
             case Lost():
                 if not self._crew.take(rank, answer.lease) and answer.why == UNWANTED:
                     return []
             case Said():
                 return [Said(self._members.names[rank], answer.piece)]
             case Missing():
-                self._wire.send(rank, Kind.JOB, self._sending.whole(answer.job))
+                self._sending.reply(rank, answer.job)
                 return []
         return [answer]
 
@@ -176,12 +173,7 @@ class Ranks(Staffed[int]):
 
     def cancel(self, cut: float, job: int | None = None) -> None:
         """Ranks skip leases above the cut that they have not begun."""
-        order, is_for_all = self._jobs.cancel(cut, job)
-        told = {*(self._crew if is_for_all else self._crew.above(cut, order.job)), *self._unanswered}
-        for rank in sorted(told):
-            if rank in self._crew:
-                self._wire.tell(rank, order)
-        self._unanswered.clear()
+        self._sending.cancel(cut, job)
 
     def close(self, status: int) -> None:
         """Tell all ranks that the run is over; after an error, abort those that do not answer."""
@@ -190,13 +182,12 @@ class Ranks(Staffed[int]):
         self._members.await_end()
         self._sending.close()
         self._broken = ""
-        for rank in self._members.living:
-            self._wire.send(rank, Kind.LEAVE if status else Kind.STOP, bytes([status]))
+        self._outgoing.hurry(self._members.living, Kind.LEAVE if status else Kind.STOP, bytes([status]))
         if status == 0:
             self._wire.flush(GRACE)
             return
         left.add(self._wire.comm.size)
-        if self._members.plan.has_larger:
+        if self._members.has_larger_teams:
             torn.add(0)
         if not self._have_left_within(_LEAVING):
             error = sys.exception()

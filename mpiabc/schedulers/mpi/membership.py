@@ -30,17 +30,18 @@ class Membership:
         self._teams = plan.numbers()  # of the ranks that simulate
         self._lost: set[int] = set()  # teams that have lost a rank
         self._ended: set[int] = set()
+        self.has_larger_teams = plan.has_larger
+        self._leading = {ranks[0] for ranks in plan.teams} & self.living
 
     @property
     def workers(self) -> int:
         """Ranks that have leases, or will have when they greet."""
-        leading = {ranks[0] for number, ranks in enumerate(self.plan.teams) if number not in self._lost}
-        return len(leading & self.living)
+        return len(self._leading)
 
     @property
     def are_teams_lost(self) -> bool:
         """Whether ranks simulate together, and no team is complete any more."""
-        return self.plan.has_larger and len(self._lost) == len(self.plan.teams)
+        return self.has_larger_teams and len(self._lost) == len(self.plan.teams)
 
     @property
     def have_left(self) -> bool:
@@ -79,4 +80,5 @@ class Membership:
             return []
         self._lost.add(number)
         first = self.plan.teams[number][0]
+        self._leading.discard(first)
         return self.crew.leave(first) if first in self.crew else []

@@ -1,47 +1,99 @@
-"""Jobs on their way to ranks: to all, or, where they are large, to who asks for them, once for a node."""
+"""Jobs and cuts on their way to ranks: to those that need them, and where they are large, once for a node."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from mpiabc.schedulers import parcels
+from mpiabc.schedulers.base import Job
+from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.mpi.nearby import Shelf
+from mpiabc.schedulers.mpi.outgoing import Outgoing
 from mpiabc.schedulers.shared.jobs import Jobs
-from mpiabc.schedulers.shared.messages import encoded
+from mpiabc.schedulers.shared.messages import Cancel, Kind, encoded
 
 _AT_ONCE = 16_000_000  # bytes of an order, to all ranks, up to which nobody has to ask for it
 
 
 class Sending:
-    """Open jobs as messages."""
+    """Open jobs, and what is not wanted of them."""
 
-    def __init__(self, jobs: Jobs, run: int) -> None:
-        self._jobs = jobs
+    def __init__(self, run: int, crew: Crew[int], outgoing: Outgoing) -> None:
+        self._jobs = Jobs()
+        self._crew, self._outgoing = crew, outgoing
         self._parcels = parcels.Sender()  # all ranks get the same
         self._shelf = Shelf(run)  # of this node
+        self._shelved: set[int] = set()  # jobs that lie there
         self._whole: dict[int, bytes] = {}  # jobs as they travel to who asks
+        self._cuts: dict[int, float] = {}  # of which some are not told yet who hold leases above
+        self.unanswered: set[int] = set()  # ranks that have failed and wait for an answer
 
-    def begin(self, number: int, beside: Collection[int], n_ranks: int) -> bytes | None:
-        """The newest job for so many ranks, all of which get it; None where each is to ask for it."""
-        _, content = encoded(self._jobs.sent_by(self._parcels, number))
+    def begin(self, job: Job, beside: Collection[int], ranks: Collection[int], *, may_ask: bool) -> None:
+        """Send a job to all these ranks; if it is large and they may ask for it, to those that do."""
+        self._jobs.begin(job, beside)
+        self._crew.begin(job.number, beside)
+        _, content = encoded(self._jobs.sent_by(self._parcels, job.number))
         self._put_away(beside)
-        if len(content) * n_ranks <= _AT_ONCE:
-            return content
-        self._parcels = parcels.Sender()  # who has not asked for this one lacks its parts
-        self._shelf.put(number, self.whole(number))
-        return None
+        if not may_ask or len(content) * len(ranks) <= _AT_ONCE:
+            self._outgoing.spread(ranks, Kind.JOB, content)  # with it, all else goes back
+        else:
+            self._parcels = parcels.Sender()  # who has not asked for this one lacks its parts
+            self._shelf.put(job.number, self._as_asked_for(job.number))
+            self._shelved.add(job.number)
+            self._close_others()
+        self._cuts = {number: cut for number, cut in self._cuts.items() if number in self._jobs}
 
-    def whole(self, number: int) -> bytes:
-        """An open job whole, else the newest one; encoded once."""
+    def reply(self, rank: int, number: int) -> None:
+        """Send a rank the open job that it lacks, else the newest one."""
         number = number if number in self._jobs else self._jobs.newest
+        self._outgoing.send(rank, Kind.JOB, self._as_asked_for(number))
+
+    def cancel(self, cut: float, job: int | None = None) -> None:
+        """Have skipped what lies above a cut: by those that hold it, or by all, where the cut has risen."""
+        order, is_for_all = self._jobs.cancel(cut, job)
+        if is_for_all:
+            self._cuts.pop(order.job, None)
+            self._spread(order, self._crew)
+        else:
+            self._spread(order, sorted(self.unanswered))
+            self._cuts[order.job] = cut
+        self.unanswered.clear()
+        self._go_on()
+
+    def turn(self) -> None:
+        """A new turn begins: go on with what waits."""
+        self._outgoing.turn()
+        self._go_on()
+
+    def close(self) -> None:
+        """The run is over."""
+        self._cuts.clear()
+        self._shelf.close()
+
+    def _close_others(self) -> None:
+        """Have skipped what waits of jobs that are closed, of which not all have been told."""
+        for number, cut in self._cuts.items():
+            if number not in self._jobs:
+                self._spread(Cancel(number, cut), self._crew.behind())
+
+    def _spread(self, order: Cancel, ranks: Iterable[int]) -> None:
+        if there := [rank for rank in ranks if rank in self._crew]:
+            self._outgoing.spread(there, *encoded(order))
+
+    def _go_on(self) -> None:
+        """Tell more of those that hold leases above a cut."""
+        for number, cut in list(self._cuts.items()):
+            for rank in self._crew.above(cut, number, self._outgoing.left):
+                self._outgoing.tell(rank, Cancel(number, cut))
+            if not self._crew.has_above(cut, number):
+                del self._cuts[number]
+
+    def _as_asked_for(self, number: int) -> bytes:
+        """A job whole; encoded once."""
         if number not in self._whole:
             self._whole[number] = encoded(self._jobs.whole(number))[1]
         return self._whole[number]
 
-    def close(self) -> None:
-        """The run is over."""
-        self._shelf.close()
-
     def _put_away(self, beside: Collection[int]) -> None:
-        for number in self._whole:
-            if number not in beside:
-                self._shelf.drop(number)
-        self._whole.clear()
+        for number in self._shelved.difference(beside):
+            self._shelf.drop(number)
+        self._shelved &= set(beside)
+        self._whole.clear()  # as it says what is open beside it
