@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpiabc import mapped
+from mpiabc import calls, mapped
 from mpiabc.arguments import real, told_fields, whole
 from mpiabc.command import Command
-from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
+from mpiabc.distance import PNorm, Returned, RowDistance, is_adaptive, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
@@ -290,6 +290,7 @@ def _check(problem: Problem) -> None:
         if not is_there and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
     signature(problem.simulate)
+    _check_calls(problem)
     if (
         problem.observed is None
         and problem.summarize is not None
@@ -315,6 +316,22 @@ def _check(problem: Problem) -> None:
     _check_batch(problem)
     object.__setattr__(problem, "on_error", policy(problem.on_error))
     object.__setattr__(problem, "timeout", time_limit(problem.timeout))
+
+
+def _check_calls(problem: Problem) -> None:
+    """Raise ProblemError for a prior or a distance that cannot be called as it will be."""
+    prior, distance = problem.prior, problem.distance
+    if not calls.is_ours(prior):
+        calls.check("prior", prior, "sample", "n, rng")
+        calls.check("prior", prior, "logpdf", "theta")
+    if calls.is_ours(distance):
+        return
+    if not measures_rows(distance):
+        calls.check_function("distance", distance, "simulated, observed")
+        return
+    calls.check("distance", distance, "rows", "simulated, observed")
+    if is_adaptive(distance):
+        calls.check("distance", distance, "fit", "sample, observed")
 
 
 def _decide_what_is_kept(problem: Problem) -> None:

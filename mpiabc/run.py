@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import amis, checks, guard, recycling, threads, voice, waste
+from mpiabc import amis, guard, inspection, recycling, threads, voice, waste
 from mpiabc.acceptors import Uniforms, log_constant
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Partial, Tell, Void
 from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
+from mpiabc.distance import measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level, theta_of
 from mpiabc.ledger import BatchLedger, Ledger, SlotLedger, fatal
@@ -28,7 +29,7 @@ from mpiabc.models import AnyProblem
 from mpiabc.named import shapes_of
 from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles, joined
-from mpiabc.planner import Asking, Decided, Planner
+from mpiabc.planner import Decided, Planner
 from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
 from mpiabc.problem import EvaluationId
@@ -203,7 +204,8 @@ class Run:
             if decided is None:
                 return [*self._looked_at_batch(), Done(self._planner.end(self._past))]
             order, base = replace(decided.order, attempt=self._attempt), decided.base
-            told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
+            told = [*self._looked_at_problem(), *self._looked_at_kernel(order)]
+            told += self._looked_at_parts(order, base)
             told += [Tell("distance", decided.doubt)] if decided.doubt else []
             if order.is_batch:
                 return [*told, *self._open_batch(order, is_kept, base)]
@@ -357,7 +359,8 @@ class Run:
             self._uses[opened.order.level] = _use(population, opened)
         failures, pool = ledger.failures_below_cut(), None if past.pool is None else past.pool.arrays()
         commit = Commit(population, failures, opened, past.sample, simulated, pool)
-        return [commit, *ahead, *self._looked_at_weights(population)]
+        told = *self._looked_at_weights(population), *self._looked_at_distances(population, opened.order)
+        return [commit, *ahead, *told]
 
     def _look_ahead(self, ledger: Ledger | SlotLedger, past: Past) -> list[Action]:
         """Keep what is known beyond the cut for the next level."""
@@ -388,15 +391,11 @@ class Run:
 
     # What is told.
 
-    def _looked_at_prior(self) -> list[Action]:
-        if "prior" in self._told:
+    def _looked_at_problem(self) -> list[Tell]:
+        if "problem" in self._told:
             return []
-        self._told.add("prior")
-        with guard.at_work(Asking("the prior")):
-            found = (checks.of_prior(model.prior, self._planner.key) for model in self._problem.models)
-            note = next(filter(None, found), "")
-        infinite = checks.of_data(self._problem.observed_row, self._problem.structure)
-        return [Tell(topic, said) for topic, said in (("prior", note), ("observed", infinite)) if said]
+        self._told.add("problem")
+        return inspection.of_problem(self._problem, self._planner)
 
     def _looked_at_deaths(self, order: Level, deaths: Sequence[Death]) -> list[Action]:
         """Whose evaluations may have ended the process that made them; more than one where MPI ended all.
@@ -438,13 +437,14 @@ class Run:
                     "with its diagonal; use a larger population",
                 )
             )
-        if "proposal" not in self._told:
-            self._told.add("proposal")
-            with guard.at_work(Asking("the kernel")):
-                note = checks.of_proposal(undefended(order.proposal), order.key)
-            if note:
-                told.append(Tell("proposal", note))
         return told
+
+    def _looked_at_parts(self, order: Level, base: Population | None) -> list[Tell]:
+        """Those of users' own, when they have been fitted for the first time."""
+        if "parts" in self._told or not order.level:
+            return []
+        self._told.add("parts")
+        return inspection.of_decided(self._planner, self._past, order, base)
 
     def _looked_at_batch(self) -> list[Action]:
         """Whether batches were too large; said at the end, as this batch is that of the whole run."""
@@ -465,6 +465,18 @@ class Run:
             "population, or a gentler threshold"
         )
         return [Tell("collapse", note, is_anew=True)]
+
+    def _looked_at_distances(self, population: Population, order: Level) -> list[Action]:
+        """Whether a callable gives an array where one number may be meant: names would say that it is not."""
+        distances, is_first = population.distances, population.generation == 0 and not np.ndim(order.epsilon)
+        is_meant = population.columns_of_distances or measures_rows(self._problem.models[0].distance)
+        if distances.ndim == 1 or is_meant or not is_first:
+            return []
+        note = (
+            f"the distance gives {distances.shape[1]} numbers: each has a threshold of its own, and accepted "
+            "is what meets all of them; if one is meant, give their sum or norm, if several, a dict of names"
+        )
+        return [Tell("distances", note)]
 
 
 def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any = 1.0) -> Population:

@@ -38,9 +38,8 @@ class Proposal:
         return self.theta[parents] + self.step.rvs(n, random_state=rng).reshape(n, -1)
 
     def logpdf(self, theta):
-        return np.array(
-            [special.logsumexp(self.step.logpdf(row - self.theta), b=self.weights) for row in theta]
-        )
+        steps = self.step.logpdf(theta[:, None] - self.theta).reshape(len(theta), -1)  # (m, N)
+        return special.logsumexp(steps, b=self.weights, axis=1)
 
 
 def simulate(theta, rng):
