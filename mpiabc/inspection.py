@@ -55,6 +55,19 @@ def of_decided(planner: AnyPlanner, past: Past, order: Level, base: Population |
     return _told(found)
 
 
+def of_distances(problem: AnyProblem, population: Population, order: Level) -> list[Tell]:
+    """Whether a callable gives an array where one number may be meant: names would say that it is not."""
+    distances, is_first = population.distances, order.level == 0 and not np.ndim(order.epsilon)
+    is_meant = population.columns_of_distances or measures_rows(problem.models[0].distance)
+    if distances.ndim == 1 or is_meant or not is_first:
+        return []
+    note = (
+        f"the distance gives {distances.shape[1]} numbers: each has a threshold of its own, and accepted is "
+        "what meets all of them; if one is meant, give their sum or norm, if several, a dict of names"
+    )
+    return [Tell("distances", note)]
+
+
 def _told(found: dict[str, str]) -> list[Tell]:
     return [Tell(topic, said) for topic, said in found.items() if said]
 

@@ -20,7 +20,6 @@ from mpiabc.acceptors import Uniforms, log_constant
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Partial, Tell, Void
 from mpiabc.defended import mixed, undefended
 from mpiabc.densities import Densities
-from mpiabc.distance import measures_rows
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level, theta_of
 from mpiabc.ledger import BatchLedger, Ledger, SlotLedger, fatal
@@ -359,8 +358,8 @@ class Run:
             self._uses[opened.order.level] = _use(population, opened)
         failures, pool = ledger.failures_below_cut(), None if past.pool is None else past.pool.arrays()
         commit = Commit(population, failures, opened, past.sample, simulated, pool)
-        told = *self._looked_at_weights(population), *self._looked_at_distances(population, opened.order)
-        return [commit, *ahead, *told]
+        told = inspection.of_distances(self._problem, population, opened.order)
+        return [commit, *ahead, *told, *self._looked_at_weights(population)]
 
     def _look_ahead(self, ledger: Ledger | SlotLedger, past: Past) -> list[Action]:
         """Keep what is known beyond the cut for the next level."""
@@ -465,18 +464,6 @@ class Run:
             "population, or a gentler threshold"
         )
         return [Tell("collapse", note, is_anew=True)]
-
-    def _looked_at_distances(self, population: Population, order: Level) -> list[Action]:
-        """Whether a callable gives an array where one number may be meant: names would say that it is not."""
-        distances, is_first = population.distances, population.generation == 0 and not np.ndim(order.epsilon)
-        is_meant = population.columns_of_distances or measures_rows(self._problem.models[0].distance)
-        if distances.ndim == 1 or is_meant or not is_first:
-            return []
-        note = (
-            f"the distance gives {distances.shape[1]} numbers: each has a threshold of its own, and accepted "
-            "is what meets all of them; if one is meant, give their sum or norm, if several, a dict of names"
-        )
-        return [Tell("distances", note)]
 
 
 def _population(problem: AnyProblem, opened: Open, how: str | None, inside: Any = 1.0) -> Population:

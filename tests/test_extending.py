@@ -1,12 +1,14 @@
 """What the examples of own parts say is so: each gives a posterior, the same on any scheduler."""
 
 import importlib
+import pydoc
 
 import numpy as np
 import pytest
 
 import mpiabc
 from mpiabc import schedulers, testing
+from mpiabc.store import Store
 from tests.problems import digests
 
 PARTS = ["kernel", "fitted", "threshold", "size", "prior", "predictor", "scheduler"]
@@ -91,3 +93,21 @@ def test_a_scheduler_of_ones_own_gives_the_digest_of_the_serial_one(tmp_path):
     assert digests(last_first) == digests(
         module.abc.run(tmp_path / "a.db", generations=3, scheduler="serial")
     )
+
+
+def test_help_of_what_parts_are_given_shows_names_and_not_how_columns_are_declared():
+    text = pydoc.render_doc(mpiabc.Population, renderer=pydoc.plaintext)
+    assert "Column(" not in text
+    assert max(map(len, text.splitlines())) < 400
+    assert "theta (N, d), weights (N,) summing to 1" in text
+
+
+def test_a_rank_that_leads_a_run_of_its_own_is_told_why_the_file_is_in_use(tmp_path, monkeypatch):
+    module = example("scheduler")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "1")
+    with (
+        Store(tmp_path / "run.db"),
+        pytest.raises(mpiabc.StoreError, match=r"rank 1 of 2, each of which leads a run of its own"),
+    ):
+        module.abc.run(tmp_path / "run.db", generations=1, scheduler=module.LastFirst())

@@ -2,6 +2,7 @@
 
 A kernel has `fit(population)`, or `fit(population, prior)`, and gives a proposal: `sample(n, rng)` draws
 theta (n, d), `logpdf(theta)` is the log density of rows (n,). A density of heavy tails bounds the weights.
+That both belong together is asked by `mpiabc.testing.check_kernel(Student())`, in a test.
 """
 
 from dataclasses import dataclass
