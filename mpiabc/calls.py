@@ -23,7 +23,9 @@ def check(what: str, part: Any, method: str, form: str, expected: str = "") -> N
     form: names of arguments, "n, rng"; with = those that are given by name, "size=, random_state=". expected:
     how the method may be written, if not as `form` says.
     """
-    who, expected = f"the {what} {name_of(part)}", expected or f"{method}({form})"
+    is_plain = isinstance(part, bool | int | float | str)
+    who = f"{what}={part!r}" if is_plain else f"the {what} {name_of(part)}"
+    expected = expected or f"{method}({form})"
     found = getattr(part, method, None)
     if not callable(found):
         has = f"no method {method}" if found is None else f"{method} = {found!r}, which cannot be called"

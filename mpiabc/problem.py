@@ -79,10 +79,10 @@ class Problem:
     observed, of which a copy is kept, has the structure of what `simulate`, or `summarize` after it, returns.
     `distance` is a callable (simulated, observed) -> float, or has `rows`, see `distance.RowDistance`. A
     callable may compare anything: where observed data are no numbers, or `summarize` gives them other names,
-    it gets what `simulate` returned, and only what `summarize` makes of that, if there is one, is kept; where they are
-    numbers, simulated data may have more keys, and what has not the observed form is kept as nan. Without
-    observed data the simulator returns its distance. `summarize(data)` may declare a keyword-only `rng`,
-    which goes on where `simulate` has left it.
+    it gets what `simulate` returned, and only what `summarize` makes of that, if there is one, is kept; where
+    they are numbers, simulated data may have more keys, and what has not the observed form is kept as nan.
+    Without observed data the simulator returns its distance. `summarize(data)` may declare a keyword-only
+    `rng`, which goes on where `simulate` has left it.
 
     on_error: "raise" ends the run with the worker's traceback, "reject" counts a failed evaluation as a
     rejection, an int k ends the run at the k-th.
