@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mpiabc import calls
 from mpiabc.distance import Adaptive, RowDistance, is_adaptive, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.models import AnyProblem
@@ -43,6 +44,8 @@ class Measure:
                 f"fit of the distance {told(self.distance)} gave {told(found)}, expected something with "
                 "rows(simulated, observed)"
             )
+        if not calls.is_ours(found):
+            calls.check("fitted distance", found, "rows", "simulated, observed")
         return found
 
     def doubts(self, past: Past) -> str | None:

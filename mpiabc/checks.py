@@ -1,18 +1,20 @@
 """Cheap looks at parts of others: does a prior draw from its rng, does a density belong to its draws?
 
-What is found is told, once; it is no proof, and nothing is refused for it.
+What is found is told, once; it is no proof, and nothing is refused for it. What a part raises goes through
+all of them, and is let pass in one place.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from mpiabc import promises
+from mpiabc.calls import is_ours
 from mpiabc.defended import undefended
-from mpiabc.free import Freed
 from mpiabc.joint import ModelProposal
 from mpiabc.kept import Nothing
-from mpiabc.mixture import Mixture
 from mpiabc.population import Population
 from mpiabc.prior import Prior
 from mpiabc.signals import is_asked_to_stop
@@ -24,13 +26,25 @@ _MANY_INFINITE = 0.1  # of the distances
 _LEAST = 10  # particles, of which it is no chance that they are alike
 _DRAWS = 8 * BLOCK
 _ERRORS = 6.0  # standard errors from which on it is told
+_Answer = TypeVar("_Answer")
+
+
+def unless_it_raises(ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
+    """What a part answers; something else where it raises: an evaluation will say so, with its address."""
+    try:
+        return ask()
+    except BaseException as error:
+        if is_asked_to_stop(error):
+            raise
+        return otherwise
 
 
 def of_prior(prior: Any, key: tuple[int, int]) -> str:
     """What is wrong with a prior, in words; empty if nothing is seen."""
-    ignored = _ignored_rng("the prior", prior, key)
-    if ignored or not isinstance(prior, Prior):
-        return ignored or _mismatch("the prior", prior, key)
+    if not isinstance(prior, Prior):
+        return of_density(promises.of_name("the prior", prior), prior, key)
+    if ignored := _ignored_rng("the prior", prior, key):
+        return ignored
     foreign = {name: _Alone(part) for name, part in prior.parts.items() if _is_foreign(part)}
     return next(filter(None, (_of_marginal(name, part, key) for name, part in foreign.items())), "")
 
@@ -51,7 +65,13 @@ class _Alone:
 
 
 def _of_marginal(name: str, part: _Alone, key: tuple[int, int]) -> str:
-    return _outside(name, part, key) or _mismatch(f"the marginal {name}", part, key)
+    return _outside(name, part, key) or of_density(f"the marginal {name}", part, key)
+
+
+def of_density(what: str, part: Any, key: tuple[int, int]) -> str:
+    """Whether its draws come of rng, its density stays the same, and both belong together."""
+    looks = _ignored_rng, promises.of_proposal, _mismatch
+    return next(filter(None, (look(what, part, key) for look in looks)), "")
 
 
 def _is_foreign(marginal: Any) -> bool:
@@ -63,14 +83,9 @@ def _is_foreign(marginal: Any) -> bool:
 def _outside(name: str, part: _Alone, key: tuple[int, int]) -> str:
     """Draws must lie in what the marginal says is its support."""
     support = getattr(part.marginal, "support", None)
-    try:
-        draws = part.sample(_DRAWS, Stream(key, Purpose.CHECK).at(1, 0))
-        low, high = (-np.inf, np.inf) if support is None else support()
-        outside = int(((draws < low) | (draws > high)).sum())
-    except BaseException as error:
-        if is_asked_to_stop(error):
-            raise
-        return ""  # an evaluation will say so, with its address
+    draws = part.sample(_DRAWS, Stream(key, Purpose.CHECK).at(1, 0))
+    low, high = (-np.inf, np.inf) if support is None else support()
+    outside = int(((draws < low) | (draws > high)).sum())
     if not outside:
         return ""
     return (
@@ -146,25 +161,23 @@ def _of_constant(population: Population) -> str:
     )
 
 
-def of_proposal(proposal: Any, key: tuple[int, int]) -> str:
+def of_proposal(proposal: Any, key: tuple[int, int], kernel: str = "the kernel") -> str:
     """What is wrong with a proposal of a kernel, in words; empty if nothing is seen."""
-    if isinstance(proposal, ModelProposal):
-        parts = (undefended(part) for part in proposal.proposals if part is not None)
-        return next(filter(None, (of_proposal(part, key) for part in parts)), "")
-    if isinstance(proposal, Freed | Mixture):
-        return ""
-    return _ignored_rng("the kernel", proposal, key) or _mismatch("the kernel", proposal, key)
+    foreign = (part for part in parts_of(proposal) if not is_ours(part))
+    return next(filter(None, (of_density(kernel, part, key) for part in foreign)), "")
+
+
+def parts_of(proposal: Any) -> list[Any]:
+    """The proposals that kernels have fitted: one, or one for each of several models, without the prior."""
+    if not isinstance(proposal, ModelProposal):
+        return [undefended(proposal)]
+    return [undefended(part) for part in proposal.proposals if part is not None]
 
 
 def _ignored_rng(what: str, part: Any, key: tuple[int, int]) -> str:
     """Two draws from one state must be equal."""
     stream = Stream(key, Purpose.CHECK)
-    try:
-        one, two = (np.array(part.sample(BLOCK, stream.at(0, 0))) for _ in range(2))
-    except BaseException as error:
-        if is_asked_to_stop(error):
-            raise
-        return ""  # an evaluation will say so, with its address
+    one, two = (np.array(part.sample(BLOCK, stream.at(0, 0))) for _ in range(2))
     if np.array_equal(one, two):
         return ""
     return (
@@ -180,15 +193,10 @@ def _mismatch(what: str, part: Any, key: tuple[int, int]) -> str:
     draws have mean min(1, p(y) / p(x)) (f(y) - f(x)) = 0 over symmetric steps x -> y.
     """
     rng = Stream(key, Purpose.CHECK).at(1, 0)
-    try:
-        x = np.array(part.sample(_DRAWS, rng), np.float64)
-        deviation = np.maximum(1e-300, x.std(axis=0))
-        y = x + 2.4 / np.sqrt(x.shape[1]) * deviation * rng.standard_normal(x.shape)
-        log_x, log_y = (np.asarray(part.logpdf(z.copy()), np.float64) for z in (x, y))
-    except BaseException as error:
-        if is_asked_to_stop(error):
-            raise
-        return ""  # an evaluation will say so, with its address
+    x = np.array(part.sample(_DRAWS, rng), np.float64)
+    deviation = np.maximum(1e-300, x.std(axis=0))
+    y = x + 2.4 / np.sqrt(x.shape[1]) * deviation * rng.standard_normal(x.shape)
+    log_x, log_y = (np.asarray(part.logpdf(z.copy()), np.float64) for z in (x, y))
     if log_x.shape != (_DRAWS,):
         return (
             f"logpdf of {what} gives shape {log_x.shape} for {_DRAWS} rows, expected ({_DRAWS},): a number "

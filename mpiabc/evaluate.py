@@ -339,7 +339,7 @@ class Evaluator:
             with np.errstate(all="ignore"):
                 summaries = summaries.astype(np.float32).astype(np.float64)
         if distances is None:
-            with self._theirs(self._distance):
+            with self._theirs(self._distance), self._states.beside(self._distance):
                 rows, summaries, distances = self._measured(block, rows, summaries, outcome)
         is_one = distances >= self._least
         if distances.ndim > 1:
@@ -561,8 +561,14 @@ def _log_density(proposal: Any, theta: np.ndarray) -> Iterator[tuple[Any, Any]]:
     """
     logpdf = proposal.logpdf
     if getattr(proposal, "is_rowwise", False):
-        yield slice(None), logpdf(theta)
+        yield slice(None), _densities(logpdf(theta), len(theta))
     else:
-        yield from (
-            (i, _floats("logpdf of the proposal", logpdf(row[None]))[0]) for i, row in enumerate(theta)
-        )
+        yield from ((i, _densities(logpdf(row[None]), 1)[0]) for i, row in enumerate(theta))
+
+
+def _densities(found: Any, n: int) -> np.ndarray:
+    """What a proposal says of n rows. Raises ProblemError for what is no number for each."""
+    values = _floats("logpdf of the proposal", found)
+    if values.shape != (n,):
+        raise ProblemError(f"logpdf of the proposal gave shape {values.shape}, expected ({n},)")
+    return values

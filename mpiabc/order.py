@@ -117,6 +117,15 @@ def has_foreign_distance(text: str) -> bool:
     return json.loads(text)["distance"] == _FOREIGN
 
 
+def is_kept_whole(distance: Any) -> bool:
+    """Whether orders keep a fitted distance, so that nothing of it is ever fitted again."""
+    try:
+        _flat(distance, None, [])
+    except ForeignError:
+        return False
+    return True
+
+
 def distance_of(text: str, arrays: Arrays) -> Any:
     """The distance of a kept order; None is the problem's own."""
     return _Whole(arrays).of(json.loads(text)["distance"])

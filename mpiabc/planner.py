@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpiabc import guard, joint, recycling
+from mpiabc import calls, guard, joint, recycling
 from mpiabc.acceptors import Acceptor, Tempered, Uniforms, Within
 from mpiabc.adaptive import Measure
 from mpiabc.arguments import real, whole
+from mpiabc.calls import is_ours, name_of
 from mpiabc.coupling import base_of
 from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError
@@ -78,10 +79,14 @@ class Planner:
         if self.noise is not None:
             is_cold = self.weights and past.last and past.last.epsilon == 1.0
             return None if is_cold else self.decided(past)
-        distance = self._distance(past)
-        past = self._seen(past, distance)
-        with self.asking("the threshold", self.threshold):
-            epsilon = _epsilon(self.threshold, past.level, past.last)
+        distance = self.distance_after(past)
+        past = self.seen_by(past, distance)
+        epsilon = self.epsilon_after(past)
+        if epsilon is None and past.level == 0:
+            raise ProblemError(
+                f"the threshold {name_of(self.threshold)} gives None as the epsilon of generation 0, "
+                "expected a number, such as np.inf for a sample of the prior: there would be no population"
+            )
         if epsilon is None or (self.weights and past.last and np.array_equal(epsilon, past.last.epsilon)):
             return None  # at the same threshold all particles would be recycled
         return self.decided(past, epsilon, distance)
@@ -90,11 +95,10 @@ class Planner:
         """What comes before a generation 0 of finite epsilon, the units of which must be known first."""
         if self.measure is None or past.level or past.sample is not None:
             return None
-        with self.asking("the threshold", self.threshold):
-            epsilon = _epsilon(self.threshold, 0, None)
+        epsilon = self.epsilon_after(past)
         if epsilon is None or np.all(epsilon == math.inf):
             return None
-        m, (first, second) = max(self._sized(past), LEAST_SAMPLE), self.key
+        m, (first, second) = max(self.sized(past), LEAST_SAMPLE), self.key
         key = first ^ _OTHERWISE, second
         order = Calibration(0, key, math.inf, self.prior, m, self.is_static, errors=self.errors)
         return replace(order, sample=m)
@@ -103,11 +107,18 @@ class Planner:
         """Why there is no order after this past."""
         if self.noise is not None:
             return "threshold: the temperature is 1"
-        past = self._seen(past, self._distance(past))
-        with self.asking("the threshold", self.threshold):
-            epsilon = _epsilon(self.threshold, past.level, past.last)
-        why = getattr(self.threshold, "end", "") if epsilon is None else "all particles meet the next one"
+        past = self.seen_by(past, self.distance_after(past))
+        if self.epsilon_after(past) is not None:
+            return "threshold: all particles meet the next one"
+        why = getattr(self.threshold, "end", "")
+        if not (why or is_ours(self.threshold)):
+            why = f"{name_of(self.threshold)} gives None for generation {past.level}"
         return f"threshold: {why}" if why else "threshold"
+
+    def epsilon_after(self, past: Past) -> Any:
+        """What the threshold says after this past; None if it has no more. Raises ProblemError."""
+        with self.asking("the threshold", self.threshold):
+            return epsilon_given(self.threshold, past.level, past.last)
 
     def decided(self, past: Past, epsilon: Any = math.inf, distance: Any = None) -> Decided:
         """The order after this past with this epsilon, or with the temperature that is next.
@@ -118,21 +129,21 @@ class Planner:
         if self.noise is not None:
             acceptor, epsilon = self._cooled(past, self.noise)
         base = self._base(past.last, acceptor, epsilon)
-        proposal = self._fitted(base, epsilon)
-        decided = past.level, self.key, epsilon, proposal, self._sized(past), self.is_static
+        proposal = self.proposal_for(base, epsilon)
+        decided = past.level, self.key, epsilon, proposal, self.sized(past), self.is_static
         options = {"distance": distance, "acceptor": acceptor, "keep": self.keep, "errors": self.errors}
         order = Level(*decided, **options, calibrated=past.calibrated)
         doubt = None if self.measure is None else self.measure.doubts(past)
         return Decided(self._sampling(self._in_line(order, past), past), base, doubt)
 
-    def _distance(self, past: Past) -> Any:
+    def distance_after(self, past: Past) -> Any:
         """The distance that comes after this past; None is the problem's own."""
         if self.measure is None:
             return None
         with self.asking("the distance", self.measure.distance):
             return self.measure.fitted(past)
 
-    def _seen(self, past: Past, distance: Any) -> Past:
+    def seen_by(self, past: Past, distance: Any) -> Past:
         """The past as the next generation's distance measures it."""
         if self.measure is None or distance is None:
             return past
@@ -150,7 +161,7 @@ class Planner:
         last, before = past.last, past.acceptor
         if last is None or before is None:
             return begun(self.log_c), math.inf
-        proposal = self._fitted(last, math.inf)
+        proposal = self.proposal_for(last, math.inf)
         log_weights = recycling.log_weights(last, past.tried, self.weights)
 
         def log_ratios(rows: np.ndarray) -> np.ndarray:
@@ -163,7 +174,7 @@ class Planner:
         with self.asking("the kernel", proposal):
             return cooled(noise, before, last, math.log(len(last) / ids), log_ratios)
 
-    def _fitted(self, base: Population | None, epsilon: Any) -> Any:
+    def proposal_for(self, base: Population | None, epsilon: Any) -> Any:
         """The proposal of this population for a threshold; the prior if there is no population."""
         if base is None:
             return self.prior
@@ -175,19 +186,12 @@ class Planner:
                 )
             return fitted(self.kernel, base, self.prior, most)
 
-    def _sized(self, past: Past) -> int:
+    def sized(self, past: Past) -> int:
         """How many particles come next. Raises ProblemError for what is no number of them."""
         if isinstance(self.size, int):
             return self.size
         with self.asking("the size", self.size):
-            given = self.size.size(past.level, past.last)
-        size = whole(given)
-        if size is None or size < LEAST:
-            raise ProblemError(
-                f"{told(self.size)} gives {told(given)} as the size of generation {past.level}: a size is a "
-                f"whole number of at least {LEAST}"
-            )
-        return size
+            return size_given(self.size, past.level, past.last)
 
     @contextmanager
     def asking(self, what: str, part: Any) -> Iterator[None]:
@@ -204,12 +208,12 @@ class Planner:
         is_foreign = has_foreign_distance(text)
         distance: Any = None
         if not (is_foreign and is_over):
-            distance = self._distance(past) if is_foreign else distance_of(text, arrays)
-        past = self._seen(past, distance)
+            distance = self.distance_after(past) if is_foreign else distance_of(text, arrays)
+        past = self.seen_by(past, distance)
         base = self._base(past.last, acceptor_of(text), epsilon_of(text))
         parts = restored(text, arrays, base, self.prior) | {"distance": distance}
         proposal = parts.pop("proposal")
-        proposal = self._fitted(base, parts["epsilon"]) if proposal is None else proposal
+        proposal = self.proposal_for(base, parts["epsilon"]) if proposal is None else proposal
         order = Level(key=self.key, proposal=proposal, errors=self.errors, **parts)
         return Decided(self._in_line(order, past), base)
 
@@ -284,10 +288,28 @@ def fitted(kernel: Any, population: Population, prior: Any, epsilon: Any = None)
     One that declares a keyword-only `epsilon` gets the next threshold.
     """
     more = {"epsilon": epsilon} if _takes_epsilon(kernel) else {}
-    return kernel.fit(population, prior, **more) if takes_prior(kernel) else kernel.fit(population, **more)
+    found = kernel.fit(population, prior, **more) if takes_prior(kernel) else kernel.fit(population, **more)
+    if found is None:
+        raise ProblemError(
+            f"fit of the kernel {name_of(kernel)} gave None, expected a proposal with sample(n, rng) and "
+            "logpdf(theta)"
+        )
+    if not is_ours(found):
+        calls.check("proposal", found, "sample", "n, rng")
+        calls.check("proposal", found, "logpdf", "theta")
+    return found
+
+
+def check_kernel(kernel: Any) -> None:
+    """Raise ProblemError for what has no `fit` that can be called."""
+    form = "population, prior" if takes_prior(kernel) else "population"
+    form = f"{form}, epsilon=" if _takes_epsilon(kernel) else form
+    calls.check("kernel", kernel, "fit", form, "fit(population) or fit(population, prior)")
 
 
 def _takes_epsilon(kernel: Any) -> bool:
+    if not callable(getattr(kernel, "fit", None)):
+        return False
     try:
         parameter = inspect.signature(kernel.fit).parameters.get("epsilon")
     except (TypeError, ValueError):
@@ -297,6 +319,8 @@ def _takes_epsilon(kernel: Any) -> bool:
 
 def takes_prior(kernel: Any) -> bool:
     """Whether `fit` has a second parameter that must be given, or is called prior."""
+    if not callable(getattr(kernel, "fit", None)):
+        return False
     try:
         parameters = list(inspect.signature(kernel.fit).parameters.values())
     except (TypeError, ValueError):
@@ -307,7 +331,7 @@ def takes_prior(kernel: Any) -> bool:
     )
 
 
-def _epsilon(threshold: Any, level: int, last: Population | None) -> Any:
+def epsilon_given(threshold: Any, level: int, last: Population | None) -> Any:
     """What a threshold says for a level; None if it has no more.
 
     Raises ProblemError for what is no real number, nor one for each of several distances, and for what lies
@@ -327,6 +351,18 @@ def _epsilon(threshold: Any, level: int, last: Population | None) -> Any:
     if last is not None and np.any(epsilon > np.asarray(last.epsilon)):
         raise ProblemError(f"{said}: it rises from {last.epsilon!r}, and must not")
     return float(epsilon) if np.ndim(epsilon) == 0 else epsilon
+
+
+def size_given(rule: Any, level: int, last: Population | None) -> int:
+    """What a rule for sizes says for a level. Raises ProblemError for what is no number of particles."""
+    given = rule.size(level, last)
+    size = whole(given)
+    if size is None or size < LEAST:
+        raise ProblemError(
+            f"{told(rule)} gives {told(given)} as the size of generation {level}: a size is a whole number "
+            f"of at least {LEAST}"
+        )
+    return size
 
 
 def _several(given: Any) -> np.ndarray | None:

@@ -82,6 +82,10 @@ class PoolingPlanner:
         order = Level(key=self.key, proposal=proposal, errors=self.errors, **parts)
         return Decided(self._in_line(order, past), past.last)
 
+    def distance_after(self, past: Past) -> Any:
+        """The distance that comes after this past; None is the problem's own."""
+        return self._fitted(past.pool)
+
     def calibration(self, past: Past) -> None:
         """Nothing comes before the first batch."""
 

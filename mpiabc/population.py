@@ -1,6 +1,7 @@
 """Population: N weighted particles, as immutable arrays, rows in id order."""
 
 import hashlib
+import inspect
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, fields
@@ -143,9 +144,19 @@ def distances_by_name(distances: np.ndarray, names: tuple[str, ...]) -> dict[str
     return {f"distance_{name}": x for name, x in zip(names or range(len(columns)), columns, strict=True)}
 
 
+def _signed(cls: type) -> type:
+    """Let `help` show names of what it is made of: columns, as they are declared, fill a screen."""
+    made: Any = cls.__init__  # type: ignore[misc]
+    own = [p.replace(annotation=p.empty) for p in inspect.signature(made).parameters.values()]
+    made.__signature__ = inspect.Signature(own)
+    cls.__signature__ = inspect.Signature(own[1:])  # type: ignore[attr-defined]
+    return cls
+
+
+@_signed
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Population(Particles):
-    """The accepted evaluations of one generation.
+    """The accepted evaluations of one generation: what kernels, thresholds and sizes are given.
 
     theta (N, d), weights (N,) summing to 1, distances (N,), or (N, m) of several, summaries (N, k), ids (N,)
     int64. log_weights (N,): log prior - log of the density that the particle was drawn from; weights are made

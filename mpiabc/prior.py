@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from mpiabc import calls
 from mpiabc.arguments import refuse_class, whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
@@ -392,7 +393,8 @@ def _checked(name: str, given: Any) -> Any:
     if not (is_there and callable(getattr(marginal, "rvs", None))):
         raise ProblemError(
             f"{who} has {marginal!r} as its prior, expected a distribution, such as "
-            "scipy.stats.norm(0, 1) or mpiabc.Uniform(0, 1)"
+            "scipy.stats.norm(0, 1) or mpiabc.Uniform(0, 1), or an object with rvs(size, random_state) and "
+            "logpdf(x)"
         )
     if isinstance(marginal, type) or hasattr(marginal, "freeze"):
         raise ProblemError(
@@ -404,9 +406,18 @@ def _checked(name: str, given: Any) -> Any:
         )
     if isinstance(marginal, Smoothed) and len(marginal.parts[0]) != 1:
         raise ProblemError(f"{who} has a density of {len(marginal.parts[0])} numbers: give a name for each")
+    if not (calls.is_ours(marginal) or type(marginal).__module__.startswith("scipy.")):
+        _check_calls(f"distribution of {name!r},", marginal)
     check_support(who, _told(marginal), marginal)
     is_frozen = hasattr(getattr(marginal, "dist", None), "name")
     return _quick_twin(marginal) if is_frozen else marginal
+
+
+def _check_calls(what: str, marginal: Any) -> None:
+    """Raise ProblemError for a distribution of one's own that cannot be called as it will be."""
+    density = "logpdf" if callable(getattr(marginal, "logpdf", None)) else "logpmf"
+    calls.check(what, marginal, "rvs", "size=, random_state=")
+    calls.check(what, marginal, density, "x")
 
 
 def _quick_twin(frozen: Any) -> Any:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpiabc import mapped
+from mpiabc import calls, mapped
 from mpiabc.arguments import real, refuse_class, refuse_text, told_fields, whole
 from mpiabc.command import Command
-from mpiabc.distance import PNorm, Returned, RowDistance, measures_rows, of_data
+from mpiabc.distance import PNorm, Returned, RowDistance, is_adaptive, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.fingerprint.words import in_words
@@ -78,12 +78,12 @@ class Problem:
     comes back for them is dropped. A call that raises is then one failure, that of its batch.
 
     observed, of which a copy is kept, has the structure of what `simulate`, or `summarize` after it, returns.
-    `distance` is a callable (simulated, observed) -> float, or has `rows`, see `RowDistance`. A callable may
-    compare anything: where observed data are no numbers, or `summarize` gives them other names, it gets what
-    `simulate` returned, and only what `summarize` makes of that, if there is one, is kept; where they are
-    numbers, simulated data may have more keys, and what has not the observed form is kept as nan. Without
-    observed data the simulator returns its distance. `summarize(data)` may declare a keyword-only `rng`,
-    which goes on where `simulate` has left it.
+    `distance` is a callable (simulated, observed) -> float, or has `rows`, see `distance.RowDistance`. A
+    callable may compare anything: where observed data are no numbers, or `summarize` gives them other names,
+    it gets what `simulate` returned, and only what `summarize` makes of that, if there is one, is kept; where
+    they are numbers, simulated data may have more keys, and what has not the observed form is kept as nan.
+    Without observed data the simulator returns its distance. `summarize(data)` may declare a keyword-only
+    `rng`, which goes on where `simulate` has left it.
 
     on_error: "raise" ends the run with the worker's traceback, "reject" counts a failed evaluation as a
     rejection, an int k ends the run at the k-th.
@@ -297,6 +297,7 @@ def _check(problem: Problem) -> None:
         if not is_there and not (role == "summarize" and value is None):
             raise ProblemError(f"{role} is {value!r}, expected a callable")
     signature(problem.simulate)
+    _check_calls(problem)
     if (
         problem.observed is None
         and problem.summarize is not None
@@ -327,6 +328,22 @@ def _check(problem: Problem) -> None:
 def _has_call(cls: type) -> bool:
     """Whether its objects are called, and not the class itself, which makes one."""
     return any("__call__" in vars(base) for base in cls.__mro__)
+
+
+def _check_calls(problem: Problem) -> None:
+    """Raise ProblemError for a prior or a distance that cannot be called as it will be."""
+    prior, distance = problem.prior, problem.distance
+    if not calls.is_ours(prior):
+        calls.check("prior", prior, "sample", "n, rng")
+        calls.check("prior", prior, "logpdf", "theta")
+    if calls.is_ours(distance):
+        return
+    if not measures_rows(distance):
+        calls.check_function("distance", distance, "simulated, observed")
+        return
+    calls.check("distance", distance, "rows", "simulated, observed")
+    if is_adaptive(distance):
+        calls.check("distance", distance, "fit", "sample, observed")
 
 
 def _decide_what_is_kept(problem: Problem) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import amis, checks, guard, recycling, threads, voice, waste, weighted
+from mpiabc import amis, checks, guard, inspection, recycling, threads, voice, waste, weighted
 from mpiabc.acceptors import Uniforms
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Partial, Tell, Void
 from mpiabc.defended import mixed, undefended
@@ -26,7 +26,7 @@ from mpiabc.line import Line
 from mpiabc.models import AnyProblem
 from mpiabc.order import Arrays, has_foreign_distance
 from mpiabc.particles import Particles
-from mpiabc.planner import Asking, Decided, Planner
+from mpiabc.planner import Decided, Planner
 from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
 from mpiabc.records import DEATH, Failure, Records, Status, failed, order_number
@@ -214,7 +214,8 @@ class Run:
             if decided is None:
                 return [*self._looked_at_batch(), Done(self._planner.end(self._past))]
             order, base = replace(decided.order, attempt=self._attempt), decided.base
-            told = [*self._looked_at_prior(), *self._looked_at_kernel(order)]
+            told = [*self._looked_at_problem(), *self._looked_at_kernel(order)]
+            told += self._looked_at_parts(order, base)
             told += [Tell("distance", decided.doubt)] if decided.doubt else []
             if order.is_batch:
                 return [*told, *self._open_batch(order, is_kept, base)]
@@ -362,7 +363,8 @@ class Run:
             self._uses[opened.order.level] = _use(population, opened)
         failures, pool = ledger.failures_below_cut(), None if past.pool is None else past.pool.arrays()
         commit = Commit(population, failures, opened, past.sample, simulated, pool)
-        told = [*self._looked_at_weights(population), *self._looked_at_simulations(population, opened)]
+        told: list[Action] = [*inspection.of_distances(self._problem, population, opened.order)]
+        told += [*self._looked_at_weights(population), *self._looked_at_simulations(population, opened)]
         return [commit, *ahead, *told]
 
     def _look_ahead(self, ledger: Ledger | SlotLedger, past: Past) -> list[Action]:
@@ -394,15 +396,11 @@ class Run:
 
     # What is told.
 
-    def _looked_at_prior(self) -> list[Action]:
-        if "prior" in self._told:
+    def _looked_at_problem(self) -> list[Tell]:
+        if "problem" in self._told:
             return []
-        self._told.add("prior")
-        with guard.at_work(Asking("the prior")):
-            found = (checks.of_prior(model.prior, self._planner.key) for model in self._problem.models)
-            note = next(filter(None, found), "")
-        infinite = checks.of_data(self._problem.observed_row, self._problem.structure)
-        return [Tell(topic, said) for topic, said in (("prior", note), ("observed", infinite)) if said]
+        self._told.add("problem")
+        return inspection.of_problem(self._problem, self._planner)
 
     def _looked_at_deaths(self, order: Level, deaths: Sequence[Death]) -> list[Action]:
         """Whose evaluations may have ended the process that made them; more than one where MPI ended all.
@@ -444,13 +442,14 @@ class Run:
                     "with its diagonal; use a larger population",
                 )
             )
-        if "proposal" not in self._told:
-            self._told.add("proposal")
-            with guard.at_work(Asking("the kernel")):
-                note = checks.of_proposal(undefended(order.proposal), order.key)
-            if note:
-                told.append(Tell("proposal", note))
         return told
+
+    def _looked_at_parts(self, order: Level, base: Population | None) -> list[Tell]:
+        """Those of users' own, when they have been fitted for the first time."""
+        if "parts" in self._told or not order.level:
+            return []
+        self._told.add("parts")
+        return inspection.of_decided(self._planner, self._past, order, base)
 
     def _looked_at_batch(self) -> list[Action]:
         """Whether batches were too large; said at the end, as this batch is that of the whole run."""

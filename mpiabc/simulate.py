@@ -15,6 +15,7 @@ from weakref import WeakSet
 import numpy as np
 
 from mpiabc import guard, team
+from mpiabc.calls import is_ours
 from mpiabc.distance import Returned
 from mpiabc.layout import Layout, layout_of
 from mpiabc.models import AnyProblem, Models
@@ -31,8 +32,8 @@ _UNFINISHED = object()  # what a call that has not returned gave
 _PROPOSAL_SEEDS = 1 << 63  # added to a block's number: addresses that no evaluation has
 
 _GLOBAL_RANDOM = (
-    "the simulator draws NumPy's or Python's global random numbers: they are seeded for every evaluation, "
-    "which costs 20 us; draw from rng instead"
+    "the simulator, its summary or its distance draws NumPy's or Python's global random numbers: they are "
+    "seeded for every evaluation, which costs 20 us; draw from rng instead"
 )
 _OWN_RANDOM = (
     "a simulation that was repeated is another one, and it drew nothing from rng: the simulator has random "
@@ -120,6 +121,14 @@ class States:
             reached.append(_GLOBAL_RANDOM)
         if not resets and self._problem in _reset:
             reached.append(_FLOATS)
+
+    @contextmanager
+    def beside(self, part: Any) -> Iterator[None]:
+        """A part of the user's own is asked between simulations: what it draws is not the simulator's."""
+        look = None if is_ours(part) or self._problem in _seeded else self._random.look()
+        yield
+        if look is not None and self._random.look() != look:
+            self._random.put_back(look)
 
     def preparation(self) -> Callable[[int], None] | None:
         """What gives an evaluation states of its own, where simulators were seen to need it."""

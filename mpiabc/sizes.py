@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mpiabc import calls
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
@@ -193,12 +194,13 @@ def taken(population_size: Any) -> Any:
     if isinstance(population_size, list | tuple | np.ndarray) and np.ndim(population_size):
         return Listed(population_size)
     if callable(getattr(population_size, "size", None)) and not isinstance(population_size, type):
+        calls.check("rule for sizes", population_size, "size", "generation, previous")
         return population_size
     number = whole(population_size)
     if number is None or number < LEAST:
         raise ProblemError(
             f"population_size={population_size!r}: give a whole number of at least {LEAST}, a list of them, "
-            "or a rule such as mpiabc.sizes.ESS(500)"
+            "or a rule such as mpiabc.sizes.ESS(500), with a method size(generation, previous)"
         )
     return number
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from mpiabc import models, recycling, sizes
+from mpiabc import calls, models, recycling, sizes
 from mpiabc.adaptive import measure_of
 from mpiabc.arguments import refuse_class, refuse_text, whole_of
 from mpiabc.distance import PNorm, is_adaptive
@@ -24,7 +24,7 @@ from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.noise import Noise
 from mpiabc.order import calibrated
-from mpiabc.planner import Planner, takes_prior
+from mpiabc.planner import Planner, check_kernel, takes_prior
 from mpiabc.population import Past
 from mpiabc.problem import Problem, signature, told
 from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler
@@ -39,6 +39,7 @@ _EXAMPLES = {
     "threshold": "mpiabc.Quantile(0.5)",
     "acceptor": "mpiabc.Noise(mpiabc.noise.Normal(sd=1))",
 }
+_THRESHOLDS = "epsilon(generation, previous), or mpiabc.Quantile(...), Listed or Constant"
 
 
 class ABCSMC(Sampler):
@@ -90,10 +91,8 @@ class ABCSMC(Sampler):
         self.acceptor = acceptor
         self._log_c: float | None = None
         self.seed = None if seed is None else whole_of("seed", seed, 0)
-        if not callable(getattr(self.kernel, "fit", None)):
-            raise ProblemError(f"kernel={kernel!r}, expected an object with fit(population)")
-        if not callable(getattr(self.threshold, "epsilon", None)):
-            raise ProblemError(f"threshold={threshold!r}: give mpiabc.Quantile(...), Listed or Constant")
+        check_kernel(self.kernel)
+        calls.check("threshold", self.threshold, "epsilon", "generation, previous", _THRESHOLDS)
         if acceptor is not None:
             self._listen_through(acceptor, threshold)
         for part in self.problem.models:

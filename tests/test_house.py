@@ -16,16 +16,17 @@ FLOORS = [
     | {"curve", "mixture", "signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised", "coupling", "covariance", "defended", "discrete", "free", "kept", "layout", "marginals"}
-    | {"named", "html", "simulations", "masked", "environment", "mapping", "durations"},
+    | {"named", "html", "simulations", "masked", "environment", "mapping", "durations", "calls"},
     {"prior", "distance", "kernel", "threshold", "stopping", "acceptors", "recycling", "command", "noise"}
     | {"joint"},
-    {"problem", "constraint", "sizes", "temperatures", "amis"},
+    {"problem", "constraint", "sizes", "temperatures", "amis", "promises"},
     {"models", "order"},
     {"outcome", "ledger", "checks", "adaptive"},
     {"simulate", "actions", "line"},
     {"evaluate"},
     {"planner", "settled"},
     {"pooling", "weighted"},
+    {"inspection"},
     {"run"},
     {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool", "onlooker"},
     {"sampler"},

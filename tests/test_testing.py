@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 import mpiabc
+from examples.extending.scheduler import Engine, LastFirst
 from mpiabc import testing
 from tests.conftest import environment
 
@@ -61,3 +62,41 @@ def test_pytest_is_wanted_where_tests_are_run_only():
     program = "import sys, mpiabc; mpiabc.testing.SchedulerTests; assert 'pytest' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+class Changed(LastFirst):
+    """A scheduler whose engine is that of the example, but for some methods."""
+
+    def __init__(self, **methods):
+        self.engine = type("Changed", (Engine,), methods)
+
+    def open(self, problem):
+        return self.engine(problem)
+
+
+def lowest_first(self, timeout):
+    self.leases.sort(key=lambda lease: -lease.start)
+    return Engine.poll(self, timeout)
+
+
+def newest_alone(self, job):
+    self.evaluators = {job.number: job.evaluator(self.problem, "here")}
+
+
+def several(self, job, beside=()):
+    self.evaluators[job.number] = job.evaluator(self.problem, "here")
+
+
+FAULTY = {
+    "what was begun early has lost its job": {"poll": lowest_first, "begin": newest_alone},
+    "several jobs, and a cut that is of none": {"poll": lowest_first, "begin": several},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_an_engine_that_fails_where_workers_look_ahead_is_found_out(fault, tmp_path):
+    tests, scheduler = testing.SchedulerTests(), Changed(**FAULTY[fault])
+    with pytest.raises((KeyError, TypeError)):
+        tests.test_simulations_that_take_their_time_give_the_digests_of_quick_ones(
+            "looking ahead", scheduler, tmp_path
+        )

@@ -1,7 +1,8 @@
 """A threshold of one's own: from generation to generation half of the way to a goal.
 
 A threshold has `epsilon(generation, previous)`: the number for this generation, from the population before
-(None before the first), or None when there are no more. It must not rise.
+(None before the first), or None when there are no more. It must not rise, and be a function of these two:
+`mpiabc.testing.check_threshold(Halfway(0.2))` asks that, in a test.
 """
 
 from dataclasses import dataclass

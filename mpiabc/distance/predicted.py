@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mpiabc import calls
 from mpiabc.arguments import refuse_class
 from mpiabc.distance.norm import PNorm
 from mpiabc.distance.rows import is_adaptive, measures_rows, of_data
@@ -58,6 +59,8 @@ class Predicted:
                     f"Predicted has the predictor {self.predictor!r}, expected an object with fit(theta, "
                     "summaries) and predict(summaries)"
                 )
+        calls.check("predictor", self.predictor, "fit", "theta, summaries")
+        calls.check("predictor", self.predictor, "predict", "summaries")
         if not measures_rows(self.distance):
             raise ProblemError(
                 f"Predicted has the distance {self.distance!r}, expected one that measures rows, such as "

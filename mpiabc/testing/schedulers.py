@@ -10,6 +10,7 @@ class TestMine(SchedulerTests):
 
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -42,6 +43,12 @@ VARIANTS: Variants = {
     "recycled": lambda: gaussian().sampler(60, recycle=True),
     "looking ahead": lambda: gaussian().sampler(60, lookahead=True),
 }
+LENGTHY: Mapping[str, tuple[int, dict[str, Any]]] = {  # sizes, and options, where a simulation takes its time
+    "more workers than particles": (4, {}),
+    "looking ahead": (12, {"lookahead": True}),
+}
+_LONG_ENOUGH = 0.006  # seconds of a simulation, from which on workers look ahead
+_FOR_EVER = 120  # seconds, of a run of one second
 
 
 class SchedulerTests:
@@ -59,6 +66,9 @@ class SchedulerTests:
         """Each variant is a test."""
         if "variant" in metafunc.fixturenames:
             metafunc.parametrize("variant", list(self._variants()))
+        if "lengthy" in metafunc.fixturenames:
+            names = [name for name in LENGTHY if not (self.is_static and name == "looking ahead")]
+            metafunc.parametrize("lengthy", names)
 
     def test_digests_are_those_of_one_process(
         self, variant: str, scheduler: Scheduler, tmp_path: Path
@@ -67,6 +77,19 @@ class SchedulerTests:
         make = self._variants()[variant]
         history = run(make(), scheduler, tmp_path)
         assert digests(history) == expected(make, self.is_static)
+
+    def test_simulations_that_take_their_time_give_the_digests_of_quick_ones(
+        self, lengthy: str, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        """Orders change while workers simulate, and, where they look ahead, what they do counts later.
+
+        A run in which leases get lost ends after two minutes.
+        """
+        size, options = LENGTHY[lengthy]
+        slow = replace(gaussian().problem, simulate=Slow())
+        rules = {"generations": 2, "walltime": _FOR_EVER}
+        history = run(ABCSMC(slow, size, seed=1, **options), scheduler, tmp_path, **rules)
+        assert digests(history) == expected(_Quick(lengthy), self.is_static)[:2]
 
     def test_a_stopped_run_goes_on_to_the_same_digests(self, scheduler: Scheduler, tmp_path: Path) -> None:
         """One scheduler opens an engine for each start."""
@@ -116,8 +139,8 @@ class DyingWorkerTests:
 
 
 def run(sampler: Any, scheduler: Any, folder: Path, **rules: Any) -> History:
-    """Three generations of a run, in the file run.db of a folder."""
-    history = sampler.run(folder / "run.db", scheduler=scheduler, generations=3, **rules)
+    """Three generations of a run, if no rule says otherwise, in the file run.db of a folder."""
+    history = sampler.run(folder / "run.db", scheduler=scheduler, **{"generations": 3} | rules)
     assert history is not None, "this process does not lead the run"
     return history
 
@@ -148,6 +171,30 @@ def _breaks(theta: Any, rng: np.random.Generator, *, id: Any) -> dict[str, Any]:
 
 def _letting_pass() -> ABCSMC:
     return failing("reject")
+
+
+@dataclass(frozen=True)
+class _Quick:
+    """The sampler of lengthy simulations, which do not take their time."""
+
+    name: str
+
+    def __call__(self) -> ABCSMC:
+        """Make it."""
+        size, options = LENGTHY[self.name]
+        return gaussian().sampler(size, **options)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A simulator that takes some milliseconds."""
+
+    seconds: float = _LONG_ENOUGH
+
+    def __call__(self, theta: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """Wait, and simulate."""
+        time.sleep(self.seconds)
+        return seen_with_noise(theta, rng)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,166 @@
+"""Looks at parts of users' own as a run comes to them: before the first order, and when one was first fitted.
+
+What cannot be used is a ProblemError, before any work that it would spoil. What only breaks a promise, or
+seems to, is told, once. Parts of this package are not looked at.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mpiabc import checks, guard, promises
+from mpiabc.actions import Tell
+from mpiabc.calls import is_ours, name_of
+from mpiabc.checks import unless_it_raises
+from mpiabc.distance import measures_rows, of_data
+from mpiabc.evaluate import Level
+from mpiabc.models import AnyProblem
+from mpiabc.order import is_kept_whole
+from mpiabc.planner import Asking, Planner
+from mpiabc.pooling import PoolingPlanner
+from mpiabc.population import Past, Population
+from mpiabc.problem import Problem
+from mpiabc.streams import BLOCK, Purpose, Stream
+
+AnyPlanner = Planner | PoolingPlanner
+_MOST = 1 << 20  # numbers of a simulation, beyond which a distance is not asked for rows that are made up
+_RAISED = object()
+
+
+def of_problem(problem: AnyProblem, planner: AnyPlanner) -> list[Tell]:
+    """Priors, observed data and a distance of rows, before anything is drawn."""
+    key = planner.key
+    with guard.at_work(Asking("the prior")):
+        for model in problem.models:
+            _check_shapes("the prior", model.prior, len(model.names), key)
+        priors = (_asked(partial(checks.of_prior, model.prior, key)) for model in problem.models)
+        of_prior = next(filter(None, priors), "")
+    of_data = checks.of_data(problem.observed_row, problem.structure)
+    found = {
+        "prior": of_prior,
+        "observed": of_data,
+        "distance's rows": _of_distance(problem.models[0], planner),
+    }
+    return _told(found)
+
+
+def of_decided(planner: AnyPlanner, past: Past, order: Level, base: Population | None) -> list[Tell]:
+    """Kernel, fitted distance, threshold and size, once each of them was asked with a population."""
+    found = {"distance's fit": _of_fitted_distance(planner, past, order)}
+    if base is not None and isinstance(planner, Planner):
+        found |= {"proposal": _of_kernel(planner, order, base), **_of_rules(planner, past, order)}
+    return _told(found)
+
+
+def of_distances(problem: AnyProblem, population: Population, order: Level) -> list[Tell]:
+    """Whether a callable gives an array where one number may be meant: names would say that it is not."""
+    distances, is_first = population.distances, order.level == 0 and not np.ndim(order.epsilon)
+    is_meant = population.columns_of_distances or measures_rows(problem.models[0].distance)
+    if distances.ndim == 1 or is_meant or not is_first:
+        return []
+    note = (
+        f"the distance gives {distances.shape[1]} numbers: each has a threshold of its own, and accepted is "
+        "what meets all of them; if one is meant, give their sum or norm, if several, a dict of names"
+    )
+    return [Tell("distances", note)]
+
+
+def _told(found: dict[str, str]) -> list[Tell]:
+    return [Tell(topic, said) for topic, said in found.items() if said]
+
+
+def _asked(look: Callable[[], str]) -> str:
+    return unless_it_raises(look, "")
+
+
+def _asking(planner: AnyPlanner, what: str, part: Any) -> AbstractContextManager[None]:
+    return planner.asking(what, part)
+
+
+def _check_shapes(what: str, part: Any, d: int, key: tuple[int, int]) -> None:
+    """Raise ProblemError for draws, and densities, of other shapes than are wanted."""
+    if is_ours(part):
+        return
+    what = promises.of_name(what, part)
+    rng = Stream(key, Purpose.CHECK).at(0, 0)
+    drawn = unless_it_raises(lambda: part.sample(BLOCK, rng), _RAISED)
+    if drawn is _RAISED:
+        return
+    promises.check_draws(what, drawn, BLOCK, d)
+    theta = np.array(drawn, np.float64)
+    found = unless_it_raises(lambda: part.logpdf(theta), _RAISED)
+    if found is not _RAISED:
+        promises.check_densities(what, found, BLOCK)
+
+
+def _of_distance(problem: Problem, planner: AnyPlanner) -> str:
+    """Whether a distance of rows stays the same, by rows that are made up."""
+    distance, observed = of_data(problem.distance, problem.observed), problem.observed_row
+    if is_ours(distance) or not measures_rows(distance) or len(observed) > _MOST:
+        return ""
+    rows, what = promises.rows_like(observed, planner.key), promises.of_name("rows of the distance", distance)
+    with _asking(planner, "the distance", distance):
+        return _asked(lambda: promises.of_distance(what, distance, rows, observed))
+
+
+def _of_fitted_distance(planner: AnyPlanner, past: Past, order: Level) -> str:
+    """Whether the distance is fitted to one sample as before, and its rows stand alone if it says so."""
+    distance, measure = order.distance, planner.measure
+    if distance is None or measure is None or is_kept_whole(distance):
+        return ""
+    observed, what = measure.observed, f"the distance {name_of(measure.distance)}"
+    sample = past.sample if past.pool is None else past.pool.parts[-1]
+    if sample is None:
+        return ""
+    rows = np.asarray(sample.summaries[:BLOCK], np.float64)
+
+    def look() -> str:
+        fits = promises.of_fitted_rows(what, lambda: planner.distance_after(past), rows, observed)
+        return fits or promises.of_distance(f"rows of {what}, as fitted,", distance, rows, observed)
+
+    with _asking(planner, "the distance", distance):
+        return _asked(look)
+
+
+def _of_kernel(planner: Planner, order: Level, base: Population) -> str:
+    """Whether a kernel is fitted to one population as before, and what its proposal is."""
+    kernel = planner.kernel
+    if is_ours(kernel):
+        return ""
+    what = promises.of_name("the kernel", kernel)
+    with _asking(planner, "the kernel", kernel):
+        for part, d in zip(checks.parts_of(order.proposal), _widths(planner, order), strict=True):
+            _check_shapes(f"{what}'s proposal", part, d, order.key)
+        said = _asked(lambda: checks.of_proposal(order.proposal, order.key, what))
+        return said or _asked(
+            lambda: promises.of_fit(what, lambda: planner.proposal_for(base, order.epsilon), order.key)
+        )
+
+
+def _widths(planner: Planner, order: Level) -> Iterator[int]:
+    """The parameters that each fitted proposal is of."""
+    priors = getattr(planner.prior, "priors", (planner.prior,))
+    fitted = getattr(order.proposal, "proposals", (order.proposal,))
+    return (len(prior.names) for prior, part in zip(priors, fitted, strict=True) if part is not None)
+
+
+def _of_rules(planner: Planner, past: Past, order: Level) -> dict[str, str]:
+    """Whether threshold and size say the same when they are asked again."""
+    of_threshold = of_size = ""
+    if not is_ours(planner.threshold) and planner.noise is None:
+        what = f"epsilon of {promises.of_name('the threshold', planner.threshold)}"
+        seen = planner.seen_by(past, order.distance)
+        of_threshold = _asked(lambda: promises.of_answer(what, lambda: planner.epsilon_after(seen), _RULE))
+    if not (isinstance(planner.size, int) or is_ours(planner.size)):
+        what = f"size of {promises.of_name('the rule', planner.size)}"
+        of_size = _asked(lambda: promises.of_answer(what, lambda: planner.sized(past), _RULE))
+    return {"threshold": of_threshold, "size": of_size}
+
+
+_RULE = (
+    "a run that goes on asks again, and the populations differ; let it be a function of the generation and "
+    "the population before"
+)
