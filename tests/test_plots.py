@@ -426,6 +426,13 @@ def test_bars_of_whole_numbers_have_equally_many_of_them(n, low, high):
     assert set(np.diff(data._edges(x + 0.25, low, high)).round(9)) != {width} or low == high
 
 
+@pytest.mark.parametrize(("part", "are_whole"), [(0.0, True), (0.5, False)])
+def test_whole_numbers_have_whole_ticks(part, are_whole):
+    ax = Figure().subplots()
+    data._number(ax, np.arange(5) + part, np.full(5, 0.2), None)
+    assert all(tick == round(tick) for tick in ax.get_xticks()) == are_whole
+
+
 def test_holes_of_data_are_left_out():
     values, weights = np.array([1.0, np.nan, 3.0]), np.array([0.2, 0.5, 0.3])
     known, w = data._known(values, weights)

@@ -67,14 +67,14 @@ def wrapped(name: str, width: int = 16) -> str:
     return "\n".join(words).replace("_ ", "_").replace("$", r"\$")
 
 
-def ticks(axis: Any, span: tuple[float, float], most: int = 3) -> None:
+def ticks(axis: Any, span: tuple[float, float], most: int = 3, *, are_whole: bool = False) -> None:
     """A few round numbers on a linear axis, each written out: no factor stands beside the axis."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     low, high = span
     step = (high - low) / most
     digits = 3 if not step > 0 else max(3, math.ceil(math.log10(max(abs(low), abs(high), step) / step)) + 1)
-    axis.set_major_locator(MaxNLocator(most, prune="both"))
+    axis.set_major_locator(MaxNLocator(most, prune="both", integer=are_whole))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}g}"))
 
 

@@ -137,7 +137,7 @@ def _number(ax: Any, values: np.ndarray, weights: np.ndarray, observed: Any) -> 
             linewidth=0.7,
             label="simulated",
         )
-        canvas.ticks(ax.xaxis, (edges[0], edges[-1]), 4)
+        canvas.ticks(ax.xaxis, (edges[0], edges[-1]), 4, are_whole=_are_whole(x))
     if observed is not None:
         ax.axvline(float(np.ravel(observed)[0]), color="black", linewidth=1.6, label="observed")
     ax.set_yticks([])
@@ -146,12 +146,16 @@ def _number(ax: Any, values: np.ndarray, weights: np.ndarray, observed: Any) -> 
 def _edges(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Of equal bars; of whole numbers, each has equally many of these, or some would stand out."""
     most = int(np.clip(np.sqrt(len(x)), 5, 40))
-    if np.array_equal(x, np.floor(x)):
+    if _are_whole(x):
         first, n = math.floor(low), math.ceil(high) - math.floor(low) + 1
         width = math.ceil(n / most)
         return first - 0.5 + width * np.arange(math.ceil(n / width) + 1)
     room = 0.05 * (high - low) or 0.5
     return np.linspace(low - room, high + room, most + 1)
+
+
+def _are_whole(x: np.ndarray) -> bool:
+    return bool(np.array_equal(x, np.floor(x)))
 
 
 def _series(ax: Any, values: np.ndarray, weights: np.ndarray, observed: Any, x: Any, i: int) -> None:
