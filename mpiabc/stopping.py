@@ -13,7 +13,6 @@ from mpiabc import batch, environment
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 
-_LEAST_SECONDS = 60.0  # of a text without a unit, which batch systems take for minutes
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -130,15 +129,24 @@ def chosen(walltime: float | str | timedelta | None) -> float | str | timedelta 
     return walltime if told is None else told.strip()
 
 
+_LEAST_SECONDS = 60  # of a text without a unit
+
+
+def _check_unit(text: str, name: str) -> None:
+    """Raise ProblemError for a small number alone, which batch systems take for minutes."""
+    if text.replace(".", "", 1).isdecimal() and 0 < float(text) < _LEAST_SECONDS:
+        raise ProblemError(f"{name}={text!r} says no unit: give {text}s, {text}m or {text}h")
+
+
 def seconds(walltime: float | str | timedelta | None, name: str = "walltime") -> float | None:
     """A walltime in seconds, from a number, a timedelta, or text such as "90", "30m", "2h", "1:30:00".
 
-    Text below 60 says its unit: batch systems take a number for minutes.
-
-    "auto" is what the batch system leaves to this job. Raises ProblemError, which calls it by this name.
+    Text below 60 says its unit: batch systems take a number for minutes. "auto" is what the batch system leaves to this job. Raises ProblemError, which calls it by this name.
     """
     if walltime is None:
         return None
+    if isinstance(walltime, str) and walltime != "auto":
+        _check_unit(walltime.strip(), name)
     if isinstance(walltime, str):
         return batch.seconds_left() if walltime == "auto" else _parse(walltime.strip(), name)
     number = walltime.total_seconds() if isinstance(walltime, timedelta) else real(walltime)
@@ -149,10 +157,7 @@ def seconds(walltime: float | str | timedelta | None, name: str = "walltime") ->
 
 def _parse(text: str, name: str) -> float:
     if match := re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smhd]?)", text):
-        number, unit = match.groups()
-        value = float(number) * _UNITS[unit]
-        if not unit and 0 < value < _LEAST_SECONDS:
-            raise ProblemError(f"{name}={text!r} says no unit: give {number}s, {number}m or {number}h")
+        value = float(match[1]) * _UNITS[match[2]]
     elif match := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text):
         days, hours, minutes, rest = (int(part or 0) for part in match.groups())
         value = 86400.0 * days + 3600.0 * hours + 60.0 * minutes + rest
