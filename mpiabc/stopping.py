@@ -141,7 +141,8 @@ def _check_unit(text: str, name: str) -> None:
 def seconds(walltime: float | str | timedelta | None, name: str = "walltime") -> float | None:
     """A walltime in seconds, from a number, a timedelta, or text such as "90", "30m", "2h", "1:30:00".
 
-    Text below 60 says its unit: batch systems take a number for minutes. "auto" is what the batch system leaves to this job. Raises ProblemError, which calls it by this name.
+    Text below 60 says its unit: batch systems take a number for minutes. "auto" is what the
+    batch system leaves to this job. Raises ProblemError, which calls it by this name.
     """
     if walltime is None:
         return None
