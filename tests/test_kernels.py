@@ -18,6 +18,7 @@ from mpiabc.store.schema import crc_of
 from mpiabc.streams import BLOCK
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.conftest import quick
 
 INF = math.inf
 BOUNDS = np.array([-1.0, 2.0, -INF, -INF]), np.array([3.0, INF, 5.0, INF])
@@ -327,7 +328,7 @@ def flat(kernel, **options):
     return sampler(mpiabc.Prior(mu=mpiabc.Uniform(-2, 4)), kernel, **options)
 
 
-@pytest.mark.parametrize("kernel", NEW)
+@pytest.mark.parametrize("kernel", quick(NEW, "all at once"))
 def test_digest_does_not_depend_on_who_simulates_and_when_it_was_interrupted(kernel, tmp_path):
     def run(name, scheduler, **rules):
         rules = rules or {"generations": 4}

@@ -41,7 +41,7 @@ def expected_static():
     return static()
 
 
-@pytest.mark.parametrize("n", quick([1, 2, 4], 2))
+@pytest.mark.parametrize("n", quick([2, 3], 2))
 def test_digest_does_not_depend_on_the_number_of_workers(n, server, expected):
     """What is left on the server expires: last orders, and reports that came too late."""
     with server.workers(n):
@@ -51,11 +51,10 @@ def test_digest_does_not_depend_on_the_number_of_workers(n, server, expected):
     assert all(server.client.ttl(name) != -1 for name in server.names())  # for ever
 
 
-@pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.long
-def test_static_digest_does_not_either(n, server, expected_static):
+def test_static_digest_does_not_either(server, expected_static):
     static = schedulers.RedisStatic(server.url, password=bridge.PASSWORD, secret=bridge.SECRET)
-    with server.workers(n):
+    with server.workers(2):
         found = {variant: program.digests(static, variant) for variant in program.STATIC}
     assert found == expected_static
 
