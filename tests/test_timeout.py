@@ -9,7 +9,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, quick
+from tests.conftest import HANGS, ROOT, environment, jobs_of, quick
 
 
 def sleeping(theta, rng, *, id):
@@ -69,7 +69,7 @@ def test_timeout_ends_the_run_where_failures_do(tmp_path):
     assert "theta: mu=" in str(error.value)
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["mpich"])
 def test_timeout_holds_on_ranks(mpi, expected, tmp_path):
     job = mpi.run(2, "-m", "tests.programs.hanging", tmp_path / "run.db")
     assert job.returncode == 0, job.stdout
@@ -104,7 +104,7 @@ def test_simulators_that_use_mpi_work_in_child_processes(mpi, tmp_path):
         assert not [name for note in notes for name in note.read_text().split() if Path(name).exists()]
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["openmpi"])
 def test_rank_0_does_without_a_child_that_cannot_start(mpi, tmp_path):
     done = mpi.run(2, *WORLDS, tmp_path / "run.db", "mpi", "dies", tmp_path)
     assert done.returncode == 0, done.stdout
