@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -20,10 +19,16 @@ import pytest
 from mpiabc.signals import that_ask_to_stop
 
 ROOT = Path(__file__).parent.parent
-HANGS = 180.0  # seconds after which what has not ended hangs, on a machine with other work, too
+HANGS = 400.0  # seconds after which what has not ended hangs, on a machine with other work, too
 _KEEP_FROM_FORKING = {"jax", "torch", "tensorflow"} - sys.modules.keys()
 LEFT = pytest.StashKey[int]()  # how many tests a process has left to --long
 _LONG = {"slurm", "sge", "tolerant"}  # fixtures: batch systems, and ranks that die
+_LONGEST = (  # files, by the time that all of their tests took: a run is not to end with one of them alone
+    *("pyabc", "conformance", "server_faults", "teams", "espei", "redis", "truth", "resume", "clusters"),
+    *("recycling", "timeout", "stops", "together", "executors", "guard", "store", "foreign", "voice"),
+    *("torn_down", "faults", "house", "crashes", "run", "worker", "faults_table", "chapters", "batches"),
+    *("dask", "mapped", "schedulers"),
+)
 _SHARED = ("numpy", "scipy", "cloudpickle", "mpi4py", "threadpoolctl", "pytest", "pytest-mpi", "redis")
 
 
@@ -40,7 +45,8 @@ def pytest_configure(config):
     if not hasattr(config, "workerinput"):  # those of xdist have it from the one that starts them
         config.pluginmanager.register(Told(config), "told")
         tempfile.tempdir = os.environ["TMPDIR"] = _scratch()
-        compileall.compile_dir(ROOT / "mpiabc", quiet=2)  # thousands of processes would, where none may write
+        for folder in ("mpiabc", "tests"):  # thousands of processes would, where none may write
+            compileall.compile_dir(ROOT / folder, quiet=2)
     obey_signals()
 
 
@@ -194,6 +200,16 @@ def quick(cases, *chosen):
     return [case if case in chosen else pytest.param(case, marks=pytest.mark.long) for case in cases]
 
 
+def jobs_of(names, quick, *others):
+    """A test is run in jobs of these MPIs, not once in each: in the first always, in others by `--long`.
+
+    names: those of a case's values, as for `parametrize`; the first of them is mpi, its value an MPI's name.
+    A law of ours above the transport needs each of its cases once, and each MPI in one of them.
+    """
+    long = [pytest.param(*case, marks=pytest.mark.long) for case in others]
+    return pytest.mark.parametrize(names, [*quick, *long], indirect=["mpi"])
+
+
 @pytest.fixture(scope="session", params=quick(["mpich", "openmpi"], "mpich"))
 def mpi(request):
     """Each of the two MPIs in turn."""
@@ -257,10 +273,15 @@ def sge():
 def pytest_collection_modifyitems(config, items):
     """Each file is a piece of work for a process: what takes longest begins first, and Dask comes last."""
     long = [item for item in items if takes_long(item)]
-    weights = Counter(item.path for item in long) if config.option.long else {}
     with_dask = {item.path for item in items if _uses_dask(item)}
+    turn = {ROOT / "tests" / f"test_{name}.py": i for i, name in enumerate(_LONGEST)}
     items.sort(
-        key=lambda item: (item.path in with_dask, -weights.get(item.path, 0), item.path, _uses_dask(item))
+        key=lambda item: (
+            item.path in with_dask,
+            turn.get(item.path, len(turn)),
+            item.path,
+            _uses_dask(item),
+        )
     )
     if not config.option.long:
         leave(config, items, long)

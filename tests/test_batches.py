@@ -19,7 +19,7 @@ from mpiabc.schedulers import Map
 from mpiabc.streams import BLOCK, stream_key
 from tests import problems
 from tests.cluster import Simulated, random_time
-from tests.conftest import ROOT, environment, missing
+from tests.conftest import ROOT, environment, jobs_of, missing
 from tests.programs import foreign
 from tests.programs.batches import sampler
 from tests.test_parts import population
@@ -174,13 +174,11 @@ def test_static_slots_get_the_same_on_any_number_of_workers(tmp_path):
     assert found[0] == found[1]
 
 
-@pytest.mark.long
-def test_digest_does_not_depend_on_the_number_of_ranks(mpi, expected, tmp_path):
-    for ranks in (1, 2, 3):
-        store = tmp_path / f"{ranks}.db"
-        job = mpi.run(ranks, "-m", "tests.programs.batches", store, "mpi")
-        assert job.returncode == 0, job.stdout
-        assert problems.digests(mpiabc.open(store)) == expected
+@jobs_of(("mpi", "ranks"), [], ("mpich", 1), ("mpich", 3), ("openmpi", 2))
+def test_digest_does_not_depend_on_the_number_of_ranks(mpi, ranks, expected, tmp_path):
+    job = mpi.run(ranks, "-m", "tests.programs.batches", tmp_path / "run.db", "mpi")
+    assert job.returncode == 0, job.stdout
+    assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
 
 
 @pytest.mark.parametrize("scheduler", ["serial", "processes"])

@@ -224,6 +224,7 @@ def test_yaml_file_is_run_as_its_options(fit, done, tmp_path, capsys):
     assert value(other, "digest") != mpiabc.open("cluster.db")[-1].digest()
 
 
+@pytest.mark.long
 def test_processes_are_renewed_from_the_command_line_and_yaml(fit, done, tmp_path, capsys, monkeypatch):
     yaml_or_skip()
     seen = []

@@ -19,6 +19,7 @@ from tests import problems
 from tests.conftest import HANGS, ROOT, missing
 from tests.programs import killed
 
+pytestmark = pytest.mark.long
 PROGRAM = str(ROOT / "tests" / "programs" / "killed.py")
 
 

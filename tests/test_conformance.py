@@ -13,7 +13,7 @@ import threadpoolctl
 import mpiabc
 from mpiabc import schedulers
 from tests import jobs, problems
-from tests.conftest import quick
+from tests.conftest import jobs_of, quick
 from tests.expected import serial, static
 from tests.programs import digests as program
 
@@ -45,7 +45,7 @@ def expected_static():
     return static()
 
 
-@pytest.mark.parametrize("ranks", quick([1, 2, 3, 5], 3))
+@jobs_of(("mpi", "ranks"), [("mpich", 3)], ("mpich", 1), ("mpich", 5), ("openmpi", 2))
 def test_digest_does_not_depend_on_the_number_of_ranks(mpi, ranks, expected, expected_static):
     """Dynamic as serial; static as static anywhere, which is another population."""
     job = mpi.run(ranks, "-m", "tests.programs.digests", "mpi", "mpi-static")
@@ -159,7 +159,7 @@ def test_evaluation_that_always_kills_its_worker_is_named(tmp_path):
     assert "theta: mu=" in str(error.value)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", quick(["fork", "spawn"], "fork"))
 @pytest.mark.parametrize("is_far", [False, True])
 def test_death_of_a_child_is_seen_although_what_it_started_lives(start, is_far, tmp_path):
     """A process of its group is ended with it; one that has left the group holds its pipe open."""
@@ -187,7 +187,7 @@ def test_death_of_a_child_is_seen_although_what_it_started_lives(start, is_far, 
         assert not jobs.is_alive(int(pid.read_text()))
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", quick(["fork", "spawn"], "fork"))
 def test_children_share_the_threads_and_the_leader_gets_its_own_back(start, tmp_path, monkeypatch):
     for name in ("OMP", "OPENBLAS", "MKL", "BLIS"):
         monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)

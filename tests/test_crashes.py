@@ -16,7 +16,7 @@ from mpiabc.order import restored
 from mpiabc.records import order_number
 from mpiabc.streams import stream_key
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, quick
+from tests.conftest import HANGS, ROOT, environment, jobs_of, quick
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,7 @@ def theta(history, t, i):
     return theta_of(problems.problem(), Level(key=stream_key(1), **parts), i)
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV"])
-@pytest.mark.long
+@jobs_of(("mpi", "how"), [], ("mpich", "SIGSEGV"), ("openmpi", "SIGKILL"))
 def test_evaluation_that_kills_a_rank_is_named_with_rank_and_host_although_mpi_ends_the_job(
     how, mpi, quiet, tmp_path
 ):

@@ -83,6 +83,19 @@ def test_digest_is_that_of_serial_on_a_cluster_by_client_and_by_address(dask_cli
     assert program.digests(dask_client.scheduler.address, "scalar") == expected["scalar"]
 
 
+@pytest.mark.long
+def test_database_of_pyabc_is_that_of_serial(dask_client):
+    """(The other engines are in `test_pyabc`.)"""
+    from tests.test_pyabc import digest_with_own_calls, models, open_sampler
+
+    def databases(place):
+        with open_sampler(place, seed=1) as sampler:
+            examples = models.delayed, models.adaptive_distance
+            return [digest_with_own_calls(sampler, make) for make in examples]
+
+    assert databases(schedulers.Dask(dask_client)) == databases("serial")
+
+
 @pytest.mark.usefixtures("dask_client")  # with which Dask's configuration is complete
 @pytest.mark.long
 def test_digest_is_that_of_serial_over_tls(expected, tmp_path):
@@ -280,7 +293,7 @@ def _committed(store):
         return 0
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.long
 def test_digest_is_that_of_serial_on_dask_mpi_by_its_scheduler_file(workers, tmp_path, expected):
     """The command of examples/dask.md; the client is started first, and waits for file and workers."""

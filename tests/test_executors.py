@@ -15,7 +15,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, missing, quick
+from tests.conftest import HANGS, ROOT, environment, jobs_of, missing, quick
 from tests.expected import serial, static
 from tests.programs import digests as program
 from tests.test_conformance import FAILURES, go_wrong
@@ -70,8 +70,7 @@ def test_digest_is_that_of_serial_in_any_executor(executor, expected):
         assert {v: program.digests(scheduler, v) for v in program.VARIANTS} == expected
 
 
-@pytest.mark.parametrize(("ranks", "how"), [(1, "comm"), (3, "comm"), (3, "pool")])
-@pytest.mark.long
+@jobs_of(("mpi", "ranks", "how"), [], ("mpich", 1, "comm"), ("mpich", 3, "pool"), ("openmpi", 3, "comm"))
 def test_digest_is_that_of_serial_in_executors_of_mpi4py(mpi, ranks, how, expected):
     runner = ["-m", "mpi4py.futures"] if how == "pool" else []
     job = mpi.run(ranks, *runner, "-m", "tests.programs.executors", how)

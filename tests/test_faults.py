@@ -15,7 +15,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import HANGS, Launcher, environment, environment_of, missing, quick
+from tests.conftest import HANGS, Launcher, environment, environment_of, jobs_of, missing, quick
 from tests.programs import small
 
 
@@ -192,7 +192,7 @@ def test_file_that_loses_its_name_while_running_is_told_at_once(change, expected
     assert problems.digests(small.sampler().run(store, scheduler="serial")) == expected
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["mpich"])
 def test_second_run_on_one_file_is_refused_at_once_on_ranks(mpi, tmp_path):
     """And leaves the first one alone."""
     store = tmp_path / "run.db"

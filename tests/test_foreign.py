@@ -8,6 +8,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
+from tests.conftest import quick
 from tests.programs import foreign
 
 D = 10
@@ -150,7 +151,7 @@ def test_prior_that_cannot_work_is_told_before_any_simulation(what, tmp_path):
     assert not (tmp_path / "run.db").exists()
 
 
-@pytest.mark.parametrize("id", [40, 49, 50, 51, 60, 80])
+@pytest.mark.parametrize("id", quick([40, 49, 50, 51, 60, 80], 49, 50, 51))
 def test_failure_ends_the_run_if_it_lies_below_the_cut_and_never_otherwise(id, tmp_path):
     """All are accepted, so the cut of 50 is 50, whatever the leases were."""
     for scheduler in ("serial", schedulers.Processes(2)):

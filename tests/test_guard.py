@@ -24,7 +24,7 @@ from mpiabc import checks, guard, programs, schedulers
 from mpiabc.fingerprint import objects
 from mpiabc.streams import stream_key
 from tests import problems
-from tests.conftest import HANGS, environment
+from tests.conftest import HANGS, environment, quick
 
 LIBM = ctypes.CDLL("libm.so.6") if sys.platform == "linux" else None
 DOWNWARD = 0x400 if platform.machine() == "x86_64" else 0x800000
@@ -69,7 +69,7 @@ def run(simulate, store, scheduler="serial", **options):
     return problems.sampler(60, (3, 1.5), simulate=simulate, **options).run(store, scheduler=scheduler)
 
 
-@pytest.mark.parametrize("name", GLOBAL)
+@pytest.mark.parametrize("name", quick(GLOBAL, "half a pair"))
 def test_global_random_numbers_are_those_of_the_evaluation_on_every_engine(name, tmp_path):
     np.random.seed(5)
     np.random.standard_normal()  # the other half of the pair waits for the first evaluation

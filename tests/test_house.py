@@ -246,6 +246,17 @@ def test_scipy_says_its_version_without_being_imported():
     assert not {"scipy", "importlib.metadata"} & set(loaded)
 
 
+def test_workers_that_have_a_problem_of_tests_load_no_scipy():
+    """Which takes each of the thousands of processes of the tests longer than all else that it does."""
+    program = "import sys, tests.programs.digests, mpiabc.testing as testing\n"
+    program += "testing.gaussian(), testing.edge(), testing.coin(); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "mpiabc.testing" in loaded
+    assert "scipy" not in loaded
+
+
 def test_public_names_are_those_promised():
     promised = {
         "ABCSMC",

@@ -20,7 +20,7 @@ from mpiabc import cli
 from mpiabc.batch.systems import SYSTEMS
 from mpiabc.cli import jobscript
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, missing, quick
 from tests.programs import killed
 
 PLAIN = ROOT / "tests" / "programs" / "plain.py"
@@ -349,6 +349,7 @@ def run(folder, script, cwd="/", **variables):
     )
 
 
+@pytest.mark.long
 def test_pbs_job_submits_itself_again_until_the_run_is_done(expected, tmp_path, capsys):
     """Jobs of 14 s and more, in an environment as Torque makes it, each submitted by the one before.
 
@@ -395,6 +396,7 @@ def test_lsf_job_ends_in_time_with_the_status_that_queues_it_again(expected, tmp
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
 
 
+@pytest.mark.long
 def test_pbs_job_starts_a_dask_cluster_that_the_run_uses_and_leaves_nothing(expected, tmp_path, capsys):
     """A run by a YAML file; the first job has no time for it, and the next one goes on."""
     if shutil.which("dask-mpi", path=BIN) is None:
@@ -430,7 +432,9 @@ exit 3""",
 ESPEI = [f"espei-dask.{system}" for system in ("pbs", "slurm", "sge")]
 
 
-@pytest.mark.parametrize("name", [*(n for n in jobscript.scripts() if n.endswith("-dask")), *ESPEI])
+@pytest.mark.parametrize(
+    "name", quick([*(n for n in jobscript.scripts() if n.endswith("-dask")), *ESPEI], *ESPEI[:1])
+)
 @pytest.mark.parametrize("when", DASK_MPI)
 def test_job_ends_with_its_dask_cluster(when, name, tmp_path, capsys):
     """It would hold the allocation for the minutes that a run waits for a scheduler."""

@@ -19,7 +19,7 @@ from mpiabc.simulations import COLUMNS
 from mpiabc.store import database, schema, simulations
 from tests import disks, problems
 from tests.cluster import Simulated, random_time
-from tests.conftest import environment
+from tests.conftest import environment, quick
 from tests.programs import digests, foreign
 
 POOLED = "all simulations of a budget"  # keeps them anyway, and accepts all
@@ -44,7 +44,7 @@ def contents(history):
     return {name: getattr(rows, name).tobytes() for name in COLUMNS}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", quick(VARIANTS, "scalar", "batches", "looking ahead, scales"))
 def test_populations_are_the_same_and_so_are_the_simulations_on_every_scheduler(variant, tmp_path):
     plain = digests.VARIANTS[variant]().run(tmp_path / "plain.db", scheduler="serial", generations=3)
     here = keeping(variant).run(tmp_path / "here.db", scheduler="serial", generations=3)

@@ -18,6 +18,7 @@ from mpiabc.store.schema import crc_of
 from mpiabc.streams import BLOCK
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.conftest import jobs_of, quick
 
 INF = math.inf
 BOUNDS = np.array([-1.0, 2.0, -INF, -INF]), np.array([3.0, INF, 5.0, INF])
@@ -327,7 +328,7 @@ def flat(kernel, **options):
     return sampler(mpiabc.Prior(mu=mpiabc.Uniform(-2, 4)), kernel, **options)
 
 
-@pytest.mark.parametrize("kernel", NEW)
+@pytest.mark.parametrize("kernel", quick(NEW, "all at once"))
 def test_digest_does_not_depend_on_who_simulates_and_when_it_was_interrupted(kernel, tmp_path):
     def run(name, scheduler, **rules):
         rules = rules or {"generations": 4}
@@ -400,7 +401,7 @@ def test_a_run_of_before_goes_on_with_the_scale_that_it_had(tmp_path):
     assert today.settings[SCALE] == "by dimension and size"
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["openmpi"])
 def test_ranks_give_the_digest_of_one_process(mpi, tmp_path):
     expected = problems.digests(flat(NEW["all at once"]).run(tmp_path / "a.db", generations=3))
     job = mpi.run(2, "-m", "tests.programs.kernels", tmp_path / "b.db")

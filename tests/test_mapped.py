@@ -20,7 +20,7 @@ from mpiabc.errors import ProblemError, StoreError
 from mpiabc.problem import told
 from mpiabc.schedulers import parcels
 from tests import bridge, problems
-from tests.conftest import HANGS, ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, jobs_of, missing
 from tests.programs import mapping
 
 MEGABYTE = 1 << 20
@@ -273,8 +273,7 @@ def test_nor_does_it_in_executors(data, expected, tmp_path):
     assert found == expected
 
 
-@pytest.mark.parametrize("words", [[], ["timeout"]], ids=["ranks", "children of ranks"])
-@pytest.mark.long
+@jobs_of(("mpi", "words"), [], ("mpich", []), ("openmpi", ["timeout"]))
 def test_nor_on_ranks(words, mpi, file, expected):
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "run", *words)
     assert job.returncode == 0, job.stdout
@@ -306,7 +305,7 @@ def copied(file):
     return shutil.copy2(file, file.parent / "other")
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["mpich"])
 def test_another_file_ends_a_run_on_ranks_with_children(mpi, file):
     """Which would else be waited for: here only rank 1's child cannot work."""
     copied(file)
@@ -316,7 +315,7 @@ def test_another_file_ends_a_run_on_ranks_with_children(mpi, file):
     assert re.search(told, job.stdout), job.stdout
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["openmpi"])
 def test_ranks_with_files_of_other_times_are_told_apart(mpi, file):
     os.utime(copied(file), ns=(1, 1))
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "other")
@@ -326,7 +325,7 @@ def test_ranks_with_files_of_other_times_are_told_apart(mpi, file):
     )
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["mpich"])
 def test_ranks_may_have_copies_with_the_time_of_the_file(mpi, file, expected):
     copied(file)
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "other")

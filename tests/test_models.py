@@ -21,7 +21,7 @@ from mpiabc.progress import told
 from mpiabc.schedulers import Map, Processes
 from mpiabc.streams import Purpose, Stream, stream_key
 from tests.cluster import Cluster, Simulated, random_time
-from tests.conftest import ROOT, environment, imported
+from tests.conftest import ROOT, environment, imported, jobs_of
 from tests.problems import Posterior, digests
 from tests.programs import several
 
@@ -498,7 +498,7 @@ def alone(tmp_path_factory):
     return job.stdout.splitlines()[-1]
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["mpich"])
 def test_example_tells_which_epidemic_it_was_on_ranks_as_in_one_process(mpi, alone, tmp_path):
     job = mpi.run(2, *EXAMPLE, tmp_path / "run.db")
     assert job.returncode == 0, job.stdout

@@ -21,7 +21,7 @@ from mpiabc.errors import ProblemError, SchedulerError, SimulatorError
 from mpiabc.schedulers import parcels
 from tests import bridge
 from tests.cluster import Simulated
-from tests.conftest import HANGS, ROOT, Launcher, environment, environment_of, quick
+from tests.conftest import HANGS, ROOT, Launcher, environment, environment_of, jobs_of, quick
 
 try:
     with warnings.catch_warnings():
@@ -99,11 +99,6 @@ def test_database_is_the_same_by_a_map(expected):
         assert digest_with_own_calls(sampler, models.delayed) == expected["delayed"]
 
 
-@pytest.mark.long
-def test_database_is_the_same_on_dask(expected, dask_client):
-    assert digests(schedulers.Dask(dask_client)) == expected
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     started = bridge.RedisServer(tmp_path_factory.mktemp("redis"))
@@ -121,9 +116,9 @@ def test_database_is_the_same_over_redis_beside_processes_and_when_a_worker_dies
             assert digest_with_own_calls(sampler, models.delayed) == expected["delayed"]
 
 
-@pytest.fixture(scope="module", params=["mpich", "openmpi"])
+@pytest.fixture(scope="module")
 def mpi(request):
-    """Each of the two MPIs in turn, with the pyABC that is here."""
+    """The MPI of a case, with the pyABC that is here."""
     folder = environment_of(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPIABC_TEST_PACKAGES", str(Path(pyabc.__file__).parent.parent))
@@ -146,7 +141,7 @@ def test_killed_rank_is_made_good(tolerant, expected, tmp_path):
     assert job.returncode == 0, job.stdout
 
 
-@pytest.mark.parametrize("n", quick([1, 2, 3], 2))
+@jobs_of(("mpi", "n"), [("mpich", 2)], ("mpich", 1), ("openmpi", 3))
 def test_database_is_the_same_on_any_number_of_ranks(n, mpi, expected):
     """Of eight samplers on one communicator."""
     job = mpi.run(n, *PROGRAM, "examples", "mpi")
@@ -154,7 +149,7 @@ def test_database_is_the_same_on_any_number_of_ranks(n, mpi, expected):
     assert dict(told(job.stdout, "DIGEST")) == expected
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["mpich"])
 def test_database_is_the_same_on_mpi_and_redis_together(mpi, server, expected, monkeypatch):
     monkeypatch.setenv("MPIABC_SECRET", bridge.SECRET)
     monkeypatch.setenv("MPIABC_REDIS_PASSWORD", bridge.PASSWORD)
@@ -176,41 +171,31 @@ def test_killed_child_is_made_good(expected, tmp_path):
 # One script on many ranks.
 
 
-@pytest.mark.long
-def test_samplers_pools_and_runs_take_turns_in_one_script(mpi, tmp_path):
-    """On held ranks, which never come to these lines, and wait in between without burning a core."""
-    job = mpi.run(2, *PROGRAM, "together", "mpi", tmp_path)
+@jobs_of(["mpi"], [], ["mpich"], ["openmpi"])
+def test_samplers_pools_and_runs_take_turns_in_one_script(mpi, expected, tmp_path):
+    """On ranks that go on behind a `with`; then on held ones, which never come to these lines.
+
+    These raise what a model has raised, and work on; and wait in between without burning a core.
+    """
+    job = mpi.run(3, *PROGRAM, "one_script", "mpi", tmp_path)
     assert job.returncode == 0, job.stdout
+    assert job.stdout.count("AFTER") == 3
+    assert told(job.stdout, "RAISED") == [["too", "large", "True"]]
+    assert told(job.stdout, "DIGEST") == 3 * [[expected["readme"]]]
     alone = program("together", "serial", tmp_path)
     assert alone.returncode == 0, alone.stdout
     assert told(job.stdout, "RUN") == told(alone.stdout, "RUN")
     assert told(job.stdout, "POOL") == [["[1,", "2]"]]
-    assert told(job.stdout, "ANALYSES") == [["22", "1"]]
+    assert told(job.stdout, "ANALYSES") == [["8", "1"]]
     ((n, *shares),) = told(job.stdout, "IDLE")
     assert int(n) == len(shares)
     assert all(float(share) < 0.5 for share in shares)
 
 
-@pytest.mark.long
-def test_ranks_go_on_behind_a_with(mpi, expected):
-    job = mpi.run(3, *PROGRAM, "in_a_with", "mpi")
-    assert job.returncode == 0, job.stdout
-    assert told(job.stdout, "DIGEST") == 2 * [[expected["readme"]]]
-    assert job.stdout.count("AFTER") == 3
-
-
-@pytest.mark.long
-def test_ranks_raise_what_a_model_has_raised_and_work_on(mpi, expected):
-    job = mpi.run(2, *PROGRAM, "failures", "mpi")
-    assert job.returncode == 0, job.stdout
-    assert told(job.stdout, "RAISED") == [["too", "large", "True"]]
-    assert told(job.stdout, "DIGEST") == [[expected["readme"]]]
-
-
 # Stops.
 
 
-@pytest.mark.parametrize("where", quick(["serial", "mpi"], "serial"))
+@jobs_of(("mpi", "where"), [("mpich", "serial")], ("openmpi", "mpi"))
 def test_signal_stops_with_75_and_the_database_goes_on(where, mpi, tmp_path):
     command = ("stopped", where, tmp_path)
     job = mpi.start(2 if where == "mpi" else 1, *PROGRAM, *map(str, command))
@@ -225,6 +210,7 @@ def test_signal_stops_with_75_and_the_database_goes_on(where, mpi, tmp_path):
     assert told(again.stdout, "LOADED")
 
 
+@pytest.mark.long
 def test_signal_between_generations_is_seen_at_the_next_call(tmp_path):
     first = program("stopped", "serial", tmp_path, "between")
     assert first.returncode == 75, first.stdout

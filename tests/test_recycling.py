@@ -1,5 +1,6 @@
 """Recycling: what meets the next threshold is kept, and weighted as a draw from all levels."""
 
+import functools
 import math
 import signal
 from dataclasses import replace
@@ -364,36 +365,41 @@ def test_curve_leaves_the_rows_that_it_is_not_sure_of_to_the_sum():
     np.testing.assert_allclose(found[0], exact - 0.5 * math.log(2 * math.pi), rtol=1e-9)
 
 
-@pytest.fixture(scope="module")
-def measured():
-    return {way: recycled.measured(64, way, 300) for way in recycled.WAYS}
+@functools.cache
+def measured(way):
+    return recycled.measured(64, way, 300)
 
 
-def beside_plain(measured, way, column):
+def beside_plain(way, column):
     """How far a way is from plain ABC-SMC with the same seeds, in what, and its standard error."""
-    difference = measured[way][:, column] - measured["plain"][:, column]
-    return difference.mean(), difference.std(ddof=1) / np.sqrt(len(difference))
+    return difference(measured(way), measured("plain"), column)
+
+
+def difference(found, plain, column):
+    apart = found[:, column] - plain[:, column]
+    return apart.mean(), apart.std(ddof=1) / np.sqrt(len(apart))
 
 
 @pytest.mark.long
-def test_recycled_posterior_is_that_of_plain(measured):
+def test_recycled_posterior_is_that_of_plain():
     """In deviations of the posterior, at N = 64; `python -m tests.recycled` has more replicates."""
-    mean, error = beside_plain(measured, "balance", 0)
+    mean, error = beside_plain("balance", 0)
     assert abs(mean) < 0.02 + 2 * error
-    evidence = measured["balance"][:, 2]
+    evidence = measured("balance")[:, 2]
     assert abs(evidence.mean()) < 0.01 + 3 * evidence.std() / np.sqrt(len(evidence))
-    assert measured["balance"][:, 4].mean() < 0.5 * measured["plain"][:, 4].mean()
+    assert measured("balance")[:, 4].mean() < 0.5 * measured("plain")[:, 4].mean()
 
 
 @pytest.mark.parametrize("way", ["levels", "masses by ESS"])
 @pytest.mark.long
-def test_weights_by_how_many_a_level_has_brought_would_be_noticed(measured, way):
-    mean, error = beside_plain(measured, way, 0)
+def test_weights_by_how_many_a_level_has_brought_would_be_noticed(way):
+    mean, error = beside_plain(way, 0)
     assert mean > max(3 * error, 0.04)
 
 
-def test_evidence_of_all_acceptances_would_be_noticed(measured):
-    evidence = measured["full m_l in the evidence"][:, 2]
+@pytest.mark.long
+def test_evidence_of_all_acceptances_would_be_noticed():
+    evidence = measured("full m_l in the evidence")[:, 2]
     assert evidence.mean() > 0.03 + 3 * evidence.std() / np.sqrt(len(evidence))
 
 
@@ -403,5 +409,5 @@ def test_a_particles_own_kernel_would_be_noticed():
         way: recycled.measured(200, way, 20, "box of 10") for way in ("plain", "balance", "own kernel kept")
     }
     for way, is_right in (("balance", True), ("own kernel kept", False)):
-        mean, error = beside_plain(found, way, 1)
+        mean, error = difference(found[way], found["plain"], 1)
         assert (mean > -3 * error) == is_right

@@ -17,7 +17,7 @@ from mpiabc import cli, schedulers
 from mpiabc.signals import GRACE, Signals, relay
 from tests import jobs, problems
 from tests.cluster import Simulated, random_time
-from tests.conftest import HANGS, ROOT, environment
+from tests.conftest import HANGS, ROOT, environment, jobs_of
 
 PROGRAM = ROOT / "tests" / "programs" / "ending.py"
 TO_CONTINUE = "; run the same command again to continue"
@@ -119,7 +119,7 @@ def test_ranks_end_with_the_promised_status(mpi, tmp_path):
     check(mpi, mpi.command(2, PROGRAM), tmp_path, cases_of(mpi))
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["mpich"])
 def test_command_line_on_ranks_ends_with_the_promised_status(mpi, tmp_path):
     """The settings of the command are those of an endless run; with its own walltime it ends too."""
     options = ["--population-size", 30, "--threshold", "constant:1.5", "--seed", 1, "--store", "STORE"]
@@ -150,8 +150,14 @@ def test_rank_that_is_idle_when_a_signal_comes_waits_for_what_rank_0_says(mpi, t
         assert "Traceback" not in said
 
 
-@pytest.mark.parametrize(("n", "how"), [(2, "orphan"), (4, "program"), (8, "c")])
-@pytest.mark.long
+@jobs_of(
+    ("mpi", "n", "how"),
+    [],
+    ("mpich", 2, "orphan"),
+    ("openmpi", 2, "orphan"),
+    ("openmpi", 4, "program"),
+    ("mpich", 8, "c"),
+)
 def test_ranks_in_long_simulations_leave_with_the_status_of_the_run(n, how, mpi, tmp_path):
     """Nothing that they have started stays: MPICH's launcher would wait for it."""
     store, begun = tmp_path / "run.db", tmp_path / "begun"
@@ -187,7 +193,7 @@ def test_programs_of_child_processes_end_when_the_leader_is_killed(how, tmp_path
         assert job.leftovers() == []
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["openmpi"])
 def test_run_that_is_stopped_before_all_ranks_have_come_ends_the_job(mpi, tmp_path):
     store = tmp_path / "run.db"
     with closing(jobs.Job(mpi.command(2, PROGRAM), tmp_path, ENDING="late", STORE=str(store))) as job:

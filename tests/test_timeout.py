@@ -9,7 +9,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, quick
+from tests.conftest import HANGS, ROOT, environment, jobs_of, quick
 
 
 def sleeping(theta, rng, *, id):
@@ -69,7 +69,7 @@ def test_timeout_ends_the_run_where_failures_do(tmp_path):
     assert "theta: mu=" in str(error.value)
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["mpich"])
 def test_timeout_holds_on_ranks(mpi, expected, tmp_path):
     job = mpi.run(2, "-m", "tests.programs.hanging", tmp_path / "run.db")
     assert job.returncode == 0, job.stdout
@@ -82,9 +82,8 @@ def test_timeout_holds_on_ranks(mpi, expected, tmp_path):
 WORLDS = ["-m", "tests.programs.worlds"]
 
 
-@pytest.mark.parametrize("how", ["self", "timeout"])
 @pytest.mark.long
-def test_simulators_that_use_mpi_work_in_child_processes(how, mpi, tmp_path):
+def test_simulators_that_use_mpi_work_in_child_processes(mpi, tmp_path):
     """Each child is a world of its own, and leaves nothing in shared memory."""
     alone = subprocess.run(
         [mpi.python / "python", *WORLDS, tmp_path / "alone.db", "serial", "self", tmp_path],
@@ -94,16 +93,18 @@ def test_simulators_that_use_mpi_work_in_child_processes(how, mpi, tmp_path):
         text=True,
         timeout=HANGS,
     )
-    (tmp_path / "together").mkdir()
-    together = mpi.run(2, *WORLDS, tmp_path / "run.db", "mpi", how, tmp_path / "together")
-    assert together.returncode == 0, together.stdout
     assert alone.stdout
-    assert alone.stdout in together.stdout
-    notes = (tmp_path / "together").iterdir()
-    assert not [name for note in notes for name in note.read_text().split() if Path(name).exists()]
+    for how in ("self", "timeout"):
+        folder = tmp_path / how
+        folder.mkdir()
+        together = mpi.run(2, *WORLDS, tmp_path / f"{how}.db", "mpi", how, folder)
+        assert together.returncode == 0, together.stdout
+        assert alone.stdout in together.stdout
+        notes = folder.iterdir()
+        assert not [name for note in notes for name in note.read_text().split() if Path(name).exists()]
 
 
-@pytest.mark.long
+@jobs_of(["mpi"], [], ["openmpi"])
 def test_rank_0_does_without_a_child_that_cannot_start(mpi, tmp_path):
     done = mpi.run(2, *WORLDS, tmp_path / "run.db", "mpi", "dies", tmp_path)
     assert done.returncode == 0, done.stdout

@@ -1,7 +1,7 @@
 """What goes with what: every setting beside every other one, on one problem that can take them all."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from mpiabc.schedulers import Map
 from mpiabc.simulations import COLUMNS
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.conftest import quick
 from tests.programs import foreign
 
 NORMALISED = "which does not say that its densities are normalised"
@@ -151,9 +152,10 @@ def together(pair):
 
 
 PAIRS = [pair for pair in combinations(SETTINGS, 2) if together(pair)]
+NEIGHBOURS = set(pairwise(SETTINGS)) & set(PAIRS)  # each setting beside two others: the quick ones
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=" and ".join)
+@pytest.mark.parametrize("pair", quick(PAIRS, *NEIGHBOURS, *REFUSED), ids=" and ".join)
 def test_settings_go_together_or_are_refused_in_a_sentence(pair, tmp_path):
     if pair not in REFUSED:
         one, other = digests(pair, tmp_path)

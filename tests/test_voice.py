@@ -16,7 +16,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers, voice
 from tests import jobs, problems
-from tests.conftest import HANGS, environment
+from tests.conftest import HANGS, environment, quick
 from tests.programs import talking
 
 # Streams that take nothing.
@@ -90,7 +90,9 @@ def expected(tmp_path_factory):
     return problems.digests(talking.sampler(problems.gaussian).run(store, scheduler="serial"))
 
 
-@pytest.mark.parametrize("options", ["serial live", "serial configured", "processes live"])
+@pytest.mark.parametrize(
+    "options", quick(["serial live", "serial configured", "processes live"], "serial live")
+)
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_run_ends_well_whatever_becomes_of_its_streams(kind, options, expected, tmp_path):
     store = tmp_path / "run.db"
@@ -221,7 +223,7 @@ def test_a_line_a_generation_is_in_the_log_when_the_generation_is_done(tmp_path)
 # What simulators say.
 
 
-@pytest.mark.parametrize("engine", ["processes", *jobs.MPIS, "redis", "dask"])
+@pytest.mark.parametrize("engine", quick(["processes", *jobs.MPIS, "redis", "dask"], "processes", "mpich"))
 def test_what_simulators_say_on_all_workers_is_told_once_with_a_worker(engine, expected, tmp_path):
     with jobs.opened(engine, tmp_path) as place:
         job = place.start("talking", tmp_path / "run.db")

@@ -10,7 +10,7 @@ import mpiabc
 from mpiabc import schedulers
 from mpiabc.team import Worker, being
 from tests import problems
-from tests.conftest import quick
+from tests.conftest import jobs_of, quick
 from tests.programs import whoami
 
 HOST = platform.node()
@@ -52,7 +52,7 @@ def test_processes_are_numbered_and_one_that_comes_for_another_has_its_number(st
     assert set(workers.values()) == {Worker(HOST, local_rank=0), Worker(HOST, local_rank=1)}
 
 
-@pytest.mark.parametrize("timeout", quick(["-", "60"], "-"), ids=["in ranks", "in their children"])
+@jobs_of(("mpi", "timeout"), [("mpich", "-")], ("openmpi", "60"))
 def test_ranks_and_their_children_have_the_ranks_numbers(mpi, timeout, folder, tmp_path):
     job = mpi.run(2, "-m", "tests.programs.whoami", tmp_path / "run.db", "mpi", timeout, folder)
     assert job.returncode == 0, job.stdout

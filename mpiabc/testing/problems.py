@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import integrate, stats
 
 from mpiabc.marginals import Choice, Integer
 from mpiabc.population import Population
@@ -36,6 +35,8 @@ class Posterior:
         low: float = -30.0,
         high: float = 30.0,
     ) -> None:
+        from scipy import integrate
+
         low, high = max(low, prior.support()[0]), min(high, prior.support()[1])
         grid = np.linspace(low, high, 20_001)
         density = prior.pdf(grid) * accepts(grid)
@@ -45,6 +46,8 @@ class Posterior:
 
     def expect(self, f: Callable[[np.ndarray], np.ndarray]) -> float:
         """The expectation of a function of theta (n,)."""
+        from scipy import integrate
+
         return float(integrate.trapezoid(f(self._grid) * self._density, self._grid))
 
     @property
@@ -66,9 +69,17 @@ def located(prior: Any, y: float, epsilon: float, sd: float = 1.0, **bounds: flo
     """That of a theta that was seen with normal noise, as y, to within epsilon."""
 
     def accepts(theta: np.ndarray) -> np.ndarray:
-        return stats.norm.cdf((y + epsilon - theta) / sd) - stats.norm.cdf((y - epsilon - theta) / sd)
+        norm = _distributions().norm
+        return norm.cdf((y + epsilon - theta) / sd) - norm.cdf((y - epsilon - theta) / sd)
 
     return Posterior(prior, accepts, **bounds)
+
+
+def _distributions() -> Any:
+    """SciPy's, once they are asked for: workers with these problems need none, and they load for seconds."""
+    from scipy import stats
+
+    return stats
 
 
 @dataclass(frozen=True)
@@ -101,13 +112,13 @@ class Target:
 def gaussian(*, vectorized: bool = False) -> Target:
     """mu ~ N(0, 2^2), and y ~ N(mu, 1) was 1: the posterior is nearly normal."""
     problem = Problem(Prior(mu=Normal(0, 2)), seen_with_noise, {"y": 1.0}, vectorized=vectorized)
-    return Target(problem, lambda epsilon: located(stats.norm(0, 2), 1.0, epsilon))
+    return Target(problem, lambda epsilon: located(_distributions().norm(0, 2), 1.0, epsilon))
 
 
 def edge() -> Target:
     """mu ~ U(0, 4), and y ~ N(mu, 1) was 0.2: much of what a kernel proposes lies outside of the prior."""
     problem = Problem(Prior(mu=Uniform(0, 4)), seen_with_noise, {"y": 0.2})
-    return Target(problem, lambda epsilon: located(stats.uniform(0, 4), 0.2, epsilon))
+    return Target(problem, lambda epsilon: located(_distributions().uniform(0, 4), 0.2, epsilon))
 
 
 def coin(tosses: int = 10, heads: int = 3) -> Target:
@@ -115,14 +126,15 @@ def coin(tosses: int = 10, heads: int = 3) -> Target:
 
     def accepts(epsilon: float, p: np.ndarray) -> np.ndarray:
         near = [k for k in range(tosses + 1) if abs(k - heads) <= epsilon]
-        return np.sum([stats.binom.pmf(k, tosses, p) for k in near], axis=0)
+        return np.sum([_distributions().binom.pmf(k, tosses, p) for k in near], axis=0)
 
     def simulate(theta: Any, rng: np.random.Generator) -> dict[str, Any]:
         return {"heads": rng.binomial(tosses, theta["p"])}
 
     problem = Problem(Prior(p=Uniform(0, 1)), simulate, {"heads": heads}, name="coin")
-    uniform = stats.uniform(0, 1)
-    return Target(problem, lambda epsilon: Posterior(uniform, lambda p: accepts(epsilon, p)))
+    return Target(
+        problem, lambda epsilon: Posterior(_distributions().uniform(0, 1), lambda p: accepts(epsilon, p))
+    )
 
 
 TARGETS = {"gaussian": gaussian, "edge": edge, "coin": coin}
