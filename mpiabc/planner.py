@@ -26,12 +26,15 @@ from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
 from mpiabc.problem import told
 from mpiabc.records import Failure
-from mpiabc.sizes import LEAST
+from mpiabc.sizes import LEAST, Size
 from mpiabc.streams import stride_of
 from mpiabc.temperatures import begun, cooled
+from mpiabc.threshold import Threshold
 
 _OTHERWISE = 0x5A3C96E1D2B487F0  # in the key of streams of a calibration
 LEAST_SAMPLE = 1000  # simulations that parts are fitted to, if there are as many
+
+Kept = tuple[str, Arrays]  # an order as a file has it
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,10 @@ class Planner:
     """The adaptive parts of a run, and what they are fitted for."""
 
     prior: Any
-    kernel: Any
-    threshold: Any
+    kernel: Any  # a Kernel, or one whose `fit` takes more
+    threshold: Threshold
     key: tuple[int, int]  # of the streams
-    size: Any  # of all generations, or a rule: see `sizes`
+    size: int | Size  # of all generations, or a rule: see `sizes`
     is_static: bool
     weights: str | None = None  # how recycled evaluations are weighted; None: nothing is recycled
     step: int = 1  # levels begin at multiples of it
@@ -194,12 +197,12 @@ class Planner:
             return size_given(self.size, past.level, past.last)
 
     @contextmanager
-    def asking(self, what: str, part: Any) -> Iterator[None]:
+    def asking(self, what: str, part: object) -> Iterator[None]:
         """A part is asked: the user's settings hold, unless it is ours; an end of this process is named."""
         with guard.at_work(Asking(what)), guard.errors_of(self.errors, part):
             yield
 
-    def again(self, kept: tuple[str, Arrays], past: Past, *, is_over: bool = False) -> Decided:
+    def again(self, kept: Kept, past: Past, *, is_over: bool = False) -> Decided:
         """An order that was kept; a proposal or distance that is not ours is fitted once more.
 
         is_over: nothing will be measured for it any more.
@@ -226,7 +229,7 @@ class Planner:
         acceptor = order.acceptor if order else None
         return past.after(population, proposals, sample, acceptor)
 
-    def past(self, populations: Iterable[Population], kept: Callable[[int], Any]) -> Past:
+    def past(self, populations: Iterable[Population], kept: Callable[[int], Kept | None]) -> Past:
         """The past that a file has; `kept`: what it has of the order of a level."""
         past = Past()
         for population in populations:
@@ -235,7 +238,7 @@ class Planner:
             past = self.after(past, order, population)
         return past
 
-    def _order_of(self, past: Past, population: Population, kept: Callable[[int], Any]) -> Level:
+    def _order_of(self, past: Past, population: Population, kept: Callable[[int], Kept | None]) -> Level:
         """What a committed population came of, decided again if the file has lost it."""
         order = kept(past.level)
         decided = (
@@ -331,7 +334,7 @@ def takes_prior(kernel: Any) -> bool:
     )
 
 
-def epsilon_given(threshold: Any, level: int, last: Population | None) -> Any:
+def epsilon_given(threshold: Threshold, level: int, last: Population | None) -> Any:
     """What a threshold says for a level; None if it has no more.
 
     Raises ProblemError for what is no real number, nor one for each of several distances, and for what lies

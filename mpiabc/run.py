@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import amis, checks, guard, inspection, recycling, threads, voice, waste, weighted
+from mpiabc import amis, checks, closed, guard, inspection, recycling, threads, voice, waste
 from mpiabc.acceptors import Uniforms
 from mpiabc.actions import Action, Commit, Done, Keep, Open, Partial, Tell, Void
 from mpiabc.defended import mixed, undefended
@@ -199,7 +199,7 @@ class Run:
             return None
         assert isinstance(self._planner, Planner)  # batches are never exhausted
         with self._floats.steady():
-            population = weighted.partial(self._problem, opened, ledger, self._planner)
+            population = closed.partial(self._problem, opened, ledger, self._planner)
             simulated = ledger.simulated() if order.keep == "all" else None
         return Partial(population, simulated, order.level, int(ledger.end) - ledger.first)
 
@@ -389,7 +389,7 @@ class Run:
         with self._floats.steady():
             if isinstance(planner, PoolingPlanner):
                 return planner.gathered(opened, self._problem.names)
-            population = weighted.committed(self._problem, opened, planner.weights, planner.inside)
+            population = closed.committed(self._problem, opened, planner.weights, planner.inside)
             sample = opened.ledger.sample() if opened.order.sample else None
         past = planner.after(self._past, opened.order, population, sample)
         return replace(past, simulations=past.simulations + opened.order.calibrated), population

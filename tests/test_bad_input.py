@@ -12,9 +12,9 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.actions import Open
+from mpiabc.closed import committed
 from mpiabc.evaluate import Level, evaluate
 from mpiabc.ledger import Ledger
-from mpiabc.weighted import committed
 from tests import problems
 from tests.conftest import Launcher, environment, environment_of
 

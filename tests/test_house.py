@@ -25,7 +25,7 @@ FLOORS = [
     {"simulate", "actions", "line"},
     {"evaluate"},
     {"planner", "settled"},
-    {"pooling", "weighted"},
+    {"pooling", "closed"},
     {"inspection"},
     {"run"},
     {"driver", "schedulers", "store", "progress", "cluster", "sameness"} | {"analysis", "pool", "onlooker"},
@@ -97,7 +97,7 @@ def test_schedulers_know_jobs_and_nothing_of_problems():
         assert not statistics & {found for found, _ in imported(path)}, path
 
 
-@pytest.mark.parametrize("name", ["run", "planner", "actions", "ledger", "weighted"])
+@pytest.mark.parametrize("name", ["run", "planner", "actions", "ledger", "closed"])
 def test_what_comes_next_is_decided_without_clocks_workers_and_files(name):
     found = {room or module.split(".")[0] for room, module in imported(ROOT / "mpiabc" / f"{name}.py")}
     assert not found & {"time", "datetime", "schedulers", "driver", "store", "signals", "sqlite3", "socket"}

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
-from typing import Any
 
 from mpiabc import stopping as stops
 from mpiabc.actions import Advancing
 from mpiabc.driver import Driver, Limits, Observer
 from mpiabc.errors import Interrupted, SchedulerError, SimulatorError
 from mpiabc.mapping import Anything
-from mpiabc.schedulers import MPI, Engine, are_gone
+from mpiabc.schedulers import MPI, Engine, Scheduler, are_gone
 from mpiabc.signals import Signals, stopped_by
 
 
@@ -23,27 +22,27 @@ class Workers:
     """Those of one scheduler. `numbers` tell apart what they have been given, by whomever."""
 
     @classmethod
-    def of(cls, place: Any, timeout: float | None, *modules: str) -> "Workers":
+    def of(cls, place: Scheduler, timeout: float | None, *modules: str) -> "Workers":
         """New ones, which import these modules, or those of a communicator's ranks, which all share."""
         if not isinstance(place, MPI):
             return cls(place, timeout, *modules)
         of_these = _of_ranks.setdefault(id(place.held()), {})
         return of_these.setdefault((repr(place), timeout, modules), cls(place, timeout, *modules))
 
-    def __init__(self, place: Any, timeout: float | None, *modules: str) -> None:
+    def __init__(self, place: Scheduler, timeout: float | None, *modules: str) -> None:
         self.numbers = count()
         self._place, self._problem = place, Anything(timeout, on_error="reject", modules=modules)
         self._driver: Driver | None = None
         self._engine: Engine | None = None
         self._limits = Limits()
-        self._owners: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._owners: weakref.WeakSet[object] = weakref.WeakSet()
 
-    def join(self, owner: Any) -> None:
+    def join(self, owner: object) -> None:
         """Another one has them, too; when nobody is left, they end."""
         self._owners.add(owner)
         weakref.finalize(owner, self._end_if_alone).atexit = False
 
-    def leave(self, owner: Any, status: int) -> bool:
+    def leave(self, owner: object, status: int) -> bool:
         """It has them no more; false if it had left before."""
         had = owner in self._owners
         self._owners.discard(owner)
@@ -101,7 +100,7 @@ class Workers:
         return self._driver
 
 
-_of_ranks: dict[int, dict[Any, Workers]] = {}  # by who holds them, and by what they are opened for
+_of_ranks: dict[int, dict[object, Workers]] = {}  # by who holds them, and by what they are opened for
 
 
 class Watch:

@@ -21,7 +21,7 @@ from unittest import mock
 import numpy as np
 
 import mpiabc
-from mpiabc import weighted
+from mpiabc import closed
 from mpiabc.actions import Commit
 from mpiabc.driver import Driver, opened
 from mpiabc.planner import Planner
@@ -46,7 +46,7 @@ class Watched:
     def watching(self):
         """Watch runs of this process."""
         patches = [
-            (weighted, "committed", self._timed(weighted.committed, "weights")),
+            (closed, "committed", self._timed(closed.committed, "weights")),
             (Planner, "next", self._timed(Planner.next, "fit")),
             (Writer, "open", self._timed(Writer.open, "write")),
             (Driver, "_begin", self._begun()),

@@ -1,4 +1,4 @@
-"""What a level has come to as a population: its rows with normalised weights, and what was counted.
+"""A level that has come to its end as a population: its rows with normalised weights, and what was counted.
 
 Sums over particles are made here, in id order, by the process that leads.
 """
