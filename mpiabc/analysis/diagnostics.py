@@ -39,11 +39,11 @@ _CHANCE = 1.5  # times ESS^-0.4: moved by chance alone, of particles that lie in
 _DROWNS = 0.9  # of the first distances are one statistic's
 _AT_FIRST, _STILL = 10.0, 2.0  # times what each of the other numbers is of a distance
 _IDLE, _LONG = 0.5, 60.0  # of the workers' time; seconds of a run whose workers are looked at
+_UNSCALED = re.compile(r"PNorm\(p=([\d.]+|inf), weights=None\)")
 _MISSED = 0.1  # of the observed numbers
 _BEYOND = (0.01, 0.99)
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
 _MOST_TOLD = 4  # names in one sentence
-_UNSCALED = re.compile(r"PNorm\(p=([\d.]+|inf), weights=None\)")
 _TOLD_ELSEWHERE = (DEATH, "collapse", "failures")
 
 
