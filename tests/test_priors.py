@@ -321,7 +321,7 @@ def test_another_constraint_is_another_problem(tmp_path):
         listed(half_normal(lambda t: t["a"] > bound[0]), (3, 1), 50).run(
             tmp_path / "run.db", scheduler="serial"
         )
-    with pytest.raises(mpiabc.StoreError, match="function"):
+    with pytest.raises(mpiabc.StoreError, match="the code of"):
         listed(half_normal(lambda t: t["a"] >= 0), (3, 1), 50).run(tmp_path / "run.db", scheduler="serial")
 
 

@@ -186,7 +186,7 @@ def test_size_is_in_the_order_that_is_kept():
         ([], r"population_size=\[\] is empty"),
         ([100, 1.5], "whole numbers of at least 2, one a generation"),
         ("100", "a list of them, or a rule"),
-        (sizes.ESS, "a list of them, or a rule"),
+        (sizes.ESS, "population_size=ESS is a class: give an object of it"),
     ],
 )
 def test_sizes_that_are_none_are_refused(size, sentence):
