@@ -85,6 +85,7 @@ def test_run_whose_leases_turn_out_to_be_doubtful_comes_to_the_same_digests(seed
     assert problems.digests(doubted) == problems.digests(run("quiet.db"))
 
 
+@pytest.mark.long
 def test_population_that_was_taken_back_and_is_as_it_was_is_yielded_once(tmp_path):
     for seed in range(20):
         scheduler = Simulated(5, random_time, seed=seed, doubt=0.01)

@@ -139,6 +139,7 @@ def test_weights_without_the_prior_would_be_noticed(tmp_path, monkeypatch):
     assert any(abs(z) > 4 for z in z_scores(replicates(problem, tmp_path, 60), exact).values())
 
 
+@pytest.mark.long
 def test_redrawing_the_perturbation_alone_would_be_noticed(tmp_path, monkeypatch):
     """Keeping the parent until its child is inside the support gives edge parents too many children."""
     problem, exact = TARGETS["uniform prior, data at the edge"]
