@@ -38,20 +38,20 @@ def main():
     arguments.add_argument("--population", type=int, default=200)
     arguments.add_argument("--generations", type=int, default=5)
     arguments.add_argument("--scheduler", default="auto")
-    told = arguments.parse_args()
+    options = arguments.parse_args()
 
-    sampler = Sampler(told.scheduler, seed=1)
+    sampler = Sampler(options.scheduler, seed=1)
     prior = pyabc.Distribution(rate=pyabc.RV("uniform", 0, 1))
     abc = pyabc.ABCSMC(
         [exponential, logistic],
         [prior, prior],
         distance,
-        population_size=told.population,
+        population_size=options.population,
         sampler=sampler,
     )
     with tempfile.TemporaryDirectory() as folder:
         abc.new(f"sqlite:///{folder}/growth.db", {"counts": OBSERVED})
-        history = abc.run(max_nr_populations=told.generations)
+        history = abc.run(max_nr_populations=options.generations)
         probabilities = history.get_model_probabilities(history.max_t)["p"].to_dict()
         rates, weights = history.get_distribution(m=0)
     print("probability of unlimited growth:", round(float(probabilities.get(0, 0.0)), 3))

@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from mpiabc.analysis import plots
     from mpiabc.analysis.report import report
     from mpiabc.command import Command
-    from mpiabc.distance import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
+    from mpiabc.distances import Aggregate, Mahalanobis, PNorm, Predicted, SlicedWasserstein, Wasserstein
     from mpiabc.errors import Error, Interrupted, ProblemError, SchedulerError, SimulatorError, StoreError
-    from mpiabc.kernel import OLCM, Gaussian, LocalGaussian
-    from mpiabc.marginals import Choice, Integer
+    from mpiabc.kernels.gaussian import OLCM, Gaussian, LocalGaussian
     from mpiabc.noise import Noise
     from mpiabc.pool import Pool
     from mpiabc.population import Population
-    from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
+    from mpiabc.priors.marginals import Choice, Integer
+    from mpiabc.priors.prior import LogNormal, LogUniform, Normal, Prior, Uniform
     from mpiabc.problem import REJECT, Problem
     from mpiabc.smc import ABCSMC
     from mpiabc.store import History
     from mpiabc.store import History as open  # noqa: N813
     from mpiabc.team import worker
-    from mpiabc.threshold import Constant, Listed, Quantile
+    from mpiabc.thresholds import Constant, Listed, Quantile
     from mpiabc.version import __version__
 
 __all__ = [
@@ -77,19 +77,19 @@ _NAMES = {  # by the module that has them
     "abcamis": "ABCAMIS",
     "analysis.report": "report",
     "command": "Command",
-    "distance": "Aggregate Mahalanobis PNorm Predicted SlicedWasserstein Wasserstein",
+    "distances": "Aggregate Mahalanobis PNorm Predicted SlicedWasserstein Wasserstein",
     "errors": "Error Interrupted ProblemError SchedulerError SimulatorError StoreError",
-    "kernel": "OLCM Gaussian LocalGaussian",
-    "marginals": "Choice Integer",
+    "kernels.gaussian": "OLCM Gaussian LocalGaussian",
+    "priors.marginals": "Choice Integer",
     "noise": "Noise",
     "pool": "Pool",
     "population": "Population",
-    "prior": "LogNormal LogUniform Normal Prior Uniform",
+    "priors.prior": "LogNormal LogUniform Normal Prior Uniform",
     "problem": "REJECT Problem",
     "smc": "ABCSMC",
     "store": "History",
     "team": "worker",
-    "threshold": "Constant Listed Quantile",
+    "thresholds": "Constant Listed Quantile",
     "version": "__version__",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -19,7 +19,7 @@ from mpiabc.layout import layout_of
 from mpiabc.particles import Particles
 from mpiabc.pooling import PoolingPlanner, plain_norm, with_scales
 from mpiabc.population import Past
-from mpiabc.problem import Problem, signature, told
+from mpiabc.problem import Problem, described, signature
 from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler
 from mpiabc.simulations import Simulations, bytes_of_row
 from mpiabc.sizes import LEAST
@@ -63,7 +63,7 @@ class ABCAMIS(Sampler):
     ) -> None:
         if not isinstance(problem, Problem):
             raise ProblemError(
-                f"ABCAMIS with {told(problem)}, expected one problem: for several models take ABCSMC"
+                f"ABCAMIS with {described(problem)}, expected one problem: for several models take ABCSMC"
             )
         _check(problem)
         self._is_plain = plain_norm(problem) is not None
@@ -186,13 +186,13 @@ def _check(problem: Problem) -> None:
     prior = problem.prior
     if not getattr(prior, "is_normalised", False):
         raise ProblemError(
-            f"ABCAMIS with prior={told(prior)}, which does not say that its densities are normalised: set "
-            "its is_normalised = True if they are, or take ABCSMC"
+            f"ABCAMIS with prior={described(prior)}, which does not say that its densities are normalised: "
+            "set its is_normalised = True if they are, or take ABCSMC"
         )
     if not layout_of(prior).is_free:
         raise ProblemError(
-            f"ABCAMIS with prior={told(prior)}, which has integers, choices or shares: its proposals are for "
-            "real numbers that move freely; take ABCSMC"
+            f"ABCAMIS with prior={described(prior)}, which has integers, choices or shares: its proposals "
+            "are for real numbers that move freely; take ABCSMC"
         )
     if "epsilon" in signature(problem.simulate).extras:
         raise ProblemError(

@@ -22,7 +22,7 @@ from mpiabc.simulations import Simulations
 class Open:
     """Work on an order: hand out what its ledger wants evaluated."""
 
-    order: Any  # a Job of the schedulers, with the `level` and the `epsilon` that are told
+    order: Any  # a Job of the schedulers, with the `level` and the `epsilon` that are reported
     ledger: Ledger | SlotLedger
     past: Past = field(default_factory=Past)  # what it was decided after
     is_kept: bool = False  # in the file: an earlier call has decided it
@@ -70,9 +70,9 @@ class Void:
 
 @dataclass(frozen=True)
 class Tell:
-    """Tell the user, once a run; `is_anew`: what was told of the topic before was less bad.
+    """Tell the user, once a run; `is_anew`: what was said of the topic before was less bad.
 
-    `is_always`: it is told whenever it is so.
+    `is_always`: it is reported whenever it is so.
     """
 
     topic: str

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mpiabc import calls
-from mpiabc.distance import Adaptive, RowDistance, is_adaptive, of_data
+from mpiabc.distances import Adaptive, RowDistance, is_adaptive, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.models import AnyProblem
 from mpiabc.population import Past, Population
-from mpiabc.problem import told
+from mpiabc.problem import described
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Measure:
             return None
         if past.sample is None:
             raise ProblemError(
-                f"the distance {told(self.distance)} is fitted to simulations, and the file does not hold "
-                f"those of generation {past.level - 1}: start again from a copy, or with overwrite=True"
+                f"the distance {described(self.distance)} is fitted to simulations, and the file does not "
+                f"hold those of generation {past.level - 1}: start again from a copy, or with overwrite=True"
             )
         found = self.distance.fit(past.sample, self.observed)
         if not callable(getattr(found, "rows", None)):
             raise ProblemError(
-                f"fit of the distance {told(self.distance)} gave {told(found)}, expected something with "
-                "rows(simulated, observed)"
+                f"fit of the distance {described(self.distance)} gave {described(found)}, expected something "
+                "with rows(simulated, observed)"
             )
         if not calls.is_ours(found):
             calls.check("fitted distance", found, "rows", "simulated, observed")
@@ -71,7 +71,7 @@ def _measured(population: Population, distance: RowDistance, observed: np.ndarra
     distances = np.array(distance.rows(summaries, observed), np.float64)
     if len(distances) != len(population) or distances.ndim not in (1, 2) or np.isnan(distances).any():
         raise ProblemError(
-            f"the distance {told(distance)}, fitted to generation {population.generation}, measures its "
+            f"the distance {described(distance)}, fitted to generation {population.generation}, measures its "
             f"{len(population)} particles as {distances.tolist()[:3]}, ...: expected one real number for each"
         )
     epsilon = distances.max(axis=0)

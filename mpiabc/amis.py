@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.covariance import covariance, factored
 from mpiabc.defended import Defended
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
-from mpiabc.mixture import GaussianMixture
+from mpiabc.kernels.covariance import covariance, factored
+from mpiabc.kernels.mixture import GaussianMixture
 from mpiabc.particles import Particles, joined
 from mpiabc.population import effective_sample_size
 

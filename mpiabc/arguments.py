@@ -65,11 +65,11 @@ def refuse_text(name: str, value: Any, example: str) -> None:
 
 
 def added(default: Any) -> Any:
-    """A field that a part has got later: told only where it is not its default, as older files know it."""
+    """A field that a part has got later: named only where it is not its default, as older files know it."""
     return dataclasses.field(default=default, metadata={"is added": True})
 
 
-def told_fields(part: Any) -> list[str]:
+def described_fields(part: Any) -> list[str]:
     """The names of the fields of a dataclass's object that tell it from another."""
     fields = dataclasses.fields(part)
     return [

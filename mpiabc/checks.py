@@ -1,7 +1,7 @@
 """Cheap looks at parts of others: does a prior draw from its rng, does a density belong to its draws?
 
-What is found is told, once; it is no proof, and nothing is refused for it. What a part raises goes through
-all of them, and is let pass in one place.
+What is found is reported, once; it is no proof, and nothing is refused for it. What a part raises goes
+through all of them, and is let pass in one place.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ import numpy as np
 from mpiabc import promises
 from mpiabc.calls import is_ours
 from mpiabc.defended import undefended
-from mpiabc.joint import ModelProposal
 from mpiabc.kept import Nothing
 from mpiabc.population import Population
-from mpiabc.prior import Prior
+from mpiabc.priors.joint import ModelProposal
+from mpiabc.priors.prior import Prior
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import BLOCK, Purpose, Stream
 from mpiabc.structure import Structure
@@ -25,7 +25,7 @@ MANY_FAILED = 0.05  # of the simulations
 _MANY_INFINITE = 0.1  # of the distances
 _LEAST = 10  # particles, of which it is no chance that they are alike
 _DRAWS = 8 * BLOCK
-_ERRORS = 6.0  # standard errors from which on it is told
+_ERRORS = 6.0  # standard errors from which on it is reported
 _Answer = TypeVar("_Answer")
 
 

@@ -72,7 +72,7 @@ def _weighted(
     weights = np.exp(log_weights - log_weights.max())  # at most 1, and one of them is
     return Population(
         names=problem.names,
-        models=problem.told_models,
+        models=problem.named_models,
         weights=weights / weights.sum(),
         first=order.first,
         generation=order.level,
@@ -104,8 +104,8 @@ def _weightless(
             return ProblemError(
                 f"logpdf of the {name} is {density} {where}: a density must be finite wherever it is sampled"
             )
-    told_both = " and ".join(f"{density:.6g} for the {name}" for name, density in said.items())
+    both = " and ".join(f"{density:.6g} for the {name}" for name, density in said.items())
     return ProblemError(
-        f"the log weight is {log_weight} {where}, although logpdf asked again gives {told_both}: it must "
+        f"the log weight is {log_weight} {where}, although logpdf asked again gives {both}: it must "
         "give the same in every process, and at any time"
     )

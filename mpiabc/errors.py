@@ -47,8 +47,8 @@ class ProblemError(Error, ValueError):
 class SimulatorError(Error):
     """An evaluation failed and `on_error` says that this ends the run; `failure` is its record."""
 
-    def __init__(self, told: str, failure: "Failure | None" = None) -> None:
-        super().__init__(told)
+    def __init__(self, text: str, failure: "Failure | None" = None) -> None:
+        super().__init__(text)
         self.failure = failure
 
 
@@ -97,14 +97,14 @@ class Interrupted(_Stop):
     def tell(self, log: logging.Logger) -> None:
         """Say it, once: IPython shows it itself."""
         if isinstance(self, SystemExit):
-            log.warning("%s", self._told())
+            log.warning("%s", self._message())
 
-    def _told(self) -> str:
+    def _message(self) -> str:
         return f"{self.file}: {self}" if self.file else str(self)
 
     def _render_traceback_(self) -> list[str]:
         """As IPython shows it."""
-        return [self._told()]
+        return [self._message()]
 
 
 def resumable_status() -> int:

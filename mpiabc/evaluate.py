@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 
 from mpiabc import acceptors, guard, programs, team
-from mpiabc.coupling import Coupled, Share, base_of
 from mpiabc.defended import mixed, undefended
-from mpiabc.distance import Returned, measures_rows, of_data
+from mpiabc.distances import Returned, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.kept import Nothing, is_narrow
+from mpiabc.kernels.coupling import Coupled, Share, base_of
 from mpiabc.layout import layout_of
 from mpiabc.masked import is_masked
 from mpiabc.models import AnyProblem
 from mpiabc.order import Order
-from mpiabc.outcome import NanDistanceError, Outcome, told
+from mpiabc.outcome import NanDistanceError, Outcome, described
 from mpiabc.particles import Particles, none
 from mpiabc.population import short
 from mpiabc.records import CALIBRATION, Failure, Records, Status
@@ -109,7 +109,7 @@ class Evaluator:
         where: str | None = None,
         watch: Callable[[int], None] | None = None,
     ) -> None:
-        """`where` is told with failures; `watch` hears each id before its simulation, then -1."""
+        """`where` goes with failures; `watch` hears each id before its simulation, then -1."""
         self.watch = watch
         self.problem = problem
         self.order = order
@@ -161,7 +161,7 @@ class Evaluator:
             if self.watch:
                 self.watch(-1)
 
-    def take_part(self, at: int) -> team.Told | None:
+    def take_part(self, at: int) -> team.Description | None:
         """Simulate this id, or the block that begins with it, beside the first rank of a team.
 
         Returns what was raised, if anything was; what was simulated is that one's to return.
@@ -176,7 +176,7 @@ class Evaluator:
         except BaseException as error:
             if is_asked_to_stop(error):
                 raise
-            return told(error, self.where)
+            return described(error, self.where)
         finally:
             self.simulator.at = -1
         return None
@@ -369,11 +369,11 @@ class Evaluator:
     def _no_distance(self, value: float, summary: np.ndarray) -> ValueError:
         """What is wrong with a number that is no distance, or no log density, of a row."""
         if self._wants_all:
-            told = "the log density of the observed data, if the simulated are true, is no number"
-            return NanDistanceError(told + self._culprit(summary))
+            text = "the log density of the observed data, if the simulated are true, is no number"
+            return NanDistanceError(text + self._culprit(summary))
         if math.isnan(value):
-            told = "the distance of the simulated from the observed data is nan"
-            return NanDistanceError(told + self._culprit(summary))
+            text = "the distance of the simulated from the observed data is nan"
+            return NanDistanceError(text + self._culprit(summary))
         more = f"; {NOT_OBSERVED}" if isinstance(self.problem.distance, Returned) else ""
         return DistanceError(
             f"the distance gave {value!r}, expected a number >= 0: the smaller it is, the nearer are the data"

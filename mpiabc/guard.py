@@ -281,7 +281,7 @@ def errors_of(users: Mapping[str, Any], part: Any = None) -> AbstractContextMana
 
 
 def errors_here(users: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What users have set, if they are told, where the function to be called, or the log, may not be."""
+    """What users have set, if they are named, where the function to be called, or the log, may not be."""
     if users is None:
         return np.geterr()
     is_heard = np.geterrcall() is not None

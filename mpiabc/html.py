@@ -1,4 +1,4 @@
-"""Tables as notebooks show them; whatever is told is escaped."""
+"""Tables as notebooks show them; whatever is shown is escaped."""
 
 from collections.abc import Sequence
 from html import escape

@@ -1,7 +1,7 @@
 """Looks at parts of users' own as a run comes to them: before the first order, and when one was first fitted.
 
 What cannot be used is a ProblemError, before any work that it would spoil. What only breaks a promise, or
-seems to, is told, once. Parts of this package are not looked at.
+seems to, is reported, once. Parts of this package are not looked at.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from mpiabc import checks, guard, promises
 from mpiabc.actions import Tell
 from mpiabc.calls import is_ours, name_of
 from mpiabc.checks import unless_it_raises
-from mpiabc.distance import measures_rows, of_data
+from mpiabc.distances import measures_rows, of_data
 from mpiabc.evaluate import Level
 from mpiabc.models import AnyProblem
 from mpiabc.order import is_kept_whole

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mpiabc.errors import ProblemError, text_of
-from mpiabc.structure import Data, NoNumbersError, Row, Structure, told_of
+from mpiabc.structure import Data, NoNumbersError, Row, Structure, description_of
 
 _SUMMARY_OF_THEM = "any other compares them with what summarize returns: give observed=summarize(data)"
 
@@ -22,8 +22,8 @@ class Nothing:
 
     size = 0
 
-    def __init__(self, told: str) -> None:
-        self._told = told
+    def __init__(self, text: str) -> None:
+        self._told = text
 
     def __str__(self) -> str:
         return self._told
@@ -116,7 +116,8 @@ def _summary(summarize: Callable[..., Data], observed: Data) -> Data:
         Structure(found)
     except ProblemError:
         raise ProblemError(
-            f"summarize makes {told_of(found)} of the observed data, expected numbers: what it returns is "
-            "kept, and the distance gets what simulate returned, as the observed data are no numbers"
+            f"summarize makes {description_of(found)} of the observed data, expected numbers: what it "
+            "returns is kept, and the distance gets what simulate returned, as the observed data are no "
+            "numbers"
         ) from None
     return found

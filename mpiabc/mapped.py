@@ -151,11 +151,11 @@ def _opened_whole(file: File) -> np.memmap:
                 whole = np.memmap(stream, np.uint8, "r")
                 _files[_mapping(whole)] = file
                 return whole
-            told = str(found)
+            text = str(found)
     except OSError as error:
-        told = f"nothing that can be read ({error.strerror})"
+        text = f"nothing that can be read ({error.strerror})"
     raise ProblemError(
-        f"{platform.node()} finds at {file.path} {told}, expected the file of {file} that was mapped to be "
+        f"{platform.node()} finds at {file.path} {text}, expected the file of {file} that was mapped to be "
         "read: let all hosts see one file there, or copies that keep its time (cp -p), or load it without "
         "mmap_mode, so that its numbers are sent"
     )

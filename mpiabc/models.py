@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from mpiabc.arguments import real
-from mpiabc.distance import Predicted
+from mpiabc.distances import Predicted
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, fingerprint
-from mpiabc.joint import ModelPrior, drawn
 from mpiabc.kept import holds_numbers
 from mpiabc.particles import Particles
 from mpiabc.population import Model
-from mpiabc.problem import Problem, arrived, signature, told
+from mpiabc.priors.joint import ModelPrior, drawn
+from mpiabc.problem import Problem, arrived, described, signature
 from mpiabc.structure import Structure
 
 _SHARED = ("on_error", "timeout", "vectorized", "batch")  # settings that all models must have in common
@@ -109,7 +109,7 @@ class Models:
         return max(len(model.prior.names) for model in self.models)
 
     @property
-    def told_models(self) -> tuple[Model, ...]:
+    def named_models(self) -> tuple[Model, ...]:
         """What populations know of the models."""
         pairs = zip(self.models, self.model_prior, strict=True)
         return tuple(Model(str(model.name), tuple(model.prior.names), p) for model, p in pairs)
@@ -183,8 +183,8 @@ def of(problem: Any, model_prior: Any = None) -> AnyProblem:
     _check_names(problems)
     if isinstance(problems[0].distance, Predicted):
         raise ProblemError(
-            f"distance={told(problems[0].distance)} with several models, which have no parameters in common "
-            "to be predicted: give a distance of statistics"
+            f"distance={described(problems[0].distance)} with several models, which have no parameters in "
+            "common to be predicted: give a distance of statistics"
         )
     return Models(problems, probabilities, problems[0].on_error)
 
@@ -195,9 +195,9 @@ def _probabilities(given: Any, n: int) -> tuple[float, ...]:
         return (1 / n,) * n
     values = [real(value) for value in given] if np.iterable(given) and not isinstance(given, str) else []
     if len(values) != n or not all(value is not None and 0 < value < np.inf for value in values):
-        told_n = f"{n} problems" if n > 1 else "one problem"
+        counted = f"{n} problems" if n > 1 else "one problem"
         raise ProblemError(
-            f"model_prior={given!r} with {told_n}: give a probability > 0 for each, in their order"
+            f"model_prior={given!r} with {counted}: give a probability > 0 for each, in their order"
         )
     floats = [float(value) for value in values if value is not None]
     if abs(sum(floats) - 1) > 1e-6:
@@ -222,8 +222,8 @@ def _check_alike(one: Problem, other: Problem) -> None:
         raise ProblemError(f"{pair} have other observed data: models are compared by the same data")
     if fingerprint(distance=one.distance) != fingerprint(distance=other.distance):
         raise ProblemError(
-            f"{pair} have the distances {told(one.distance)} and {told(other.distance)}, or ones with other "
-            "values: models are compared by the same distance"
+            f"{pair} have the distances {described(one.distance)} and {described(other.distance)}, or ones "
+            "with other values: models are compared by the same distance"
         )
     if len({"comm" in signature(problem.simulate).extras for problem in (one, other)}) > 1:
         raise ProblemError(f"of {pair} one simulator takes comm: let both take it, or none")

@@ -54,6 +54,6 @@ def chosen(parts: Mapping[str, np.ndarray], name: str | None) -> np.ndarray:
     if name is None and len(parts) == 1:
         return next(iter(parts.values()))
     if name is None or name not in parts:
-        told = "no name" if name is None else repr(name)
-        raise ProblemError(f"data of {told}: the simulated data are {', '.join(map(repr, parts))}")
+        text = "no name" if name is None else repr(name)
+        raise ProblemError(f"data of {text}: the simulated data are {', '.join(map(repr, parts))}")
     return parts[name]

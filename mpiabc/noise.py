@@ -341,32 +341,32 @@ def _least(value: Value, bounds: Bounds, k: int) -> np.ndarray | None:
     return None if callable(value) else np.broadcast_to(_row(value), (k,))
 
 
-def _check_positive(told: str, value: Value, most: float = math.inf) -> None:
+def _check_positive(text: str, value: Value, most: float = math.inf) -> None:
     if _depends(value):
         return
     row = _row(value)
     if not (np.all(row > 0) and np.all(row <= most) and np.all(np.isfinite(row))):
         ends = "numbers > 0" if most == math.inf else f"numbers > 0, and at most {most:g}"
-        raise ProblemError(f"noise.{told}{value!r}): give {ends}, a parameter's name, or a function of theta")
+        raise ProblemError(f"noise.{text}{value!r}): give {ends}, a parameter's name, or a function of theta")
 
 
-def _check_structure(told: str, value: Value, observed: Any) -> None:
+def _check_structure(text: str, value: Value, observed: Any) -> None:
     if _depends(value) or _row(value).size == 1:
         return
     structure, mine = Structure(observed), Structure(value)
     if mine.size != structure.size or not structure.agrees(mine):
         raise ProblemError(
-            f"noise.{told}...) has {mine} where the observed data are {structure}: give one number, or one "
+            f"noise.{text}...) has {mine} where the observed data are {structure}: give one number, or one "
             "for each in the structure of the observed data"
         )
 
 
-def _check_counts(told: str, observed: Any) -> None:
+def _check_counts(text: str, observed: Any) -> None:
     row = Structure(observed).row(observed)
     is_bad = ~((row >= 0) & (row == np.floor(row)))
     if is_bad.any():
         raise ProblemError(
-            f"noise.{told} is for counts, and {row[is_bad][0]!r} is among the observed data: give whole "
+            f"noise.{text} is for counts, and {row[is_bad][0]!r} is among the observed data: give whole "
             "numbers >= 0"
         )
 

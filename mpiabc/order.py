@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc import distance
+from mpiabc import distances
 from mpiabc.acceptors import Acceptor, Tempered, Within
 from mpiabc.defended import Defended
-from mpiabc.discrete import MixedMixture
-from mpiabc.free import Freed
-from mpiabc.joint import ModelPrior, ModelProposal
-from mpiabc.kernel import Proposal
+from mpiabc.kernels.discrete import MixedMixture
+from mpiabc.kernels.free import Freed
+from mpiabc.kernels.gaussian import Proposal
+from mpiabc.kernels.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.layout import Layout, layout_of
-from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import Population
+from mpiabc.priors.joint import ModelPrior, ModelProposal
 from mpiabc.records import order_number
 
 
@@ -66,7 +66,7 @@ class ForeignError(Exception):
 
 
 _PROPOSALS = Defended, Freed, GaussianMixture, LocalGaussianMixture, MixedMixture, ModelProposal
-_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_PROPOSALS, *distance.FITTED, Tempered, Within)}
+_OURS: dict[str, type] = {cls.__name__: cls for cls in (*_PROPOSALS, *distances.FITTED, Tempered, Within)}
 _FOREIGN = {"foreign": True}  # in place of a distance that is not ours
 _ANEW = ("inverse",)  # fields that are computed when a part is made
 _OF_PROBLEM = ("prior", "layout")  # fields that the problem has
@@ -83,14 +83,14 @@ def kept(order: Order, before: Population | None) -> tuple[str, Arrays]:
     arrays: Arrays = []
     names = (*_KEPT, *_OF_SAMPLE) if order.sample else _KEPT
     names = (*names, "is_batch") if order.is_batch else names
-    told = {name: _flat_part(name, getattr(order, name), before, arrays) for name in names}
+    described = {name: _flat_part(name, getattr(order, name), before, arrays) for name in names}
     known = len(arrays)
     try:
-        told["proposal"] = None if before is None else _flat(order.proposal, before, arrays)
+        described["proposal"] = None if before is None else _flat(order.proposal, before, arrays)
     except ForeignError:
         del arrays[known:]
-        told["proposal"] = None
-    return json.dumps(told), arrays
+        described["proposal"] = None
+    return json.dumps(described), arrays
 
 
 def epsilon_of(text: str) -> Any:
@@ -173,11 +173,11 @@ def _flat(value: Any, before: Population | None, arrays: Arrays) -> Any:
     if _OURS.get(cls.__name__) is not cls:
         raise ForeignError(cls.__name__)
     names = [f.name for f in fields(value) if f.name not in (*_ANEW, *_OF_PROBLEM)]
-    told = {n: _flat(getattr(value, n), before, arrays) for n in names if n != _OF_MODELS}
+    described = {n: _flat(getattr(value, n), before, arrays) for n in names if n != _OF_MODELS}
     if isinstance(value, ModelProposal) and before is not None:  # each is fitted to its model's particles
         pairs = zip(value.proposals, before.each(), strict=True)
-        told[_OF_MODELS] = [_flat(part, own, arrays) for part, own in pairs]
-    return {"class": cls.__name__} | told
+        described[_OF_MODELS] = [_flat(part, own, arrays) for part, own in pairs]
+    return {"class": cls.__name__} | described
 
 
 @dataclass(frozen=True)
@@ -210,11 +210,11 @@ class _Whole:
         theirs = {f.name: getattr(self, f.name) for f in fields(cls) if f.name in _OF_PROBLEM}
         return cls(**parts, **theirs)
 
-    def _of_models(self, told: list[Any]) -> tuple[Any, ...]:
+    def _of_models(self, described: list[Any]) -> tuple[Any, ...]:
         """The parts for each model."""
         if not isinstance(self.prior, ModelPrior) or self.before is None:
-            return tuple(None for _ in told)
-        each = zip(told, self.before.each(), self.prior.priors, strict=True)
+            return tuple(None for _ in described)
+        each = zip(described, self.before.each(), self.prior.priors, strict=True)
         return tuple(replace(self, before=own, prior=prior).of(part) for part, own, prior in each)
 
 

@@ -14,7 +14,7 @@ from mpiabc.records import Failure, Records, Status
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import stride_of
 from mpiabc.structure import DistanceError, StructureMismatchError
-from mpiabc.team import OfAnotherError, Told
+from mpiabc.team import Description, OfAnotherError
 
 
 class NanDistanceError(ValueError):
@@ -77,7 +77,7 @@ class Outcome:
             raise error
         values = {} if theta is None else self._problem.named(theta)
         kind = kind or _KINDS.get(type(error), "exception")
-        words, remote, where, is_exposed = told(error, self._where)
+        words, remote, where, is_exposed = described(error, self._where)
         if hint:
             words, remote = f"{words}; {hint}", f"{remote.rstrip()}\n{hint}\n" if remote else ""
         failure = Failure(self._order.level, index, values, words, remote, where, kind)
@@ -152,11 +152,11 @@ class Outcome:
         return np.arange(self.start, self.stop) < first
 
 
-def told(error: BaseException, where: str) -> Told:
+def described(error: BaseException, where: str) -> Description:
     """What was raised here, or on another rank of the team, as a failure tells it."""
     if isinstance(error, OfAnotherError):
-        return error.told
-    return Told(_in_words(error), _remote_traceback(error), where, is_of_the_outside(error))
+        return error.description
+    return Description(_in_words(error), _remote_traceback(error), where, is_of_the_outside(error))
 
 
 def is_of_the_outside(error: BaseException | None) -> bool:

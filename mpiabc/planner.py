@@ -10,26 +10,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpiabc import calls, guard, joint, recycling
+from mpiabc import calls, guard, recycling
 from mpiabc.acceptors import Acceptor, Tempered, Uniforms, Within
 from mpiabc.adaptive import Measure
 from mpiabc.arguments import real, whole
 from mpiabc.calls import is_ours, name_of
-from mpiabc.coupling import base_of
 from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Calibration, Level
-from mpiabc.joint import ModelPrior
+from mpiabc.kernels.coupling import base_of
 from mpiabc.noise import Noise
 from mpiabc.order import Arrays, acceptor_of, distance_of, epsilon_of, has_foreign_distance, restored
 from mpiabc.particles import Particles
 from mpiabc.population import Past, Population
-from mpiabc.problem import told
+from mpiabc.priors import joint
+from mpiabc.priors.joint import ModelPrior
+from mpiabc.problem import described
 from mpiabc.records import Failure
 from mpiabc.sizes import LEAST, Size
 from mpiabc.streams import stride_of
 from mpiabc.temperatures import begun, cooled
-from mpiabc.threshold import Threshold
+from mpiabc.thresholds import Threshold
 
 _OTHERWISE = 0x5A3C96E1D2B487F0  # in the key of streams of a calibration
 LEAST_SAMPLE = 1000  # simulations that parts are fitted to, if there are as many
@@ -344,7 +345,7 @@ def epsilon_given(threshold: Threshold, level: int, last: Population | None) -> 
     if given is None:
         return None
     epsilon = real(given) if np.ndim(given) == 0 else _several(given)
-    said = f"{told(threshold)} gives {told(given)} as the epsilon of generation {level}"
+    said = f"{described(threshold)} gives {described(given)} as the epsilon of generation {level}"
     if epsilon is None or np.isnan(epsilon).any():
         raise ProblemError(f"{said}: a threshold gives a real number, or None when it has no more")
     if np.any(np.asarray(epsilon) < 0):
@@ -362,8 +363,8 @@ def size_given(rule: Any, level: int, last: Population | None) -> int:
     size = whole(given)
     if size is None or size < LEAST:
         raise ProblemError(
-            f"{told(rule)} gives {told(given)} as the size of generation {level}: a size is a whole number "
-            f"of at least {LEAST}"
+            f"{described(rule)} gives {described(given)} as the size of generation {level}: a size is a "
+            f"whole number of at least {LEAST}"
         )
     return size
 

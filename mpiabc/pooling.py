@@ -16,8 +16,8 @@ import numpy as np
 from mpiabc import amis, guard
 from mpiabc.actions import Open
 from mpiabc.adaptive import Measure
-from mpiabc.distance import PNorm
-from mpiabc.distance.scales import scales
+from mpiabc.distances import PNorm
+from mpiabc.distances.scales import scales
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Level
 from mpiabc.ledger import Ledger

@@ -48,8 +48,8 @@ class Named(np.ndarray):
 
     def __repr__(self) -> str:
         if self.shape == (len(self.names),):
-            told = (f"{name}={value:.6g}" for name, value in zip(self.names, self.tolist(), strict=True))
-            return f"({', '.join(told)})"
+            listed = (f"{name}={value:.6g}" for name, value in zip(self.names, self.tolist(), strict=True))
+            return f"({', '.join(listed)})"
         return repr(self.view(np.ndarray))
 
     __str__ = __repr__
@@ -213,10 +213,10 @@ class Population(Particles):
     def check_one(self, what: str) -> None:
         """Raise ProblemError where models are several, whose parameters have nothing in common."""
         if self.models:
-            told = ", ".join(repr(model.name) for model in self.models)
+            listed = ", ".join(repr(model.name) for model in self.models)
             raise ProblemError(
                 f"{what} of a population of several models: ask for it of one, by population.of(problem), "
-                f"which takes a problem, name or index; there are {told}"
+                f"which takes a problem, name or index; there are {listed}"
             )
 
     def model_probabilities(self) -> np.ndarray:
@@ -224,7 +224,7 @@ class Population(Particles):
         return np.bincount(self.model, self.weights, minlength=max(1, len(self.models)))
 
     @property
-    def told_models(self) -> str:
+    def named_models(self) -> str:
         """The models and their probabilities in words; empty where there is one."""
         pairs = zip(self.models, self.model_probabilities(), strict=False)
         return ", ".join(f"{model.name} {share:.3g}" for model, share in pairs)
@@ -304,9 +304,9 @@ class Population(Particles):
         if not self.models and name is not None:
             return 0  # it does not know its problem's name
         if at is None or not -n <= at < n:
-            told = ", ".join(map(repr, names)) or "one"
+            listed = ", ".join(map(repr, names)) or "one"
             raise ProblemError(
-                f"no model {name or problem!r}: there is {told}; give a problem, name or index"
+                f"no model {name or problem!r}: there is {listed}; give a problem, name or index"
             )
         return at % n
 
@@ -397,12 +397,12 @@ class Population(Particles):
         return beside(theta_by_name(self), ours)
 
     def _repr_html_(self) -> str:
-        return html.table(self._heading(), self._told_parameters(), repr(self))
+        return html.table(self._heading(), self._parameter_rows(), repr(self))
 
     def _heading(self) -> list[str]:
         return ["model", "probability"] if self.models else ["", "mean", "sd", "5 %", "median", "95 %"]
 
-    def _told_parameters(self) -> list[list[str]]:
+    def _parameter_rows(self) -> list[list[str]]:
         """A row for each parameter, or, of several models, each model."""
         if self.models:
             pairs = zip(self.models, self.model_probabilities(), strict=True)

@@ -10,22 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpiabc import calls, mapped
-from mpiabc.arguments import real, refuse_class, refuse_text, told_fields, whole
+from mpiabc.arguments import described_fields, real, refuse_class, refuse_text, whole
 from mpiabc.command import Command
-from mpiabc.distance import PNorm, Returned, RowDistance, is_adaptive, measures_rows, of_data
+from mpiabc.distances import PNorm, Returned, RowDistance, is_adaptive, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, code_differences, fingerprint
 from mpiabc.fingerprint.words import in_words
 from mpiabc.kept import Kept, Nothing, holds_numbers, kept_of
 from mpiabc.layout import shown
-from mpiabc.marginals import Adapted
 from mpiabc.named import shapes_of
 from mpiabc.particles import Particles
 from mpiabc.population import Model
-from mpiabc.prior import JointPrior, Prior
+from mpiabc.priors.marginals import Adapted
+from mpiabc.priors.prior import JointPrior, Prior
 from mpiabc.protection import protected
 from mpiabc.streams import BLOCK
-from mpiabc.structure import Data, Structure, told_of
+from mpiabc.structure import Data, Structure, description_of
 
 #: Keyword-only parameters that a simulator may declare, each passed by name.
 EXTRAS = ("epsilon", "id", "comm")
@@ -156,7 +156,7 @@ class Problem:
         return tuple(self.prior.names)
 
     @property
-    def told_models(self) -> tuple[Model, ...]:
+    def named_models(self) -> tuple[Model, ...]:
         """What populations know of several models: there are none."""
         return ()
 
@@ -195,7 +195,7 @@ class Problem:
             return Structure(self.observed if self.observed is not None else 0.0)
         if self.example is not None:
             return Structure(self.example)
-        return Nothing("its distance" if self.observed is None else told_of(self.observed))
+        return Nothing("its distance" if self.observed is None else description_of(self.observed))
 
     @property
     def observed_row(self) -> np.ndarray:
@@ -223,11 +223,11 @@ class Problem:
         """Each part as text that is the same in every process; the rest is `fingerprint`."""
         return {
             "parameter names": ", ".join(self.prior.names),
-            "prior": told(self.prior),
-            "observed data": _told_data(self.observed),
-            "simulator": told(self.simulate),
-            "summary": told(self.summarize),
-            "distance": told(self.distance),
+            "prior": described(self.prior),
+            "observed data": _described_data(self.observed),
+            "simulator": described(self.simulate),
+            "summary": described(self.summarize),
+            "distance": described(self.distance),
             "vectorized": f"{self.vectorized}{'' if self.batch is None else f', batch={self.batch}'}",
         }
 
@@ -312,7 +312,7 @@ def _check(problem: Problem) -> None:
     is_callable = not measures_rows(problem.distance)
     if problem.observed is None and not (is_callable or isinstance(problem.distance, Returned)):
         raise ProblemError(
-            f"distance={told(problem.distance)} compares numbers, and there are no observed data: give "
+            f"distance={described(problem.distance)} compares numbers, and there are no observed data: give "
             "observed=, or leave the distance out too, where the simulator returns it"
         )
     if not is_callable and problem.observed is not None:
@@ -358,9 +358,9 @@ def _decide_what_is_kept(problem: Problem) -> None:
         _check_holes(problem)
     if kept.is_raw and problem.vectorized:
         raise ProblemError(
-            f"vectorized=True, and the distance compares {told_of(problem.observed)}: what a vectorised "
-            "simulator returns is taken apart by the first axis of arrays; leave vectorized out, or give "
-            "observed data that are numbers, as summarize returns them"
+            f"vectorized=True, and the distance compares {description_of(problem.observed)}: what a "
+            "vectorised simulator returns is taken apart by the first axis of arrays; leave vectorized out, "
+            "or give observed data that are numbers, as summarize returns them"
         )
     if kept.is_raw:
         object.__setattr__(problem, "is_raw", True)
@@ -444,7 +444,7 @@ def _check_command(command: Command, problem: Problem) -> None:
         raise ProblemError("a Command simulates one theta at a time: leave vectorized=True out")
 
 
-def told(part: Any, seen: tuple[int, ...] = ()) -> str:
+def described(part: Any, seen: tuple[int, ...] = ()) -> str:
     """A part as text that is equal in all processes; of what is not ours, its name."""
     if part is None or isinstance(part, bool | int | float | complex | str | bytes | np.generic):
         return "none" if part is None and not seen else repr(part)
@@ -455,19 +455,21 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
         # Who asks for it reads no file from end to end: its size and time are in the fingerprint.
         return f"array {part.shape} {'in a file' if mapped.placed(part) else _digest(part)}"
     if isinstance(part, list | tuple | set | frozenset):
-        inner = ", ".join(told(item, seen) for item in part)
+        inner = ", ".join(described(item, seen) for item in part)
         return f"({inner},)" if len(part) == 1 else f"({inner})"
     if isinstance(part, dict):
-        return "{" + ", ".join(f"{key!r}: {told(value, seen)}" for key, value in part.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {described(value, seen)}" for key, value in part.items()) + "}"
     if isinstance(part, Command):
         return repr(part)
     if isinstance(part, Prior):
         parts = part.parts | ({} if part.where is None else {"where": part.where})
-        return f"Prior({', '.join(f'{name}={told(marginal, seen)}' for name, marginal in parts.items())})"
+        return (
+            f"Prior({', '.join(f'{name}={described(marginal, seen)}' for name, marginal in parts.items())})"
+        )
     if isinstance(part, Adapted):
-        return f"{part.kind}{told(part.parts, seen)}"
+        return f"{part.kind}{described(part.parts, seen)}"
     if hasattr(getattr(part, "dist", None), "name"):
-        return f"{part.dist.name}{told((part.args, part.kwds), seen)}"
+        return f"{part.dist.name}{described((part.args, part.kwds), seen)}"
     if callable(part) and hasattr(part, "__qualname__"):
         return str(part.__qualname__)
     kind = type(part)
@@ -477,18 +479,18 @@ def told(part: Any, seen: tuple[int, ...] = ()) -> str:
 
 def _attributes(part: Any, seen: tuple[int, ...]) -> str:
     if dataclasses.is_dataclass(part):
-        values = {name: getattr(part, name) for name in told_fields(part)}
+        values = {name: getattr(part, name) for name in described_fields(part)}
     else:
         values = getattr(part, "__dict__", {})
-    return ", ".join(f"{name}={told(value, seen)}" for name, value in values.items())
+    return ", ".join(f"{name}={described(value, seen)}" for name, value in values.items())
 
 
-def _told_data(observed: Data) -> str:
+def _described_data(observed: Data) -> str:
     """Observed data as text; what are no numbers is in the fingerprint."""
     if observed is None:
         return "none"
     if not holds_numbers(observed):
-        return told_of(observed)
+        return description_of(observed)
     return f"{Structure(observed)} {_digest_of_data(observed)}"
 
 
@@ -521,7 +523,7 @@ def _digest(value: Any) -> str:
                 for start in range(0, flat.size, _AT_ONCE):
                     sha.update(flat[start : start + _AT_ONCE].astype(np.float64).tobytes())
         else:
-            sha.update(told(item).encode())
+            sha.update(described(item).encode())
 
     add(value)
     return sha.hexdigest()[:16]

@@ -20,7 +20,7 @@ _MOST_NAMES = 8  # of whom is waited for
 
 
 def are_lines_wanted(is_live: bool | None) -> bool:
-    """Whether a line a generation is told: where nobody sees a live line, unless that is forbidden."""
+    """Whether a line a generation is reported: where nobody sees a live line, unless that is forbidden."""
     return is_live is None and not is_watched(sys.stderr)
 
 
@@ -34,7 +34,7 @@ class Line:
 
     def __call__(self, event: Event) -> None:
         """Show how far the run is; leave the terminal clean for all else."""
-        line = told(event) if isinstance(event, Progressed) else ""
+        line = described(event) if isinstance(event, Progressed) else ""
         if self._is_live and (line or self._width):
             self._is_live = put(f"\r{line:<{self._width}}" + ("" if line else "\r"), self._stream) is None
             self._width = len(line)
@@ -66,7 +66,7 @@ def logged(path: str | os.PathLike[str]) -> Callable[[Event], None]:
                 population.acceptance_rate,
                 f" and {recycled} recycled" if (recycled := len(population) - population.accepted) else "",
                 population.ess,
-                f", {models}" if (models := population.told_models) else "",
+                f", {models}" if (models := population.named_models) else "",
                 duration(population.seconds),
                 100 * event.share,
             )
@@ -88,7 +88,7 @@ def _named(who: str, at: str, seconds: float, why: str) -> str:
     return f"{who} ({', '.join(times)})" if times else who
 
 
-def told(event: Progressed) -> str:
+def described(event: Progressed) -> str:
     """How far a generation is, on one line."""
     left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
     models = f"; before: {event.models}" if event.models else ""

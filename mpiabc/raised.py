@@ -13,8 +13,8 @@ from mpiabc.errors import shortened, text_of
 class RemoteTraceback(Exception):  # noqa: N818
     """The traceback of a worker, as text."""
 
-    def __init__(self, told: str) -> None:
-        super().__init__(f"\n{told.rstrip()}")
+    def __init__(self, text: str) -> None:
+        super().__init__(f"\n{text.rstrip()}")
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,19 @@ class Raised:
     """An exception that can travel, and the traceback that cannot, as text."""
 
     error: BaseException
-    told: str
+    text: str
 
     @classmethod
     def by(cls, error: BaseException) -> "Raised":
         """The exception as it is, or one that says the same, if it cannot be raised elsewhere."""
-        told = "".join(map(shortened, traceback.format_exception(error)))
+        text = "".join(map(shortened, traceback.format_exception(error)))
         if not _can_travel(error):
             error = RuntimeError(f"{type(error).__name__}: {text_of(error)}")
-        return cls(error.with_traceback(None), told)
+        return cls(error.with_traceback(None), text)
 
     def again(self) -> NoReturn:
         """Raise it here, caused by the worker's traceback."""
-        raise self.error from RemoteTraceback(self.told)
+        raise self.error from RemoteTraceback(self.text)
 
 
 def _can_travel(error: BaseException) -> bool:

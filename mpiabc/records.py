@@ -15,7 +15,7 @@ from mpiabc.text import shown_lines
 _GENERATIONS = 1 << 32
 CALIBRATION = 1 << 61  # in the numbers of orders whose records are kept nowhere
 
-DEATH = "death"  # the topic of what is told of processes that died, which casts no doubt on a run
+DEATH = "death"  # the topic of what is said of processes that died, which casts no doubt on a run
 
 
 def order_number(generation: int, attempt: int = 0) -> int:
@@ -78,8 +78,8 @@ class Failure:
         return ", ".join(f"{name}={value!r}" for name, value in self.theta.items()) or "none yet"
 
     def __str__(self) -> str:
-        told = f"evaluation {self.address} failed on {self.where}, theta: {self.values}"
-        return shown_lines(f"{told}\n{self.traceback.rstrip() or self.error}")
+        text = f"evaluation {self.address} failed on {self.where}, theta: {self.values}"
+        return shown_lines(f"{text}\n{self.traceback.rstrip() or self.error}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Records:
     failures: tuple[Failure, ...] = ()
     seconds: float = field(default=0.0, compare=False)
     payload: bytes = b""  # what else came of them, where they are not evaluations: results of a `Pool`
-    notes: tuple[str, ...] = ()  # what the user should be told, once a run
+    notes: tuple[str, ...] = ()  # what the user should learn, once a run
     is_exposed: bool = False  # programs had a part in it, which a signal to the job may have ended
     rejected: Particles = field(default_factory=none)  # simulated, and perhaps of the sample, or kept
     columns: tuple[str, ...] = ()  # names of several distances
@@ -255,6 +255,6 @@ def _more(records: Records) -> bytes:
     """Failures, notes and exposure as JSON; nothing where there are none."""
     if not (records.failures or records.notes or records.is_exposed or records.columns):
         return b""
-    told: dict[str, Any] = {"failures": [vars(failure) for failure in records.failures]}
-    told |= {"notes": records.notes, "exposed": records.is_exposed}
-    return json.dumps(told | ({"columns": records.columns} if records.columns else {})).encode()
+    described: dict[str, Any] = {"failures": [vars(failure) for failure in records.failures]}
+    described |= {"notes": records.notes, "exposed": records.is_exposed}
+    return json.dumps(described | ({"columns": records.columns} if records.columns else {})).encode()

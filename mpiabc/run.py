@@ -34,7 +34,7 @@ from mpiabc.settled import Settler
 from mpiabc.stopping import Stopping
 from mpiabc.streams import stride_of
 
-_MOST_DEATHS = 8  # that are told in full
+_MOST_DEATHS = 8  # that are described in full
 _DENSITIES = 1 << 62  # in the number of a job that computes some
 
 
@@ -133,8 +133,8 @@ class Run:
         self._next_level: _Level | _Batch | None = None  # while densities for it are computed
         self._is_calibrating = False  # while simulations of the prior are made for the first distance
         self._attempt = 0  # how often a generation was taken back
-        self._told: set[str] = set()  # what was looked at in this call
-        self._worst = math.inf  # effective sample size, of those that are told
+        self._reported: set[str] = set()  # what was looked at in this call
+        self._worst = math.inf  # effective sample size, of those that are reported
         self._uses: dict[int, waste.Use] = {}  # of the generations that this call has completed
         self._before: tuple[Line, Settler] | None = None  # where workers look ahead: those of the last level
         self._settler: Settler | None = None  # of the open one
@@ -214,24 +214,24 @@ class Run:
             if decided is None:
                 return [*self._looked_at_batch(), Done(self._planner.end(self._past))]
             order, base = replace(decided.order, attempt=self._attempt), decided.base
-            told = [*self._looked_at_problem(), *self._looked_at_kernel(order)]
-            told += self._looked_at_parts(order, base)
-            told += [Tell("distance", decided.doubt)] if decided.doubt else []
+            reports = [*self._looked_at_problem(), *self._looked_at_kernel(order)]
+            reports += self._looked_at_parts(order, base)
+            reports += [Tell("distance", decided.doubt)] if decided.doubt else []
             if order.is_batch:
-                return [*told, *self._open_batch(order, is_kept, base)]
+                return [*reports, *self._open_batch(order, is_kept, base)]
             if base is None or self._planner.weights is None:
-                return [*told, *self._open(order, is_kept, base)]
+                return [*reports, *self._open(order, is_kept, base)]
             is_survivor = order.acceptor.accept(base, order.epsilon, Uniforms(order.key))
             rows = np.flatnonzero(is_survivor)[: order.size]
             if order.earlier is None:
-                return [*told, *self._open(order, is_kept, base, base.take(rows))]
+                return [*reports, *self._open(order, is_kept, base, base.take(rows))]
             level = _Level(order, is_kept, base, rows, np.full(len(rows), np.nan))
             kernel = undefended(order.proposal)
             if order.chain is None and recycling.are_dear(kernel, base.theta, rows):
-                return [*told, *self._open_densities(level)]
+                return [*reports, *self._open_densities(level)]
             with self._planner.asking("the kernel", order.proposal):
                 level.log_densities[:] = recycling.log_others(kernel, base.theta, rows)
-        return [*told, *self._open(*level.known())]
+        return [*reports, *self._open(*level.known())]
 
     def _open_batch(self, order: Level, is_kept: bool, base: Population | None) -> list[Action]:
         """Open a batch, or have workers compute what its proposal says of all simulations before."""
@@ -363,9 +363,9 @@ class Run:
             self._uses[opened.order.level] = _use(population, opened)
         failures, pool = ledger.failures_below_cut(), None if past.pool is None else past.pool.arrays()
         commit = Commit(population, failures, opened, past.sample, simulated, pool)
-        told: list[Action] = [*inspection.of_distances(self._problem, population, opened.order)]
-        told += [*self._looked_at_weights(population), *self._looked_at_simulations(population, opened)]
-        return [commit, *ahead, *told]
+        reports: list[Action] = [*inspection.of_distances(self._problem, population, opened.order)]
+        reports += [*self._looked_at_weights(population), *self._looked_at_simulations(population, opened)]
+        return [commit, *ahead, *reports]
 
     def _look_ahead(self, ledger: Ledger | SlotLedger, past: Past) -> list[Action]:
         """Keep what is known beyond the cut for the next level."""
@@ -394,33 +394,33 @@ class Run:
         past = planner.after(self._past, opened.order, population, sample)
         return replace(past, simulations=past.simulations + opened.order.calibrated), population
 
-    # What is told.
+    # What is reported.
 
     def _looked_at_problem(self) -> list[Tell]:
-        if "problem" in self._told:
+        if "problem" in self._reported:
             return []
-        self._told.add("problem")
+        self._reported.add("problem")
         return inspection.of_problem(self._problem, self._planner)
 
     def _looked_at_deaths(self, order: Level, deaths: Sequence[Death]) -> list[Action]:
         """Whose evaluations may have ended the process that made them; more than one where MPI ended all.
 
-        They are tried again: what has ended a process cannot be told from outside.
+        They are tried again: what has ended a process cannot be known from outside.
         """
         if not deaths:
             return []
         foremost = sorted(deaths, key=lambda death: (-death.times, death.index))[:_MOST_DEATHS]
-        told = "; ".join(self._told_of(order, death) for death in foremost)
+        listed = "; ".join(self._described(order, death) for death in foremost)
         more = f"; and {len(deaths) - len(foremost)} more" if len(deaths) > len(foremost) else ""
         which = "evaluation" if len(deaths) == 1 else "one of the evaluations"
         note = (
-            f"the start before was killed, or its simulator crashed, in {which} {told}{more}; "
+            f"the start before was killed, or its simulator crashed, in {which} {listed}{more}; "
             "`mpiabc replay` makes one alone; where one crashes, "
             'scheduler="processes", or timeout= under MPI, goes on'
         )
         return [Tell(DEATH, note, is_anew=True, is_always=True)]
 
-    def _told_of(self, order: Level, death: Death) -> str:
+    def _described(self, order: Level, death: Death) -> str:
         """One of them in words."""
         first = f"{order.level}:{death.index}"
         again = f" ({death.times} times)" if death.times > 1 else ""
@@ -433,22 +433,22 @@ class Run:
     def _looked_at_kernel(self, order: Level) -> list[Action]:
         if not order.level:
             return []
-        told: list[Action] = []
+        reports: list[Action] = []
         if getattr(undefended(order.proposal), "is_diagonal", False):
-            told.append(
+            reports.append(
                 Tell(
                     "kernel",
                     f"the covariance of generation {order.level - 1} is singular: the kernel goes on "
                     "with its diagonal; use a larger population",
                 )
             )
-        return told
+        return reports
 
     def _looked_at_parts(self, order: Level, base: Population | None) -> list[Tell]:
         """Those of users' own, when they have been fitted for the first time."""
-        if "parts" in self._told or not order.level:
+        if "parts" in self._reported or not order.level:
             return []
-        self._told.add("parts")
+        self._reported.add("parts")
         return inspection.of_decided(self._planner, self._past, order, base)
 
     def _looked_at_batch(self) -> list[Action]:

@@ -16,7 +16,7 @@ from mpiabc.store import Store
 from mpiabc.version import digit_difference, versions
 
 _log = logging.getLogger(__name__)
-_MOST_CHANGES = 5  # that are told
+_MOST_CHANGES = 5  # that are named
 _ACCEPT = "accept_changes=True to go on with the new one where nothing is decided, or "
 
 
@@ -28,7 +28,7 @@ class Observed(NamedTuple):
 
 
 def noted(fingerprint: Fingerprint) -> dict[str, Any]:
-    """What a file has besides the settings: versions, which are told, and code and values."""
+    """What a file has besides the settings: versions, which are reported, and code and values."""
     return {"versions": versions(), "fingerprint": json.loads(fingerprint.to_json())}
 
 
@@ -99,8 +99,8 @@ def _tell_changes(file: Store, changes: str) -> None:
 
 def _apart(key: str, there: Any, here: Any, file: Store, observed: Observed | None) -> str:
     """A setting that differs, in words."""
-    if key == "observed data" and observed is not None and (told := _numbers_apart(file, observed)):
-        return f"{key}: {told}"
+    if key == "observed data" and observed is not None and (text := _numbers_apart(file, observed)):
+        return f"{key}: {text}"
     return f"{key}: {there_and_here(repr(there), repr(here))}"
 
 

@@ -16,16 +16,16 @@ from typing import Any
 from mpiabc import batch, guard, machine, sameness, voice, whereabouts
 from mpiabc import stopping as stops
 from mpiabc.actions import Commit, Done
-from mpiabc.constraint import share_inside
 from mpiabc.driver import Driver, Ended, Limits, Observer
 from mpiabc.errors import Error, Interrupted, ProblemError, StoreError, resumable_status, text_of
 from mpiabc.fingerprint import Fingerprint, fingerprint, note_changes
-from mpiabc.kernel import SCALE
+from mpiabc.kernels.gaussian import SCALE
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.planner import Planner
 from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
+from mpiabc.priors.constraint import share_inside
 from mpiabc.problem import signature
 from mpiabc.progress import Line, are_lines_wanted, logged, repeated
 from mpiabc.records import Failure
@@ -188,10 +188,10 @@ class Sampler:
 
     def _settled(self, file: Store, is_static: bool, overwrite: bool, accept_changes: bool) -> dict[str, Any]:
         """The settings of the run in the file, after checking that it is this one; begins it if new."""
-        told_models = [[m.name, list(m.names), m.probability] for m in self.problem.told_models]
+        named_models = [[m.name, list(m.names), m.probability] for m in self.problem.named_models]
         mine: dict[str, Any] = {
             "names": list(self.problem.names),
-            **({"models": told_models} if told_models else {}),
+            **({"models": named_models} if named_models else {}),
             **self.problem.parts(),
             **self._own_settings(),
             "scheduling": "static" if is_static else "dynamic",
@@ -325,7 +325,7 @@ def _changes_noted(problem: AnyProblem) -> Iterator[None]:
 
 @contextmanager
 def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Iterator[None]:
-    """What ends the run early is kept in its file; a stop that can be continued is told, once."""
+    """What ends the run early is kept in its file; a stop that can be continued is reported, once."""
 
     def note(reason: str, failure: Any = None) -> None:
         end()
@@ -364,8 +364,8 @@ def _ending_noted(file: Store, observers: list[Observer], limits: Limits) -> Ite
 
 
 def _first_line(error: BaseException) -> str:
-    told = (text_of(error).splitlines() or [""])[0]
-    return told if isinstance(error, Error) else f"{type(error).__name__}: {told}"
+    text = (text_of(error).splitlines() or [""])[0]
+    return text if isinstance(error, Error) else f"{type(error).__name__}: {text}"
 
 
 def _check_team(problem: AnyProblem, place: Any) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 
 from mpiabc import acceptors
 from mpiabc.acceptors import Uniforms
-from mpiabc.coupling import Block, Coupled, log_density
 from mpiabc.errors import ProblemError
 from mpiabc.evaluate import Evaluator, Level, coupled_of
+from mpiabc.kernels.coupling import Block, Coupled, log_density
 from mpiabc.models import AnyProblem
 from mpiabc.outcome import Outcome
 from mpiabc.particles import Particles, in_line, joined

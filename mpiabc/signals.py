@@ -102,11 +102,11 @@ class Signals:
         finally:
             self._may_interrupt = False
 
-    def relay(self, told: str, seconds: float) -> None:
+    def relay(self, text: str, seconds: float) -> None:
         """Note a signal that another process has seen; if it comes here too, that is not a second one."""
         if self.seen is None:
             self._is_relayed = True
-            self._begin(told, seconds)
+            self._begin(text, seconds)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._came.setdefault(number, frame)
@@ -145,7 +145,7 @@ def is_asked_to_stop(error: BaseException) -> bool:
 def stopped_by(
     signals: Signals, when: str = "", tell: Callable[[Interrupted], object] = lambda stopped: None
 ) -> Iterator[None]:
-    """What a signal interrupts in the middle is Interrupted, and told; what some code has raised is not."""
+    """What a signal interrupts in the middle is Interrupted, and said; what some code has raised is not."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -164,10 +164,10 @@ def heard() -> str | None:
     return _active[-1].seen if _active else None
 
 
-def relay(told: str, seconds: float) -> None:
+def relay(text: str, seconds: float) -> None:
     """Tell the run of this process that another one has seen a signal so many seconds ago."""
     if _active:
-        _active[-1].relay(told, seconds)
+        _active[-1].relay(text, seconds)
 
 
 # Workers that leave signals to the process that leads.

@@ -16,7 +16,7 @@ import numpy as np
 
 from mpiabc import guard, team
 from mpiabc.calls import is_ours
-from mpiabc.distance import Returned
+from mpiabc.distances import Returned
 from mpiabc.layout import Layout, layout_of
 from mpiabc.models import AnyProblem, Models
 from mpiabc.order import Order
@@ -25,7 +25,7 @@ from mpiabc.problem import REJECT, EvaluationId, Problem, signature, summary_of
 from mpiabc.protection import protected
 from mpiabc.signals import is_asked_to_stop
 from mpiabc.streams import Purpose, Stream
-from mpiabc.structure import DistanceError, StructureMismatchError, numbers, told_of
+from mpiabc.structure import DistanceError, StructureMismatchError, description_of, numbers
 
 LANE = 1 << 48  # of a model's calls in a block, whose streams lie so far apart
 _UNFINISHED = object()  # what a call that has not returned gave
@@ -260,8 +260,8 @@ class Simulator:
             self._width, self._keys, self.columns = width, names, names if width > 1 else ()
         if (width, names) != (self._width, self._keys):
             raise DistanceError(
-                f"the distance gave {told_of(value)}, and {self._width} {self._keys or 'numbers'} before: "
-                "it gives as many, of the same names in the same order, in every evaluation"
+                f"the distance gave {description_of(value)}, and {self._width} {self._keys or 'numbers'} "
+                "before: it gives as many, of the same names in the same order, in every evaluation"
             )
         return found
 

@@ -112,17 +112,17 @@ def chunks(rows: Simulations) -> Iterator[tuple[dict[str, Any], bytes]]:
     for start in range(0, max(1, len(rows)), step):
         part = slice(start, start + step)
         columns = [getattr(rows, name)[part] for name in _packed(several)]
-        told = {"m": len(columns[0]), "of": of, "d": d, "k": k, "c": c}
-        told |= {"model": several, "narrow": bool(narrow)}
-        yield told, b"".join(np.ascontiguousarray(column).tobytes() for column in columns)
+        described = {"m": len(columns[0]), "of": of, "d": d, "k": k, "c": c}
+        described |= {"model": several, "narrow": bool(narrow)}
+        yield described, b"".join(np.ascontiguousarray(column).tobytes() for column in columns)
 
 
-def read(told: dict[str, Any], buffer: bytes, generation: int) -> Simulations:
+def read(described: dict[str, Any], buffer: bytes, generation: int) -> Simulations:
     """The inverse of what `chunks` made. Raises ValueError for what it did not make."""
-    m, at = int(told["m"]), 0
+    m, at = int(described["m"]), 0
     columns: dict[str, Any] = {}
-    for name in _packed(told["model"]):
-        dtype, shape = _layout(name, m, told)
+    for name in _packed(described["model"]):
+        dtype, shape = _layout(name, m, described)
         array: np.ndarray = np.frombuffer(buffer, dtype, math.prod(shape), at)
         columns[name], at = array.reshape(shape), at + array.nbytes
     if at != len(buffer):
@@ -136,15 +136,15 @@ def _packed(several: bool) -> tuple[str, ...]:
     return "ids", "theta", "distances", "summaries", *(["model"] if several else []), "accepted"
 
 
-def _layout(name: str, m: int, told: dict[str, Any]) -> tuple[type, tuple[int, ...]]:
+def _layout(name: str, m: int, described: dict[str, Any]) -> tuple[type, tuple[int, ...]]:
     """The type and the shape of a column."""
     match name:
         case "theta":
-            return np.float64, (m, told["d"])
+            return np.float64, (m, described["d"])
         case "summaries":
-            return np.float32 if told["narrow"] else np.float64, (m, told["k"])
+            return np.float32 if described["narrow"] else np.float64, (m, described["k"])
         case "distances":
-            return np.float64, (m, told["c"]) if told["c"] else (m,)
+            return np.float64, (m, described["c"]) if described["c"] else (m,)
         case "accepted":
             return np.bool_, (m,)
     return np.int64, (m,)

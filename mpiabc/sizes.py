@@ -16,7 +16,7 @@ from mpiabc import calls
 from mpiabc.arguments import real, whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
-from mpiabc.kernel import Gaussian
+from mpiabc.kernels.gaussian import Gaussian
 from mpiabc.population import Population
 
 LEAST = 2  # particles, of which weights can be made
@@ -210,8 +210,8 @@ def largest(size: Any) -> int | None:
     return size if isinstance(size, int) else whole(getattr(size, "high", None))
 
 
-def plain(size: Any, told: str) -> Any:
-    """A size as a file's settings have it: a number, a list of numbers, or as it is told."""
+def plain(size: Any, description: str) -> Any:
+    """A size as a file's settings have it: a number, a list of numbers, or as it is described."""
     if isinstance(size, int):
         return size
-    return list(size.sizes) if type(size) is Listed else told
+    return list(size.sizes) if type(size) is Listed else description

@@ -15,24 +15,24 @@ from typing import Any
 from mpiabc import calls, models, recycling, sizes
 from mpiabc.adaptive import measure_of
 from mpiabc.arguments import refuse_class, refuse_text, whole_of
-from mpiabc.distance import PNorm, is_adaptive
+from mpiabc.distances import PNorm, is_adaptive
 from mpiabc.errors import ProblemError
 from mpiabc.fingerprint import Fingerprint, fingerprint
 from mpiabc.kept import is_narrow
-from mpiabc.kernel import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
+from mpiabc.kernels.gaussian import OLCM, SCALE, Gaussian, Kernel, LocalGaussian, as_before, scale_rule
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.noise import Noise
 from mpiabc.order import calibrated
 from mpiabc.planner import Planner, check_kernel, takes_prior
 from mpiabc.population import Past
-from mpiabc.problem import Problem, signature, told
+from mpiabc.problem import Problem, described, signature
 from mpiabc.sampler import INSIDE, MOST_BYTES, Path, Sampler
 from mpiabc.simulations import bytes_of_row
 from mpiabc.stopping import Stopping
 from mpiabc.store import History
 from mpiabc.streams import stream_key
-from mpiabc.threshold import Constant, Listed, Quantile, Threshold
+from mpiabc.thresholds import Constant, Listed, Quantile, Threshold
 
 _EXAMPLES = {
     "kernel": "mpiabc.Gaussian()",
@@ -110,14 +110,14 @@ class ABCSMC(Sampler):
         """Raise ProblemError for a kernel that is not for this prior."""
         if getattr(self.kernel, "defensive", 0.0) and not getattr(prior, "is_normalised", False):
             raise ProblemError(
-                f"kernel={told(self.kernel)} with prior={told(prior)}, which does not say that its "
+                f"kernel={described(self.kernel)} with prior={described(prior)}, which does not say that its "
                 "densities are normalised: set its is_normalised = True if they are, or leave defensive out"
             )
         if not (layout_of(prior).is_free or takes_prior(self.kernel)):
             raise ProblemError(
-                f"kernel={told(self.kernel)} has fit(population), and the prior has integers, choices or "
-                "shares, of which its proposals would know nothing: write fit(population, prior), or leave "
-                "kernel out"
+                f"kernel={described(self.kernel)} has fit(population), and the prior has integers, choices "
+                "or shares, of which its proposals would know nothing: write fit(population, prior), or "
+                "leave kernel out"
             )
         if isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
             self.kernel.check(prior)
@@ -129,17 +129,17 @@ class ABCSMC(Sampler):
             raise ProblemError(f"acceptor={noise!r}: give mpiabc.Noise(model), or leave it out")
         if threshold is not None:
             raise ProblemError(
-                f"acceptor=Noise(...) with threshold={told(threshold)}: temperatures take the place of "
+                f"acceptor=Noise(...) with threshold={described(threshold)}: temperatures take the place of "
                 "thresholds, and Noise(steps=) says how they fall; leave threshold out"
             )
         if problem.observed is None:
             raise ProblemError(
                 "acceptor=Noise(...) and a problem without observed data, whose density it is: give observed="
             )
-        if told(problem.distance) != told(PNorm()):
+        if described(problem.distance) != described(PNorm()):
             raise ProblemError(
-                f"acceptor=Noise(...) with distance={told(problem.distance)}: the noise's density takes the "
-                "place of a distance; leave distance out of the problem"
+                f"acceptor=Noise(...) with distance={described(problem.distance)}: the noise's density takes "
+                "the place of a distance; leave distance out of the problem"
             )
         if any("epsilon" in signature(model.simulate).extras for model in problem.models):
             raise ProblemError(
@@ -149,8 +149,8 @@ class ABCSMC(Sampler):
         distance = noise.distance()
         if distance.takes_theta and len(problem.models) > 1:
             raise ProblemError(
-                f"acceptor={told(noise)}, which looks at theta, with several models, whose parameters have "
-                "nothing in common: add the noise in simulators, or give one problem"
+                f"acceptor={described(noise)}, which looks at theta, with several models, whose parameters "
+                "have nothing in common: add the noise in simulators, or give one problem"
             )
         self.problem, self.threshold = problem.measured_by(distance), None
         maxima = [_log_c(noise, model) for model in problem.models]
@@ -174,13 +174,13 @@ class ABCSMC(Sampler):
             )
         if self.acceptor is not None and self._log_c is None:
             raise ProblemError(
-                f"recycle=True with acceptor={told(self.acceptor)}, whose largest density is a guess that "
-                "changes: give Noise(log_maximum=) if you know it, or leave recycle out"
+                f"recycle=True with acceptor={described(self.acceptor)}, whose largest density is a guess "
+                "that changes: give Noise(log_maximum=) if you know it, or leave recycle out"
             )
         for name, part in {"prior": self.problem.prior, "kernel": self.kernel}.items():
             if not getattr(part, "is_normalised", False):
                 raise ProblemError(
-                    f"recycle=True with {name}={told(part)}, which does not say that its densities are "
+                    f"recycle=True with {name}={described(part)}, which does not say that its densities are "
                     "normalised: set its is_normalised = True if they are, or leave recycle out"
                 )
         return weights or recycling.BALANCE
@@ -189,10 +189,10 @@ class ABCSMC(Sampler):
         """Raise ProblemError for what does not go together with a distance that is fitted to simulations."""
         if not is_adaptive(self.problem.distance):
             return
-        said = f"distance={told(self.problem.distance)} is fitted to the simulations of each generation"
+        said = f"distance={described(self.problem.distance)} is fitted to the simulations of each generation"
         if isinstance(self.threshold, Constant | Listed):
             raise ProblemError(
-                f"{said}, and threshold={told(self.threshold)} is in units of one of them: give "
+                f"{said}, and threshold={described(self.threshold)} is in units of one of them: give "
                 "threshold=mpiabc.Quantile(...), or numbers as the scale"
             )
         if self.weights is not None:
@@ -230,15 +230,16 @@ class ABCSMC(Sampler):
             )
         if is_adaptive(problem.distance) and not isinstance(self.kernel, Gaussian | LocalGaussian | OLCM):
             raise ProblemError(
-                f"lookahead=True with distance={told(problem.distance)}, which is fitted to the simulations "
-                f"of each generation, and kernel={told(self.kernel)}, which would have to be fitted again "
-                "to all generations when the run goes on: give a kernel of mpiabc's, or leave lookahead out"
+                f"lookahead=True with distance={described(problem.distance)}, which is fitted to the "
+                f"simulations of each generation, and kernel={described(self.kernel)}, which would have to "
+                "be fitted again to all generations when the run goes on: give a kernel of mpiabc's, or "
+                "leave lookahead out"
             )
         for name, part in {"prior": problem.prior, "kernel": self.kernel}.items():
             if not getattr(part, "is_normalised", False):
                 raise ProblemError(
-                    f"lookahead=True with {name}={told(part)}, which does not say that its densities are "
-                    "normalised: set its is_normalised = True if they are, or leave lookahead out"
+                    f"lookahead=True with {name}={described(part)}, which does not say that its densities "
+                    "are normalised: set its is_normalised = True if they are, or leave lookahead out"
                 )
         return True
 
@@ -318,11 +319,11 @@ class ABCSMC(Sampler):
     def _own_settings(self) -> dict[str, Any]:
         """What the file says of it, besides the problem."""
         return {
-            "population_size": sizes.plain(self.population_size, told(self.population_size)),
-            "kernel": told(self.kernel),
+            "population_size": sizes.plain(self.population_size, described(self.population_size)),
+            "kernel": described(self.kernel),
             SCALE: scale_rule(self.kernel),
-            "threshold": told(self.threshold),
-            "acceptor": None if self.acceptor is None else told(self.acceptor),
+            "threshold": described(self.threshold),
+            "acceptor": None if self.acceptor is None else described(self.acceptor),
             "seed": self.seed,
             "recycle": self.weights,
             "keep": None if self.keep == "accepted" else self.keep,
@@ -383,8 +384,8 @@ def _check_models(problem: AnyProblem, stopping: Stopping) -> None:
     """Raise ProblemError for a rule on the number of models that would hold from the start."""
     n = len(problem.models)
     if stopping.models is not None and stopping.models >= n:
-        told_n = f"{n} problems" if n > 1 else "one problem"
-        raise ProblemError(f"models={stopping.models} with {told_n}: give a smaller number, or leave it out")
+        counted = f"{n} problems" if n > 1 else "one problem"
+        raise ProblemError(f"models={stopping.models} with {counted}: give a smaller number, or leave it out")
 
 
 def _check_size(problem: AnyProblem, n: int | None, keep: str) -> None:

@@ -122,8 +122,8 @@ def _distances(value: Any) -> Any:
 
 def chosen(walltime: float | str | timedelta | None) -> float | str | timedelta | None:
     """The walltime that a run is given, else that of the environment."""
-    told = environment.given(environment.WALLTIME) if walltime is None else None
-    return walltime if told is None else told.strip()
+    given = environment.given(environment.WALLTIME) if walltime is None else None
+    return walltime if given is None else given.strip()
 
 
 def seconds(walltime: float | str | timedelta | None, name: str = "walltime") -> float | None:

@@ -34,7 +34,7 @@ class Structure:
     """
 
     def __init__(self, example: Data) -> None:
-        self._told = told_of(example)
+        self._told = description_of(example)
         self.is_mapping = isinstance(example, Mapping)
         parts = example if self.is_mapping else {"": example}
         if not all(isinstance(name, str) for name in parts):
@@ -239,7 +239,7 @@ class Structure:
     ) -> StructureMismatchError:
         how = f" with a first axis of {first[0]} for a vectorised simulator" if first else ""
         why = f"; {f'in {name!r}, ' if name else ''}{reason}" if reason else ""
-        return StructureMismatchError(f"it is {told_of(data)}, expected {self}{how}{why}")
+        return StructureMismatchError(f"it is {description_of(data)}, expected {self}{how}{why}")
 
 
 def _label(name: str, place: list[Hashable]) -> str:
@@ -271,7 +271,7 @@ def number(value: Any) -> float:
             return float(array.item())
     except RefusedError as error:
         reason = f": {error}"
-    raise DistanceError(f"the distance gave {told_of(value)}, expected one real number{reason}")
+    raise DistanceError(f"the distance gave {description_of(value)}, expected one real number{reason}")
 
 
 def _observed(part: Any, name: str) -> np.ndarray:
@@ -281,15 +281,16 @@ def _observed(part: Any, name: str) -> np.ndarray:
         array = float64(part)
     except RefusedError as error:
         raise NoNumbersError(
-            f"observed data{where} are {told_of(part)}, expected a number or an array of numbers: {error}"
+            f"observed data{where} are {description_of(part)}, expected a number or an array of numbers: "
+            f"{error}"
         ) from None
     return array
 
 
-def told_of(data: Data) -> str:
+def description_of(data: Data) -> str:
     """What data are, in words: `{"y": float, "z": array (3,)}`."""
     if isinstance(data, Mapping):
-        return "{" + ", ".join(f'"{name}": {told_of(part)}' for name, part in data.items()) + "}"
+        return "{" + ", ".join(f'"{name}": {description_of(part)}' for name, part in data.items()) + "}"
     try:
         shape = float64(data).shape
     except RefusedError:

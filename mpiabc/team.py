@@ -47,7 +47,7 @@ class Team(Protocol):
         ...
 
 
-class Told(NamedTuple):
+class Description(NamedTuple):
     """What was raised on another rank of a team, in words."""
 
     error: str
@@ -59,9 +59,9 @@ class Told(NamedTuple):
 class OfAnotherError(Exception):
     """A simulation has failed on another rank of the team than the one that leads it."""
 
-    def __init__(self, told: Told) -> None:
-        super().__init__(told.error)
-        self.told = told
+    def __init__(self, description: Description) -> None:
+        super().__init__(description.error)
+        self.description = description
 
 
 class Alone:

@@ -35,9 +35,9 @@ def of_programs() -> dict[str, str]:
 
 def share() -> int:
     """Threads that this process may compute on: as users say, as it was limited to, or its cores."""
-    told = [os.environ[name] for name in _VARIABLES if os.environ.get(name, "").isdecimal()]
-    if told:
-        return max(1, int(told[0]))
+    given = [os.environ[name] for name in _VARIABLES if os.environ.get(name, "").isdecimal()]
+    if given:
+        return max(1, int(given[0]))
     return machine.cores() if _limit is None else _limit
 
 
@@ -92,7 +92,7 @@ def limit(n: int) -> Callable[[], None]:
 def _limited(n: int) -> Any:
     """The limit, None where nothing has more threads already.
 
-    Nothing is touched without need: told a number after a fork, OpenBLAS starts all its threads anew,
+    Nothing is touched without need: given a number after a fork, OpenBLAS starts all its threads anew,
     and these spin, on cores that others compute on, for some 30 ms.
     """
     controller = _controller(len(sys.modules))

@@ -1,7 +1,7 @@
 """The version of mpiabc, and what else must agree between the processes of a run, and from start to resume.
 
-Version strings are told, not judged: what must agree has numbers of its own, so that two checkouts of one
-version are told apart, and a new patch of NumPy keeps nobody from going on.
+Version strings are reported, not judged: what must agree has numbers of its own, so that two checkouts of one
+version are distinguished, and a new patch of NumPy keeps nobody from going on.
 """
 
 import platform
@@ -26,8 +26,8 @@ STREAMS = 2
 def versions() -> dict[str, Any]:
     """What a leading process and its workers tell each other."""
     python = ".".join(platform.python_version_tuple()[:2])
-    told = {"mpiabc": __version__, "Python": python, "NumPy": np.__version__, "SciPy": _scipy()}
-    return told | {"protocol": PROTOCOL, "streams": STREAMS}
+    known = {"mpiabc": __version__, "Python": python, "NumPy": np.__version__, "SciPy": _scipy()}
+    return known | {"protocol": PROTOCOL, "streams": STREAMS}
 
 
 @cache
@@ -50,7 +50,7 @@ def version_difference(theirs: Any) -> str:
     differing = [name for name in ("protocol", "streams", "Python") if theirs.get(name) != versions()[name]]
     if {"protocol", "streams"} & set(differing):
         differing.insert(0, "mpiabc")
-    return _told(differing, theirs)
+    return _in_words(differing, theirs)
 
 
 def digit_difference(theirs: Any) -> str:
@@ -58,12 +58,12 @@ def digit_difference(theirs: Any) -> str:
     mine = versions()
     known = theirs if isinstance(theirs, dict) else {}
     names = [name for name in ("NumPy", "SciPy") if known.get(name)]
-    return _told([name for name in names if _minor(known[name]) != _minor(mine[name])], known)
+    return _in_words([name for name in names if _minor(known[name]) != _minor(mine[name])], known)
 
 
 def _minor(version: Any) -> list[str]:
     return str(version).split(".")[:2]
 
 
-def _told(names: list[str], theirs: dict[str, Any]) -> str:
+def _in_words(names: list[str], theirs: dict[str, Any]) -> str:
     return ", ".join(f"{name} {theirs.get(name)} there, {versions()[name]} here" for name in names)

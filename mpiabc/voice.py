@@ -1,7 +1,8 @@
 """What is written for people: on a terminal, into a job's output, in a log. None of it ever ends a run.
 
 A stream may be gone with its terminal, full, closed, absent, or know fewer characters than a text has.
-What users' functions write while they are at work is heard by who runs them, and told once for all workers.
+What users' functions write while they are at work is heard by who runs them, and reported once for all
+workers.
 """
 
 import errno

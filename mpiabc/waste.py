@@ -38,14 +38,14 @@ def note(batch: int, uses: list[Use], models: int = 1) -> str | None:
     if not needed or not _wastes(batch, uses, needed):
         return None
     simulated = models * sum(use.simulated(batch) for use in uses)
-    told = (
+    text = (
         f"batch={batch} simulates {simulated} rows where {needed} are needed: the others lie beyond the "
         "evaluations that count, or outside of the prior's support"
     )
     better = _largest(batch, uses, needed)
     if better is None:
-        return f"{told}; smaller batches would waste over half, too"
-    return f"{told}; batch={better} would waste less than half, in a new run"
+        return f"{text}; smaller batches would waste over half, too"
+    return f"{text}; batch={better} would waste less than half, in a new run"
 
 
 def _largest(batch: int, uses: list[Use], needed: int) -> int | None:

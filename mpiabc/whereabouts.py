@@ -89,7 +89,7 @@ def left(store: str | os.PathLike[str]) -> list[At]:
 
 
 def clear(store: str | os.PathLike[str]) -> None:
-    """The run has come to an end that was told, or what is left has been read."""
+    """The run has come to an end that was reported, or what is left has been read."""
     with suppress(OSError):
         for path in _files(store):
             path.unlink(missing_ok=True)

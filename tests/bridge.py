@@ -89,11 +89,11 @@ class RedisServer:
     @contextmanager
     def workers(self, n, *arguments, **options):
         """`n` workers of one process each, killed at the end."""
-        crew = [self.worker("--processes", 1, *arguments, **options) for _ in range(n)]
+        started = [self.worker("--processes", 1, *arguments, **options) for _ in range(n)]
         try:
-            yield crew
+            yield started
         finally:
-            for worker in crew:
+            for worker in started:
                 worker.kill()
 
 
@@ -154,7 +154,7 @@ class Worker:
 
 
 class Line:
-    """Passes connections on to a server, until it is cut: then nothing arrives, and nobody is told.
+    """Passes connections on to a server, until it is cut: then nothing arrives, and nobody learns of it.
 
     breaks: how many pieces are passed on, on average, before a connection ends in the middle of one.
     pause: seconds for each piece, of up to 64 KB.

@@ -35,14 +35,14 @@ class Page:
                 return answer["result"]
             self._note(answer)
 
-    def _note(self, told):
-        match told.get("method"):
+    def _note(self, event):
+        match event.get("method"):
             case "Runtime.exceptionThrown":
-                self.console.append(told["params"]["exceptionDetails"])
+                self.console.append(event["params"]["exceptionDetails"])
             case "Runtime.consoleAPICalled":
-                self.console.append(told["params"]["args"])
+                self.console.append(event["params"]["args"])
             case "Log.entryAdded":
-                self.console.append(told["params"]["entry"])
+                self.console.append(event["params"]["entry"])
 
     def ask(self, expression):
         """The value of an expression in the page."""

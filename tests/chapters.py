@@ -57,8 +57,8 @@ def blocks(text):
     for fence in _FENCED.finditer(text):
         said = dict(_COMMENT.findall(text[end : fence.start()]))
         line = text.count("\n", 0, fence.start()) + 1
-        told = (said.get(name, "") for name in ("before", "file", "needs", "run by"))
-        found.append(Block(fence[1], fence[2], line, *told))
+        conditions = (said.get(name, "") for name in ("before", "file", "needs", "run by"))
+        found.append(Block(fence[1], fence[2], line, *conditions))
         end = fence.end()
     return found
 

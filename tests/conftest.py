@@ -43,7 +43,7 @@ def pytest_configure(config):
     config.option.long |= any("::" in argument for argument in config.args)
     config.stash[LEFT] = 0
     if not hasattr(config, "workerinput"):  # those of xdist have it from the one that starts them
-        config.pluginmanager.register(Told(config), "told")
+        config.pluginmanager.register(Printed(config), "printed")
         tempfile.tempdir = os.environ["TMPDIR"] = _scratch()
         for folder in ("mpiabc", "tests"):  # thousands of processes would, where none may write
             compileall.compile_dir(ROOT / folder, quiet=2)
@@ -319,7 +319,7 @@ def pytest_sessionfinish(session):
         session.config.workeroutput["left"] = session.config.stash[LEFT]
 
 
-class Told:
+class Printed:
     """What the session that a user sees says of its tests."""
 
     def __init__(self, config):

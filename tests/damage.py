@@ -98,7 +98,7 @@ def _replaced(content, at, part):
     return content[:at] + part + content[at + len(part) :]
 
 
-def told(output, error):
+def reported(output, error):
     """One sentence for a user, and no traceback."""
     assert error.count("\n") == 1, error
     assert "Traceback" not in output + error, error
@@ -111,7 +111,7 @@ def outcome(file, expected):
         status = cli.main(["show", str(file)])
     assert status in (0, 1)
     if status:
-        told(output.getvalue(), error.getvalue())
+        reported(output.getvalue(), error.getvalue())
     with contextlib.suppress(mpiabc.StoreError):  # what can be read is right, whether all can be or not
         for found, digest in zip(mpiabc.open(file), expected, strict=False):
             assert found.digest() == digest
@@ -122,12 +122,12 @@ def outcome(file, expected):
             history = run(file, calls)
     except mpiabc.StoreError as found:
         assert not calls
-        told("", f"{found}\n")
-        return "told"
+        reported("", f"{found}\n")
+        return "reported"
     assert problems.digests(history) == expected
     if any(id.generation < GENERATIONS for id in calls):
         assert "is empty" in warned.text, "committed generations were lost in silence"
-        return "told, begun anew"
+        return "reported, begun anew"
     return "went on"
 
 
@@ -179,7 +179,7 @@ def main():
     parser.add_argument("--step", type=int, default=1, help="bytes between two places")
     warnings.simplefilter("error")
     counts = play(parser.parse_args().step)
-    outcomes = ("went on", "told", "told, begun anew", "wrong")
+    outcomes = ("went on", "reported", "reported, begun anew", "wrong")
     print(f"{'damage':<16}" + "".join(f"{name:>18}" for name in outcomes))
     for kind in dict.fromkeys(kind for kind, _ in counts):
         print(f"{kind:<16}" + "".join(f"{counts[kind, name]:>18}" for name in outcomes))

@@ -1,4 +1,4 @@
-"""Faults of what users bring, on every engine: held, told, or resumed, and never wrong in silence.
+"""Faults of what users bring, on every engine: held, reported, or resumed, and never wrong in silence.
 
     python -m tests.faults [--engines serial redis ...] [--faults masked ...] [--jobs 2]
 
@@ -58,9 +58,9 @@ def _doubts(name, store, expected, ended, is_stopped):
         yield "it stopped with status 75" if is_stopped else f"it did not stop, status {ended.status}"
     elif expected.goes_on not in (None, ended.status == 0):
         yield f"status {ended.status}"
-    if expected.words and not _is_told(expected, ended):
-        yield f"/{expected.words}/ is not told, or not once"
-    if expected.outcome != "told" and ended.status == 0:
+    if expected.words and not _is_reported(expected, ended):
+        yield f"/{expected.words}/ is not reported, or not once"
+    if expected.outcome != "reported" and ended.status == 0:
         yield from _differing(_outcome(store), _reference(name))
     if expected.kind and {failure.kind for failure in mpiabc.open(store).failures} != {expected.kind}:
         yield f"the file holds no failure of kind {expected.kind}"
@@ -68,12 +68,12 @@ def _doubts(name, store, expected, ended, is_stopped):
         yield f"{problems.committed(store)} generations are committed or can be read"
 
 
-def _is_told(expected, ended):
-    """Whether words are told where the job ends with them, or once by its command, or else by its workers."""
-    told = [line for line in ended.said.splitlines() if re.search(expected.words, line)]
-    if not told:
+def _is_reported(expected, ended):
+    """Whether words are said where the job ends with them, or once by its command, or else by its workers."""
+    lines = [line for line in ended.said.splitlines() if re.search(expected.words, line)]
+    if not lines:
         return re.search(expected.words, ended.said_by_workers) is not None
-    return len(told) == 1 or ended.status != 0
+    return len(lines) == 1 or ended.status != 0
 
 
 class _Ended(NamedTuple):
@@ -156,7 +156,7 @@ def _is_for(name, engine):
 def played(cells, at_once=2):
     """Each cell with its outcome, or with the NotSoError of it; some of them at the same time."""
     for name in dict.fromkeys(name for name, _ in cells):
-        if any(expected.outcome != "told" for expected in FAULTS[name].expected):
+        if any(expected.outcome != "reported" for expected in FAULTS[name].expected):
             _reference(name)  # here: a run of the main thread is as undisturbed as can be
 
     def outcome(cell):

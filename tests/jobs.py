@@ -126,8 +126,8 @@ def send(pids, number):
 
 def rank_of(content):
     """The rank of a process with this environment, if it has one."""
-    told = (content.get(name, "") for name in _RANKS)
-    return next((int(rank) for rank in told if rank.isdigit()), None)
+    found = (content.get(name, "") for name in _RANKS)
+    return next((int(rank) for rank in found if rank.isdigit()), None)
 
 
 def worker_of(content):

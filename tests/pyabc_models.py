@@ -24,7 +24,7 @@ def late(parameter):
 
 
 class Killing:
-    """Kills the process of one evaluation, once; `folder` is told so."""
+    """Kills the process of one evaluation, once; `folder` keeps that."""
 
     def __init__(self, folder, leader):
         self.folder, self.leader = folder, leader

@@ -23,7 +23,7 @@ from mpiabc import recycling
 from mpiabc.actions import Commit, Done, Open
 from mpiabc.cli.words import table
 from mpiabc.evaluate import Evaluator
-from mpiabc.kernel import default_scale
+from mpiabc.kernels.gaussian import default_scale
 from mpiabc.planner import Planner
 from mpiabc.run import Run
 from mpiabc.stopping import Stopping
@@ -164,11 +164,11 @@ def main():
         plain = measured(n, "plain", options.replicates, target)
         for way in ("plain", *options.ways):
             found = plain if way == "plain" else measured(n, way, options.replicates, target)
-            told = [_with_error(found[:, 0]), _with_error(found[:, 0] - plain[:, 0])]
-            told += [_with_error(found[:, 1]), _with_error(found[:, 2])]
+            cells = [_with_error(found[:, 0]), _with_error(found[:, 0] - plain[:, 0])]
+            cells += [_with_error(found[:, 1]), _with_error(found[:, 2])]
             ess, simulations = found[:, 3].mean(), found[:, 4].mean()
             share = simulations / ess / (plain[:, 4].mean() / plain[:, 3].mean())
-            rows.append([target, str(n), way, *told, f"{ess:.1f}", f"{simulations:.0f}", f"{share:.2f}"])
+            rows.append([target, str(n), way, *cells, f"{ess:.1f}", f"{simulations:.0f}", f"{share:.2f}"])
     print(table(rows))
 
 

@@ -1,8 +1,8 @@
-"""Faults of Redis servers, of the lines to them, and of who else is there: each held, or told.
+"""Faults of Redis servers, of the lines to them, and of who else is there: each held, or reported.
 
     python -m tests.server_faults [WORD ...]        those with one of these words in their names
 
-Held: the run ends with the digests of a quiet one. Told: leader or worker, or both, say what is wrong.
+Held: the run ends with the digests of a quiet one. Reported: leader or worker, or both, say what is wrong.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ _HASH = hashlib.sha256(bridge.PASSWORD.encode()).hexdigest()
 
 
 class Fault(NamedTuple):
-    """What happens, and words that are told by all who should; none where it is held."""
+    """What happens, and words that are said by all who should; none where it is held."""
 
     play: object
     words: str
 
     @property
     def outcome(self):
-        return "told" if self.words else "held"
+        return "reported" if self.words else "held"
 
 
 FAULTS = {}
@@ -46,7 +46,7 @@ def held(play):
     return _registered(play, "")
 
 
-def told(words):
+def reported(words):
     """These words are in each of the texts that are returned."""
     return lambda play: _registered(play, words)
 
@@ -190,7 +190,7 @@ def _with_jump(scene, seconds):
 # What a server refuses.
 
 
-@told("is full: raise its `maxmemory`")
+@reported("is full: raise its `maxmemory`")
 def full_from_the_beginning(scene):
     server = scene.server("maxmemory 1kb")
     return (scene.ended(server),)
@@ -206,7 +206,7 @@ def full_for_a_while(scene):
     return leader.digests()
 
 
-@told("is full: raise its `maxmemory`")
+@reported("is full: raise its `maxmemory`")
 def full_for_long(scene):
     server = scene.server()
     leader, worker = scene.at_work(server, patience=1)
@@ -216,7 +216,7 @@ def full_for_long(scene):
 
 @held
 def throws_keys_away_as_it_is_full(scene):
-    """As a cache does. A reply that was thrown away is missed, and what it told of is done again."""
+    """As a cache does. A reply that was thrown away is missed, and what it said is done again."""
     server = scene.server("maxmemory-policy allkeys-random")
     leader, _ = scene.at_work(server)
     for _ in range(10):
@@ -227,7 +227,7 @@ def throws_keys_away_as_it_is_full(scene):
     return leader.digests()
 
 
-@told("is a replica, which can only be read: give its primary")
+@reported("is a replica, which can only be read: give its primary")
 def a_replica(scene):
     primary = scene.server()
     (scene.folder / "replica").mkdir()
@@ -249,7 +249,7 @@ def a_replica_for_a_while(scene):
     return leader.digests()
 
 
-@told("cannot write to its disk")
+@reported("cannot write to its disk")
 def its_disk_is_gone(scene):
     folder = scene.folder / "disk"
     folder.mkdir()
@@ -279,38 +279,38 @@ def our_keys_become_something_else(scene):
     return leader.digests()
 
 
-@told("is still reading its data from its disk")
+@reported("is still reading its data from its disk")
 def not_ready_yet(scene):
     loading = FakeServer(b"-LOADING Redis is loading the dataset in memory\r\n")
     return (scene.ended(scene.server(), url=loading.url),)
 
 
-@told("is one of a Redis Cluster")
+@reported("is one of a Redis Cluster")
 def one_of_a_cluster(scene):
     server = scene.server("cluster-enabled yes")
     return (scene.ended(server),)
 
 
-@told("takes no more connections")
+@reported("takes no more connections")
 def takes_no_more_connections(scene):
     server = scene.server("maxclients 1")
     return scene.refused(server)
 
 
-@told("has no database of that number")
+@reported("has no database of that number")
 def has_not_so_many_databases(scene):
     server = scene.server()
     return scene.refused(server, f"{server.url}/99")
 
 
-@told("does not accept the password")
+@reported("does not accept the password")
 def has_another_password(scene):
     server = scene.server()
     server.client.config_set("requirepass", "another")
     return scene.refused(server)
 
 
-@told("does not accept the password")
+@reported("does not accept the password")
 def has_another_password_now(scene):
     server = scene.server()
     leader, worker = scene.at_work(server, patience=1)
@@ -319,13 +319,13 @@ def has_another_password_now(scene):
     return str(leader.digests()), worker.ends()[1]
 
 
-@told("does not let its user do what is needed")
+@reported("does not let its user do what is needed")
 def its_user_may_too_little(scene):
     server = scene.server(f"user {CLIENT} on #{_HASH} ~mpiabc:* &* +ping +info +client")
     return scene.refused(server, f"redis://{CLIENT}@127.0.0.1:{server.port}")
 
 
-@told("does not let its user do what is needed")
+@reported("does not let its user do what is needed")
 def its_user_may_less_than_before(scene):
     server = scene.server(f"user {CLIENT} on #{_HASH} ~* &* +@all")
     leader, worker = scene.at_work(server, f"redis://{CLIENT}@127.0.0.1:{server.port}")
@@ -341,14 +341,14 @@ def its_user_may_not_do_what_is_new(scene):
     return scene.at_work(server, f"redis://{CLIENT}@127.0.0.1:{server.port}")[0].digests()
 
 
-@told("is Redis 5.0.14: it must be 6.0 or later")
+@reported("is Redis 5.0.14: it must be 6.0 or later")
 def too_old(scene):
     info = b"redis_version:5.0.14\r\n"
     old = FakeServer(b"$%d\r\n%s\r\n" % (len(info), info))
     return scene.refused(scene.server(), old.url)
 
 
-@told("is no Redis server: check host and port")
+@reported("is no Redis server: check host and port")
 def something_else_than_redis(scene):
     return scene.refused(scene.server(), FakeServer(b"HTTP/1.1 400 Bad Request\r\n\r\n").url)
 
@@ -407,7 +407,9 @@ class Large:
         return problems.gaussian(theta, rng)
 
 
-@told("is 1 MB, pickled, and a Redis server takes 0 MB in one piece: let workers read large data from a file")
+@reported(
+    "is 1 MB, pickled, and a Redis server takes 0 MB in one piece: let workers read large data from a file"
+)
 def a_problem_larger_than_a_server_takes(scene):
     """The limit is 512 MB; here it is lower."""
     server, limit = scene.server(), wire.LARGEST
@@ -429,7 +431,7 @@ def two_runs_of_one_name(scene):
     return first
 
 
-@told("1 there with another secret than ours")
+@reported("1 there with another secret than ours")
 def a_worker_with_another_secret(scene):
     server = scene.server()
     other = scene.worker(server, MPIABC_SECRET="another")
@@ -511,7 +513,7 @@ def play(name, folder):
     if not fault.words:
         return fault.outcome, None if found == quiet() else f"not the digests of a quiet run: {found}"
     silent = [text for text in found if fault.words not in text]
-    return fault.outcome, f"not told: {silent[0]}" if silent else None
+    return fault.outcome, f"not reported: {silent[0]}" if silent else None
 
 
 def main(words):

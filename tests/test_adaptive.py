@@ -11,11 +11,11 @@ import pytest
 import mpiabc
 from mpiabc import ledger
 from mpiabc.cli import main
-from mpiabc.distance import Norm, scales
+from mpiabc.distances import Norm, scales
 from mpiabc.evaluate import evaluate
 from mpiabc.order import distance_of, has_foreign_distance, kept
 from mpiabc.population import weighted_quantile
-from mpiabc.problem import told
+from mpiabc.problem import described
 from mpiabc.schedulers import Map
 from tests import problems
 from tests.cluster import Simulated, random_time
@@ -80,7 +80,7 @@ def test_outliers_leave_the_median_deviation_and_what_is_not_finite_is_left_out(
 
 
 @pytest.mark.parametrize("given", [np.array([1.0]), "x", np.array([1.0, -1.0, 1.0])], ids=repr)
-def test_a_scale_of_ones_own_that_gives_no_scale_is_told(given):
+def test_a_scale_of_ones_own_that_gives_no_scale_is_reported(given):
     with pytest.raises(mpiabc.ProblemError, match=r"scale of the distance gave .* expected one number >= 0"):
         scales.scales(lambda simulated, observed: given, TABLE, ROW)
 
@@ -117,7 +117,7 @@ def test_orders_have_the_scales_of_the_first_simulations_accepted_or_not(quiet):
 
 
 def _order(history, t):
-    from mpiabc.kernel import Gaussian
+    from mpiabc.kernels.gaussian import Gaussian
     from mpiabc.planner import Planner
     from mpiabc.population import Past
     from mpiabc.streams import stream_key
@@ -176,7 +176,7 @@ def test_a_run_goes_on_inside_a_generation_and_beyond_its_end(quiet, tmp_path):
     assert problems.digests(run(file)) == problems.digests(quiet)
 
 
-def test_a_sample_that_is_damaged_is_told_before_any_work(tmp_path):
+def test_a_sample_that_is_damaged_is_reported_before_any_work(tmp_path):
     file = tmp_path / "run.db"
     run(file, generations=2)
     with closing(sqlite3.connect(file)) as db:
@@ -195,7 +195,7 @@ def half(theta, rng):
     return {"y": theta["mu"] + rng.standard_normal(), "noise": rare, "unit": 0.0}
 
 
-def test_a_statistic_without_a_scale_is_left_out_and_told_once(tmp_path, caplog):
+def test_a_statistic_without_a_scale_is_left_out_and_reported_once(tmp_path, caplog):
     history = run(tmp_path / "run.db", simulator=half, observed={"y": 1.0, "noise": 0.0, "unit": 0.5})
     assert caplog.text.count("the scale of noise, unit is 0") == 1
     text, arrays = history.order(2)
@@ -273,7 +273,7 @@ def test_an_evaluation_is_replayed_with_the_distance_of_its_generation(tmp_path,
         assert "equal, bit for bit" in capsys.readouterr().out
 
 
-def test_a_fit_that_gives_no_distance_is_told(tmp_path):
+def test_a_fit_that_gives_no_distance_is_reported(tmp_path):
     with pytest.raises(mpiabc.ProblemError, match=r"fit of the distance Bad gave 'a distance', expected"):
         run(tmp_path / "run.db", Bad())
 
@@ -336,11 +336,11 @@ def test_a_rejection_without_data_leaves_a_hole_in_the_sample(tmp_path):
             run(tmp_path / f"{on_error}.db", simulator=rejecting, on_error=on_error)
 
 
-def test_settings_of_fixed_distances_are_told_as_ever():
+def test_settings_of_fixed_distances_are_described_as_ever():
     """Files of before have them as these texts."""
-    assert told(mpiabc.PNorm()) == "PNorm(p=2, weights=None)"
+    assert described(mpiabc.PNorm()) == "PNorm(p=2, weights=None)"
     problem = sampler(mpiabc.PNorm()).problem
-    assert problem.fingerprint.values["distance"] == told(mpiabc.PNorm())
+    assert problem.fingerprint.values["distance"] == described(mpiabc.PNorm())
     fitted = sampler(mpiabc.PNorm(scale="mad")).problem
     assert "scale='mad'" in fitted.parts()["distance"]
     assert "scale='mad'" in fitted.fingerprint.values["distance"]
@@ -409,7 +409,7 @@ def test_holes_in_observed_data_are_left_out_and_said_once(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("distance", [None, mpiabc.PNorm(), lambda a, b: 0.0], ids=["default", "norm", "own"])
-def test_holes_without_that_are_told(distance):
+def test_holes_without_that_are_reported(distance):
     with pytest.raises(mpiabc.ProblemError, match=r"'a' contain nan, a\[1\] first.*missing=\"ignore\""):
         of(distance, HOLED)
     with pytest.raises(mpiabc.ProblemError, match="nan and nothing else"):
@@ -443,7 +443,7 @@ def test_a_distance_that_compares_nothing_ends_the_run(distance, tmp_path):
         mpiabc.ABCSMC(problem, 20, seed=1).run(tmp_path / "run.db", generations=3, scheduler="serial")
 
 
-def test_a_covariance_without_a_statistic_is_told(tmp_path):
+def test_a_covariance_without_a_statistic_is_reported(tmp_path):
     problem = mpiabc.Problem(
         {"mu": mpiabc.Normal(0, 1)},
         lambda theta, rng: {"c": 5.0, "y": theta["mu"] + rng.standard_normal()},

@@ -1,4 +1,4 @@
-"""What a run does next is a pure function of what it is told; the driver does it, and tells who observes."""
+"""What a run does next is a pure function of what it learns; the driver does it, and tells who observes."""
 
 import json
 import random
@@ -20,7 +20,7 @@ from mpiabc.evaluate import Evaluator
 from mpiabc.order import kept
 from mpiabc.planner import Planner
 from mpiabc.population import Past
-from mpiabc.progress import Line, told
+from mpiabc.progress import Line, described
 from mpiabc.records import Lease, pack, unpack
 from mpiabc.run import Resumed, Run
 from mpiabc.schedulers.base import Doubted, Lost
@@ -113,7 +113,7 @@ def test_run_needs_neither_driver_nor_clock_nor_file(seed, quiet):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_to_resume_is_to_be_told_what_was_kept(seed, quiet):
+def test_to_resume_is_to_learn_what_was_kept(seed, quiet):
     """The order as the file has it, and its records as the journal has them; again and again."""
     sampler, rng = problems.sampler(), random.Random(seed)
     past, order, journal, digests = Past(), None, [], []
@@ -353,7 +353,7 @@ def test_observers_hear_what_happens_in_its_order(tmp_path, monkeypatch):
             event.anything = 1
 
 
-def test_run_that_goes_on_is_shown_by_a_file_beside_and_a_killed_one_is_told_from_it(tmp_path, capsys):
+def test_run_that_goes_on_is_shown_by_a_file_beside_and_a_killed_one_is_distinguished(tmp_path, capsys):
     path, shown = tmp_path / "run.db", []
 
     def simulate(theta, rng, *, id):
@@ -363,7 +363,9 @@ def test_run_that_goes_on_is_shown_by_a_file_beside_and_a_killed_one_is_told_fro
         return problems.gaussian(theta, rng)
 
     problems.sampler(simulate=simulate).run(path, scheduler="serial")
-    assert f"it goes on: {told(Progressed(**shown[0]['progressed']))} (process" in capsys.readouterr().out
+    assert (
+        f"it goes on: {described(Progressed(**shown[0]['progressed']))} (process" in capsys.readouterr().out
+    )
     assert not live.path_of(path).exists()
     live.path_of(path).write_text(json.dumps({**shown[0], "at": time.time() - 125}))
     assert cli.main(["show", str(path)]) == 0
@@ -382,11 +384,11 @@ def test_sign_of_life_that_is_none_is_left_out(text, tmp_path):
 
 def test_line_says_when_a_generation_will_be_complete_once_that_is_known():
     event = Progressed(2, 0.5, 100, 0, 50, 0, 10.0, 4, 4)
-    assert told(event) == "generation 2, epsilon 0.5: 0/100 accepted, 5 simulations/s, 4/4 busy"
-    assert told(replace(event, accepted=25)).endswith("4/4 busy, 30 s left")
+    assert described(event) == "generation 2, epsilon 0.5: 0/100 accepted, 5 simulations/s, 4/4 busy"
+    assert described(replace(event, accepted=25)).endswith("4/4 busy, 30 s left")
     resumed = replace(event, accepted=50, simulations=150, had_simulations=50, had_accepted=25)
-    assert told(resumed).endswith("50/100 accepted, 10 simulations/s, 4/4 busy, 20 s left")
-    assert told(replace(resumed, accepted=25, simulations=50)).endswith(" 0 simulations/s, 4/4 busy")
+    assert described(resumed).endswith("50/100 accepted, 10 simulations/s, 4/4 busy, 20 s left")
+    assert described(replace(resumed, accepted=25, simulations=50)).endswith(" 0 simulations/s, 4/4 busy")
 
 
 def test_what_was_there_when_an_order_was_opened_is_no_speed():

@@ -460,8 +460,8 @@ def test_evaluations_are_replayed_and_a_run_is_shown(tmp_path, capsys):
     history = in_two_dimensions().run(tmp_path / "run.db", scheduler="serial")
     id = int(history[-1].ids[-1])
     assert cli.main(["replay", str(tmp_path / "run.db"), str(id), "--trust"]) == 0
-    told = capsys.readouterr().out
-    assert f"evaluation  {history[-1].level[-1]}:{id}" in told
+    output = capsys.readouterr().out
+    assert f"evaluation  {history[-1].level[-1]}:{id}" in output
     assert cli.main(["show", str(tmp_path / "run.db")]) == 0
     assert "ABCAMIS" in capsys.readouterr().out
 

@@ -204,7 +204,7 @@ def test_static_and_dynamic_runs_are_not_mixed(tmp_path):
 
 
 @pytest.mark.parametrize(("mpirun", "python"), [("mpich", "openmpi"), ("openmpi", "mpich")])
-def test_launcher_and_mpi_that_do_not_belong_together_are_told(mpirun, python, tmp_path):
+def test_launcher_and_mpi_that_do_not_belong_together_are_reported(mpirun, python, tmp_path):
     """The mpirun of one MPI starts the Python of the other: N singletons."""
     mixed = Launcher("mixed", environment_of(mpirun), environment_of(python))
     job = mixed.run(2, "-m", "tests.programs.failing", "never", "auto", "raise", tmp_path / "run.db")
@@ -221,7 +221,7 @@ def test_missing_mpi_library_names_the_extra():
 
 
 class Says:
-    """A threshold that gives what it is told to."""
+    """A threshold that gives what it is asked for."""
 
     def __init__(self, value):
         self.value = value

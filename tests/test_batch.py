@@ -147,7 +147,7 @@ def test_missing_limit_is_said_with_what_to_do(case, job):
     assert 'give seconds, or text such as "2h"' in str(error.value)
 
 
-def test_failing_command_is_tried_again_and_told(job):
+def test_failing_command_is_tried_again_and_reported(job):
     folder = job({"SLURM_JOB_ID": "17"}, {"squeue": "slurm_load_jobs error: Unable to contact"}, status=1)
     with pytest.raises(mpiabc.ProblemError, match=r"`squeue .* failed with status 1: slurm_load_jobs error"):
         batch.seconds_left()
@@ -193,8 +193,8 @@ def test_walltime_of_the_environment_is_for_a_run_that_is_given_none(job, tmp_pa
 
 
 def test_scheduler_of_the_environment_is_what_auto_means(monkeypatch):
-    for told, expected in {"serial": "Serial", " serial , dask": "Combined", "auto": "Processes"}.items():
-        monkeypatch.setenv("MPIABC_SCHEDULER", told)
+    for given, expected in {"serial": "Serial", " serial , dask": "Combined", "auto": "Processes"}.items():
+        monkeypatch.setenv("MPIABC_SCHEDULER", given)
         assert type(schedulers.resolve("auto")).__name__ == expected
         assert isinstance(schedulers.resolve("processes"), schedulers.Processes)
     for wrong in ("auto,dask", "somewhere"):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import mpiabc
-from mpiabc import cli, mixture, threads, waste
+from mpiabc import cli, threads, waste
 from mpiabc.evaluate import Evaluator, Level, evaluate
+from mpiabc.kernels import mixture
 from mpiabc.ledger import Ledger
 from mpiabc.records import Status
 from mpiabc.schedulers import Map
@@ -337,7 +338,7 @@ def test_simulator_all_of_whose_calls_fail_ends_the_run(tmp_path):
         sampler(simulate, on_error="reject").run(tmp_path / "run.db", scheduler="serial")
 
 
-def test_wrong_first_axis_is_told_with_what_was_expected(tmp_path):
+def test_wrong_first_axis_is_reported_with_what_was_expected(tmp_path):
     def simulate(theta, rng):
         return {"y": theta["mu"][:-1]}
 
@@ -371,7 +372,7 @@ def test_replay_simulates_the_batch_and_shows_the_row(tmp_path, capsys):
     assert "equal, bit for bit" in capsys.readouterr().out
 
 
-def test_which_batch_would_waste_less_is_told_once_at_the_end(tmp_path, caplog):
+def test_which_batch_would_waste_less_is_reported_once_at_the_end(tmp_path, caplog):
     sampler(batch=16384).run(tmp_path / "run.db", scheduler="serial")
     assert caplog.text.count("batch=16384 simulates 49152 rows where ") == 1
     assert "batch=512 would waste less than half, in a new run" in caplog.text

@@ -176,8 +176,8 @@ def test_nothing_that_runs_do_is_refused(quiet, tmp_path):
 
 def test_chapter_on_redis_says_what_clients_may_do():
     rules = Program("", (7, 0)).user(CLIENT, "").split()[4:]
-    told = " ".join((ROOT / "examples" / "redis.md").read_text().split())
-    assert " ".join(["ACL SETUSER mpiabc on >PASSWORD", *rules, "```"]) in told
+    chapter = " ".join((ROOT / "examples" / "redis.md").read_text().split())
+    assert " ".join(["ACL SETUSER mpiabc on >PASSWORD", *rules, "```"]) in chapter
 
 
 @pytest.mark.long
@@ -191,7 +191,7 @@ def test_beyond_this_machine_it_speaks_tls(with_tls, started, quiet, tmp_path):
     assert "PRIVATE KEY" not in "".join(path.read_text() for path in tmp_path.glob("broker*"))
 
 
-def test_nobody_else_is_told_the_password(with_tls, started, tmp_path):
+def test_nobody_else_learns_the_password(with_tls, started, tmp_path):
     """Another certificate, even for the same name and from an authority that is trusted, is none of ours."""
     server, file = started("0.0.0.0"), tmp_path / "broker.json"
     known = json.loads(file.read_text())
@@ -286,7 +286,7 @@ def test_log_never_takes_the_place_of_another_broker_s_file(started):
         started(file="broker")
 
 
-def test_file_that_cannot_be_written_is_told_and_nothing_is_left_running(started, tmp_path, monkeypatch):
+def test_file_that_cannot_be_written_is_reported_and_nothing_is_left_running(started, tmp_path, monkeypatch):
     ended = []
     monkeypatch.setattr(broker, "_write", _refusing(ended))
     with pytest.raises(mpiabc.SchedulerError, match=r"cannot write .*full.*give another --file"):
@@ -373,11 +373,11 @@ def test_run_without_workers_says_how_to_start_one_of_its_broker(
 
 
 def test_line_of_a_run_is_one_line():
-    told = dict.fromkeys(("process", "workers", "places", "hosts", "leases"), 1) | {
+    fields = dict.fromkeys(("process", "workers", "places", "hosts", "leases"), 1) | {
         "name": EVIL,
         "host": EVIL,
     }
-    lines = [broker._line(told | {"state": state}) for state in ("", EVIL, {"told": EVIL})]
+    lines = [broker._line(fields | {"state": state}) for state in ("", EVIL, {"told": EVIL})]
     assert all(line.isprintable() for line in lines)
     assert lines[0].endswith("not begun")
     assert lines[1] == lines[2]

@@ -124,7 +124,7 @@ def test_run_under_mpirun_has_the_digest_of_the_serial_run(mpi, done, tmp_path):
     assert digests(mpiabc.open(tmp_path / "run.db")) == digests(mpiabc.open(done / "fit.db"))
 
 
-def test_failing_run_under_mpirun_is_told_once_and_exits_1(mpi, tmp_path):
+def test_failing_run_under_mpirun_is_reported_once_and_exits_1(mpi, tmp_path):
     file = write_fit(tmp_path, FIT.replace('on_error="reject"', 'on_error="raise"'))
     job = mpi.run(2, "-m", "mpiabc", "run", file, *OPTIONS, "--store", tmp_path / "run.db")
     assert job.returncode == 1
@@ -190,8 +190,8 @@ WORDS = {
 
 @pytest.mark.parametrize("case", WORDS)
 def test_messages_of_all_commands_name_their_own_options(case, fit, capsys):
-    line, told = WORDS[case]
-    assert told in said(capsys, *line.format(fit=fit).split(), status=1)
+    line, message = WORDS[case]
+    assert message in said(capsys, *line.format(fit=fit).split(), status=1)
 
 
 def test_two_problems_of_one_file_have_two_stores(fit, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The map over jobs where no batch system is: PBS is played, and wrong use is told.
+"""The map over jobs where no batch system is: PBS is played, and wrong use is reported.
 
 tests/test_clusters.py has the real Slurm and Grid Engine.
 """
@@ -134,9 +134,9 @@ def test_a_node_that_does_not_see_a_mapped_file_says_so(pbs, tmp_path):
     data = np.load(file, mmap_mode="r")
     assert cluster.map(lambda i: data[i].sum(), [0, 1], system="pbs") == [512, 512]
     file.unlink()
-    with pytest.raises(mpiabc.SchedulerError, match=r"cannot begin:\n.* finds at .*nothing that") as told:
+    with pytest.raises(mpiabc.SchedulerError, match=r"cannot begin:\n.* finds at .*nothing that") as error:
         cluster.map(lambda i: data[i].mean(), [0, 1], system="pbs")
-    assert "Traceback" not in str(told.value)
+    assert "Traceback" not in str(error.value)
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
@@ -262,8 +262,8 @@ def test_results_of_a_map_whose_leader_has_died_are_collected(pbs, orphaned, job
 @pytest.mark.long
 def test_what_is_there_is_collected_and_what_is_lost_is_named(pbs, orphaned, jobs, tmp_path):
     subprocess.run(["qdel", "17[]"], check=True)
-    told = r"task 2 of 3 \(items\[1\], job 17\[2\] on .*\) was cancelled \(exit status 271 after"
-    with pytest.raises(mpiabc.SchedulerError, match=told):
+    message = r"task 2 of 3 \(items\[1\], job 17\[2\] on .*\) was cancelled \(exit status 271 after"
+    with pytest.raises(mpiabc.SchedulerError, match=message):
         cluster.collect()
     first, second, third = cluster.collect(return_exceptions=True)
     assert (first.value, third.value) == (10, 30)
@@ -315,16 +315,18 @@ def test_a_time_limit_that_is_too_short_is_named_at_once(pbs, status, tmp_path, 
             os.kill(os.getpid(), signal.SIGKILL)
         return x
 
-    told = r"task 2 of 2 \(items\[2\] to items\[3\], job 17\[2\] on .*\) was ended at its time limit "
-    told += rf"\(exit status {status} after 00:00:03 of 00:00:04\): give more walltime=.*It was at items\[2\]"
-    with pytest.raises(mpiabc.SchedulerError, match=told):
+    message = r"task 2 of 2 \(items\[2\] to items\[3\], job 17\[2\] on .*\) was ended at its time limit "
+    message += (
+        rf"\(exit status {status} after 00:00:03 of 00:00:04\): give more walltime=.*It was at items\[2\]"
+    )
+    with pytest.raises(mpiabc.SchedulerError, match=message):
         cluster.map(f, range(4), system="pbs", chunk=2, walltime=4)
     assert len(jobs("qsub")) == 1
 
 
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
 @pytest.mark.long
-def test_an_item_that_fails_early_is_told_early_and_the_rest_is_kept(pbs, tmp_path, jobs, caplog):
+def test_an_item_that_fails_early_is_reported_early_and_the_rest_is_kept(pbs, tmp_path, jobs, caplog):
     """While its own task and another one are at work; the same call then computes what has failed."""
 
     def f(x):
@@ -436,7 +438,7 @@ RECORDS = [
     (5, KILLED, "140                  (User defined signal 2)", 99),
     (5, KILLED, "137                  (Killed)", 99),  # it was run again
 ]
-ENDED = {  # what real ones have said; what it means, and in which words it is told
+ENDED = {  # what real ones have said; what it means, and in which words it is said
     "slurm": (
         {"sacct": SACCT},
         {1: "LOST", 2: "TIME", 3: "CANCELLED", 4: "MEMORY", 5: "LOST", 7: "CANCELLED"}
@@ -460,7 +462,7 @@ def test_why_tasks_have_ended_is_asked_of_the_accounting(system, tmp_path, monke
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     endings = systems.SYSTEMS[system].arrays.endings("17", 10)
     assert {index: ending.why.name for index, ending in endings.items()} == expected
-    assert {index: endings[index].told for index in texts} == texts
+    assert {index: endings[index].details for index in texts} == texts
 
 
 @pytest.fixture
@@ -480,12 +482,12 @@ def test_no_batch_system_is_said(nothing):
     assert not os.path.exists("mpiabc-jobs")
 
 
-def test_former_name_of_the_batch_system_is_understood_and_told(nothing):
+def test_former_name_of_the_batch_system_is_understood_and_reported(nothing):
     with pytest.warns(DeprecationWarning, match="scheduler='pbs' is called system= now"):
         assert cluster.Cluster(scheduler="pbs") == cluster.Cluster(system="pbs")
 
 
-def test_wrong_use_is_told(nothing):
+def test_wrong_use_is_reported(nothing):
     assert cluster.map(abs, [], system="slurm") == []
     with pytest.raises(mpiabc.ProblemError, match="system='lsf': give slurm, sge, pbs"):
         cluster.map(abs, [1], system="lsf")
@@ -517,7 +519,7 @@ def test_jobs_say_what_the_files_say_where_the_batch_system_is_silent(nothing, t
 
     assert cli.main(["jobs"]) == 0
     assert "no folder mpiabc-jobs here" in capsys.readouterr().out
-    told = {
+    call = {
         "system": "pbs",
         "name": "map",
         "items": 2,
@@ -527,8 +529,8 @@ def test_jobs_say_what_the_files_say_where_the_batch_system_is_silent(nothing, t
         "python": "python",
         "jobs": {"17": [1, 2]},
     }
-    older = {"scheduler" if name == "system" else name: value for name, value in told.items()}
-    calls = {"map-1": told, "map-2": older, "map-3": "", "map-4": [1], "map-5": told | {"system": "no"}}
+    older = {"scheduler" if name == "system" else name: value for name, value in call.items()}
+    calls = {"map-1": call, "map-2": older, "map-3": "", "map-4": [1], "map-5": call | {"system": "no"}}
     for name, content in calls.items():
         folder = tmp_path / "mpiabc-jobs" / name
         folder.mkdir(parents=True)

@@ -173,8 +173,10 @@ def test_a_cancellation_of_jobs_is_taken_for_one(how, client, tmp_path, request)
 @pytest.mark.parametrize("client", ["sge"], indirect=True)
 def test_a_time_limit_that_is_too_short_is_named(client, tmp_path):
     """On Grid Engine; Slurm's shortest is a minute, and its words are in tests/test_cluster_map.py."""
-    told = r"items\[0\] to items\[1\], job .* was ended at its time limit \(failed 37 : .* of 00:00:02 on .*"
-    with pytest.raises(mpiabc.SchedulerError, match=told + "give more walltime="):
+    message = (
+        r"items\[0\] to items\[1\], job .* was ended at its time limit \(failed 37 : .* of 00:00:02 on .*"
+    )
+    with pytest.raises(mpiabc.SchedulerError, match=message + "give more walltime="):
         mpiabc.cluster.map(time.sleep, [0, 600], system=client, chunk=2, walltime=2)
     (call,) = map(mpiabc.cluster.Call.read, tmp_path.glob("mpiabc-jobs/*"))
     assert len(call.jobs) == 1
@@ -185,7 +187,7 @@ def test_only_the_batch_system_that_is_here_is_available(client):
     assert available == {name: name == client for name in available}
 
 
-def test_refusals_of_the_batch_system_are_told_with_their_reason(client, tmp_path):
+def test_refusals_of_the_batch_system_are_reported_with_their_reason(client, tmp_path):
     """And nothing is left of a map that is refused."""
     reasons = {"slurm": "invalid partition specified: nowhere", "sge": "Unable to run job: .*nowhere"}
     with pytest.raises(mpiabc.SchedulerError, match=reasons[client]):

@@ -123,7 +123,7 @@ def test_words_that_name_files_are_made_absolute_and_options_are_left_alone(fold
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         ("", "empty"),
         ("./nowhere {mu}", "'./nowhere' is not found"),
@@ -135,9 +135,9 @@ def test_words_that_name_files_are_made_absolute_and_options_are_left_alone(fold
         ("echo {}", "which is no parameter"),
     ],
 )
-def test_command_that_cannot_run_is_refused_before_any_work(folder, command, told):
+def test_command_that_cannot_run_is_refused_before_any_work(folder, command, message):
     (folder / "plain.txt").write_text("")
-    with pytest.raises(mpiabc.ProblemError, match=told):
+    with pytest.raises(mpiabc.ProblemError, match=message):
         mpiabc.Problem(mpiabc.Prior(mu=stats.norm(0, 2)), mpiabc.Command(command), observed=1.0)
 
 
@@ -158,10 +158,10 @@ def test_failure_has_the_status_what_the_program_said_and_a_folder_that_is_kept(
     )
     with pytest.raises(mpiabc.SimulatorError) as error:
         run(problem, scheduler="serial")
-    told = str(error.value)
-    assert "ended with status 1; it said: no convergence" in told
+    message = str(error.value)
+    assert "ended with status 1; it said: no convergence" in message
     (kept,) = scratch(folder)
-    assert f"its folder is kept: {folder / 'scratch' / kept}" in told
+    assert f"its folder is kept: {folder / 'scratch' / kept}" in message
     assert (folder / "scratch" / kept / "state").read_text() == "3"
 
 
@@ -175,7 +175,7 @@ def test_only_the_first_folders_of_failures_are_kept(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "message"),
     [
         ("import os; os.kill(os.getpid(), 9)", "was ended by signal 9"),
         ("print('one two')", "no table of numbers"),
@@ -183,12 +183,12 @@ def test_only_the_first_folders_of_failures_are_kept(folder, monkeypatch):
         ("", "holds no number"),
     ],
 )
-def test_program_that_fails_is_told(folder, code, told):
-    with pytest.raises(CommandError, match=told):
+def test_program_that_fails_is_reported(folder, code, message):
+    with pytest.raises(CommandError, match=message):
         called(python(code))
 
 
-def test_file_that_is_not_there_or_there_twice_is_told(folder):
+def test_file_that_is_not_there_or_there_twice_is_reported(folder):
     with pytest.raises(CommandError, match=r"has left no file for {out}"):
         called("true {out}")
     with pytest.raises(CommandError, match=r"has left out\.csv, out\.txt for {out}"):

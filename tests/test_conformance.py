@@ -73,13 +73,13 @@ def test_failing_evaluation_ends_the_job_and_is_named(mpi, how, scheduler, tmp_p
     """Within seconds, non-zero, with address, theta, rank, host and traceback in the last lines."""
     job = mpi.run(2, "-m", "tests.programs.failing", how, scheduler, "raise", tmp_path / "run.db")
     assert job.returncode not in (0, 75)
-    told = job.stdout[job.stdout.index("mpiabc.errors.SimulatorError") :]
-    assert told.startswith("mpiabc.errors.SimulatorError: evaluation 0:137 failed on rank ")
-    assert "theta: mu=" in told
-    assert FAILURES[how] in told
+    output = job.stdout[job.stdout.index("mpiabc.errors.SimulatorError") :]
+    assert output.startswith("mpiabc.errors.SimulatorError: evaluation 0:137 failed on rank ")
+    assert "theta: mu=" in output
+    assert FAILURES[how] in output
     assert job.stdout.count("SimulatorError:") == 1
     if how in ("exception", "SystemExit", "os._exit"):
-        assert "in simulate" in told
+        assert "in simulate" in output
     assert len(mpiabc.open(tmp_path / "run.db")) == 0
 
 

@@ -82,7 +82,7 @@ def theta(history, t, i):
 def test_evaluation_that_kills_a_rank_is_named_with_rank_and_host_although_mpi_ends_the_job(
     how, mpi, quiet, tmp_path
 ):
-    """And those that the other ranks were at, if they were at any: who died first cannot be told."""
+    """And those that the other ranks were at, if they were at any: who died first cannot be known."""
     status, text = start(tmp_path, how, "alone", mpi=mpi)
     assert status not in (0, 75), text
     status, text = start(tmp_path, "", mpi=mpi)
@@ -122,7 +122,7 @@ def test_block_of_a_vectorised_simulator_is_named_as_a_whole(tmp_path, caplog):
     assert f"in evaluation {level}:256 to {level}:511 on process " in caplog.text
 
 
-def test_what_a_run_that_is_begun_anew_was_at_is_not_told(tmp_path, caplog):
+def test_what_a_run_that_is_begun_anew_was_at_is_not_reported(tmp_path, caplog):
     sampler = problems.sampler()
     sampler.run(tmp_path / "run.db", scheduler="serial", simulations=50)
     whereabouts.Note(tmp_path / "run.db", None).watch(0)(60)

@@ -72,7 +72,7 @@ def slow(store, file):
     )
 
 
-def told(output):
+def digests_in(output):
     """The digests that a program has printed."""
     (line,) = [line for line in output.splitlines() if line.startswith("DIGESTS")]
     return json.loads(line.removeprefix("DIGESTS"))
@@ -167,8 +167,8 @@ def test_worker_with_several_threads_simulates_once_at_a_time_unless_it_is_asked
             tmp_path / "run.db", generations=2, scheduler=schedulers.Dask(client, threads=threads)
         )
     assert (history[-1].summaries[:, 1].max() > 1) == threads
-    told = "3 threads in 1 processes, each of which simulates once at a time"
-    assert (told in caplog.text) == (not threads)
+    message = "3 threads in 1 processes, each of which simulates once at a time"
+    assert (message in caplog.text) == (not threads)
 
 
 @pytest.mark.parametrize("how", FAILURES)
@@ -261,7 +261,7 @@ def test_workers_killed_every_second_and_others_that_join_change_nothing(tmp_pat
         killed = int(cluster.stdout.read().split()[-1])
     assert job.returncode == 0, errors
     assert killed >= 3
-    assert told(output) == quiet_digests(tmp_path)
+    assert digests_in(output) == quiet_digests(tmp_path)
 
 
 @pytest.mark.long
@@ -283,7 +283,7 @@ def test_scheduler_that_goes_ends_the_run_and_the_same_command_goes_on(tmp_path)
     ):
         output, errors = job.communicate(timeout=HANGS)
     assert job.returncode == 0, errors
-    assert told(output) == quiet_digests(tmp_path)
+    assert digests_in(output) == quiet_digests(tmp_path)
 
 
 def _committed(store):
@@ -335,7 +335,7 @@ def dask_mpi(ranks, *arguments):
 def test_digest_is_that_of_serial_where_dask_mpi_was_initialized_in_the_script(scheduler, mpi, expected):
     job = mpi.run(4, "-m", "tests.programs.dask_inside", scheduler)
     assert job.returncode == 0, job.stdout
-    assert told(job.stdout) == expected
+    assert digests_in(job.stdout) == expected
 
 
 def test_an_address_that_all_ranks_have_been_given_is_no_cluster_of_theirs(monkeypatch):
@@ -435,8 +435,8 @@ def test_signal_while_a_scheduler_is_awaited_ends_the_run_at_once_with_a_sentenc
                 output = job.stderr.read()
             assert job.returncode == 75, output
             assert time.monotonic() - began < HANGS, waits  # it would wait for 300
-            told = f"stopped by {number.name} while waiting for "
-            assert output.startswith(told)
+            message = f"stopped by {number.name} while waiting for "
+            assert output.startswith(message)
             assert output.count("\n") == 1
 
 

@@ -223,7 +223,7 @@ def test_a_distance_that_rounds_below_zero_is_one(tmp_path):
     assert run(problem, tmp_path / "run.db", generations=1)[0].distances.max() == -1e-16
 
 
-def test_the_simulator_that_returns_no_distance_is_told_so(tmp_path):
+def test_the_simulator_that_returns_no_distance_is_named(tmp_path):
     with pytest.raises(mpiabc.SimulatorError, match="returned None, expected its distance"):
         run(mpiabc.Problem(PRIOR, lambda theta, rng: None), tmp_path / "run.db")
 
@@ -259,7 +259,7 @@ def test_what_is_to_be_kept_is_one_of_two_words():
         mpiabc.ABCSMC(problems.problem(), 30, keep="nothing")
 
 
-def test_infinite_observed_data_are_told(tmp_path):
+def test_infinite_observed_data_are_reported(tmp_path):
     problem = mpiabc.Problem(PRIOR, lambda theta, rng: {"y": [theta["mu"], 1.0]}, {"y": [1.0, np.inf]})
     history = run(problem, tmp_path / "run.db", generations=1)
     assert any("observed data are infinite: y[1] is inf" in note for note in history.warnings)

@@ -22,7 +22,7 @@ def expected(tmp_path_factory):
 
 @pytest.mark.parametrize("order", ["3", "5,1,4,2,3"], ids=["one of 6", "5 of 6"])
 def test_run_survives_dead_ranks_down_to_rank_0_alone(tolerant, order, expected, tmp_path):
-    """Each death is told once, with rank and host; the digest is that of a quiet run, the status 0."""
+    """Each death is reported once, with rank and host; the digest is that of a quiet run, the status 0."""
     job = tolerant.run(6, "-m", "tests.programs.dying", tmp_path / "run.db", order)
     assert job.returncode == 0, job.stdout
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected

@@ -144,6 +144,6 @@ def test_settings_name_a_share_only_where_there_is_one(tmp_path):
 def test_what_has_no_share_is_left_alone():
     parents, row = population(20, 1), np.array([0.3])
     plain = mpiabc.Gaussian().fit(parents, PRIOR)
-    assert type(plain) is mpiabc.mixture.GaussianMixture
+    assert type(plain) is mpiabc.kernels.mixture.GaussianMixture
     assert undefended(plain) is plain
     assert mixed(plain, row, row + 1) is row

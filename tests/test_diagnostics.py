@@ -114,7 +114,7 @@ def few(run, n, weights=None):
 @pytest.mark.parametrize(
     ("n", "severity"), [(400, Severity.GOOD), (60, Severity.NOTE), (20, Severity.PROBLEM)]
 )
-def test_few_effective_particles_are_told(run, n, severity):
+def test_few_effective_particles_are_reported(run, n, severity):
     (found,) = of(run, "ess", few(run, n))
     assert found.severity is severity
     assert f"of {n} particles" in found.text
@@ -191,7 +191,7 @@ def test_a_flat_posterior_of_few_particles_presses_against_no_edge(seed, tmp_pat
     assert "not informed by the data" in left.text
 
 
-def test_one_particle_with_much_weight_is_told(run):
+def test_one_particle_with_much_weight_is_reported(run):
     heavy = [0.3] + [0.7 / 199] * 199
     (found,) = of(run, "kernel", few(run, 200, heavy))
     assert "30% of all weight" in found.text
@@ -215,7 +215,7 @@ def with_epsilons(run, *epsilons):
     ],
     ids=["stalled", "falls", "two of them", "infinite before", "several", "one of several falls"],
 )
-def test_an_epsilon_that_has_stalled_is_told(run, epsilons, is_stalled):
+def test_an_epsilon_that_has_stalled_is_reported(run, epsilons, is_stalled):
     assert [f.severity for f in of(run, "epsilon", with_epsilons(run, *epsilons))] == (
         [Severity.WARNING] if is_stalled else []
     )
@@ -235,7 +235,7 @@ def test_an_infinite_threshold_is_the_prior(tmp_path):
     assert "prior" in found.text
 
 
-def test_acceptance_that_has_become_rare_is_told(run):
+def test_acceptance_that_has_become_rare_is_reported(run):
     course = steps(run)
     rare = [*course[:-1], replace(course[-1], acceptance_rate=4e-4, evaluations=10**6, accepted=400)]
     (found,) = of(run, "acceptance", rare)
@@ -243,7 +243,7 @@ def test_acceptance_that_has_become_rare_is_told(run):
     assert not of(run, "acceptance", course)
 
 
-def test_a_posterior_that_still_changes_is_told(run, tmp_path):
+def test_a_posterior_that_still_changes_is_reported(run, tmp_path):
     store = tmp_path / "run.db"
     history = mpiabc.ABCSMC(problem(), 200, seed=1).run(store, generations=3, scheduler="serial")
     (found,) = of(history, "change")
@@ -276,7 +276,7 @@ def test_failures_are_counted_and_what_they_mean_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("reason", "severity", "told"),
+    ("reason", "severity", "sentence"),
     [
         ("generations", Severity.GOOD, "the number of generations asked for ended it"),
         ("interrupted: walltime reached", Severity.WARNING, "run the same command again"),
@@ -285,10 +285,10 @@ def test_failures_are_counted_and_what_they_mean_is_said(tmp_path):
     ],
     ids=["complete", "interrupted", "failed", "killed"],
 )
-def test_how_a_run_has_ended_is_told(run, tmp_path, reason, severity, told):
+def test_how_a_run_has_ended_is_reported(run, tmp_path, reason, severity, sentence):
     (found,) = of(changed(run, tmp_path, reason=reason), "run")
     assert found.severity is severity
-    assert told in found.text
+    assert sentence in found.text
 
 
 def test_a_run_that_goes_on_is_no_killed_one(run, tmp_path):
@@ -312,7 +312,7 @@ def test_a_run_without_generations_has_nothing_to_judge(run, tmp_path):
     assert "nothing to judge" in found.text
 
 
-def test_what_the_user_was_told_and_other_versions_are_told(run, tmp_path):
+def test_what_the_user_has_learnt_and_other_versions_are_reported(run, tmp_path):
     versions = run.settings["versions"] | {"NumPy": "1.0.1"}
     notes = {"changes 3: x": "from generation 3 on the run has other code or values: x", "batch": "too large"}
     copy = changed(
@@ -325,7 +325,7 @@ def test_what_the_user_was_told_and_other_versions_are_told(run, tmp_path):
     assert not of(run, "versions")
 
 
-def test_a_model_that_has_died_out_and_one_of_few_particles_are_told(tmp_path):
+def test_a_model_that_has_died_out_and_one_of_few_particles_are_reported(tmp_path):
     def plain(theta, rng):
         return {"y": theta["mu"] + rng.standard_normal(len(theta["mu"]))}
 
@@ -348,14 +348,14 @@ def test_a_model_that_has_died_out_and_one_of_few_particles_are_told(tmp_path):
 def test_errors_are_as_large_as_estimates_scatter():
     """Weighted draws of a normal: standard errors are the scatter of what 400 repetitions give."""
     rng = np.random.default_rng(1)
-    found, told = [], []
+    found, estimated = [], []
     for _ in range(400):
         theta = 1.5 * rng.standard_normal((300, 1))
         log = -0.5 * theta[:, 0] ** 2 * (1 - 1 / 2.25)
         population = weighted(theta, np.exp(log))
         found.append((population.mean()[0], population.std()[0]))
-        told.append(np.ravel(errors(population)))
-    ratio = np.mean(told, axis=0) / np.std(found, axis=0)
+        estimated.append(np.ravel(errors(population)))
+    ratio = np.mean(estimated, axis=0) / np.std(found, axis=0)
     assert np.all((ratio > 0.9) & (ratio < 1.1)), ratio  # 400 repetitions: 3.5 % each
 
 

@@ -8,9 +8,10 @@ import pytest
 from scipy import stats
 
 import mpiabc
-from mpiabc import cli, discrete
+from mpiabc import cli
 from mpiabc.defended import undefended
-from mpiabc.discrete import MixedMixture
+from mpiabc.kernels import discrete
+from mpiabc.kernels.discrete import MixedMixture
 from mpiabc.order import Order, kept, restored
 from mpiabc.schedulers import Map
 from tests import problems
@@ -203,7 +204,9 @@ def test_of_others_the_component_on_the_particle_itself_is_left_out():
         base.theta[rest],
         base.weights[rest] / base.weights[rest].sum(),
         MIXED.layout,
-        mpiabc.mixture.GaussianMixture(base.theta[rest][:, [1]], base.weights[rest], mixture.moves.cholesky),
+        mpiabc.kernels.mixture.GaussianMixture(
+            base.theta[rest][:, [1]], base.weights[rest], mixture.moves.cholesky
+        ),
         mixture.spreads,
     )
     # The inner mixture's weights are those before: what matters of them is their logarithm.

@@ -1,4 +1,4 @@
-"""Disks with faults, without locks, and held by others: nothing is lost, and what the system says is told."""
+"""Disks with faults, without locks, and held by others: nothing is lost, and the system's words are shown."""
 
 import errno
 import logging
@@ -86,9 +86,9 @@ def test_a_disk_that_cannot_be_read_is_no_damage(number, expected, tmp_path):
     content = store.read_bytes()
     flag.touch()
     job = disks.program(_RUN, disks.with_fault(number, "r", flag, "run.db", 8192), store)
-    told = job.stdout.splitlines()[-1]
+    output = job.stdout.splitlines()[-1]
     said = f"the system says: {os.strerror(number)}; when that is mended, run the same command again"
-    assert told.endswith(f"run.db: it cannot be read or written, {said}")
+    assert output.endswith(f"run.db: it cannot be read or written, {said}")
     assert store.read_bytes() == content
     assert problems.digests(problems.sampler().run(store, scheduler="serial")) == expected
 
@@ -104,17 +104,17 @@ list(sampling)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EDQUOT, errno.ENOSPC])
-def test_a_disk_that_cannot_be_written_is_told_as_the_system_says(number, expected, tmp_path):
+def test_a_disk_that_cannot_be_written_is_reported_as_the_system_says(number, expected, tmp_path):
     folder, flag = tmp_path / "disk", tmp_path / "flag"
     folder.mkdir()
     faulty = disks.with_fault(number, "w", flag, folder)
     job = disks.program(_FAULT_LATER, faulty, folder / "run.db", flag)
-    told = job.stdout.splitlines()[-1]
+    output = job.stdout.splitlines()[-1]
     assert job.returncode == 1
     if number == errno.ENOSPC:
-        assert "run.db: the disk is full; make room and run the same command again" in told
+        assert "run.db: the disk is full; make room and run the same command again" in output
     else:
-        assert f"the system says: {os.strerror(number)}; when that is mended, run the same command" in told
+        assert f"the system says: {os.strerror(number)}; when that is mended, run the same command" in output
     assert problems.digests(problems.sampler().run(folder / "run.db", scheduler="serial")) == expected
 
 

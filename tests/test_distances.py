@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.spatial import distance as of_scipy
 
 import mpiabc
-from mpiabc.distance import of_data, scales
+from mpiabc.distances import of_data, scales
 from mpiabc.order import distance_of, has_foreign_distance
 from mpiabc.schedulers import Map
 from tests import problems
@@ -207,7 +207,7 @@ def test_refused_in_a_sentence(case):
         build()
 
 
-def test_what_is_no_prediction_is_told(tmp_path):
+def test_what_is_no_prediction_is_reported(tmp_path):
     with pytest.raises(mpiabc.ProblemError, match=r"predict of the predictor gave float64 of shape \(3,\)"):
         run(tmp_path / "run.db", mpiabc.Predicted(Wrong()))
 
@@ -225,7 +225,7 @@ def test_the_example_with_scikit_learn(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("weights", "told"),
+    ("weights", "message"),
     [
         ({"y": -1, "z": 1}, "has -1.0 among its weights"),
         ({"y": 0, "z": 0}, "all weights of PNorm are 0"),
@@ -233,9 +233,9 @@ def test_the_example_with_scikit_learn(tmp_path):
         ({"y": 1, "z": 1, "q": 2}, "a weight of 'q'"),
     ],
 )
-def test_weights_that_compare_nothing_or_something_else_are_refused(weights, told):
+def test_weights_that_compare_nothing_or_something_else_are_refused(weights, message):
     observed = {"y": 1.0, "z": np.zeros(3)}
-    with pytest.raises(mpiabc.ProblemError, match=told):
+    with pytest.raises(mpiabc.ProblemError, match=message):
         mpiabc.Problem(
             {"mu": mpiabc.Normal(0, 1)},
             lambda theta, rng: observed,

@@ -40,7 +40,7 @@ def write(path, text):
     return path
 
 
-def told(*topics, monkeypatch, capsys, arguments=()):
+def doctor_says(*topics, monkeypatch, capsys, arguments=()):
     """Exit status and output of the command with these of its checks, each in a line, whatever its paths."""
     chosen = [check for check in doctor.CHECKS if check.topic in topics]
     assert len(chosen) == len(topics)
@@ -60,7 +60,7 @@ def as_user(mpi, monkeypatch):
 
 def test_ranks_of_a_whole_installation_find_each_other(as_user, monkeypatch, capsys):
     topics = ("Python", "MPI", "launchers", "two ranks")
-    status, output = told(*topics, monkeypatch=monkeypatch, capsys=capsys)
+    status, output = doctor_says(*topics, monkeypatch=monkeypatch, capsys=capsys)
     name = {"mpich": "MPICH", "openmpi": "Open MPI"}[as_user.name]
     assert status == 0
     assert re.search(rf"^ +MPI +{name} \d.*libmpi\S*\), mpi4py \d", output, re.MULTILINE)
@@ -115,12 +115,12 @@ def test_ranks_do_not_wait_for_ever_for_one_that_stays_away(mpi, tmp_path):
 
 
 @pytest.mark.long
-def test_mpirun_of_another_mpi_is_told_with_the_right_one(monkeypatch, capsys):
+def test_mpirun_of_another_mpi_is_reported_with_the_right_one(monkeypatch, capsys):
     """Real ones: MPICH's mpirun, and an mpi4py with Open MPI; and these as ranks of the command itself."""
     mpich, other = environment_of("mpich"), environment_of("openmpi")
     monkeypatch.setattr(sys, "executable", str(other / "python"))
     monkeypatch.setenv("PATH", f"{mpich}{os.pathsep}{os.environ['PATH']}")
-    status, output = told("MPI", "two ranks", monkeypatch=monkeypatch, capsys=capsys)
+    status, output = doctor_says("MPI", "two ranks", monkeypatch=monkeypatch, capsys=capsys)
     assert status == 1
     assert "problem  two ranks  each is alone" in output
     assert f"use {other.resolve()}/mpirun" in output
@@ -384,7 +384,7 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_folders_of_dead_mpiruns_are_told_and_cleared_and_no_others(temporary, monkeypatch, capsys):
+def test_folders_of_dead_mpiruns_are_reported_and_cleared_and_no_others(temporary, monkeypatch, capsys):
     node, user, dead = platform.node(), os.getuid(), dead_process()
     gone = [
         f"ompi.{dead}/pmix.{node}.tool",
@@ -403,16 +403,16 @@ def test_folders_of_dead_mpiruns_are_told_and_cleared_and_no_others(temporary, m
     for name in gone + stays:
         (temporary / name).mkdir(parents=True)
     (temporary / f"ompi.{node}.{user}" / f"pid.{dead}9").symlink_to(temporary / f"mine.{dead}")
-    status, output = told("left by MPI", monkeypatch=monkeypatch, capsys=capsys)
+    status, output = doctor_says("left by MPI", monkeypatch=monkeypatch, capsys=capsys)
     assert status == 0
     assert f"warning  left by MPI  4 in {temporary}" in output
     assert f"{temporary}/ompi.{dead}, " in output
     assert all((temporary / name).exists() for name in gone + stays)
     arguments = {"arguments": ["--clear"], "monkeypatch": monkeypatch, "capsys": capsys}
-    assert "left by MPI  4 removed" in told("left by MPI", **arguments)[1]
+    assert "left by MPI  4 removed" in doctor_says("left by MPI", **arguments)[1]
     assert not any((temporary / name).parent.exists() for name in gone)
     assert all((temporary / name).exists() for name in stays)
-    assert f"none in {temporary}" in told("left by MPI", **arguments)[1]
+    assert f"none in {temporary}" in doctor_says("left by MPI", **arguments)[1]
 
 
 @pytest.mark.long
@@ -439,7 +439,7 @@ def test_folder_of_runs_is_tried_and_left_as_it_was(tmp_path):
     assert "No such file or directory" in lack.remarks[0].text
 
 
-def test_folder_without_locks_is_told(tmp_path, monkeypatch):
+def test_folder_without_locks_is_reported(tmp_path, monkeypatch):
     def refused(*arguments):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -461,7 +461,7 @@ def test_file_system_of_a_folder_is_that_of_the_nearest_mount(tmp_path, monkeypa
     assert places.mounted(tmp_path / "my diskette") == ("ext4", "rw")
 
 
-def test_time_left_of_a_job_is_told(monkeypatch):
+def test_time_left_of_a_job_is_reported(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_JOB_END_TIME", f"{time.time() + 299:.0f}")
     found = system.judge_batch(system.look_at_batch(Place(Path())))
@@ -492,7 +492,7 @@ def broker(tmp_path, monkeypatch):
     return made
 
 
-def test_broker_whose_server_has_gone_is_told(broker, tmp_path):
+def test_broker_whose_server_has_gone_is_reported(broker, tmp_path):
     assert extras.judge_broker(extras.look_at_broker(Place(tmp_path))) == Seen("none")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -24,11 +24,11 @@ def test_what_users_give_is_read(text, seconds):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [("soon", "not understood: give seconds, or '30m'"), ("-1", "not understood"), ("0:00", "no time")],
 )
-def test_what_is_no_duration_is_refused_by_the_name_of_its_setting(text, told):
-    with pytest.raises(mpiabc.ProblemError, match=f"runtime='{text}' is .*{told}"):
+def test_what_is_no_duration_is_refused_by_the_name_of_its_setting(text, message):
+    with pytest.raises(mpiabc.ProblemError, match=f"runtime='{text}' is .*{message}"):
         durations.parsed(text, "runtime")
 
 

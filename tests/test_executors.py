@@ -187,13 +187,13 @@ def _grouped(how, folder):
 
 def test_bad_places_are_refused_at_once(tmp_path):
     abc = problems.sampler()
-    for scheduler, told in [
+    for scheduler, message in [
         (schedulers.Futures(7), r"Futures\(7\): give an executor"),
         (schedulers.Map(7), r"Map\(7\): give a function"),
         (schedulers.Map(lambda f, items: []), "the map gave 0 results for"),
         (schedulers.Map(lambda f: []), "the map failed .TypeError"),
     ]:
-        with pytest.raises(mpiabc.SchedulerError, match=told):
+        with pytest.raises(mpiabc.SchedulerError, match=message):
             abc.run(tmp_path / "run.db", scheduler=scheduler)
 
 

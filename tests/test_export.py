@@ -51,7 +51,7 @@ def test_csv_has_every_number_to_the_last_bit(history, tmp_path):
     assert [int(row["id"]) for row in rows] == last.ids.tolist()
 
 
-def test_all_generations_are_told_by_a_column(history, several, tmp_path):
+def test_all_generations_are_described_by_a_column(history, several, tmp_path):
     exported(history, "csv", tmp_path / "run.csv", is_all=True)
     rows = read(tmp_path / "run.csv")
     assert [int(row["generation"]) for row in rows] == [0] * 30 + [1] * 30 + [2] * 30

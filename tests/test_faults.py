@@ -82,7 +82,7 @@ def prefix(store, expected):
 
 
 @pytest.mark.parametrize("kilobytes", [8, 28, 32, 40, 44])
-def test_file_that_may_not_grow_is_told_and_the_run_goes_on_when_it_may(kilobytes, expected, tmp_path):
+def test_file_that_may_not_grow_is_reported_and_the_run_goes_on_when_it_may(kilobytes, expected, tmp_path):
     """By a limit of the process, as a quota: at every size, from the first write to the last."""
     limit = kilobytes * 1024
     store = tmp_path / "run.db"
@@ -97,7 +97,7 @@ def test_file_that_may_not_grow_is_told_and_the_run_goes_on_when_it_may(kilobyte
 
 
 @pytest.mark.parametrize("is_parallel", quick([False, True], False))
-def test_full_disk_is_told_and_the_run_goes_on_when_there_is_room(is_parallel, expected):
+def test_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(is_parallel, expected):
     folder = environment_of("mpich")
     mpi, scheduler = (Launcher("mpich", folder, folder), "mpi") if is_parallel else (None, "serial")
     with tmpfs(56) as folder:
@@ -143,7 +143,7 @@ def refused(store, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_file_that_is_read_only_is_told_and_can_be_read(folder, expected):
+def test_file_that_is_read_only_is_reported_and_can_be_read(folder, expected):
     store = folder / "run.db"
     small.sampler().run(store, generations=2, scheduler="serial")
     store.chmod(0o444)
@@ -156,7 +156,7 @@ def test_file_that_is_read_only_is_told_and_can_be_read(folder, expected):
     assert problems.digests(small.sampler().run(store, scheduler="serial")) == expected
 
 
-def test_folder_that_becomes_read_only_while_running_is_told(folder, expected):
+def test_folder_that_becomes_read_only_while_running_is_reported(folder, expected):
     store = folder / "run.db"
     sampling = small.sampler().sample(store, scheduler="serial")
     next(sampling)
@@ -172,7 +172,7 @@ def test_folder_that_becomes_read_only_while_running_is_told(folder, expected):
 
 
 @pytest.mark.parametrize("change", ["deleted", "moved", "replaced"])
-def test_file_that_loses_its_name_while_running_is_told_at_once(change, expected, tmp_path):
+def test_file_that_loses_its_name_while_running_is_reported_at_once(change, expected, tmp_path):
     store, other = tmp_path / "run.db", tmp_path / "other.db"
     sampling = small.sampler().sample(store, scheduler="serial")
     next(sampling)
@@ -211,5 +211,5 @@ def test_second_run_on_one_file_is_refused_at_once_on_ranks(mpi, tmp_path):
             time.sleep(0.05)
     finally:
         first.send_signal(signal.SIGUSR1)
-        told, _ = first.communicate(timeout=HANGS)
-    assert first.returncode == 75, told
+        output, _ = first.communicate(timeout=HANGS)
+    assert first.returncode == 75, output

@@ -1,4 +1,4 @@
-"""Faults of what users bring are held, told, or resumed; wrong in silence is no outcome."""
+"""Faults of what users bring are held, reported, or resumed; wrong in silence is no outcome."""
 
 from dataclasses import replace
 
@@ -18,9 +18,11 @@ def test_nothing_goes_wrong_in_silence(engine):
 
 
 @pytest.mark.parametrize(
-    "expected", [Expected("held", goes_on=True), Expected("told", "in other words"), Expected("resumed")]
+    "expected", [Expected("held", goes_on=True), Expected("reported", "in other words"), Expected("resumed")]
 )
-def test_what_is_told_is_not_held_nor_resumed_nor_told_in_other_words(expected, monkeypatch, tmp_path):
+def test_what_is_reported_is_not_held_nor_resumed_nor_reported_in_other_words(
+    expected, monkeypatch, tmp_path
+):
     """The check of the check."""
     name = "None without epsilon"
     monkeypatch.setitem(faults.FAULTS, name, replace(faults.FAULTS[name], expected=(expected,)))

@@ -129,7 +129,7 @@ def changed(file, old, new, files=MODEL):
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "told"),
+    ("file", "old", "new", "named"),
     [
         ("model", '["a"] + Model', '["a"] - Model', ["function model.simulate"]),
         ("model", "Model().run", "Model().size", ["function model.simulate"]),
@@ -155,10 +155,10 @@ def changed(file, old, new, files=MODEL):
         ("helper", '"base"', '"other"', ["function helper.Base.name"]),
     ],
 )
-def test_a_change_of_what_is_reached_is_named(of, file, old, new, told):
+def test_a_change_of_what_is_reached_is_named(of, file, old, new, named):
     there, here = of(MODEL), of(changed(file, old, new))
-    assert code_differences(there, here) == told
-    assert set(told) <= set(differences(there, here))
+    assert code_differences(there, here) == named
+    assert set(named) <= set(differences(there, here))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_an_exception_handler_is_code(of):
 
 
 @pytest.mark.parametrize(
-    ("text", "old", "new", "told"),
+    ("text", "old", "new", "named"),
     [
         ("simulate = lambda x, rng: x + 1", "1", "2", ["function model.<lambda>"]),
         (
@@ -333,9 +333,9 @@ def test_an_exception_handler_is_code(of):
         ),
     ],
 )
-def test_code_is_reached_however_it_is_wrapped(of, text, old, new, told):
+def test_code_is_reached_however_it_is_wrapped(of, text, old, new, named):
     there, here = of({"model": text}), of(changed("model", old, new, {"model": text}))
-    assert code_differences(there, here) == told
+    assert code_differences(there, here) == named
 
 
 def test_a_function_of_a_numba_dispatcher_is_reached(of):
@@ -556,7 +556,7 @@ print(fingerprint(**pickle.loads(pathlib.Path("parts").read_bytes())).to_json())
 )
 
 
-def told_by(folder, name, text, seed):
+def described_by(folder, name, text, seed):
     (folder / f"{name}.py").write_text(text)
     done = subprocess.run(
         [sys.executable, f"{name}.py"],
@@ -571,15 +571,15 @@ def told_by(folder, name, text, seed):
 
 def test_processes_agree_whatever_their_hash_seed_and_so_does_what_travelled(tmp_path):
     (tmp_path / "helper.py").write_text(textwrap.dedent(MODEL["helper"]))
-    one = told_by(tmp_path, "script", AS_SCRIPT, 1)
-    other = told_by(tmp_path, "renamed", AS_SCRIPT, 2)
+    one = described_by(tmp_path, "script", AS_SCRIPT, 1)
+    other = described_by(tmp_path, "renamed", AS_SCRIPT, 2)
     assert one == other
     assert {"function script.make.distance", "function helper.step", "global script.LEVELS"} <= set(one.code)
     assert one.values["distance(closure scale)"] == "2.0"
-    assert differences(one, told_by(tmp_path, "worker", AS_WORKER, 3)) == []
+    assert differences(one, described_by(tmp_path, "worker", AS_WORKER, 3)) == []
 
     (tmp_path / "helper.py").write_text(textwrap.dedent(MODEL["helper"]).replace("UNIT = 10", "UNIT = 11"))
-    worker = told_by(tmp_path, "worker", AS_WORKER, 4)
+    worker = described_by(tmp_path, "worker", AS_WORKER, 4)
     assert code_differences(one, worker) == ["global helper.UNIT: 10 there, 11 here"]
 
 
@@ -672,7 +672,7 @@ def test_modules_that_functions_import_are_read_and_not_executed(tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "told"),
+    ("file", "old", "new", "named"),
     [
         ("lazy", "UNIT = 10", "UNIT = 11", "global lazy.UNIT: 10 there, 11 here"),
         ("lazy", "dt=0.1", "dt=0.2", "default lazy.step(dt): 0.1 there, 0.2 here"),
@@ -681,8 +681,8 @@ def test_modules_that_functions_import_are_read_and_not_executed(tmp_path, monke
         ("lazypack.other", "return x", "return -x", "function lazypack.other.deeper"),
     ],
 )
-def test_a_change_in_a_module_that_nobody_has_imported_is_named(of, file, old, new, told):
-    assert code_differences(of(LAZY), of(changed(file, old, new, LAZY))) == [told]
+def test_a_change_in_a_module_that_nobody_has_imported_is_named(of, file, old, new, named):
+    assert code_differences(of(LAZY), of(changed(file, old, new, LAZY))) == [named]
 
 
 def test_what_a_module_decides_when_it_runs_is_not_guessed(of):
@@ -711,7 +711,7 @@ def add(k, x, y):
 
 
 @pytest.mark.parametrize(
-    ("part", "there", "here", "told"),
+    ("part", "there", "here", "named"),
     [
         (lambda k: Model(k=k).run, 3, 4, "simulate.k: 3 there, 4 here"),
         (lambda k: Model(inner=Model(k=k)), 3, 4, "simulate.inner.k: 3 there, 4 here"),
@@ -743,12 +743,12 @@ def add(k, x, y):
         (lambda k: Model(c=k), Model, dict, "simulate.c: class Model there, class dict here"),
     ],
 )
-def test_changed_values_are_named_with_both(part, there, here, told):
+def test_changed_values_are_named_with_both(part, there, here, named):
     found = differences(fingerprint(simulate=part(there)), fingerprint(simulate=part(here)))
     assert len(found) == 1
     assert differences(fingerprint(simulate=part(there)), fingerprint(simulate=part(there))) == []
-    if told is not None:
-        assert found == [told.format(__name__)]
+    if named is not None:
+        assert found == [named.format(__name__)]
 
 
 def test_workers_do_not_compare_what_travels_with_the_part():
@@ -946,7 +946,7 @@ class MyThread(threading.Thread):
     ],
 )
 @pytest.mark.parametrize("place", [lambda x: x, lambda x: Model(a=x), lambda x: [(x,)]])
-def test_nothing_that_differs_from_process_to_process_is_told(part, place):
+def test_nothing_that_differs_from_process_to_process_is_reported(part, place):
     one, other = part(), part()
     there, here = fingerprint(simulate=place(one)), fingerprint(simulate=place(other))
     assert there == here
@@ -958,7 +958,7 @@ def test_nothing_that_differs_from_process_to_process_is_told(part, place):
             thing.cleanup()
 
 
-def test_objects_of_installed_classes_are_told_by_what_they_hold():
+def test_objects_of_installed_classes_are_described_by_what_they_hold():
     import pandas
 
     frames = [pandas.DataFrame({"a": [1.0, x], "b": ["u", "v"]}, index=[3, 4]) for x in (2.0, 2.0, 3.0)]
@@ -1072,7 +1072,7 @@ def test_every_item_of_a_list_counts(size, i):
 # --- compiled libraries, ours, JSON ---
 
 
-def test_a_library_of_the_users_is_told_by_its_content(tmp_path):
+def test_a_library_of_the_users_is_described_by_its_content(tmp_path):
     of_system = next(iter(re.findall(r"/\S*/libm[.-]\S+", Path("/proc/self/maps").read_text())), None)
     if of_system is None:
         missing("there is no library to copy")

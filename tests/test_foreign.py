@@ -65,7 +65,7 @@ def test_foreign_distances_and_thresholds_give_one_digest_everywhere(simulator, 
 
 
 @pytest.mark.parametrize(
-    ("gives", "told"),
+    ("gives", "message"),
     [
         (lambda rows: np.full((len(rows), 2), 1.0), "numbers a row, and"),
         (lambda rows: np.full((len(rows), 2, 1), 1.0), "expected one real number a row: shape (1,)"),
@@ -77,7 +77,7 @@ def test_foreign_distances_and_thresholds_give_one_digest_everywhere(simulator, 
         (lambda rows: rows.fill(0), "read-only"),
     ],
 )
-def test_distance_of_rows_that_gives_none_is_a_failure_with_an_address(gives, told, tmp_path):
+def test_distance_of_rows_that_gives_none_is_a_failure_with_an_address(gives, message, tmp_path):
     class Faulty:
         def rows(self, simulated, observed):
             return gives(simulated) if simulated[0, 0] > 1 else np.abs(simulated - observed).sum(axis=1)
@@ -87,7 +87,7 @@ def test_distance_of_rows_that_gives_none_is_a_failure_with_an_address(gives, to
     for scheduler in ("serial", schedulers.Processes(2)):
         with pytest.raises(mpiabc.SimulatorError, match="evaluation 0:") as error:
             mpiabc.ABCSMC(problem, 60, seed=1).run(tmp_path / "run.db", generations=1, scheduler=scheduler)
-        assert told in str(error.value)
+        assert message in str(error.value)
         addresses.add(error.value.failure.address)
     assert len(addresses) == 1
 
@@ -119,7 +119,7 @@ def scaled(theta, rng, scale):
     return scale * problems.gaussian(theta, rng)["y"]
 
 
-def test_partial_functions_are_told_without_addresses(tmp_path):
+def test_partial_functions_are_described_without_addresses(tmp_path):
     def run(generations):
         problem = mpiabc.Problem(mpiabc.Prior(mu=mpiabc.Normal()), functools.partial(scaled, scale=2.0), 1.0)
         return mpiabc.ABCSMC(problem, 30, seed=1).run(
@@ -138,7 +138,7 @@ BROKEN_PRIORS = {
 
 
 @pytest.mark.parametrize("what", BROKEN_PRIORS)
-def test_prior_that_cannot_work_is_told_before_any_simulation(what, tmp_path):
+def test_prior_that_cannot_work_is_reported_before_any_simulation(what, tmp_path):
     logpdf, sentence = BROKEN_PRIORS[what]
 
     class Broken(Correlated):

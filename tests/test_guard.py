@@ -88,7 +88,7 @@ def test_vectorised_simulator_without_rng_gives_one_digest(tmp_path):
     assert found[0] == found[1]
 
 
-def test_that_global_random_numbers_are_seeded_is_told_once(tmp_path, caplog):
+def test_that_global_random_numbers_are_seeded_is_reported_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "mpiabc"):
         history = run(with_rng, tmp_path / "run.db", schedulers.Processes(2))
     assert sum("global random numbers" in record.message for record in caplog.records) == 1
@@ -120,7 +120,7 @@ def deterministic(theta, rng):
     return {"y": theta["mu"]}
 
 
-def test_randomness_of_the_simulators_own_is_told_and_a_deterministic_simulator_is_not(tmp_path):
+def test_randomness_of_the_simulators_own_is_reported_and_a_deterministic_simulator_is_not(tmp_path):
     (note,) = run(Own(), tmp_path / "own.db").warnings
     assert "drew nothing from rng" in note
     for simulate in (deterministic, problems.gaussian, own_gauss):
@@ -321,8 +321,8 @@ def test_what_a_script_has_set_does_not_reach_what_is_ours(how, scheduler, tmp_p
         warnings.simplefilter("error")
         history = sampler.run(tmp_path / "run.db", scheduler=scheduler)
         assert problems.digests(history) == problems.digests(quiet)
-        told = history[-1].mean(), history[-1].std(), history[-1].ess, history[-1].quantile([0.1, 0.9])
-        assert all(np.all(np.isfinite(value)) for value in told)
+        numbers = history[-1].mean(), history[-1].std(), history[-1].ess, history[-1].quantile([0.1, 0.9])
+        assert all(np.all(np.isfinite(value)) for value in numbers)
     assert (history.failures, history.warnings) == ([], quiet.warnings)
 
 
@@ -413,15 +413,15 @@ class Fits:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [("", ""), ("rng", "ignores rng"), ("width", "does not seem to belong"), ("nan", "is nan")],
 )
-def test_prior_and_kernel_whose_parts_do_not_fit_are_told(wrong, told):
+def test_prior_and_kernel_whose_parts_do_not_fit_are_reported(wrong, message):
     for found in (
         checks.of_prior(Foreign(wrong), stream_key(1)),
         checks.of_proposal(Foreign(wrong), stream_key(1)),
     ):
-        assert (told in found) if told else found == ""
+        assert (message in found) if message else found == ""
 
 
 class Marginal:
@@ -443,7 +443,7 @@ class Marginal:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ("", ""),
         ("density", "the marginal mu does not seem to belong"),
@@ -452,9 +452,9 @@ class Marginal:
         ("support", "draws lie outside"),
     ],
 )
-def test_marginal_whose_parts_do_not_fit_is_told(wrong, told):
+def test_marginal_whose_parts_do_not_fit_is_reported(wrong, message):
     found = checks.of_prior(mpiabc.Prior(mu=Marginal(wrong), sd=mpiabc.Uniform(0, 1)), stream_key(1))
-    assert (told in found) if told else found == ""
+    assert (message in found) if message else found == ""
 
 
 @pytest.mark.parametrize("scheduler", ["serial", "processes"])
@@ -476,7 +476,7 @@ def test_fault_of_a_prior_ends_the_run(wrong, tmp_path):
         sampler.run(tmp_path / "run.db", scheduler=schedulers.Processes(2))
 
 
-def test_collapse_and_a_kernel_without_correlations_are_told_once(tmp_path):
+def test_collapse_and_a_kernel_without_correlations_are_reported_once(tmp_path):
     def simulate(theta, rng):
         return np.fromiter(theta.values(), float) + rng.standard_normal(12)
 

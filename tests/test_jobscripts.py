@@ -147,10 +147,10 @@ def test_options_before_the_file_that_are_none_are_refused(capsys):
     """One that is misspelt is not the script's."""
     with pytest.raises(SystemExit):
         cli.main(["jobscript", "slurm", "--rank", "8", "fit.py"])
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert (
         "--rank is no option here; a directive of the system's own goes into --line, as in --line=--rank=V"
-        in told
+        in output
     )
 
 
@@ -193,7 +193,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_values_are_told(case, capsys):
+def test_wrong_values_are_reported(case, capsys):
     arguments, message = WRONG[case]
     assert message in said(capsys, "jobscript", *shlex.split(arguments), status=1)
 
@@ -227,8 +227,8 @@ def test_file_that_only_holds_a_problem_is_run_by_mpiabc_run(what, capsys):
     text, expected = FILES[what]
     Path("it.py").write_text(text)
     command = ["jobscript", "slurm", "it.py"]
-    told = said(capsys, *command, "--population-size=9", status=1 if expected == NEVER else 0)
-    assert "it.py makes a sampler and never runs it" in told if expected == NEVER else expected in told
+    message = said(capsys, *command, "--population-size=9", status=1 if expected == NEVER else 0)
+    assert "it.py makes a sampler and never runs it" in message if expected == NEVER else expected in message
     if expected == AS_PROBLEM:
         assert "it.py holds a Problem and nothing that runs it: give" in said(capsys, *command, status=1)
 
@@ -257,16 +257,16 @@ def test_no_value_becomes_a_command_of_the_script(place, tmp_path, capsys, monke
     for system in ("slurm", "pbs", "sge", "lsf"):
         for text in ("x\ntouch marks", "2\r#PBS -q other"):
             option = [f"{place}={text}", "fit.py"] if place.startswith("-") else [place, text]
-            told = said(capsys, "jobscript", system, *option, status=1 if place != "--name" else 0)
-            assert place == "--name" or repr(text)[1:-1] in told
-            assert "\ntouch" not in told.replace("\r", "\n")
+            message = said(capsys, "jobscript", system, *option, status=1 if place != "--name" else 0)
+            assert place == "--name" or repr(text)[1:-1] in message
+            assert "\ntouch" not in message.replace("\r", "\n")
 
 
 def test_folder_of_programs_is_a_path_and_runs_nothing(tmp_path, capsys):
     folder = '$HOME/"a" `touch marks` $(touch marks) \\'
     text = said(capsys, "jobscript", "slurm", "--bin", folder, "fit.py")
     (line,) = [line for line in text.splitlines() if line.startswith("export PATH=")]
-    told = subprocess.run(
+    output = subprocess.run(
         ["bash", "-c", f'{line}; echo "$PATH"'],
         cwd=tmp_path,
         env=environment(HOME="/home/ada"),
@@ -274,7 +274,7 @@ def test_folder_of_programs_is_a_path_and_runs_nothing(tmp_path, capsys):
         text=True,
         check=True,
     ).stdout
-    assert told.startswith('/home/ada/"a" `touch marks` $(touch marks) \\:')
+    assert output.startswith('/home/ada/"a" `touch marks` $(touch marks) \\:')
     assert not (tmp_path / "marks").exists()
 
 
@@ -322,8 +322,8 @@ def test_log_of_a_job_begins_with_what_it_is_and_says_that_its_status_is_meant(c
         f"{path}: SLURM job 17 on {host}, 1 worker: {how}"
         for how in ("new", "resumed from generation 1", "resumed from generation 2")
     ]
-    told = "exit status 75 is meant, and no failure of SLURM job 17: the next job of this script goes on"
-    assert caplog.messages[-1] == f"{path}: {told}"
+    message = "exit status 75 is meant, and no failure of SLURM job 17: the next job of this script goes on"
+    assert caplog.messages[-1] == f"{path}: {message}"
 
 
 def command(folder, name, text):

@@ -12,8 +12,8 @@ from scipy import stats
 import mpiabc
 from mpiabc.analysis import pooled
 from mpiabc.analysis.pooled import base_of, proposal_of
-from mpiabc.joint import drawn
 from mpiabc.ledger import Ledger
+from mpiabc.priors.joint import drawn
 from mpiabc.schedulers import Map
 from mpiabc.simulations import COLUMNS
 from mpiabc.store import database, schema, simulations

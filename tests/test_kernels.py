@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 import mpiabc
-from mpiabc.covariance import covariance, shrunk
-from mpiabc.free import Coordinates, Freed
-from mpiabc.kernel import SCALE, chosen_scale, default_scale
+from mpiabc.kernels.covariance import covariance, shrunk
+from mpiabc.kernels.free import Coordinates, Freed
+from mpiabc.kernels.gaussian import SCALE, chosen_scale, default_scale
 from mpiabc.schedulers import Map
 from mpiabc.store import Store
 from mpiabc.store.schema import crc_of
@@ -246,8 +246,8 @@ def test_a_prior_of_ones_own_may_tell_its_bounds():
 
 
 @dataclass(frozen=True)
-class Told:
-    """A kernel that notes which threshold it was told."""
+class Noting:
+    """A kernel that notes which threshold it was given."""
 
     seen: list
 
@@ -258,7 +258,7 @@ class Told:
 
 def test_a_kernel_that_declares_it_gets_the_next_threshold(tmp_path):
     seen = []
-    abc = mpiabc.ABCSMC(problems.problem(), 30, seed=1, kernel=Told(seen))
+    abc = mpiabc.ABCSMC(problems.problem(), 30, seed=1, kernel=Noting(seen))
     history = abc.run(tmp_path / "run.db", generations=3, scheduler="serial")
     assert seen[:2] == [(0, history[1].epsilon), (1, history[2].epsilon)]
 

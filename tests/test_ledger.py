@@ -19,7 +19,7 @@ def generation(problem, size=20, epsilon=1.0, **options):
     return Level(0, stream_key(7), epsilon, problem.prior, size, **options)
 
 
-def told(ledger, problem, order, start, stop):
+def fill(ledger, problem, order, start, stop):
     ledger.tell(evaluate(problem, order, start, stop))
 
 
@@ -27,10 +27,10 @@ def test_cut_is_one_past_the_nth_acceptance_in_id_order():
     problem = problems.problem()
     order = generation(problem)
     ledger = Ledger(0, 20)
-    told(ledger, problem, order, 100, 300)
+    fill(ledger, problem, order, 100, 300)
     assert not ledger.complete
     assert ledger.frontier == 0
-    told(ledger, problem, order, 0, 100)
+    fill(ledger, problem, order, 0, 100)
     status = evaluate(problem, order, 0, 300).status
     assert ledger.cut == np.flatnonzero(status == Status.ACCEPTED)[19] + 1
     assert ledger.complete
@@ -44,19 +44,19 @@ def test_cut_only_falls_and_nothing_new_is_issued_once_n_acceptances_are_known()
     leases = [ledger.lease(50) for _ in range(8)]
     cuts = []
     for lease in reversed(leases):
-        told(ledger, problem, order, lease.start, lease.stop)
+        fill(ledger, problem, order, lease.start, lease.stop)
         cuts.append(ledger.cut)
         assert (ledger.lease(10) is None) == (ledger.cut < np.inf)
     assert cuts == sorted(cuts, reverse=True)
 
 
-def test_records_told_twice_or_in_overlapping_pieces_count_once():
+def test_records_that_come_twice_or_in_overlapping_pieces_count_once():
     problem = problems.problem()
     order = generation(problem)
     once, often = Ledger(0, 20), Ledger(0, 20)
-    told(once, problem, order, 0, 300)
+    fill(once, problem, order, 0, 300)
     for start, stop in [(0, 100), (50, 200), (0, 100), (150, 300), (0, 300)]:
-        told(often, problem, order, start, stop)
+        fill(often, problem, order, start, stop)
     assert once.counts() == often.counts()
     assert once.known == often.known == 300
     assert once.population().pack() == often.population().pack()
@@ -112,7 +112,7 @@ def test_lost_leases_go_out_again_and_only_what_is_unknown():
     order = generation(problem)
     ledger = Ledger(0, 20)
     lease = ledger.lease(50)
-    told(ledger, problem, order, 10, 20)
+    fill(ledger, problem, order, 10, 20)
     ledger.give_back(lease.start, lease.stop)
     assert ledger.in_flight == 0
     assert [ledger.lease(100)[1:] for _ in range(2)] == [(0, 10), (20, 50)]
@@ -125,12 +125,12 @@ def test_simulation_budget_is_exhausted_at_the_same_place_on_every_schedule(vect
     step = BLOCK if vectorized else 1
     needed = Ledger(0, 100, step=step)
     while not needed.complete:
-        told(needed, problem, generation(problem, 100), *needed.lease(64)[1:])
+        fill(needed, problem, generation(problem, 100), *needed.lease(64)[1:])
     used = needed.counts()[1]
     for budget, expected in [(used, None), (used - 1, "simulations")]:
         ledger = Ledger(0, 100, step=step, most_simulations=budget)
         while not ledger.complete and not ledger.exhausted:
-            told(ledger, problem, generation(problem, 100), *ledger.lease(7)[1:])
+            fill(ledger, problem, generation(problem, 100), *ledger.lease(7)[1:])
         assert ledger.exhausted == expected
 
 
@@ -138,10 +138,10 @@ def test_slots_are_complete_when_each_has_its_acceptance():
     problem = problems.problem()
     order = generation(problem, 300, is_static=True)
     whole, pieces = SlotLedger(0, 300), SlotLedger(0, 300)
-    told(whole, problem, order, 0, 300)
+    fill(whole, problem, order, 0, 300)
     for start, stop in [(200, 300), (0, 7), (7, 200), (100, 220)]:
         assert not pieces.complete or start == 100
-        told(pieces, problem, order, start, stop)
+        fill(pieces, problem, order, start, stop)
     assert whole.complete
     assert pieces.complete
     assert whole.counts() == pieces.counts()

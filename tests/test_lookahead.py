@@ -11,12 +11,13 @@ import pytest
 from scipy import stats
 
 import mpiabc
-from mpiabc import coupling, records, store
+from mpiabc import records, store
 from mpiabc.cli import main
-from mpiabc.coupling import Coupled
 from mpiabc.driver import opened
 from mpiabc.evaluate import Evaluator
-from mpiabc.mixture import GaussianMixture
+from mpiabc.kernels import coupling
+from mpiabc.kernels.coupling import Coupled
+from mpiabc.kernels.mixture import GaussianMixture
 from mpiabc.schedulers import Processes
 from mpiabc.settled import Settler
 from mpiabc.store import journal, writer
@@ -341,12 +342,12 @@ def test_failures_count_where_their_id_and_level_are_decided(tmp_path):
         found.append((problems.digests(history), failures, [p.failures for p in history]))
     assert found[0] == found[1]
     assert found[0][1]
-    told = []
+    messages = []
     for workers in (1, 15):
         with pytest.raises(mpiabc.SimulatorError) as error:
             run(tmp_path, Simulated(workers, random_time), simulate=simulate)
-        told.append(str(error.value).partition(" failed on ")[0])
-    assert told[0] == told[1]
+        messages.append(str(error.value).partition(" failed on ")[0])
+    assert messages[0] == messages[1]
 
 
 def test_simulators_know_the_address_of_their_numbers(tmp_path):

@@ -73,7 +73,7 @@ def test_what_ranks_share_is_shared_and_what_each_was_promised_is_not(ranks, pro
 
 
 @pytest.mark.parametrize("part", ["ABCSMC", "Pool", "schedulers.Processes"])
-def test_a_python_without_its_lock_is_told_where_something_would_run(part):
+def test_a_python_without_its_lock_is_reported_where_something_would_run(part):
     """By a stand-in; who only opens a file is not kept from it."""
     program = "import sys\nsys._is_gil_enabled = lambda: False\nimport mpiabc\nmpiabc.open\nmpiabc."
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Files that are mapped to be read: one copy for a node, nothing of them travels, another file is told."""
+"""Files that are mapped to be read: one copy for a node, nothing of them travels, another file is named."""
 
 import functools
 import multiprocessing
@@ -17,8 +17,8 @@ import mpiabc
 from mpiabc import mapped, schedulers
 from mpiabc.cluster.sent import Work
 from mpiabc.errors import ProblemError, StoreError
-from mpiabc.problem import told
-from mpiabc.schedulers import parcels
+from mpiabc.problem import described
+from mpiabc.schedulers.shared import transfer
 from tests import bridge, problems
 from tests.conftest import HANGS, ROOT, environment, jobs_of, missing
 from tests.programs import mapping
@@ -132,7 +132,7 @@ def test_small_files_travel_with_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_another_file_is_told_where_it_arrives(change, file, data):
+def test_another_file_is_reported_where_it_arrives(change, file, data):
     content = mapped.dumps(data)
     change(file)
     with pytest.raises(
@@ -210,9 +210,9 @@ def test_nor_do_those_of_the_prior_and_of_observed_data(data):
 
 def test_nor_do_those_that_a_job_has(data):
     """As a distance of one's own in the order of a level."""
-    parts = parcels.parts(Reader(data))
+    parts = transfer.parts(Reader(data))
     assert sum(len(part) for _, part in parts) < A_PATH
-    assert np.array_equal(parcels.joined(*(part for _, part in parts)).data, data)
+    assert np.array_equal(transfer.joined(*(part for _, part in parts)).data, data)
 
 
 def resident(file):
@@ -226,7 +226,7 @@ def resident(file):
 @pytest.mark.parametrize("part", PARTS)
 def test_nothing_of_the_file_is_read_for_a_problem(part, file, data):
     problem = problems.problem(**PARTS[part](data))
-    problem.parts(), told(data), mapped.dumps(problem)
+    problem.parts(), described(data), mapped.dumps(problem)
     assert resident(file) == 0
     float(data[0, 0])
     assert resident(file) > 0  # this would be seen
@@ -311,12 +311,12 @@ def test_another_file_ends_a_run_on_ranks_with_children(mpi, file):
     copied(file)
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "changed", "timeout")
     assert job.returncode == 1, job.stdout
-    told = r"ProblemError: rank 1 of 2 .* cannot work: process .* finds at .*2097280 bytes of 1970"
-    assert re.search(told, job.stdout), job.stdout
+    message = r"ProblemError: rank 1 of 2 .* cannot work: process .* finds at .*2097280 bytes of 1970"
+    assert re.search(message, job.stdout), job.stdout
 
 
 @jobs_of(["mpi"], [], ["openmpi"])
-def test_ranks_with_files_of_other_times_are_told_apart(mpi, file):
+def test_ranks_with_files_of_other_times_are_distinguished(mpi, file):
     os.utime(copied(file), ns=(1, 1))
     job = mpi.run(2, "-m", "tests.programs.mapping", file.parent, "other")
     assert job.returncode == 1, job.stdout
@@ -478,13 +478,13 @@ def test_a_redis_worker_that_does_not_see_the_file_says_so_on_both_sides(
     hidden = file.rename(tmp_path / "hidden.npy")
     with ThreadPoolExecutor(1) as thread, server.workers(1, "--wait", "3s") as (worker,):
         run = thread.submit(mapping.digests, data, tmp_path / "run.db", server.scheduler())
-        told = worker.ends()[1]
+        output = worker.ends()[1]
         hidden.rename(file)
         with server.workers(1):
             assert run.result(HANGS) == expected
-    for text in (told, caplog.text):
+    for text in (output, caplog.text):
         assert f"finds at {file} nothing that can be read" in text
-    assert "Traceback" not in told
+    assert "Traceback" not in output
 
 
 def test_dask_carries_none_of_it(dask_client, data, file, expected, tmp_path, monkeypatch):

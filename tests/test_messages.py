@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mpiabc.records import Lease, Records, brought
-from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Lost, Said
+from mpiabc.schedulers.shared import transfer
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Cancel, Kind, Missing, answer_of, encoded, order_of
 from mpiabc.schedulers.shared.worker import UNWANTED, Worker
@@ -33,7 +33,7 @@ class Leader:
     """What an engine does about one worker that gets all of its parcels."""
 
     def __init__(self):
-        self.jobs, self.sender = Jobs(), parcels.Sender()
+        self.jobs, self.sender = Jobs(), transfer.Sender()
         self.worker = Worker(lambda job: job.evaluator(), "here")
 
     def begin(self, number, beside=()):
@@ -53,7 +53,7 @@ def done(answers):
 
 
 @pytest.mark.parametrize(
-    "order", [Lease(1, 2, 3), Cancel(4, float("inf")), parcels.parcel(3, [("a", b"b")], [2])]
+    "order", [Lease(1, 2, 3), Cancel(4, float("inf")), transfer.parcel(3, [("a", b"b")], [2])]
 )
 def test_orders_arrive_as_they_were_sent(order):
     assert order_of(*encoded(order)) == order
@@ -80,7 +80,7 @@ def test_records_and_words_arrive_and_are_of_who_is_known_to_the_leader():
     assert answer_of(*encoded(returned(1, 2, 3)), "rank 3").worker == "rank 3"
 
 
-def test_messages_of_another_kind_are_told():
+def test_messages_of_another_kind_are_reported():
     for read in (order_of, answer_of):
         with pytest.raises(ValueError, match="of kind 21 is no"):
             read(Kind.BYE, b"")
@@ -158,7 +158,7 @@ def test_another_job_of_the_same_number_is_another_one():
     worker = Worker(lambda job: job.evaluator())
     for text in ("of one run", "of another"):
         job = Numbered(0, text=text)
-        worker.obey(parcels.parcel(0, parcels.parts(job)))
+        worker.obey(transfer.parcel(0, transfer.parts(job)))
         worker.obey(Lease(0, 0, 1))
         assert done(worker.step()) == [(Lease(0, 0, 1), f"0{text}".encode())]
 
@@ -174,7 +174,7 @@ def test_who_leaves_gives_all_back_and_takes_nothing():
 
 
 def test_large_parts_travel_once_to_who_has_them_of_any_open_job():
-    sender, jobs = parcels.Sender(), Jobs()
+    sender, jobs = transfer.Sender(), Jobs()
     sizes = []
     for number, beside in [(0, []), (1, [0]), (2, [1]), (3, [])]:
         jobs.begin(Numbered(number, LARGE if number != 2 else None), beside)
@@ -209,7 +209,7 @@ def test_evaluation_that_raises_leaves_the_others():
         return evaluate
 
     worker = Worker(load)
-    worker.obey(parcels.parcel(1, parcels.parts(Numbered(1))))
+    worker.obey(transfer.parcel(1, transfer.parts(Numbered(1))))
     worker.obey(Lease(1, 0, 1))
     worker.obey(Lease(1, 1, 2))
     with pytest.raises(RuntimeError, match="pump"):

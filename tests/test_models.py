@@ -10,14 +10,14 @@ import pytest
 from scipy import special, stats
 
 import mpiabc
-from mpiabc import joint
 from mpiabc.cli import main
 from mpiabc.driver.opened import Opened
 from mpiabc.evaluate import Evaluator, Level
 from mpiabc.ledger import Ledger
 from mpiabc.models import of
 from mpiabc.order import restored
-from mpiabc.progress import told
+from mpiabc.priors import joint
+from mpiabc.progress import described
 from mpiabc.schedulers import Map, Processes
 from mpiabc.streams import Purpose, Stream, stream_key
 from tests.cluster import Cluster, Simulated, random_time
@@ -220,7 +220,7 @@ def test_model_that_has_died_comes_back_from_its_prior(tmp_path):
 
 
 def test_constraint_of_a_model_narrows_its_prior_and_rescales_nothing(tmp_path):
-    """What `where` leaves of one model's prior is told by its evidence and its probability."""
+    """What `where` leaves of one model's prior is described by its evidence and its probability."""
     near, far = several.problems(vectorized=True)
     upper = mpiabc.Prior(nu=stats.norm(3, 1), where=lambda theta: theta["nu"] > 3)
     narrowed = replace(far, prior=upper, name="far")
@@ -507,7 +507,7 @@ def test_example_tells_which_epidemic_it_was_on_ranks_as_in_one_process(mpi, alo
     assert alone in job.stdout.splitlines()
 
 
-# What is told and refused.
+# What is reported and refused.
 
 
 def test_failures_replay_and_show_name_the_model(tmp_path, capsys):
@@ -527,9 +527,9 @@ def test_failures_replay_and_show_name_the_model(tmp_path, capsys):
     main(["show", store])
     assert f"near {history[0].model_probabilities()[0]:.3g}, far " in capsys.readouterr().out
     main(["replay", store, f"1:{history[1].ids[0]}", "--trust"])
-    told = capsys.readouterr().out
-    assert "equal, bit for bit" in told
-    assert f"theta       model={models[history[1].model[0]].name!r}, " in told
+    output = capsys.readouterr().out
+    assert "equal, bit for bit" in output
+    assert f"theta       model={models[history[1].model[0]].name!r}, " in output
 
 
 def test_command_line_takes_a_list_of_problems_and_tells_each_model(tmp_path, capsys):
@@ -549,17 +549,17 @@ def test_command_line_takes_a_list_of_problems_and_tells_each_model(tmp_path, ca
         1,
     ]
     assert main(["run", f"{file}:problems", *map(str, options)]) == 0
-    told = capsys.readouterr().out
-    assert "parameter of near" in told
-    assert "parameter of far" in told
-    assert f"models       {mpiabc.open(store)[-1].told_models}" in told
+    output = capsys.readouterr().out
+    assert "parameter of near" in output
+    assert "parameter of far" in output
+    assert f"models       {mpiabc.open(store)[-1].named_models}" in output
     assert main(["replay", str(store), "1:3", "--problem", f"{file}:problems"]) == 0
 
 
 def test_live_line_knows_how_probable_models_were(wide):
     order = Level(1, stream_key(1), 1.5, of(several.problems()).prior, 10)
-    opened = Opened(order, Ledger(1, 10), None, 0.0, models=wide[0].told_models)
-    line = told(opened.progress(1.0, Cluster(3, random_time, None)))
+    opened = Opened(order, Ledger(1, 10), None, 0.0, models=wide[0].named_models)
+    line = described(opened.progress(1.0, Cluster(3, random_time, None)))
     near, far = wide[0].model_probabilities()
     assert line.endswith(f"0/3 busy; before: near {near:.3g}, far {far:.3g}")
 
@@ -588,8 +588,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_models_that_cannot_be_compared_are_refused(case):
-    make, told = REFUSED[case]
-    with pytest.raises(mpiabc.ProblemError, match=told):
+    make, message = REFUSED[case]
+    with pytest.raises(mpiabc.ProblemError, match=message):
         mpiabc.ABCSMC([several.problems()[0], make()], 10)
 
 

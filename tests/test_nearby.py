@@ -8,10 +8,10 @@ import time
 import pytest
 
 from mpiabc.records import Lease
-from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Lost
 from mpiabc.schedulers.mpi import nearby
 from mpiabc.schedulers.mpi.nearby import Nearby, Shelf
+from mpiabc.schedulers.shared import transfer
 from mpiabc.schedulers.shared.messages import Kind, encoded, order_of
 from mpiabc.schedulers.shared.worker import Worker
 from tests.conftest import ROOT
@@ -137,7 +137,7 @@ def test_an_order_that_was_put_there_beside_an_older_one_closes_no_newer_one_for
     numbers = (1, 2)
     shelf, rank = Shelf(RUN), Nearby()
     for number in numbers:
-        parcel = parcels.parcel(number, parcels.parts(number), beside=(number - 1,))
+        parcel = transfer.parcel(number, transfer.parts(number), beside=(number - 1,))
         shelf.put(number, encoded(parcel)[1])
     worker = Worker(lambda job: lambda start, stop: (job, start))
     said = []

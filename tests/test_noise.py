@@ -438,7 +438,7 @@ def test_run_without_an_end_is_refused_and_so_is_an_epsilon_that_stalls(tmp_path
         abc.run(tmp_path / "run.db", scheduler="serial", min_epsilon_change=0.1)
 
 
-def test_data_that_no_noise_explains_are_told(tmp_path):
+def test_data_that_no_noise_explains_are_reported(tmp_path):
     problem = mpiabc.Problem(mpiabc.Prior(p=mpiabc.Uniform(0, 1)), counted, {"k": 40})
     with pytest.raises(mpiabc.ProblemError, match="density of the observed data is 0"):
         ran(tmp_path / "run.db", noise.Binomial(0.5), problem, n=50)

@@ -134,10 +134,10 @@ def test_name_of_a_file_is_no_part_of_the_page():
 
 def test_view_is_json_of_texts_for_any_numbers(client):
     """An infinite epsilon is a text: JSON knows no such number."""
-    told = json.loads(client.get("/view.json")[2], parse_constant=pytest.fail)
-    assert told["state"] == "ended"
-    assert told["said"] == "it has come to its end: threshold"
-    ((title, (heading, *rows)),) = told["tables"]
+    view = json.loads(client.get("/view.json")[2], parse_constant=pytest.fail)
+    assert view["state"] == "ended"
+    assert view["said"] == "it has come to its end: threshold"
+    ((title, (heading, *rows)),) = view["tables"]
     assert title == "generations"
     assert [row[heading.index("generation")] for row in rows] == ["2", "1", "0"]
     assert [row[heading.index("epsilon")] for row in rows] == ["0.8", "1.5", "3"]
@@ -146,14 +146,14 @@ def test_view_is_json_of_texts_for_any_numbers(client):
 def test_damaged_file_is_a_sentence_in_the_page(run):
     run.write_bytes(b"no database at all" * 100)
     status, _, body = Client(run).get("/view.json")
-    told = json.loads(body)
-    assert (status, told["state"]) == (200, "unreadable")
-    assert "it is not an mpiabc run" in told["said"]
+    view = json.loads(body)
+    assert (status, view["state"]) == (200, "unreadable")
+    assert "it is not an mpiabc run" in view["said"]
 
 
 def test_file_that_is_not_there_is_a_sentence_in_the_page(tmp_path):
-    told = json.loads(Client(tmp_path / "later.db").get("/view.json")[2])
-    assert (told["state"], told["said"]) == ("not there", "there is no such file yet")
+    view = json.loads(Client(tmp_path / "later.db").get("/view.json")[2])
+    assert (view["state"], view["said"]) == ("not there", "there is no such file yet")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_missing_starlette_is_named_with_its_extra(run, monkeypatch, capsys):
 
 
 class Drawing(Gallery):
-    """One that draws when it is told to, by a clock of its own."""
+    """One that draws when it is asked to, by a clock of its own."""
 
     def __init__(self, path):
         self.now, self.drawn = 0.0, []

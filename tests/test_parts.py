@@ -14,8 +14,8 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.evaluate import Level, evaluate
-from mpiabc.kernel import chosen_scale
-from mpiabc.mixture import GaussianMixture
+from mpiabc.kernels.gaussian import chosen_scale
+from mpiabc.kernels.mixture import GaussianMixture
 from mpiabc.population import effective_sample_size, weighted_quantile
 from mpiabc.records import pack
 from mpiabc.schedulers.together import Backoff

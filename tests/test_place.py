@@ -124,8 +124,8 @@ def test_what_is_begun_anew_keeps_all_its_names(kind, expected, tmp_path, caplog
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
     assert other.is_symlink() == (kind == "link")
     assert other.samefile(tmp_path / "run.db")
-    told = f"{other} is a link: what is in {tmp_path / 'run.db'} is replaced"
-    assert (told in caplog.text) == (kind == "link")
+    message = f"{other} is a link: what is in {tmp_path / 'run.db'} is replaced"
+    assert (message in caplog.text) == (kind == "link")
 
 
 def test_a_link_to_a_file_that_is_not_there_yet_is_its_name(expected, tmp_path):
@@ -181,7 +181,7 @@ def test_what_names_no_file_is_refused_at_once(what, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_links_that_lead_round_in_a_circle_are_told(tmp_path):
+def test_links_that_lead_round_in_a_circle_are_reported(tmp_path):
     (tmp_path / "a.db").symlink_to("b.db")
     (tmp_path / "b.db").symlink_to("a.db")
     with pytest.raises(mpiabc.StoreError, match="cannot be reached: Too many levels of symbolic links"):

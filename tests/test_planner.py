@@ -9,7 +9,7 @@ from scipy import stats
 
 import mpiabc
 from mpiabc import cli
-from mpiabc.mixture import LocalGaussianMixture
+from mpiabc.kernels.mixture import LocalGaussianMixture
 from mpiabc.order import Order, kept, restored
 from mpiabc.store import History, database, parts
 from tests import problems
@@ -121,7 +121,7 @@ def test_who_looks_executes_nothing_of_the_file(tmp_path, monkeypatch, capsys):
 
 
 def test_parts_of_orders_are_of_a_closed_list():
-    class GaussianMixture(mpiabc.mixture.GaussianMixture):
+    class GaussianMixture(mpiabc.kernels.mixture.GaussianMixture):
         pass
 
     parents = population(20, 2)

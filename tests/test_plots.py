@@ -11,7 +11,7 @@ from mpiabc.analysis import priors
 from mpiabc.analysis.plots import canvas, data, density, parameters
 from mpiabc.analysis.plots.seen import spread
 from mpiabc.cli import main
-from mpiabc.problem import told
+from mpiabc.problem import described
 from tests import problems
 from tests.conftest import imported
 
@@ -175,13 +175,15 @@ def test_few_generations_of_many_are_chosen_with_both_ends():
 )
 def test_priors_are_read_from_settings_without_unpickling(marginal, expected):
     names = ("first", "a, b", "mu")
-    text = told(mpiabc.Prior({"first": mpiabc.Normal(0, 1), "a, b": marginal, "mu": mpiabc.Uniform(0, 1)}))
+    text = described(
+        mpiabc.Prior({"first": mpiabc.Normal(0, 1), "a, b": marginal, "mu": mpiabc.Uniform(0, 1)})
+    )
 
     class File:
         settings = {"prior": text}
 
     x = np.array([0.0, 1.0, 2.0, 3.0])
-    found = priors.told(File(), names)
+    found = priors.described(File(), names)
     assert set(found) == set(names)
     np.testing.assert_allclose(found["a, b"].density(x), expected(x), rtol=1e-12)
     given = priors.given(mpiabc.Prior({"a, b": marginal}))
@@ -204,10 +206,10 @@ def test_what_settings_do_not_tell_is_not_guessed_nor_executed(text):
     class File:
         settings = {"prior": text}
 
-    assert priors.told(File(), ("mu",)) == {}
+    assert priors.described(File(), ("mu",)) == {}
 
 
-def test_a_prior_that_is_not_told_is_drawn_of_its_sample(tmp_path):
+def test_a_prior_that_is_not_described_is_drawn_of_its_sample(tmp_path):
     prior = mpiabc.Prior(mu=mpiabc.Normal(0, 2), where=lambda theta: theta["mu"] > -1)
     problem = mpiabc.Problem(prior, problems.gaussian, {"y": 1.0})
     history = mpiabc.ABCSMC(problem, 300, seed=1).run(tmp_path / "run.db", generations=2, scheduler="serial")
@@ -463,7 +465,7 @@ def test_every_kind_draws_a_run_of_one_generation_of_five(kind, tmp_path):
         drawn(draw(history[-1], **where))
 
 
-def test_what_cannot_be_drawn_is_told(run, two, tmp_path):
+def test_what_cannot_be_drawn_is_reported(run, two, tmp_path):
     cases = [
         (lambda: plots.pairs(3), "3: give a History"),
         (lambda: plots.pairs(run, ["nu"]), "'nu' is no parameter; give some of beta"),
@@ -486,7 +488,7 @@ def test_what_cannot_be_drawn_is_told(run, two, tmp_path):
         plots.predictive(history)
 
 
-def test_a_run_without_generations_is_told(tmp_path):
+def test_a_run_without_generations_is_reported(tmp_path):
     def broken(theta, rng):
         raise ArithmeticError("no")
 

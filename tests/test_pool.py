@@ -159,7 +159,7 @@ def test_results_that_were_not_asked_for_are_refused_behind_the_with():
         list(left)
 
 
-def test_wrong_calls_are_told():
+def test_wrong_calls_are_reported():
     with mpiabc.Pool("serial") as pool:
         with pytest.raises(mpiabc.SchedulerError, match="chunksize=0: give a whole number of at least 1"):
             pool.imap(half, [1], chunksize=0)

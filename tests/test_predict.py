@@ -71,7 +71,7 @@ def test_populations_of_one_model_and_of_a_run_in_progress_know_names_too(tmp_pa
     assert len(first.of("other").data("in_bed")) == np.count_nonzero(first.model == 1)
 
 
-def test_what_is_not_kept_is_told(tmp_path):
+def test_what_is_not_kept_is_reported(tmp_path):
     history, problem = run(tmp_path / "run.db", keep="theta")
     with pytest.raises(mpiabc.ProblemError, match='keep="theta" keeps none'):
         history[-1].data("in_bed")
@@ -260,7 +260,7 @@ def test_more_may_be_simulated_of_the_same_parameters(fitted):
         ({"theta": [[1.0, 2.0]], "trust": True}, r"theta of shape \(1, 2\): give \(n, 1\)"),
     ],
 )
-def test_what_cannot_be_predicted_is_told_before_any_work(fitted, options, said):
+def test_what_cannot_be_predicted_is_reported_before_any_work(fitted, options, said):
     with pytest.raises(mpiabc.Error, match=said):
         fitted[0].predict(**options)
 

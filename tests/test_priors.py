@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 import mpiabc
-from mpiabc import constraint
 from mpiabc.fingerprint import fingerprint
-from mpiabc.problem import told
+from mpiabc.priors import constraint
+from mpiabc.problem import described
 from mpiabc.streams import stream_key
 from tests import problems
 from tests.cluster import Simulated, random_time
@@ -152,9 +152,9 @@ def test_domains_of_new_distributions_are_looked_at_too():
 
 
 @pytest.mark.parametrize("name", PRIORS)
-def test_priors_are_told_alike_before_and_after_use_and_where_they_arrive(name):
+def test_priors_are_described_alike_before_and_after_use_and_where_they_arrive(name):
     prior = mpiabc.Prior(PRIORS[name][0])
-    said, values = told(prior), fingerprint(prior=prior).values
+    said, values = described(prior), fingerprint(prior=prior).values
     assert " at 0x" not in said
     prior.logpdf(prior.sample(4, np.random.default_rng(1)))
     arrived = cloudpickle.loads(cloudpickle.dumps(prior))
@@ -162,7 +162,7 @@ def test_priors_are_told_alike_before_and_after_use_and_where_they_arrive(name):
     assert arrived.sample(30, np.random.default_rng(2)).tobytes() == draws.tobytes()
     assert arrived.logpdf(draws).tobytes() == prior.logpdf(draws).tobytes()
     for found in (prior, arrived):
-        assert told(found) == said
+        assert described(found) == said
         assert fingerprint(prior=found).values == values
 
 
@@ -178,9 +178,9 @@ def test_priors_are_told_alike_before_and_after_use_and_where_they_arrive(name):
         [{"a": mpiabc.Integer(1, x)} for x in (2, 3)],
     ],
 )
-def test_priors_are_told_apart(one, other):
+def test_priors_are_distinguished(one, other):
     one, other = mpiabc.Prior(one), mpiabc.Prior(other)
-    assert told(one) != told(other)
+    assert described(one) != described(other)
     assert fingerprint(prior=one).values != fingerprint(prior=other).values
 
 
@@ -279,7 +279,7 @@ def test_where_is_asked_row_by_row_if_it_is_not_for_arrays(tmp_path, monkeypatch
         (lambda theta: theta["a"] > 50, "none of 20000 draws of the prior satisfies where"),
     ],
 )
-def test_constraints_that_cannot_be_are_told_before_any_work(where, said, tmp_path, monkeypatch):
+def test_constraints_that_cannot_be_are_reported_before_any_work(where, said, tmp_path, monkeypatch):
     monkeypatch.setattr(constraint, "_DRAWS", 20_000)
     with pytest.raises(mpiabc.ProblemError, match=said):
         listed(half_normal(where)).run(tmp_path / "run.db", scheduler="serial")

@@ -155,7 +155,7 @@ def run(path, *, size=30, distance=None, generations=3, **options):
     return sampler.run(path / "run.db", generations=generations, scheduler="serial")
 
 
-BROKEN = {  # an option of a run, and what is told
+BROKEN = {  # an option of a run, and what is reported
     "rows of a proposal": ({"kernel": Fits(Leaning)}, "logpdf of the kernel Fits gives"),
     "another fit of a kernel": ({"kernel": Fits(Wandering)}, "fit of the kernel Fits gives another proposal"),
     "a density by chance": ({"kernel": Fits(Fickle)}, "logpdf of the kernel Fits draws NumPy's"),
@@ -173,10 +173,10 @@ BROKEN = {  # an option of a run, and what is told
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_run_tells_which_part_breaks_which_promise_once(what, tmp_path, caplog):
-    options, told = BROKEN[what]
+    options, message = BROKEN[what]
     run(tmp_path, **options)
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [told in line for line in said].count(True) == 1
+    assert [message in line for line in said].count(True) == 1
     assert not any("the simulator, its summary" in line for line in said)
 
 
@@ -279,8 +279,8 @@ UNUSABLE = {  # what is called otherwise than it is written, or gives something 
 
 @pytest.mark.parametrize("what", UNUSABLE)
 def test_a_part_that_cannot_be_used_is_refused_in_a_sentence_that_says_what_is_expected(what, tmp_path):
-    options, told = UNUSABLE[what]
-    with pytest.raises(mpiabc.ProblemError, match=told) as error:
+    options, message = UNUSABLE[what]
+    with pytest.raises(mpiabc.ProblemError, match=message) as error:
         run(tmp_path, **(options() if callable(options) else options))
     assert "\n" not in str(error.value)
 
@@ -378,8 +378,8 @@ FOUND = {
 
 @pytest.mark.parametrize("what", FOUND)
 def test_a_part_that_does_not_is_named_with_what_is_wrong(what):
-    check, told = FOUND[what]
-    with pytest.raises(mpiabc.ProblemError, match=told):
+    check, message = FOUND[what]
+    with pytest.raises(mpiabc.ProblemError, match=message):
         check()
 
 

@@ -18,7 +18,7 @@ from scipy import stats
 
 from mpiabc import schedulers
 from mpiabc.errors import ProblemError, SchedulerError, SimulatorError
-from mpiabc.schedulers import parcels
+from mpiabc.schedulers.shared import transfer
 from tests import bridge
 from tests.cluster import Simulated
 from tests.conftest import HANGS, ROOT, Launcher, environment, environment_of, jobs_of, quick
@@ -38,7 +38,7 @@ except (ImportError, SchedulerError) as error:
 PROGRAM = ("-m", "tests.programs.pyabc_examples")
 
 
-def told(output, word):
+def words_after(output, word):
     """What a program has printed behind this word, line by line."""
     return [line.split()[1:] for line in output.splitlines() if line.startswith(f"{word} ")]
 
@@ -137,7 +137,7 @@ def test_killed_rank_is_made_good(tolerant, expected, tmp_path):
     job = tolerant.run(3, *PROGRAM, "killed", "mpi", tmp_path)
     assert (tmp_path / "killed").exists(), job.stdout
     assert "died; its evaluations go out again" in job.stdout
-    assert told(job.stdout, "DIGEST") == [[expected["readme"]]], job.stdout
+    assert words_after(job.stdout, "DIGEST") == [[expected["readme"]]], job.stdout
     assert job.returncode == 0, job.stdout
 
 
@@ -146,7 +146,7 @@ def test_database_is_the_same_on_any_number_of_ranks(n, mpi, expected):
     """Of eight samplers on one communicator."""
     job = mpi.run(n, *PROGRAM, "examples", "mpi")
     assert job.returncode == 0, job.stdout
-    assert dict(told(job.stdout, "DIGEST")) == expected
+    assert dict(words_after(job.stdout, "DIGEST")) == expected
 
 
 @jobs_of(["mpi"], [], ["mpich"])
@@ -156,8 +156,8 @@ def test_database_is_the_same_on_mpi_and_redis_together(mpi, server, expected, m
     with server.workers(1):
         job = mpi.run(2, *PROGRAM, "examples", f"mpi,{server.url}", "delayed", "adaptive_distance")
     assert job.returncode == 0, job.stdout
-    assert dict(told(job.stdout, "DIGEST")).items() <= expected.items()
-    assert len(told(job.stdout, "DIGEST")) == 2
+    assert dict(words_after(job.stdout, "DIGEST")).items() <= expected.items()
+    assert len(words_after(job.stdout, "DIGEST")) == 2
 
 
 def test_killed_child_is_made_good(expected, tmp_path):
@@ -180,14 +180,14 @@ def test_samplers_pools_and_runs_take_turns_in_one_script(mpi, expected, tmp_pat
     job = mpi.run(3, *PROGRAM, "one_script", "mpi", tmp_path)
     assert job.returncode == 0, job.stdout
     assert job.stdout.count("AFTER") == 3
-    assert told(job.stdout, "RAISED") == [["too", "large", "True"]]
-    assert told(job.stdout, "DIGEST") == 3 * [[expected["readme"]]]
+    assert words_after(job.stdout, "RAISED") == [["too", "large", "True"]]
+    assert words_after(job.stdout, "DIGEST") == 3 * [[expected["readme"]]]
     alone = program("together", "serial", tmp_path)
     assert alone.returncode == 0, alone.stdout
-    assert told(job.stdout, "RUN") == told(alone.stdout, "RUN")
-    assert told(job.stdout, "POOL") == [["[1,", "2]"]]
-    assert told(job.stdout, "ANALYSES") == [["8", "1"]]
-    ((n, *shares),) = told(job.stdout, "IDLE")
+    assert words_after(job.stdout, "RUN") == words_after(alone.stdout, "RUN")
+    assert words_after(job.stdout, "POOL") == [["[1,", "2]"]]
+    assert words_after(job.stdout, "ANALYSES") == [["8", "1"]]
+    ((n, *shares),) = words_after(job.stdout, "IDLE")
     assert int(n) == len(shares)
     assert all(float(share) < 0.5 for share in shares)
 
@@ -207,7 +207,7 @@ def test_signal_stops_with_75_and_the_database_goes_on(where, mpi, tmp_path):
     assert job.returncode == 75, output
     again = mpi.run(1, *PROGRAM, *command)
     assert again.returncode == 0, again.stdout
-    assert told(again.stdout, "LOADED")
+    assert words_after(again.stdout, "LOADED")
 
 
 @pytest.mark.long
@@ -217,7 +217,7 @@ def test_signal_between_generations_is_seen_at_the_next_call(tmp_path):
     assert "stopped by SIGTERM" in first.stdout
     second = program("stopped", "processes", tmp_path, "between")
     assert second.returncode == 0, second.stdout
-    assert told(second.stdout, "LOADED") == [["1"]]
+    assert words_after(second.stdout, "LOADED") == [["1"]]
 
 
 def test_walltime_stops_with_75():
@@ -461,8 +461,8 @@ def test_large_data_travel_once(server):
         def __call__(self):
             return pyabc.Particle(0, {"x": 1.0}, 1.0, {}, self.data[self.t], True)
 
-    sender = parcels.Sender()
-    made = [sender.parcel(t, parcels.parts(order(t, Heavy(t)))) for t in range(2)]
+    sender = transfer.Sender()
+    made = [sender.parcel(t, transfer.parts(order(t, Heavy(t)))) for t in range(2)]
     sizes = [sum(map(len, parcel.new.values())) for parcel in made]
     assert sizes[0] > 1_000_000 > 100_000 > sizes[1]
     with server.workers(1), open_sampler(server.scheduler(), seed=1) as sampler:

@@ -14,8 +14,8 @@ from scipy import special, stats
 import mpiabc
 from mpiabc import recycling, run
 from mpiabc.cli import main
-from mpiabc.curve import Curve
 from mpiabc.densities import Densities
+from mpiabc.kernels.curve import Curve
 from tests import problems, recycled
 from tests.cluster import Simulated, random_time
 from tests.programs import foreign
@@ -243,9 +243,9 @@ def test_command_line_recycles_and_replays_by_the_id_alone(tmp_path, capsys):
     for id, level in ((int(last.ids[0]), int(last.level[0])), (int(last.ids[-1]), int(last.level[-1]))):
         for address in (str(id), f"{level}:{id}"):
             assert main(["replay", str(store), address, "--trust"]) == 0
-            told = capsys.readouterr().out
-            assert f"{level}:{id}" in told
-            assert "equal, bit for bit" in told
+            output = capsys.readouterr().out
+            assert f"{level}:{id}" in output
+            assert "equal, bit for bit" in output
     assert main(["replay", str(store), f"{last.level[0] + 1}:{last.ids[0]}"]) == 1
     assert f"is one of generation {last.level[0]}" in capsys.readouterr().err
 

@@ -153,7 +153,7 @@ def chaos(server, folder, seed):
 
 @pytest.mark.long
 def test_worker_renews_its_processes_after_so_many_simulations(server, quiet, tmp_path):
-    simulate = test_renew.told_to(tmp_path / "by")
+    simulate = test_renew.noting(tmp_path / "by")
     with server.workers(1, "--renew", 20):
         history = slow_sampler(simulate).run(tmp_path / "run.db", scheduler=server.scheduler())
     assert problems.digests(history) == quiet
@@ -270,8 +270,8 @@ def test_forged_messages_are_refused_and_harm_nothing(server, quiet, tmp_path, c
             assert late.says("working for gaussian")
             assert leader.digests() == quiet
     assert not mark.exists()
-    (told,) = [r.getMessage() for r in caplog.records if "were not signed" in r.getMessage()]
-    assert int(told.split()[5]) >= 20_000
+    (found,) = [r.getMessage() for r in caplog.records if "were not signed" in r.getMessage()]
+    assert int(found.split()[5]) >= 20_000
     server.client.delete(wire.RUNS, wire.key("forged", "announcement"))
 
 
@@ -305,9 +305,9 @@ def test_worker_that_is_asked_to_leave_gives_its_lease_back_at_once(whom, server
         leader = Leader(slow_sampler(), tmp_path / "run.db", server.scheduler())
         assert first.says("generation 0")
         first.send_signal(signal.SIGTERM, to_all=whom != "the worker")
-        status, told = first.ends()
+        status, output = first.ends()
         assert status == 0
-        assert "Traceback" not in told
+        assert "Traceback" not in output
         with server.workers(1):
             assert leader.digests() == quiet
     assert "no sign of life" not in caplog.text
@@ -320,9 +320,9 @@ def test_worker_lives_on_between_runs(server, tmp_path):
             Leader(problems.sampler(seed=seed), tmp_path / f"{seed}.db", server.scheduler()).digests()
         assert worker.says("is over", times=2)
         worker.send_signal(signal.SIGTERM)
-        status, told = worker.ends()
+        status, output = worker.ends()
     assert status == 0
-    assert "done, 2 runs served" in told
+    assert "done, 2 runs served" in output
 
 
 @pytest.mark.long
@@ -357,9 +357,9 @@ def test_every_rank_of_an_mpi_job_is_a_worker(mpi, server, quiet, tmp_path):
             patch.setenv(name, value)
         job = mpi.start(2, "-m", "mpiabc", "worker", server.url, "--once")
         assert Leader(slow_sampler(), tmp_path / "run.db", server.scheduler()).digests() == quiet
-        told, _ = job.communicate(timeout=HANGS)
-    assert job.returncode == 0, told
-    assert told.count("working for gaussian") == 2
+        output, _ = job.communicate(timeout=HANGS)
+    assert job.returncode == 0, output
+    assert output.count("working for gaussian") == 2
 
 
 def test_failing_evaluation_is_named_with_its_worker(server, tmp_path):
@@ -393,38 +393,38 @@ def test_killed_children_and_timeouts_are_what_they_are_elsewhere(server, tmp_pa
 # Bad input, on both sides.
 
 
-def told_by_leader(tmp_path, **options):
+def said_by_leader(tmp_path, **options):
     with pytest.raises(mpiabc.SchedulerError) as error:
         problems.sampler().run(tmp_path / "run.db", scheduler=schedulers.Redis(**options))
     assert not (tmp_path / "run.db").exists()
     return str(error.value)
 
 
-def told_by_worker(*arguments, **variables):
+def said_by_worker(*arguments, **variables):
     worker = bridge.Worker("--wait", "1s", *arguments, **variables)
-    status, told = worker.ends()
+    status, output = worker.ends()
     worker.kill()
-    assert status == 1, told
-    assert "Traceback" not in told
-    return told
+    assert status == 1, output
+    assert "Traceback" not in output
+    return output
 
 
-def test_wrong_password_is_told_on_both_sides(server, tmp_path):
+def test_wrong_password_is_reported_on_both_sides(server, tmp_path):
     sentence = "does not accept the password"
-    assert sentence in told_by_leader(tmp_path, url=server.url, password="no", secret="s")
-    assert sentence in told_by_worker(server.url, MPIABC_REDIS_PASSWORD="no")
-    assert "wants a password" in told_by_leader(tmp_path, url=server.url, secret="s")
+    assert sentence in said_by_leader(tmp_path, url=server.url, password="no", secret="s")
+    assert sentence in said_by_worker(server.url, MPIABC_REDIS_PASSWORD="no")
+    assert "wants a password" in said_by_leader(tmp_path, url=server.url, secret="s")
 
 
-def test_wrong_port_is_told_on_both_sides(tmp_path):
+def test_wrong_port_is_reported_on_both_sides(tmp_path):
     url = f"redis://127.0.0.1:{bridge.free_port()}"
     sentence = f"no Redis server answers at {url}: start one with `mpiabc broker start`"
-    assert sentence in told_by_leader(tmp_path, url=url, secret="s")
-    assert sentence in told_by_worker(url)
+    assert sentence in said_by_leader(tmp_path, url=url, secret="s")
+    assert sentence in said_by_worker(url)
 
 
 @pytest.mark.long
-def test_run_with_another_secret_is_none_of_ours_and_told(server, tmp_path):
+def test_run_with_another_secret_is_none_of_ours_and_reported(server, tmp_path):
     with server.workers(1) as (ours,), server.workers(1, MPIABC_SECRET="another") as (other,):
         leader = Leader(slow_sampler(), tmp_path / "run.db", server.scheduler())
         assert other.says("1 there with another secret than ours")
@@ -433,10 +433,10 @@ def test_run_with_another_secret_is_none_of_ours_and_told(server, tmp_path):
         assert not other.says("working for", within=0)
 
 
-def test_missing_secret_is_told_on_both_sides(server, tmp_path):
+def test_missing_secret_is_reported_on_both_sides(server, tmp_path):
     sentence = "need a secret that they share: set MPIABC_SECRET"
-    assert sentence in told_by_leader(tmp_path, url=server.url)
-    assert sentence in told_by_worker(server.url, MPIABC_SECRET="")
+    assert sentence in said_by_leader(tmp_path, url=server.url)
+    assert sentence in said_by_worker(server.url, MPIABC_SECRET="")
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_missing_secret_is_told_on_both_sides(server, tmp_path):
 )
 def test_address_that_is_none_is_refused(url, sentence, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert sentence in told_by_leader(tmp_path, url=url, secret="s")
+    assert sentence in said_by_leader(tmp_path, url=url, secret="s")
 
 
 @pytest.mark.long
@@ -491,14 +491,14 @@ class FakeServer:
                     connection.sendall(self._answer if b"INFO" in content else b"+OK\r\n")
 
 
-def test_server_that_is_too_old_or_none_is_told(tmp_path):
+def test_server_that_is_too_old_or_none_is_reported(tmp_path):
     info = b"redis_version:5.0.14\r\n"
     old = FakeServer(b"$%d\r\n%s\r\n" % (len(info), info))
     sentence = "is Redis 5.0.14: it must be 6.0 or later"
-    assert sentence in told_by_leader(tmp_path, url=old.url, secret="s")
-    assert sentence in told_by_worker(old.url)
+    assert sentence in said_by_leader(tmp_path, url=old.url, secret="s")
+    assert sentence in said_by_worker(old.url)
     none = FakeServer(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    assert "is no Redis server: check host and port" in told_by_leader(tmp_path, url=none.url, secret="s")
+    assert "is no Redis server: check host and port" in said_by_leader(tmp_path, url=none.url, secret="s")
 
 
 @pytest.fixture(scope="module")
@@ -525,17 +525,17 @@ def test_run_over_tls_has_the_same_digest(tls, quiet, tmp_path):
 
 
 @pytest.mark.long
-def test_tls_on_one_side_only_is_told(tls, tmp_path):
+def test_tls_on_one_side_only_is_reported(tls, tmp_path):
     options = {"password": bridge.PASSWORD, "secret": bridge.SECRET}
     plain = f"redis://127.0.0.1:{tls.tls_port}"
-    assert "use rediss:// if it speaks TLS" in told_by_leader(tmp_path, url=plain, **options)
-    assert "use rediss:// if it speaks TLS" in told_by_worker(plain)
+    assert "use rediss:// if it speaks TLS" in said_by_leader(tmp_path, url=plain, **options)
+    assert "use rediss:// if it speaks TLS" in said_by_worker(plain)
     secured = f"rediss://127.0.0.1:{tls.port}"
-    assert "no TLS connection to" in told_by_leader(tmp_path, url=secured, **options)
+    assert "no TLS connection to" in said_by_leader(tmp_path, url=secured, **options)
 
 
 @pytest.mark.long
-def test_other_versions_are_told_on_both_sides(server, tmp_path, caplog, monkeypatch):
+def test_other_versions_are_reported_on_both_sides(server, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("mpiabc.version.PROTOCOL", 0)
     with server.workers(1, "--once", "--wait", "3s") as (worker,):
         leader = Leader(problems.sampler(), tmp_path / "run.db", server.scheduler())
@@ -543,8 +543,8 @@ def test_other_versions_are_told_on_both_sides(server, tmp_path, caplog, monkeyp
         while sentence not in caplog.text:
             time.sleep(0.05)
             assert leader.is_running
-        told = worker.ends()[1]
-        assert f"protocol 0 there, {PROTOCOL} here; use one environment" in told
+        output = worker.ends()[1]
+        assert f"protocol 0 there, {PROTOCOL} here; use one environment" in output
         monkeypatch.undo()
         with server.workers(1):
             leader.digests()
@@ -563,8 +563,8 @@ def test_worker_without_a_module_says_so_on_both_sides(server, tmp_path, caplog,
     sampler = problems.sampler(simulate=simulate)
     with server.workers(1, "--wait", "3s") as (worker,):
         leader = Leader(sampler, tmp_path / "run.db", server.scheduler())
-        told = worker.ends()[1]
-        assert "the problem cannot be loaded: ModuleNotFoundError: No module named 'pumps'" in told
+        output = worker.ends()[1]
+        assert "the problem cannot be loaded: ModuleNotFoundError: No module named 'pumps'" in output
         assert "No module named 'pumps'" in caplog.text
         with server.workers(1, PYTHONPATH=f"{environment()['PYTHONPATH']}:{tmp_path}"):
             assert leader.digests() == problems.digests(sampler.run(tmp_path / "s.db", scheduler="serial"))
@@ -602,7 +602,7 @@ def home_worker(tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, home_worker):
-    """Leader and workers find it without being told anything; info tells of the run; stop leaves nothing."""
+    """Leader and workers find it without being given anything; info tells of the run; stop leaves nothing."""
     assert "workers:  mpiabc worker" in broker("start", home=tmp_path)
     file = tmp_path / ".mpiabc" / "broker.json"
     assert file.stat().st_mode & 0o777 == 0o600
@@ -628,12 +628,12 @@ def test_broker_serves_a_run_from_start_to_stop(tmp_path, quiet, home_worker):
     assert "there is no broker's file" in broker("info", home=tmp_path, status=1)
 
 
-def test_former_name_of_a_scheduler_is_understood_and_told():
+def test_former_name_of_a_scheduler_is_understood_and_reported():
     with pytest.warns(DeprecationWarning, match=r"schedulers.Several is called schedulers.Combined now"):
         assert schedulers.Several is schedulers.Combined
 
 
-def test_scheduler_is_told_in_a_word(tmp_path):
+def test_scheduler_is_described_in_a_word(tmp_path):
     """A broker's file, a URL, and several of them, as on the command line."""
     file = tmp_path / "broker.json"
     file.write_text(json.dumps({"url": "redis://h:1", "password": "p", "secret": "s"}))

@@ -12,7 +12,7 @@ from mpiabc import schedulers
 from tests import problems
 
 
-def told_to(folder):
+def noting(folder):
     """A simulator that notes in a folder what each process has simulated."""
     folder.mkdir()
 
@@ -34,7 +34,7 @@ def simulated(folder):
 def test_processes_are_renewed_and_nothing_is_lost_or_done_twice(n, start, renew, tmp_path):
     scheduler = schedulers.Processes(n, start=start, renew=renew)
     quiet = problems.sampler(60).run(tmp_path / "quiet.db", scheduler="serial")
-    history = problems.sampler(60, simulate=told_to(tmp_path / "by")).run(
+    history = problems.sampler(60, simulate=noting(tmp_path / "by")).run(
         tmp_path / "run.db", scheduler=scheduler
     )
     assert problems.digests(history) == problems.digests(quiet)

@@ -137,12 +137,12 @@ def test_of_a_choice_the_probability_of_each_value_stands_there_and_no_mean(run,
 
 def test_what_was_run_where_and_how_to_do_it_again_stands_there(run, page):
     (session,) = run.sessions
-    told = dict(page.table("start of the run")[1:])
-    assert told["command"] == session.command
-    assert session.host in told["host"]
-    assert told["scheduler"] == "Serial(), with 1 worker"
-    assert f"NumPy {np.__version__}" in told["versions"]
-    assert "(generations)" in told["ended"]
+    rows = dict(page.table("start of the run")[1:])
+    assert rows["command"] == session.command
+    assert session.host in rows["host"]
+    assert rows["scheduler"] == "Serial(), with 1 worker"
+    assert f"NumPy {np.__version__}" in rows["versions"]
+    assert "(generations)" in rows["ended"]
     assert dict(page.table("setting")[1:])["seed"] == "1"
     assert f"pip install . numpy=={np.__version__}" in page.said
     assert f"# in the folder of mpiabc {mpiabc.__version__}" in page.said
@@ -264,7 +264,7 @@ def test_of_many_generations_few_are_read_and_shown(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("value", "error", "told"),
+    ("value", "error", "shown"),
     [
         (0.95057, 0.0534, "0.951"),
         (12345.6, 12.0, "12346"),
@@ -276,6 +276,6 @@ def test_of_many_generations_few_are_read_and_shown(tmp_path, monkeypatch):
         (float("nan"), 0.1, "nan"),
     ],
 )
-def test_numbers_have_the_digits_that_their_errors_leave(value, error, told):
-    assert float(rounded(value, error)) == pytest.approx(float(told), rel=1e-3, nan_ok=True)
-    assert len(rounded(value, error)) <= len(told)
+def test_numbers_have_the_digits_that_their_errors_leave(value, error, shown):
+    assert float(rounded(value, error)) == pytest.approx(float(shown), rel=1e-3, nan_ok=True)
+    assert len(rounded(value, error)) <= len(shown)

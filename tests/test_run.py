@@ -180,11 +180,11 @@ def test_signal_stops_resumable_with_status_75(number, scheduler, tmp_path):
         time.sleep(0.1)
         assert job.poll() is None
     job.send_signal(number)
-    _, told = job.communicate(timeout=HANGS)
-    assert job.returncode == 75, told
+    _, output = job.communicate(timeout=HANGS)
+    assert job.returncode == 75, output
     reason = mpiabc.open(tmp_path / "run.db").reason
     assert reason.startswith(f"interrupted: stopped by {number.name} in generation ")
-    assert told.count("; run the same command again to continue\n") == 1
+    assert output.count("; run the same command again to continue\n") == 1
 
 
 # Inside an MPI job.
@@ -206,7 +206,7 @@ def test_rank_with_another_problem_ends_the_run_and_is_named(mpi, tmp_path):
     assert job.stdout.count("ProblemError:") == 1
 
 
-def test_error_before_the_run_is_told_once_and_ends_all_ranks(mpi, tmp_path):
+def test_error_before_the_run_is_reported_once_and_ends_all_ranks(mpi, tmp_path):
     job = mpi.run(3, "-m", "tests.programs.failing", "never", "mpi", "raise", tmp_path / "nowhere" / "run.db")
     assert job.returncode == 1
     assert job.stdout.count("StoreError: the folder of") == 1

@@ -130,7 +130,7 @@ def test_spikes_come_as_often_as_the_design_says():
     assert np.allclose(spikes @ tasks.design(), simulated("bernoulli_glm", theta, 4000))
 
 
-def test_what_is_told_of_spikes_is_the_convolution_that_sbibm_takes():
+def test_what_is_reported_of_spikes_is_the_convolution_that_sbibm_takes():
     spikes = np.zeros(100)
     spikes[[3, 50, 99]] = 1
     stimulus = tasks.design()[:, 1]

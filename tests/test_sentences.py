@@ -64,10 +64,10 @@ def test_without_a_summary_nothing_is_said_of_one(tmp_path):
 
 
 @pytest.mark.parametrize("on_error", ["raise", "reject", 2])
-def test_data_of_another_structure_are_told_with_evaluation_and_theta(on_error, tmp_path):
-    told = error_of(mpiabc.Problem(PRIOR, series, {"z": 1.0}, on_error=on_error), tmp_path)
-    assert "evaluation 0:" in told
-    assert "theta: mu=" in told
+def test_data_of_another_structure_are_reported_with_evaluation_and_theta(on_error, tmp_path):
+    message = error_of(mpiabc.Problem(PRIOR, series, {"z": 1.0}, on_error=on_error), tmp_path)
+    assert "evaluation 0:" in message
+    assert "theta: mu=" in message
 
 
 # nan.
@@ -95,18 +95,18 @@ def spoilt_distance(simulated, observed):
 
 @pytest.mark.parametrize("distance", [None, spoilt_distance])
 @pytest.mark.parametrize(
-    ("simulate", "told"),
+    ("simulate", "message"),
     [
         (spoilt("a", None, math.nan), "of the simulated data a is nan"),
         (spoilt("y", (1, 2), math.nan), "of the simulated data y[1,2] is nan"),
         (spoilt("y", 1, math.nan), "of the simulated data y[1,0] is nan, and 2 more are not finite"),
     ],
 )
-def test_a_distance_of_nan_is_traced_to_the_number_that_made_it(simulate, told, distance, tmp_path):
+def test_a_distance_of_nan_is_traced_to_the_number_that_made_it(simulate, message, distance, tmp_path):
     problem = mpiabc.Problem(PRIOR, simulate, OBSERVED, distance=distance)
     found = error_of(problem, tmp_path, mpiabc.SimulatorError)
     assert "evaluation 0:0" in found
-    assert found.endswith(told)
+    assert found.endswith(message)
 
 
 def test_a_nan_that_the_distance_makes_of_finite_data_is_its_own(tmp_path):
@@ -154,7 +154,7 @@ def plain(theta, rng):
 
 
 @pytest.mark.parametrize(
-    ("simulate", "options", "told"),
+    ("simulate", "options", "message"),
     [
         (failing, {"on_error": "reject"}, r"of \d+ simulations of generation 0 \d+ failed"),
         (plain, {"distance": far}, r"of 50 particles of generation 0 \d+ are infinitely far"),
@@ -162,12 +162,12 @@ def plain(theta, rng):
         (plain, {"distance": lambda x, y: 2.0}, "all 50 particles .* have the same distance"),
     ],
 )
-def test_what_is_simulated_in_vain_is_among_the_warnings_of_a_run_once(simulate, options, told, tmp_path):
+def test_what_is_simulated_in_vain_is_among_the_warnings_of_a_run_once(simulate, options, message, tmp_path):
     problem = mpiabc.Problem(PRIOR, simulate, 0.0, **options)
     sampler = mpiabc.ABCSMC(problem, 50, threshold=mpiabc.Quantile(0.9), seed=1)
     history = sampler.run(tmp_path / "run.db", generations=2, scheduler="serial")
     (note,) = history.warnings
-    assert re.match(told, note)
+    assert re.match(message, note)
 
 
 def test_a_few_failures_infinite_distances_and_equal_ones_of_exact_data_are_no_warnings(tmp_path):
@@ -276,9 +276,9 @@ def test_a_command_that_there_is_not_gets_the_list_of_all(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["shwo", "run.db"])
     assert ended.value.code == 2
-    told = capsys.readouterr().err
-    assert "invalid choice: 'shwo'" in told
-    assert all(name in told for name in COMMANDS)
+    output = capsys.readouterr().err
+    assert "invalid choice: 'shwo'" in output
+    assert all(name in output for name in COMMANDS)
 
 
 # What differs from the run in a file.
@@ -305,17 +305,17 @@ def refusal(tmp_path, first, second):
 
 
 @pytest.mark.parametrize(
-    ("observed", "told"),
+    ("observed", "message"),
     [
         ([1.0, 2.0, 9.0], "observed data: y[2] is 3.0 there, 9.0 here)"),
         ([0.0, 2.0, 9.0], "observed data: y[0] is 1.0 there, 0.0 here, and 1 more differ)"),
         ([1.0, 2.0], """observed data: '{"y": array (3,)}' there, '{"y": array (2,)}' here)"""),
     ],
 )
-def test_observed_data_that_differ_are_shown_by_their_numbers(observed, told, tmp_path):
+def test_observed_data_that_differ_are_shown_by_their_numbers(observed, message, tmp_path):
     simulate = noise(1.0)
     problems = (mpiabc.Problem(PRIOR, simulate, {"y": np.array(y)}) for y in ([1.0, 2.0, 3.0], observed))
-    assert told in refusal(tmp_path, *problems)
+    assert message in refusal(tmp_path, *problems)
 
 
 def test_content_of_which_digests_are_kept_is_said_to_differ(tmp_path):
@@ -324,11 +324,11 @@ def test_content_of_which_digests_are_kept_is_said_to_differ(tmp_path):
             PRIOR, noise(noises), {"y": np.ones(3)}, distance=mpiabc.PNorm(weights={"y": np.array(weights)})
         )
 
-    told = refusal(tmp_path, problem([1.0, 2.0, 3.0], 1.0), problem([1.0, 2.0, 4.0], 1.0))
+    message = refusal(tmp_path, problem([1.0, 2.0, 3.0], 1.0), problem([1.0, 2.0, 4.0], 1.0))
     assert re.search(
         r"distance: .*weights=.*'y': array \(3,\)}\)\", the content of which differs \(digest \w{16} there, "
         r"\w{16} here\)",
-        told,
+        message,
     )
 
 
@@ -346,7 +346,7 @@ def test_content_of_which_digests_are_kept_is_said_to_differ(tmp_path):
         ),
     ],
 )
-def test_what_differs_is_told_by_what_kind_of_thing_it_is(difference, words):
+def test_what_differs_is_described_by_what_kind_of_thing_it_is(difference, words):
     assert in_words([difference]) == [words]
     assert in_words(["cpython"]) == ["cpython"]
 
@@ -403,14 +403,14 @@ NO_OBJECTS = {
 
 
 @pytest.mark.parametrize("what", NO_OBJECTS)
-def test_what_is_no_object_is_told_with_what_to_write(what):
+def test_what_is_no_object_is_reported_with_what_to_write(what):
     make, sentence = NO_OBJECTS[what]
     with pytest.raises(mpiabc.Error, match=sentence):
         make()
 
 
 @pytest.mark.parametrize("returned", [-1.0, {"y": np.zeros((2, 2))}, None, "far"])
-def test_who_has_left_out_observed_data_is_told_of_that(returned, tmp_path):
+def test_who_has_left_out_observed_data_is_reported_of_that(returned, tmp_path):
     problem = mpiabc.Problem(PRIOR, lambda theta, rng: returned, None)
     assert "no observed data" in error_of(problem, tmp_path)
     if returned is not None:
@@ -437,7 +437,7 @@ def of_no_model():
 
 
 @pytest.mark.parametrize(
-    ("words", "fails", "told"),
+    ("words", "fails", "message"),
     [
         (
             ["plot", "run.db", "pairs"],
@@ -455,7 +455,7 @@ def of_no_model():
         (["plot", "run.db", "predictive"], lambda: whole_of("n", 0, 1), "--draws 0: give a whole number"),
     ],
 )
-def test_the_command_line_names_its_own_options(words, fails, told):
+def test_the_command_line_names_its_own_options(words, fails, message):
     with pytest.raises(mpiabc.Error) as error:
         fails()
-    assert told in in_options(str(error.value), parser(words).parse_args(words))
+    assert message in in_options(str(error.value), parser(words).parse_args(words))

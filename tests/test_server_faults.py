@@ -1,4 +1,4 @@
-"""Whatever is wrong with a Redis server, or the line to it, is held or told, and never wrong in silence."""
+"""Whatever is wrong with a Redis server, or the line to it, is held or reported, never wrong in silence."""
 
 import json
 from dataclasses import replace
@@ -38,13 +38,13 @@ AT_ONCE = (
 
 
 @pytest.mark.parametrize("name", quick(FAULTS, *AT_ONCE))
-def test_fault_is_held_or_told(name, tmp_path):
+def test_fault_is_held_or_reported(name, tmp_path):
     """The rows of `python -m tests.server_faults`."""
     _, trouble = server_faults.play(name, tmp_path)
     assert trouble is None, trouble
 
 
-def test_what_is_held_is_not_told_nor_told_in_other_words(monkeypatch, tmp_path):
+def test_what_is_held_is_not_reported_nor_reported_in_other_words(monkeypatch, tmp_path):
     """The check of the check."""
     for words, found in [("", ["other digests"]), ("these words", ("other words",))]:
         monkeypatch.setitem(
@@ -69,9 +69,9 @@ def test_word_that_is_lost_puts_in_doubt_what_came_home_before(is_lost, tmp_path
         ]
         for kind, serial, content in said:
             head = wire.REPORT.pack(kind, b"w" * 16, serial, 0)
-            server.client.rpush(reports, wire.Seal(bridge.SECRET.encode()).sign(reports, head + content))
+            server.client.rpush(reports, wire.Signer(bridge.SECRET.encode()).sign(reports, head + content))
         found = engine.poll(1)
-        while not found or len(engine._crew):  # the last that it says is that it leaves
+        while not found or len(engine._workers):  # the last that it says is that it leaves
             found += engine.poll(0.1)
         engine.close(0)
     assert (Doubted((records.lease,)) in found) == is_lost
@@ -85,7 +85,7 @@ def test_what_came_of_an_evaluation_and_is_too_large_is_its_failure(monkeypatch)
     line.tell([brought(0, 5, 6, bytes(2000), 0.0), brought(0, 6, 8, bytes(2000), 0.0)])
     lost = []
     for message in line._outbox:
-        content = message[wire.Seal.SIZE :]
+        content = message[wire.Signer.SIZE :]
         assert wire.REPORT.unpack_from(content)[0] == Kind.LOST
         lost.append(json.loads(content[wire.REPORT.size :]))
     (_, _, why, culprit, *_), (_, _, _, nobody, *_) = lost
@@ -100,6 +100,6 @@ def test_content_of_commands_is_shown_nowhere():
     )
     unknown = "unknown command 'BLMPOP', with args beginning with: 'secret'"
     for text in (piped, unknown, "\x1b[2J"):
-        told = troubles.told(bridge.redis.exceptions.OutOfMemoryError(text), "redis://h:1")
-        assert "secret" not in told
-        assert "\x1b" not in told
+        message = troubles.sentence(bridge.redis.exceptions.OutOfMemoryError(text), "redis://h:1")
+        assert "secret" not in message
+        assert "\x1b" not in message

@@ -135,9 +135,9 @@ def test_it_is_shown_and_replayed(quiet, capsys):
     assert f"{first:.6g}, {second:.6g}" in capsys.readouterr().out
     at = int(quiet[1].ids[3])
     assert main(["replay", str(quiet.path), f"1:{at}", "--trust"]) == 0
-    told = capsys.readouterr().out
-    assert ", ".join(map(repr, quiet[1].distances[3].tolist())) in told
-    assert "equal, bit for bit" in told
+    output = capsys.readouterr().out
+    assert ", ".join(map(repr, quiet[1].distances[3].tolist())) in output
+    assert "equal, bit for bit" in output
 
 
 def test_orders_have_them_as_lists(quiet):
@@ -161,7 +161,7 @@ UNLIKE = {
 
 
 @pytest.mark.parametrize("case", UNLIKE)
-def test_what_is_not_as_before_is_told(case, tmp_path):
+def test_what_is_not_as_before_is_reported(case, tmp_path):
     with pytest.raises((mpiabc.SimulatorError, mpiabc.ProblemError), match="the distance gave"):
         run(tmp_path / "run.db", UNLIKE[case])
 

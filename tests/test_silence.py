@@ -1,4 +1,4 @@
-"""Waiting is told: for whom, at what, since when. What cannot be waited for is a sentence before any work."""
+"""Waiting is reported: for whom, at what, how long. What cannot be awaited is a sentence before any work."""
 
 import errno
 import itertools
@@ -22,34 +22,34 @@ from tests import bridge, jobs, problems
 from tests.conftest import HANGS, environment, missing, quick
 from tests.programs import silent
 
-# When it is told.
+# When it is reported.
 
 
-def told_at(silence, seconds, step=0.25, **usual):
-    """The seconds at which it is to be told."""
+def due_at(silence, seconds, step=0.25, **usual):
+    """The seconds at which it is to be reported."""
     times = (step * i for i in range(1, int(seconds / step) + 1))
-    return [at for at in times if silence.is_to_be_told(at, **usual)]
+    return [at for at in times if silence.is_due(at, **usual)]
 
 
-def test_silence_is_told_after_a_minute_and_at_growing_intervals():
-    assert told_at(Silence(0.0), 1000) == [60, 120, 240, 480, 960]
-    assert told_at(Silence(0.0, times=4), 1000) == [240, 480, 960]
+def test_silence_is_reported_after_a_minute_and_at_growing_intervals():
+    assert due_at(Silence(0.0), 1000) == [60, 120, 240, 480, 960]
+    assert due_at(Silence(0.0, times=4), 1000) == [240, 480, 960]
 
 
 def test_silence_of_which_simulations_have_twice_as_much_is_none():
-    assert told_at(Silence(0.0), 1000, usual=200.0) == [400, 800]
+    assert due_at(Silence(0.0), 1000, usual=200.0) == [400, 800]
 
 
 def test_a_silence_ends_and_another_one_begins_anew():
     silence = Silence(0.0)
-    assert told_at(silence, 130) == [60, 120]
+    assert due_at(silence, 130) == [60, 120]
     silence.end(130.0)
-    assert [at for at in range(131, 300) if silence.is_to_be_told(at)] == [190, 250]
+    assert [at for at in range(131, 300) if silence.is_due(at)] == [190, 250]
 
 
 def test_time_in_which_we_were_suspended_is_no_silence():
     silence = Silence(0.0)
-    assert not silence.is_to_be_told(1e6)
+    assert not silence.is_due(1e6)
     assert silence.seconds <= 1
 
 
@@ -82,13 +82,13 @@ class EnoughError(Exception):
 
 
 def test_the_driver_of_any_job_tells_what_its_engine_waits_for(caplog):
-    told = []
+    reported = []
 
     def observe(event):
         if isinstance(event, Waited):
-            told.append(event.seconds)
+            reported.append(event.seconds)
             logged("run.db")(event)
-        if len(told) == 3:
+        if len(reported) == 3:
             raise EnoughError
 
     items = mapping.sent([(1,)] * 4, "items")
@@ -96,7 +96,7 @@ def test_the_driver_of_any_job_tells_what_its_engine_waits_for(caplog):
     clock = itertools.count(0.0, 0.01)
     with pytest.raises(EnoughError):
         list(Driver(Mute(), observers=[observe], clock=lambda: next(clock)).run(job))
-    assert told == pytest.approx([60, 120, 240], abs=1)
+    assert reported == pytest.approx([60, 120, 240], abs=1)
     assert caplog.messages[0] == (
         "run.db: nothing has come home for 1 min 00 s in generation 0, 0 of 4 accepted: waiting for worker 0 "
         "(0:0, for 1 min 01 s), worker 1 (0:1, for 1 min 02 s), worker 2 (0:2, for 1 min 03 s), worker 3 "
@@ -105,7 +105,7 @@ def test_the_driver_of_any_job_tells_what_its_engine_waits_for(caplog):
     )
 
 
-# What is told.
+# What is reported.
 
 
 def until_said(job, pattern):
@@ -159,7 +159,7 @@ def test_a_run_says_who_is_at_which_evaluation_since_when(engine, tmp_path):
     ],
 )
 @pytest.mark.long
-def test_ranks_that_wait_for_each_other_are_told(case, pattern, engine, tmp_path):
+def test_ranks_that_wait_for_each_other_are_reported(case, pattern, engine, tmp_path):
     with jobs.opened(engine, tmp_path) as place:
         job = place.start("silent", tmp_path / "run.db", case)
         try:
@@ -168,7 +168,7 @@ def test_ranks_that_wait_for_each_other_are_told(case, pattern, engine, tmp_path
             job.close()
 
 
-def test_redis_workers_that_are_there_for_another_run_are_told(tmp_path, monkeypatch, caplog):
+def test_redis_workers_that_are_there_for_another_run_are_reported(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(solitude, "_ALONE", 0.0)
     server = bridge.RedisServer(tmp_path)
     try:
@@ -182,14 +182,14 @@ def test_redis_workers_that_are_there_for_another_run_are_told(tmp_path, monkeyp
             engine.close(0)
     finally:
         server.kill()
-    told = (
+    reported = (
         r"those on redis://\S+ \(\d connections of workers\) serve another run, wait for one of another name"
     )
-    assert re.match(f"no worker is there; {told}", caplog.messages[0])
-    assert re.match(told, nobody.why)
+    assert re.match(f"no worker is there; {reported}", caplog.messages[0])
+    assert re.match(reported, nobody.why)
 
 
-def test_dask_workers_that_are_paused_are_told():
+def test_dask_workers_that_are_paused_are_reported():
     try:
         import dask
         import distributed

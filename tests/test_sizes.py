@@ -361,10 +361,10 @@ def test_order_of_which_something_is_known_stays(tmp_path):
 def test_same_command_again_changes_nothing_in_the_file(tmp_path):
     ran(tmp_path / "run.db", 60, generations=2)
     before = mpiabc.open(tmp_path / "run.db")
-    told = before.settings, before.notes, problems.digests(before)
+    found = before.settings, before.notes, problems.digests(before)
     ran(tmp_path / "run.db", 60, generations=2)
     after = mpiabc.open(tmp_path / "run.db")
-    assert (after.settings, after.notes, problems.digests(after)) == told
+    assert (after.settings, after.notes, problems.digests(after)) == found
 
 
 # pyABC's own tests of adaptive sizes, as native problems with its tolerances.

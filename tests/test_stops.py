@@ -204,7 +204,7 @@ def test_run_that_is_stopped_before_all_ranks_have_come_ends_the_job(mpi, tmp_pa
         assert f"stopped by SIGUSR1 before all ranks had come{TO_CONTINUE}" in job.said()[0]
 
 
-def test_run_that_is_stopped_before_it_has_begun_is_told(tmp_path, caplog):
+def test_run_that_is_stopped_before_it_has_begun_is_reported(tmp_path, caplog):
     class Far(Simulated):
         def open(self, problem):
             os.kill(os.getpid(), signal.SIGTERM)

@@ -122,18 +122,18 @@ def test_damaged_file_gives_the_right_posterior_or_one_clear_sentence():
     assert not wrong
     assert sum(counts.values()) > 100
     for kind, outcome in [
-        ("cut short", "told"),
-        ("cut short", "told, begun anew"),
+        ("cut short", "reported"),
+        ("cut short", "reported, begun anew"),
         ("one byte", "went on"),
-        ("page of zeros", "told"),
-        ("another page", "told"),
+        ("page of zeros", "reported"),
+        ("another page", "reported"),
         ("journal whole", "went on"),
-        ("journal cut", "told"),
+        ("journal cut", "reported"),
     ]:
         assert counts[kind, outcome] > 0, counts
 
 
-def test_damage_in_the_text_of_a_table_is_told_in_a_line(finished):
+def test_damage_in_the_text_of_a_table_is_reported_in_a_line(finished):
     """SQLite quotes the text, of several lines, and it may be anything."""
     content = bytearray(finished.path.read_bytes())
     at = content.index(b"CREATE TABLE population") + len(b"CREATE TABLE ")
@@ -147,7 +147,7 @@ def test_damage_in_the_text_of_a_table_is_told_in_a_line(finished):
 
 
 @pytest.mark.parametrize("key", ["shares", "sessions", "settings", "reason"])
-def test_text_that_is_none_is_told_before_any_work(key, tmp_path):
+def test_text_that_is_none_is_reported_before_any_work(key, tmp_path):
     """Also where it would be read only when there is something to write."""
     path = tmp_path / "run.db"
     calls = []
@@ -167,7 +167,7 @@ def test_text_that_is_none_is_told_before_any_work(key, tmp_path):
     assert not calls
 
 
-def test_a_table_without_one_of_its_columns_is_told_before_any_work(tmp_path):
+def test_a_table_without_one_of_its_columns_is_reported_before_any_work(tmp_path):
     """A comma that has become a space joins two columns: what is written into one of them fails late."""
     path = tmp_path / "run.db"
     problems.sampler().run(path, scheduler="serial", generations=1)
@@ -229,7 +229,7 @@ def test_a_large_generation_is_written_quickly(tmp_path):
     assert os.path.getsize(tmp_path / "run.db") < 2.2e6 * 1.2
 
 
-def test_deleted_file_is_told(finished):
+def test_deleted_file_is_reported(finished):
     os.remove(finished.path)
     with pytest.raises(mpiabc.StoreError, match="cannot be opened"):
         finished[0]
@@ -256,7 +256,7 @@ def test_ctrl_c_leaves_a_store_that_opens(mpi, tmp_path):
     assert before == expected
 
 
-def test_index_is_a_whole_number_or_told_to_be_none(finished):
+def test_index_is_a_whole_number_or_said_to_be_none(finished):
     """Of Python or NumPy; a good file is never called damaged for it."""
     for kind in (int, np.int64, np.int8, np.array):
         assert finished[kind(1)] is finished[1]
@@ -283,7 +283,7 @@ def test_only_a_writer_whose_check_finds_damage_advises_to_overwrite(finished, m
     for room in ("files", "history"):
         monkeypatch.setattr(f"mpiabc.store.{room}.attempts", lambda: (0,))
 
-    def told(read):
+    def message_of(read):
         with pytest.raises(mpiabc.StoreError) as error:
             read()
         return str(error.value).replace(str(finished.path), "run.db")
@@ -292,12 +292,15 @@ def test_only_a_writer_whose_check_finds_damage_advises_to_overwrite(finished, m
         problems.sampler().run(finished.path, scheduler="serial")
 
     found = "the content of generation 1 does not have the digest stored with it"
-    assert told(lambda: list(mpiabc.open(finished.path))) == (
+    assert message_of(lambda: list(mpiabc.open(finished.path))) == (
         f"run.db is damaged ({found}): read a copy of it, if there is one"
     )
-    assert told(run) == f"run.db is damaged ({found}): start again from a copy of it, or with overwrite=True"
+    assert (
+        message_of(run)
+        == f"run.db is damaged ({found}): start again from a copy of it, or with overwrite=True"
+    )
     monkeypatch.setattr("mpiabc.store.database.damage", lambda path: None)
-    assert told(run) == (
+    assert message_of(run) == (
         f"run.db could not be read ({found}), yet a check of it finds no damage: run the same command again"
     )
 
@@ -320,8 +323,8 @@ def test_generation_of_weights_that_are_no_numbers_is_left_out_and_computed_agai
     history = mpiabc.open(finished.path)
     assert len(history) == len(list(history)) == 1
     assert problems.digests(history) == [history[-1].digest()] == expected[:1]
-    (told,) = caplog.records
-    assert told.getMessage().startswith(f"{finished.path}: the weights of generation 1 are no numbers")
+    (message,) = caplog.records
+    assert message.getMessage().startswith(f"{finished.path}: the weights of generation 1 are no numbers")
     assert cli.main(["show", str(finished.path)]) == 0
     assert expected[0][:12] in capsys.readouterr().out
     caplog.clear()
@@ -344,7 +347,7 @@ def test_file_in_whose_checksum_epsilon_was_as_its_threshold_gave_it_is_good(kin
     assert problems.digests(mpiabc.open(finished.path)) == problems.digests(finished)
 
 
-def test_problem_larger_than_the_limit_is_neither_copied_nor_kept_and_that_is_told(
+def test_problem_larger_than_the_limit_is_neither_copied_nor_kept_and_that_is_reported(
     tmp_path, monkeypatch, caplog
 ):
     """A script with gigabytes beside its simulator starts at once, in its own memory."""

@@ -15,7 +15,7 @@ from mpiabc.line import Line
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Lost, OneLeads
 from mpiabc.schedulers.processes import ProcessesEngine
-from mpiabc.schedulers.redis.membership import Membership
+from mpiabc.schedulers.redis.attendance import Attendance
 from mpiabc.schedulers.shared.jobs import Jobs
 from tests import problems
 from tests.cluster import Cluster, Simulated
@@ -159,44 +159,44 @@ def test_what_waits_behind_a_straggler_of_an_earlier_level_is_copied(beside, cop
     assert engine.submitted == copies
 
 
-@pytest.mark.parametrize(("beside", "is_told"), [([0], True), ([], False)])
-def test_what_a_redis_worker_gives_back_of_an_order_that_is_open_goes_out_again(beside, is_told):
+@pytest.mark.parametrize(("beside", "is_reported"), [([0], True), ([], False)])
+def test_what_a_redis_worker_gives_back_of_an_order_that_is_open_goes_out_again(beside, is_reported):
     jobs = Jobs()
-    members = Membership(jobs.is_wanted)
+    attendance = Attendance(jobs.is_wanted)
     jobs.begin(Numbered(0))
-    members.heard("w", serial=1, ack=0, now=0.0)
-    members.greet("w")
-    members.reconcile("w", 1, set())
+    attendance.heard("w", serial=1, ack=0, now=0.0)
+    attendance.greet("w")
+    attendance.reconcile("w", 1, set())
     lease = Lease(0, 4, 5)
-    assert members.crew.give(lease) == "w"
-    members.peers["w"].sent[lease] = members.peers["w"].ordered(), 0.0
+    assert attendance.holders.assign(lease) == "w"
+    attendance.peers["w"].sent[lease] = attendance.peers["w"].ordered(), 0.0
     jobs.begin(Numbered(1), beside)
-    members.heard("w", serial=2, ack=1, now=1.0)
-    told = [Lost(lease, "a worker", "the lease was given back", is_returned=True)] if is_told else []
-    assert members.reconcile("w", 1, set()) == told
-    assert members.crew.busy() == 0
+    attendance.heard("w", serial=2, ack=1, now=1.0)
+    reports = [Lost(lease, "a worker", "the lease was given back", is_returned=True)] if is_reported else []
+    assert attendance.reconcile("w", 1, set()) == reports
+    assert attendance.holders.busy() == 0
 
 
 def test_a_silent_redis_worker_is_suspected_before_it_is_dead():
     """And gets nothing meanwhile; a time in which the leader was away is no silence."""
-    members = Membership(lambda lease: True)
-    members.heard("w", serial=1, ack=0, now=0.0)
-    members.greet("w")
-    members.reconcile("w", 1, set())
+    attendance = Attendance(lambda lease: True)
+    attendance.heard("w", serial=1, ack=0, now=0.0)
+    attendance.greet("w")
+    attendance.reconcile("w", 1, set())
     lease = Lease(0, 4, 5)
-    members.crew.give(lease)
-    assert members.silent(2.0, 1.0) == ([], [])
-    assert members.crew.places == 1
-    assert members.silent(4.0, 1.0) == ([], [])
-    assert members.crew.places == 0
-    members.hear_all_again(100.0)
-    assert members.silent(101.0, 1.0) == ([], [])
-    dead, (lost, doubted) = members.silent(107.0, 1.0)
+    attendance.holders.assign(lease)
+    assert attendance.silent(2.0, 1.0) == ([], [])
+    assert attendance.holders.slots == 1
+    assert attendance.silent(4.0, 1.0) == ([], [])
+    assert attendance.holders.slots == 0
+    attendance.hear_all_again(100.0)
+    assert attendance.silent(101.0, 1.0) == ([], [])
+    dead, (lost, doubted) = attendance.silent(107.0, 1.0)
     assert (dead, lost.lease, doubted.leases) == (["a worker"], lease, ())
-    assert len(members.crew) == 0
+    assert len(attendance.holders) == 0
 
 
-class Told(OneLeads):
+class Marking(OneLeads):
     """Two processes; a file in the folder says which levels have been opened."""
 
     def __init__(self, folder):
@@ -206,11 +206,11 @@ class Told(OneLeads):
         engine = ProcessesEngine(problem, 2)
         begin = engine.begin
 
-        def told(job, beside=()):
+        def begun(job, beside=()):
             begin(job, beside)
             (self.folder / f"level {job.level}").touch()
 
-        engine.begin = told
+        engine.begin = begun
         return engine
 
 
@@ -251,6 +251,6 @@ def test_a_process_at_a_straggler_keeps_nobody_waiting(options, until, tmp_path)
     alone = run(tmp_path / "alone", "serial", **options)
     folder = Path(tmp_path)
     simulate = straggling(folder, cut_of(alone), until)
-    history = run(tmp_path / "two", Told(folder), simulate=simulate, **options)
+    history = run(tmp_path / "two", Marking(folder), simulate=simulate, **options)
     assert problems.digests(history) == problems.digests(alone)
     assert (folder / "straggler").exists()

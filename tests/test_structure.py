@@ -31,9 +31,9 @@ STRUCTURES = {
 
 @pytest.mark.parametrize("kind", STRUCTURES)
 def test_structure_flattens_and_comes_back(kind):
-    data, told = STRUCTURES[kind]
+    data, described = STRUCTURES[kind]
     structure = Structure(data)
-    assert str(structure) == told
+    assert str(structure) == described
     back = structure.unflatten(structure.row(data))
     np.testing.assert_equal(
         back,
@@ -468,10 +468,13 @@ def test_one_number_is_a_distance(one):
 
 
 @pytest.mark.parametrize(
-    ("other", "told"), [(np.ones(2), r"array \(2,\)"), ([], r"array \(0,\)"), (None, "None"), ("1.5", "str")]
+    ("other", "described"),
+    [(np.ones(2), r"array \(2,\)"), ([], r"array \(0,\)"), (None, "None"), ("1.5", "str")],
 )
-def test_anything_else_is_no_distance(other, told):
-    with pytest.raises(StructureMismatchError, match=f"the distance gave {told}, expected one real number"):
+def test_anything_else_is_no_distance(other, described):
+    with pytest.raises(
+        StructureMismatchError, match=f"the distance gave {described}, expected one real number"
+    ):
         number(other)
 
 

@@ -107,8 +107,8 @@ def test_it_is_found_submitted_to_listed_and_cancelled(box, monkeypatch):
 
 
 def test_its_job_scripts_are_written(capsys):
-    told = ["jobscript", "box", "--account", "mine", "--line", "-x", "--memory", "2G", "--ranks", "3"]
-    assert cli.main([*told, "--stage", "--output", "fit.sh", "--bin", "/opt", "fit.py"]) == 0
+    found = ["jobscript", "box", "--account", "mine", "--line", "-x", "--memory", "2G", "--ranks", "3"]
+    assert cli.main([*found, "--stage", "--output", "fit.sh", "--bin", "/opt", "fit.py"]) == 0
     assert capsys.readouterr().out == "submit it with:  boxsub fit.sh\n"
     with open("fit.sh") as file:
         lines = file.read().splitlines()

@@ -9,7 +9,7 @@ import pytest
 
 import mpiabc
 from mpiabc import schedulers
-from mpiabc.schedulers.teams import Plan, planned, told
+from mpiabc.schedulers.teams import Plan, planned, remarks
 from tests import jobs, problems
 from tests.conftest import HANGS, Launcher, environment_of, jobs_of
 from tests.programs import teamed
@@ -32,10 +32,10 @@ def test_teams_are_made_up_node_by_node(case):
     assert planned(nodes, size) == Plan(tuple(teams), tuple(idle))
 
 
-def test_ranks_without_a_team_are_told():
-    assert list(told(planned([0] * 4, 2), is_threaded=True)) == []
-    assert list(told(planned([0] * 4, 3), is_threaded=True)) == ["rank 3 fills no team of 3: idle"]
-    (leads, idle) = told(planned([None, 0, 0, 0, 0, 0, 0], 4), is_threaded=False)
+def test_ranks_without_a_team_are_reported():
+    assert list(remarks(planned([0] * 4, 2), is_threaded=True)) == []
+    assert list(remarks(planned([0] * 4, 3), is_threaded=True)) == ["rank 3 fills no team of 3: idle"]
+    (leads, idle) = remarks(planned([None, 0, 0, 0, 0, 0, 0], 4), is_threaded=False)
     assert leads == "rank 0 leads, and is in no team: its MPI takes calls of one thread at a time"
     assert idle == "ranks 5, 6 fill no team of 4: idle"
 
@@ -127,8 +127,8 @@ def test_command_line_makes_teams_and_a_communicator_may_be_the_users(mpi, tmp_p
     assert job.returncode == 0, job.stdout
     assert "rank 2 fills no team of 2: idle" in job.stdout
     for rank in (0, 1):
-        told = rf"^rank {rank} of 3 on \S+: part {rank} of 2 is {rank} {rank} 0$"
-        assert len(re.findall(told, job.stdout, re.M)) == 1
+        message = rf"^rank {rank} of 3 on \S+: part {rank} of 2 is {rank} {rank} 0$"
+        assert len(re.findall(message, job.stdout, re.M)) == 1
     (tmp_path / "halves.py").write_text(HALVES)
     halves = mpi.run(4, tmp_path / "halves.py", tmp_path)
     assert halves.returncode == 0, halves.stdout

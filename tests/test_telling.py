@@ -1,4 +1,4 @@
-"""What is told of a run: why it ended, where simulations fail, how these were called, what columns mean."""
+"""What is said of a run: why it ended, where simulations fail, how these were called, what columns mean."""
 
 import re
 
@@ -80,8 +80,8 @@ def test_show_says_where_failures_lie(tmp_path, capsys):
     kinds = [failure.kind for failure in history.failures]
     assert main(["show", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    told = f"exception {kinds.count('exception')}, nan {kinds.count('nan')}"
-    assert f"failed evaluations: {len(kinds)} ({told})" in lines
+    message = f"exception {kinds.count('exception')}, nan {kinds.count('nan')}"
+    assert f"failed evaluations: {len(kinds)} ({message})" in lines
     at = next(i for i, line in enumerate(lines) if line.startswith("where they lie"))
     assert lines[at + 1].split() == ["lowest", "25%", "50%", "75%", "highest"]
     failed, first, last = (line.split()[-5:] for line in lines[at + 2 : at + 5])
@@ -98,9 +98,9 @@ def test_show_of_failures_before_the_first_population_has_those_alone(tmp_path, 
     with pytest.raises(mpiabc.SimulatorError):
         problems.sampler(simulate=simulate).run(path, scheduler="serial")
     main(["show", str(path)])
-    told = capsys.readouterr().out
-    assert "failed (1)" in told
-    assert "generation 0  " not in told.split("where they lie")[1]
+    output = capsys.readouterr().out
+    assert "failed (1)" in output
+    assert "generation 0  " not in output.split("where they lie")[1]
 
 
 CALLS = {
@@ -112,7 +112,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("vectorized", [False, True])
-def test_a_simulator_that_expects_another_call_is_told_how_it_was_called(call, vectorized, tmp_path):
+def test_of_a_simulator_that_expects_another_call_it_is_said_how_it_was_called(call, vectorized, tmp_path):
     simulate, said, parameters = CALLS[call]
     values = "arrays" if vectorized else "floats"
     hint = rf"it was called as simulate\({parameters}\), theta a dict of {values} with the keys 'mu'"

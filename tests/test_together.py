@@ -17,7 +17,7 @@ from tests.programs import foreign
 NORMALISED = "which does not say that its densities are normalised"
 FITTED = "is fitted to the simulations of each generation"
 CENSORED = "REJECT, and a part of the run is fitted to all simulations"
-REFUSED = {  # what does not go together, and how it is told
+REFUSED = {  # what does not go together, and how it is said
     ("recycled", "adaptive scale"): f"recycle=True, and distance=PNorm.*{FITTED}",
     ("recycled", "predictor"): f"recycle=True, and distance=Predicted.*{FITTED}",
     ("only theta kept", "adaptive scale"): f'keep="theta", and distance=PNorm.*{FITTED}',

@@ -42,14 +42,14 @@ def records(start, stop, accepted, number=0):
 def test_ledger_that_forgets_comes_to_the_same_population(seed):
     rng = np.random.default_rng(seed)
     accepted = set(np.flatnonzero(rng.random(2000) < 0.3).tolist())
-    ledger, told = Ledger(0, 40), []
+    ledger, leases = Ledger(0, 40), []
     while not ledger.complete:
         lease = ledger.lease(int(rng.integers(1, 12)))
         if lease is not None:
-            told.append(lease)
+            leases.append(lease)
             ledger.tell(records(lease.start, lease.stop, accepted))
-        if told and rng.random() < 0.15:
-            forgotten = told[int(rng.integers(max(0, len(told) - 8), len(told)))]
+        if leases and rng.random() < 0.15:
+            forgotten = leases[int(rng.integers(max(0, len(leases) - 8), len(leases)))]
             ledger.forget(forgotten.start, forgotten.stop)
     assert ledger.population().ids.tolist() == sorted(accepted)[:40]
     assert ledger.counts() == (sorted(accepted)[39] + 1, sorted(accepted)[39] + 1)
@@ -253,11 +253,11 @@ def test_programs_of_children_do_not_get_what_comes_to_the_group_of_the_leader(t
             time.sleep(0.02)
         time.sleep(0.3)
         os.killpg(job.pid, signal.SIGINT)
-        told = job.communicate(timeout=HANGS)[1]
+        output = job.communicate(timeout=HANGS)[1]
     finally:
         job.kill()
-    assert job.returncode in (0, 75), told
-    assert "CalledProcessError" not in told
+    assert job.returncode in (0, 75), output
+    assert "CalledProcessError" not in output
     history = mpiabc.open(tmp_path / "run.db")
     assert history.failures == []
 
@@ -292,7 +292,7 @@ def test_time_in_which_we_were_not_there_is_not_the_simulators(monkeypatch):
 # Versions.
 
 
-def test_numbers_are_judged_and_version_strings_told():
+def test_numbers_are_judged_and_version_strings_reported():
     mine = version.versions()
     assert version.version_difference(mine | {"mpiabc": "9.9", "NumPy": "1.2.3"}) == ""
     assert "protocol 0 there" in version.version_difference(mine | {"protocol": 0})

@@ -90,9 +90,9 @@ def test_what_computes_in_place_of_a_table_is_refused_before_it_is_read(what, fi
     for command in (["show"], ["replay", "0:1", "--trust"]):
         words = [command[0], str(finished), *command[1:]]
         assert cli.main(words) == 1
-        told = capsys.readouterr().err
-        assert "in it is no plain table: 'CREATE " in told
-        assert told.count("\n") == 1
+        message = capsys.readouterr().err
+        assert "in it is no plain table: 'CREATE " in message
+        assert message.count("\n") == 1
     with pytest.raises(mpiabc.StoreError, match="is no plain table"):
         problems.sampler(n=20).run(finished, scheduler="serial")
     assert finished.read_bytes() == content
@@ -124,7 +124,7 @@ def test_arrays_of_an_order_are_arrays_or_nothing(finished):
     )
     for content in (b"PK\x03\x04" + bytes(100), cloudpickle.dumps(print), promised):
         with closing(sqlite3.connect(finished, isolation_level=None)) as db:
-            (told,) = db.execute("SELECT told FROM orders WHERE level = 1").fetchone()
-            row = content, crc_of_order(told, content)
+            (message,) = db.execute("SELECT told FROM orders WHERE level = 1").fetchone()
+            row = content, crc_of_order(message, content)
             db.execute("UPDATE orders SET arrays = ?, crc = ? WHERE level = 1", row)
         assert mpiabc.open(finished).order(1) is None

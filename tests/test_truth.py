@@ -7,8 +7,8 @@ from scipy import stats
 import mpiabc
 from mpiabc import run
 from mpiabc.evaluate import Evaluator
+from mpiabc.kernels.mixture import GaussianMixture
 from mpiabc.ledger import Ledger
-from mpiabc.mixture import GaussianMixture
 from mpiabc.particles import joined
 from tests import problems
 from tests.cluster import Simulated

@@ -116,7 +116,7 @@ def test_a_flood_of_greetings_is_read_a_part_in_each_turn(leading):
         leading.greets(rank)
     for turn in range(1, TURNS + 1):
         assert leading.engine.poll(0) == []
-        assert len(leading.engine._crew) == turn * TURN
+        assert len(leading.engine._workers) == turn * TURN
 
 
 def test_a_flood_of_reports_is_read_a_part_in_each_turn(leading):
@@ -124,8 +124,8 @@ def test_a_flood_of_reports_is_read_a_part_in_each_turn(leading):
     leading.all_greet()
     leading.engine.begin(Job(0))
     leading.gives(0, RANKS)
-    for rank in leading.engine._crew:
-        ((_, start, stop),) = leading.engine._crew.leases(rank)
+    for rank in leading.engine._workers:
+        ((_, start, stop),) = leading.engine._workers.leases(rank)
         leading.says(rank, *encoded(Records(0, start, stop, np.full(1, Status.REJECTED, np.uint8))))
     came = [leading.engine.poll(0) for _ in range(TURNS + 1)]
     assert [len(reports) for reports in came] == [TURN] * TURNS + [0]

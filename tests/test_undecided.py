@@ -160,10 +160,10 @@ def test_undecided_rows_are_dropped_once_their_level_is_known(tmp_path, monkeypa
     """What an order has in memory is what lies ahead of its frontier, and a constant."""
     monkeypatch.setattr("mpiabc.line._MANY", 10)
     most = []
-    told = Line.tell
+    message = Line.tell
 
     def tell(self, records):
-        is_new = told(self, records)
+        is_new = message(self, records)
         held = sum(len(part.rejected) for part in self._records)
         ahead = sum(len(part.rejected) for part in self._early)
         most.append((held, ahead))
@@ -184,14 +184,14 @@ def test_simulators_may_only_compare_with_epsilon(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "told"),
+    ("kind", "options", "message"),
     [
         ("all kept", {"simulate": early}, 'keep="all" and a simulator that takes epsilon'),
         ("predictor", {"kernel": foreign.Student()}, "would have to be fitted again"),
     ],
     ids=["all kept", "kernel of one's own"],
 )
-def test_what_would_depend_on_time_is_refused(kind, options, told):
+def test_what_would_depend_on_time_is_refused(kind, options, message):
     of_problem, of_sampler = KINDS[kind]
     problem = mpiabc.Problem(
         mpiabc.Prior(mu=mpiabc.Normal(0, 2)),
@@ -200,7 +200,7 @@ def test_what_would_depend_on_time_is_refused(kind, options, told):
         **of_problem,
     )
     kernel = options.get("kernel")
-    with pytest.raises(mpiabc.ProblemError, match=told):
+    with pytest.raises(mpiabc.ProblemError, match=message):
         mpiabc.ABCSMC(problem, 20, lookahead=True, kernel=kernel, **of_sampler)
 
 

@@ -1,4 +1,4 @@
-"""What is written for people: it ends no run, whatever becomes of the streams, and is told once."""
+"""What is written for people: it ends no run, whatever becomes of the streams, and is reported once."""
 
 import io
 import os
@@ -175,7 +175,7 @@ class Stubborn(io.StringIO):
         raise self._error
 
 
-def test_a_stream_that_takes_nothing_is_told_by_what_keeps_it_from_it():
+def test_of_a_stream_that_takes_nothing_it_is_said_what_keeps_it_from_it():
     closed = io.StringIO()
     closed.close()
     assert voice.put("x", None) is None
@@ -224,7 +224,7 @@ def test_a_line_a_generation_is_in_the_log_when_the_generation_is_done(tmp_path)
 
 
 @pytest.mark.parametrize("engine", quick(["processes", *jobs.MPIS, "redis", "dask"], "processes", "mpich"))
-def test_what_simulators_say_on_all_workers_is_told_once_with_a_worker(engine, expected, tmp_path):
+def test_what_simulators_say_on_all_workers_is_reported_once_with_a_worker(engine, expected, tmp_path):
     with jobs.opened(engine, tmp_path) as place:
         job = place.start("talking", tmp_path / "run.db")
         try:
@@ -239,7 +239,7 @@ def test_what_simulators_say_on_all_workers_is_told_once_with_a_worker(engine, e
 
 
 @pytest.mark.parametrize("pool", [ProcessPoolExecutor, ThreadPoolExecutor])
-def test_what_simulators_say_in_an_executor_is_told_once(pool, tmp_path, capfd):
+def test_what_simulators_say_in_an_executor_is_reported_once(pool, tmp_path, capfd):
     def simulate(theta, rng):
         print("hello")
         return problems.gaussian(theta, rng)
@@ -250,7 +250,7 @@ def test_what_simulators_say_in_an_executor_is_told_once(pool, tmp_path, capfd):
     assert re.fullmatch(r"process \d+ on .*: hello\n", capfd.readouterr().out)
 
 
-def test_what_a_pool_s_functions_print_is_told_once(capfd):
+def test_what_a_pool_s_functions_print_is_reported_once(capfd):
     def half(x):
         print("halved")
         return x / 2

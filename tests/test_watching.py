@@ -24,7 +24,7 @@ from mpiabc.onlooker.view import Seen, State, view_of, view_of_broker
 from mpiabc.records import Failure
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.store import live
-from mpiabc.store.glance import Glance, Row, Told
+from mpiabc.store.glance import Contents, Glance, Row
 from mpiabc.store.live import Sign, Signs, for_broker, sign_from
 from mpiabc.store.roster import Roster
 from tests import problems
@@ -35,7 +35,7 @@ FAILURE = Failure(
     2, 17, {"mu": 1 / 3}, "RuntimeError: the \x1b[31mpump\nand more", "", "rank 1 of 4 on node7"
 )
 ROWS = tuple(Row(t, "1.5", 100, 200, 190, 0.5, 80.0, 3.0, f"{t}" * 64) for t in range(2))
-TOLD = Told("pumps", 2, ROWS)
+CONTENTS = Contents("pumps", 2, ROWS)
 WORKERS = (
     Awaited("rank 1 of 4 on node7", "2:30", 5.0),
     Awaited("worker ab (process 9 on node8)", "2:40", 1.0),
@@ -66,8 +66,8 @@ def signs_of(*events):
     return made
 
 
-def write_sign(store, told):
-    live.path_of(store).write_text(json.dumps(asdict(told)))
+def write_sign(store, seen):
+    live.path_of(store).write_text(json.dumps(asdict(seen)))
 
 
 # What a view says.
@@ -77,34 +77,49 @@ def write_sign(store, told):
     ("state", "status", "seen", "said"),
     [
         (State.ABSENT, 1, Seen("run.db", None), "there is no such file"),
-        (State.EMPTY, 1, Seen("run.db", Told()), "no run has begun in it"),
-        (State.BEGUN, 1, Seen("run.db", TOLD), "no sign of life: it is about to go on, or was killed"),
+        (State.EMPTY, 1, Seen("run.db", Contents()), "no run has begun in it"),
+        (State.BEGUN, 1, Seen("run.db", CONTENTS), "no sign of life: it is about to go on, or was killed"),
         (
             State.RUNNING,
             0,
-            Seen("run.db", TOLD, sign(), 1.0),
+            Seen("run.db", CONTENTS, sign(), 1.0),
             "it goes on: generation 2, epsilon 0.5: 25/100",
         ),
-        (State.RUNNING, 0, Seen("run.db", TOLD, sign(), 9.0), "it goes on"),
-        (State.SILENT, 1, Seen("run.db", TOLD, sign(), 125.0), "for 2 min 05 s: it was killed or suspended"),
+        (State.RUNNING, 0, Seen("run.db", CONTENTS, sign(), 9.0), "it goes on"),
+        (
+            State.SILENT,
+            1,
+            Seen("run.db", CONTENTS, sign(), 125.0),
+            "for 2 min 05 s: it was killed or suspended",
+        ),
         (
             State.KILLED,
             1,
-            Seen("run.db", TOLD, sign(), 9.0, is_gone=True),
+            Seen("run.db", CONTENTS, sign(), 9.0, is_gone=True),
             "its leader is not there any more",
         ),
         (
             State.INTERRUPTED,
             75,
-            Seen("run.db", replace(TOLD, reason="interrupted: walltime reached")),
+            Seen("run.db", replace(CONTENTS, reason="interrupted: walltime reached")),
             "again",
         ),
-        (State.FAILED, 1, Seen("run.db", replace(TOLD, reason="failed: evaluation 2:1")), "evaluation 2:1"),
-        (State.ENDED, 0, Seen("run.db", replace(TOLD, reason="generations")), "come to its end: generations"),
+        (
+            State.FAILED,
+            1,
+            Seen("run.db", replace(CONTENTS, reason="failed: evaluation 2:1")),
+            "evaluation 2:1",
+        ),
         (
             State.ENDED,
             0,
-            Seen("run.db", replace(TOLD, reason="threshold: no distance is smaller")),
+            Seen("run.db", replace(CONTENTS, reason="generations")),
+            "come to its end: generations",
+        ),
+        (
+            State.ENDED,
+            0,
+            Seen("run.db", replace(CONTENTS, reason="threshold: no distance is smaller")),
             "smaller",
         ),
     ],
@@ -120,7 +135,7 @@ def test_view_tells_apart_what_a_run_is_at(state, status, seen, said):
 
 
 def test_view_of_a_run_that_goes_on_says_how_far_it_is_and_who_leads():
-    view = view_of(Seen("run.db", TOLD, sign(), 1.0))
+    view = view_of(Seen("run.db", CONTENTS, sign(), 1.0))
     facts = dict(words.facts_of(view))
     assert facts["accepted"] == "25 of 100"
     assert facts["simulations/s"] == "50"
@@ -131,18 +146,18 @@ def test_view_of_a_run_that_goes_on_says_how_far_it_is_and_who_leads():
     assert words.part(view) == 0.25
 
 
-def test_time_left_is_not_told_before_a_first_result_nor_of_a_run_that_is_silent():
-    told = words.time_left(view_of(Seen("run.db", TOLD, sign(accepted=0), 1.0)))
-    assert told == "nothing accepted yet"
-    assert words.time_left(view_of(Seen("run.db", TOLD, sign(), 60.0))) == "-"
+def test_time_left_is_not_reported_before_a_first_result_nor_of_a_run_that_is_silent():
+    seen = words.time_left(view_of(Seen("run.db", CONTENTS, sign(accepted=0), 1.0)))
+    assert seen == "nothing accepted yet"
+    assert words.time_left(view_of(Seen("run.db", CONTENTS, sign(), 60.0))) == "-"
 
 
 def test_pictures_are_of_another_version_whenever_a_generation_is_committed_or_replaced():
-    one = view_of(Seen("run.db", TOLD)).version
-    other = replace(TOLD, rows=(ROWS[0], replace(ROWS[1], digest="f" * 64)))
-    more = replace(TOLD, generations=3, rows=(*ROWS, replace(ROWS[1], generation=2)))
+    one = view_of(Seen("run.db", CONTENTS)).version
+    other = replace(CONTENTS, rows=(ROWS[0], replace(ROWS[1], digest="f" * 64)))
+    more = replace(CONTENTS, generations=3, rows=(*ROWS, replace(ROWS[1], generation=2)))
     assert len({one, view_of(Seen("run.db", other)).version, view_of(Seen("run.db", more)).version}) == 3
-    assert view_of(Seen("run.db", TOLD, sign(), 1.0)).version == one
+    assert view_of(Seen("run.db", CONTENTS, sign(), 1.0)).version == one
 
 
 # Signs of life.
@@ -165,11 +180,11 @@ def test_sign_of_life_says_who_works_and_what_failed_last_each_once():
 
 
 def test_sign_of_life_is_the_same_after_a_file():
-    *_, told = signs_of(AtWork(WORKERS, (FAILURE,)), PROGRESSED)
-    again = sign_from(json.loads(json.dumps(asdict(told))))
+    *_, seen = signs_of(AtWork(WORKERS, (FAILURE,)), PROGRESSED)
+    again = sign_from(json.loads(json.dumps(asdict(seen))))
     assert asdict(again) == {
-        **asdict(told),
-        **{name: tuple(asdict(told)[name]) for name in ("workers", "hosts", "failures")},
+        **asdict(seen),
+        **{name: tuple(asdict(seen)[name]) for name in ("workers", "hosts", "failures")},
     }
 
 
@@ -184,13 +199,13 @@ def test_sign_of_life_that_is_none_is_taken_for_none(damage):
 
 
 def test_sign_of_life_of_an_older_file_lacks_only_what_it_lacks():
-    told = {
+    seen = {
         name: value for name, value in asdict(sign()).items() if name not in ("workers", "hosts", "failures")
     }
-    assert sign_from(told).progressed == PROGRESSED
+    assert sign_from(seen).progressed == PROGRESSED
 
 
-def test_worker_that_waits_is_told_with_its_share_and_one_that_is_gone_is_forgotten():
+def test_worker_that_waits_is_reported_with_its_share_and_one_that_is_gone_is_forgotten():
     roster = Roster("here")
     roster.look(WORKERS)
     roster.look(WORKERS[:1])
@@ -212,34 +227,34 @@ def test_worker_whose_name_has_no_host_is_at_the_leaders_and_one_that_has_not_co
     assert [host.host for host in roster.hosts()] == ["here"]
 
 
-def test_workers_are_told_by_their_names_and_those_that_are_slow_before_others():
+def test_workers_are_described_by_their_names_and_those_that_are_slow_before_others():
     ranks = [Awaited(f"rank {i} of 40 on here", f"0:{i}", i % 7) for i in range(40)]
-    *_, told = signs_of(AtWork(tuple(ranks), ()), PROGRESSED)
-    rows = words.workers_of(view_of(Seen("run.db", TOLD, told, 1.0)), 5)[1:]
+    *_, seen = signs_of(AtWork(tuple(ranks), ()), PROGRESSED)
+    rows = words.workers_of(view_of(Seen("run.db", CONTENTS, seen, 1.0)), 5)[1:]
     assert [row[0] for row in rows] == [f"rank {i} of 40 on here" for i in (6, 13, 20, 27, 34)]
 
 
 def test_file_beside_stays_small_with_thousands_of_workers():
     many = tuple(Awaited(f"rank {i} of 5000 on node{i % 400}", f"0:{i}", i) for i in range(5000))
-    *_, told = signs_of(AtWork(many, (FAILURE,) * 5), PROGRESSED)
-    assert len(json.dumps(asdict(told))) < 20_000
-    assert told.workers[0].who == "rank 4999 of 5000 on node199"
-    assert len(json.dumps(for_broker(told))) < 2_000
+    *_, seen = signs_of(AtWork(many, (FAILURE,) * 5), PROGRESSED)
+    assert len(json.dumps(asdict(seen))) < 20_000
+    assert seen.workers[0].who == "rank 4999 of 5000 on node199"
+    assert len(json.dumps(for_broker(seen))) < 2_000
 
 
-def test_who_works_and_what_failed_is_told_less_often_than_how_far_it_is(tmp_path, monkeypatch):
+def test_who_works_and_what_failed_is_reported_less_often_than_how_far_it_is(tmp_path, monkeypatch):
     """Once in this run, in which no second look is due, and at each look at the clock in the other."""
-    told = []
-    monkeypatch.setattr("mpiabc.sampler.Live", lambda path: told.append)
+    seen = []
+    monkeypatch.setattr("mpiabc.sampler.Live", lambda path: seen.append)
     monkeypatch.setattr(loop, "_TELL", 0.0)
     for look, is_often in [(3600.0, False), (0.0, True)]:
-        told.clear()
+        seen.clear()
         monkeypatch.setattr(loop, "_LOOK", look)
         problems.sampler(n=20, simulate=breaking, on_error="reject").run(
             tmp_path / f"{look}.db", scheduler="serial"
         )
-        looks = [event for event in told if isinstance(event, AtWork)]
-        assert sum(isinstance(event, Progressed) for event in told) > 5
+        looks = [event for event in seen if isinstance(event, AtWork)]
+        assert sum(isinstance(event, Progressed) for event in seen) > 5
         assert (len(looks) > 5) if is_often else (len(looks) == 1)
     failures = looks[-1].failures
     assert 0 < len(failures) <= 5
@@ -250,10 +265,10 @@ def test_who_works_and_what_failed_is_told_less_often_than_how_far_it_is(tmp_pat
 
 
 def test_glance_has_the_numbers_of_the_populations(run):
-    history, told = mpiabc.open(run), Glance(run).look()
-    assert told.problem == history.problem_name
-    assert (told.generations, told.reason) == (3, "threshold")
-    for row, population in zip(told.rows, history, strict=True):
+    history, seen = mpiabc.open(run), Glance(run).look()
+    assert seen.problem == history.problem_name
+    assert (seen.generations, seen.reason) == (3, "threshold")
+    for row, population in zip(seen.rows, history, strict=True):
         assert (row.size, row.evaluations, row.digest) == (20, population.evaluations, population.digest())
         assert row.ess == pytest.approx(population.ess)
         assert row.acceptance_rate == population.acceptance_rate
@@ -261,9 +276,9 @@ def test_glance_has_the_numbers_of_the_populations(run):
 
 def test_file_that_has_not_changed_is_not_opened_again(run, monkeypatch):
     glance = Glance(run)
-    told = glance.look()
+    seen = glance.look()
     monkeypatch.setattr("mpiabc.store.glance.History", None)
-    assert glance.look() is told
+    assert glance.look() is seen
 
 
 def test_rows_of_generations_that_are_known_are_not_read_again(tmp_path, monkeypatch):
@@ -310,7 +325,7 @@ def test_leader_that_is_gone_from_this_machine_was_killed(run):
     assert cli.main(["watch", str(run)]) == 1
 
 
-def test_file_that_cannot_be_read_for_a_moment_is_shown_as_it_was_and_then_told(run, monkeypatch):
+def test_file_that_cannot_be_read_for_a_moment_is_shown_as_it_was_and_then_reported(run, monkeypatch):
     onlooker = Onlooker(run)
     view = onlooker.look()
     run.write_bytes(b"no database at all" * 100)
@@ -352,7 +367,7 @@ def test_watch_of_a_run_that_has_ended_ends_with_its_status(run, capsys, reason,
     assert reason in capsys.readouterr().out
 
 
-def test_watch_waits_for_a_file_only_if_it_is_told_to(tmp_path, monkeypatch, capsys):
+def test_watch_waits_for_a_file_only_if_it_is_asked_to(tmp_path, monkeypatch, capsys):
     path = tmp_path / "later.db"
     assert cli.main(["watch", str(path)]) == 1
     assert "give --wait to wait for it" in capsys.readouterr().err
@@ -399,17 +414,17 @@ def screen(*views, width=100):
 
 
 def test_terminal_shows_name_state_numbers_workers_and_failures():
-    *_, told = signs_of(AtWork(WORKERS, (FAILURE,)), PROGRESSED)
-    shown = screen(view_of(Seen("run.db", TOLD, told, 1.0)))
+    *_, seen = signs_of(AtWork(WORKERS, (FAILURE,)), PROGRESSED)
+    shown = screen(view_of(Seen("run.db", CONTENTS, seen, 1.0)))
     for text in ("pumps", "running", "25 of 100", "3 of 4", "node7", "node8", "2:17", "RuntimeError", "1.5"):
         assert text in shown
     assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_nothing_that_a_run_says_of_itself_steers_the_terminal():
-    *_, told = signs_of(AtWork((Awaited("evil \x1b[2J on x", "0:1"),) * 2, (FAILURE,)), PROGRESSED)
-    warned = replace(TOLD, problem="\x1b]0;x\x07 [bold]", warnings=("\x1b[5m",))
-    shown = screen(view_of(Seen("run.db", warned, told, 1.0)), width=200)
+    *_, seen = signs_of(AtWork((Awaited("evil \x1b[2J on x", "0:1"),) * 2, (FAILURE,)), PROGRESSED)
+    warned = replace(CONTENTS, problem="\x1b]0;x\x07 [bold]", warnings=("\x1b[5m",))
+    shown = screen(view_of(Seen("run.db", warned, seen, 1.0)), width=200)
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert "[bold]" in shown
@@ -417,17 +432,17 @@ def test_nothing_that_a_run_says_of_itself_steers_the_terminal():
 
 @pytest.mark.parametrize("width", [30, 60, 200])
 def test_terminal_of_any_width_has_whole_lines(width):
-    shown = screen(view_of(Seen("run.db", TOLD, sign(), 1.0)), width=width)
+    shown = screen(view_of(Seen("run.db", CONTENTS, sign(), 1.0)), width=width)
     assert max(map(len, shown.splitlines())) <= width
 
 
 def test_runs_of_a_broker_have_the_same_view():
-    *_, told = signs_of(AtWork(WORKERS, ()), PROGRESSED)
+    *_, seen = signs_of(AtWork(WORKERS, ()), PROGRESSED)
     announced = {
         "name": "pumps",
         "process": 7,
         "host": "node1",
-        "state": json.loads(json.dumps(for_broker(told))),
+        "state": json.loads(json.dumps(for_broker(seen))),
     }
     view = view_of_broker(announced)
     assert (view.state, view.problem, view.progressed) == (State.RUNNING, "pumps", PROGRESSED)
@@ -445,7 +460,7 @@ def test_lines_about_a_broker_say_once_that_there_are_no_runs():
     lines = terminal.Lines(said.append, "no runs")
     lines([])
     lines([])
-    lines([view_of(Seen("run.db", TOLD, sign(), 1.0))])
+    lines([view_of(Seen("run.db", CONTENTS, sign(), 1.0))])
     lines([])
     assert said.count("no runs") == 2
     assert any(line.startswith("run.db: it goes on") for line in said)

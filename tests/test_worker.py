@@ -59,7 +59,7 @@ def test_ranks_and_their_children_have_the_ranks_numbers(mpi, timeout, folder, t
     assert set(seen(folder).values()) == {Worker(HOST, 0, 0), Worker(HOST, 1, 1)}
 
 
-def test_what_an_evaluation_was_told_ends_with_it():
+def test_what_an_evaluation_knows_ends_with_it():
     def fail():
         with being(Worker("elsewhere", 3)):
             raise KeyError(mpiabc.worker().rank)

@@ -2,7 +2,7 @@
 
 A callable gets what `simulate` returned, and what was observed, and gives a number that is not negative, or
 nan for what cannot be compared. A distance with `rows(simulated, observed)` gets statistics as numbers,
-(n, k) and (k,), and gives (n,): `mpiabc.distance.RowDistance` states what else it may have. That it keeps
+(n, k) and (k,), and gives (n,): `mpiabc.distances.RowDistance` states what else it may have. That it keeps
 its promises is asked by `mpiabc.testing.check_distance(Huber())`, in a test.
 """
 

@@ -33,7 +33,7 @@ class Sampling:
     """The order to evaluate a function until `size` are accepted, in place of a generation."""
 
     number: int
-    level: int  # as it is told
+    level: int  # as messages name it
     size: int
     key: tuple[int, int]  # of its streams,
     address: int  # and the level of these
@@ -139,9 +139,9 @@ class _Found:
         """Note a failed evaluation. Raises what is no failure but a stop."""
         if is_asked_to_stop(error):
             raise error
-        raised, told = Raised.by(error), f"{type(error).__name__}: {text_of(error)}"
+        raised, text = Raised.by(error), f"{type(error).__name__}: {text_of(error)}"
         self._raised[id] = raised
-        self._failures.append(Failure(self._order.level, id, {}, told, raised.told, self._where))
+        self._failures.append(Failure(self._order.level, id, {}, text, raised.text, self._where))
         self.is_exposed |= is_of_the_outside(error)
         self.is_ended |= self._order.on_error == "raise"
         self._status[id - self._start] = Status.UNKNOWN if self.is_ended else Status.FAILED

@@ -15,8 +15,8 @@ import numpy as np
 
 from mpiabc.amis import systematic
 from mpiabc.analysis.support import Support
-from mpiabc.covariance import covariance, shrunk
-from mpiabc.free import Coordinates
+from mpiabc.kernels.covariance import covariance, shrunk
+from mpiabc.kernels.free import Coordinates
 from mpiabc.population import effective_sample_size
 
 WINDOWS = (1, 3, 6, 12)  # effective simulations, in units of the population's size

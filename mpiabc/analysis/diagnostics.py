@@ -43,8 +43,8 @@ _UNSCALED = re.compile(r"PNorm\(p=([\d.]+|inf), weights=None\)")
 _MISSED = 0.1  # of the observed numbers
 _BEYOND = (0.01, 0.99)
 _SILENCE = 10.0  # seconds; a run gives a sign of life every second
-_MOST_TOLD = 4  # names in one sentence
-_TOLD_ELSEWHERE = (DEATH, "collapse", "failures")
+_MOST_SHOWN = 4  # names in one sentence
+_SHOWN_ELSEWHERE = (DEATH, "collapse", "failures")
 
 
 class Severity(StrEnum):
@@ -144,9 +144,9 @@ def _of_unfinished(history: History) -> Finding:
     sign, t = live.read(history.path), len(history)
     if sign is not None and time.time() - sign.at < _SILENCE:
         open_one = sign.progressed
-        told = f"generation {open_one.level} has {open_one.accepted} of {open_one.size} {open_one.counted}"
+        text = f"generation {open_one.level} has {open_one.accepted} of {open_one.size} {open_one.counted}"
         return _finding(
-            Severity.NOTE, "run", f"the run goes on: {told}; what is said here is of what is complete"
+            Severity.NOTE, "run", f"the run goes on: {text}; what is said here is of what is complete"
         )
     return _finding(
         Severity.WARNING,
@@ -163,7 +163,7 @@ def _generations(n: int) -> str:
 def _ended(reason: str) -> str:
     """A stopping rule in words."""
     rule, _, more = reason.partition(":")
-    told = {
+    text = {
         "generations": "the number of generations asked for",
         "epsilon": "the epsilon asked for",
         "simulations": "the number of simulations asked for",
@@ -173,13 +173,13 @@ def _ended(reason: str) -> str:
         "models": "the number of models asked for",
         "threshold": "the last threshold",
     }.get(rule, f"`{rule}`")
-    return f"{told}{f' ({more.strip()})' if more.strip() else ''}"
+    return f"{text}{f' ({more.strip()})' if more.strip() else ''}"
 
 
 def _of_notes(history: History) -> Iterator[Finding]:
-    """What the user was told while it ran, and what of the file cannot be used."""
+    """What the user learnt while it ran, and what of the file cannot be used."""
     for topic, note in history.notes.items():
-        if topic not in _TOLD_ELSEWHERE:
+        if topic not in _SHOWN_ELSEWHERE:
             is_change = topic.startswith(("changes", "threshold"))
             yield _finding(Severity.NOTE if is_change else Severity.WARNING, topic.split()[0], note)
     if DEATH in history.notes:
@@ -191,11 +191,11 @@ def _of_notes(history: History) -> Iterator[Finding]:
             f"weights of generation {history.unusable} are no numbers, it is left out with all after it: "
             "prior or kernel gave nan or infinite densities",
         )
-    if told := history.told_partial():
+    if partial := history.partial_level():
         yield _finding(
             Severity.NOTE,
             "budget",
-            f"the budget ended the run inside of generation {told['level']}: what was accepted of it is "
+            f"the budget ended the run inside of generation {partial['level']}: what was accepted of it is "
             "`history.partial`, and no part of what is shown",
         )
 
@@ -219,11 +219,11 @@ def _of_failures(run: _Run) -> Iterator[Finding]:
         return
     share = sums.failures / max(1, sums.simulations)
     kinds = run.history.read("SELECT kind, count(*) FROM failure GROUP BY kind ORDER BY count(*) DESC")
-    told = ", ".join(str(kind) for kind, _ in kinds[:_MOST_TOLD])
+    message = ", ".join(str(kind) for kind, _ in kinds[:_MOST_SHOWN])
     text = (
         f"of {sums.simulations} simulations {sums.failures} failed, a share of {share:.2g}"
-        f"{f', of the kind {told}' if told else ''}: they count as rejected, so the posterior leaves out "
-        f"where the simulator fails; `mpiabc show {run.history.path.name} --failures` tells where that is"
+        f"{f', of the kind {message}' if message else ''}: they count as rejected, so the posterior leaves "
+        f"out where the simulator fails; `mpiabc show {run.history.path.name} --failures` tells where that is"
     )
     yield _finding(Severity.WARNING if share > MANY_FAILED else Severity.NOTE, "failures", text)
 
@@ -251,27 +251,28 @@ def _of_size(run: _Run) -> Iterator[Finding]:
     """Whether enough particles count."""
     step, d = run.steps[-1], run.last.theta.shape[1]
     particles = f"{step.ess:.0f} of {step.size} particles"
-    told = f"the effective sample size of generation {step.generation} is {particles}"
+    message = f"the effective sample size of generation {step.generation} is {particles}"
     if step.ess < max(_FEW, min(10 * d, step.size / 2)):
         text = (
-            f"{told}, for {d} parameter{'' if d == 1 else 's'}: means and deviations are not to be trusted; "
-            "give a larger population_size, or a threshold that falls more slowly, such as Quantile(0.7)"
+            f"{message}, for {d} parameter{'' if d == 1 else 's'}: means and deviations are not to be "
+            "trusted; give a larger population_size, or a threshold that falls more slowly, such as "
+            "Quantile(0.7)"
         )
         yield _finding(Severity.PROBLEM, "ess", text)
     elif step.ess < _UNEVEN * step.size or step.ess < min(_SOME, step.size / 2):
         text = (
-            f"{told}: means and intervals are as uncertain as those of {step.ess:.0f} independent draws; a "
-            "larger population_size, or a threshold that falls more slowly, makes them surer"
+            f"{message}: means and intervals are as uncertain as those of {step.ess:.0f} independent draws; "
+            "a larger population_size, or a threshold that falls more slowly, makes them surer"
         )
         yield _finding(Severity.WARNING, "ess", text)
     elif step.ess < _SOME:
         text = (
-            f"{told}, as many as can be expected of so few: means and intervals are as uncertain as those of "
-            f"{step.ess:.0f} independent draws, and a larger population_size makes them surer"
+            f"{message}, as many as can be expected of so few: means and intervals are as uncertain as those "
+            f"of {step.ess:.0f} independent draws, and a larger population_size makes them surer"
         )
         yield _finding(Severity.NOTE, "ess", text)
     else:
-        yield _finding(Severity.GOOD, "ess", told)
+        yield _finding(Severity.GOOD, "ess", message)
     if step.size >= 2 / _HEAVY and step.largest > _HEAVY:
         text = (
             f"one particle of generation {step.generation} has {step.largest:.0%} of all weight: the kernel "
@@ -368,8 +369,8 @@ def _changes(before: Population, last: Population) -> Iterator[tuple[str, tuple[
     for i, name in enumerate(last.names):
         narrowed, moved = (sd[0][i] - sd[1][i]) / sd[0][i], (mean[1][i] - mean[0][i]) / sd[1][i]
         if abs(narrowed) > _CHANGED and abs(sd[1][i] - sd[0][i]) > chance[1][i]:
-            told = f"sd {'smaller' if narrowed > 0 else 'larger'} by {abs(narrowed):.0%}"
-            yield name, (told, float(narrowed))
+            text = f"sd {'smaller' if narrowed > 0 else 'larger'} by {abs(narrowed):.0%}"
+            yield name, (text, float(narrowed))
         elif abs(moved) > 2 * _CHANGED and abs(mean[1][i] - mean[0][i]) > chance[0][i]:
             yield name, (f"mean moved by {abs(moved):.1f} sd", float(moved))
 
@@ -472,8 +473,9 @@ def _of_learning(parameters: Sequence[Parameter], population: Population, whose:
     left = [p.name for p in parameters if not _is_learnt(p, population)]
     if left:
         text = (
-            f"the posterior{whose} of {_names(left)} is its prior, as far as can be told: at this epsilon it "
-            "is not informed by the data; let more generations follow, or give statistics that depend on it"
+            f"the posterior{whose} of {_names(left)} is its prior, as far as can be reported: at this "
+            "epsilon it is not informed by the data; let more generations follow, or give statistics that "
+            "depend on it"
         )
         yield _finding(Severity.NOTE, "prior", text)
 
@@ -522,7 +524,9 @@ def _of_statistics(run: _Run) -> Iterator[Finding]:
         share, own = shares[at].sum(), counted[at].sum()
         others = counted.sum() - own
         times = [_ratio(part[at].sum() * others, (1 - part[at].sum()) * own) for part in (shares, still)]
-        is_missed = any(_is_beyond(observed[i], rows[:, i], run.last) for i in at)  # which is told elsewhere
+        is_missed = any(
+            _is_beyond(observed[i], rows[:, i], run.last) for i in at
+        )  # which is reported elsewhere
         if others and share > _DROWNS and times[0] > _AT_FIRST and times[1] > _STILL and not is_missed:
             text = (
                 f"the statistic {name} makes up {min(share, 0.999):.1%} of the distances of generation 0, so "
@@ -564,7 +568,7 @@ def _of_models(run: _Run) -> Iterator[Finding]:
     few = [model.name for model, p in pairs if p is not None and effective_sample_size(p.weights) < _FEW]
     if gone:
         text = (
-            f"no particle is left of {_names(gone)}: at this epsilon the probability is too small to be told"
+            f"no particle is left of {_names(gone)}: at this epsilon the probability is too small to be known"
         )
         yield _finding(Severity.NOTE, "models", text)
     if few:
@@ -577,8 +581,8 @@ def _of_models(run: _Run) -> Iterator[Finding]:
 
 def _names(names: Sequence[str]) -> str:
     """A few of them, and how many more."""
-    more = len(names) - _MOST_TOLD
-    return ", ".join(map(str, names[:_MOST_TOLD])) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MOST_SHOWN
+    return ", ".join(map(str, names[:_MOST_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 _LOOKS = (  # of one severity, in the order of what they say of a run

@@ -21,11 +21,11 @@ from mpiabc.analysis import gathered
 from mpiabc.analysis.weighted import Weighted
 from mpiabc.defended import mixed, undefended
 from mpiabc.errors import ProblemError, StoreError
-from mpiabc.joint import drawn
 from mpiabc.models import AnyProblem
 from mpiabc.order import acceptor_of, distance_of, epsilon_of, has_foreign_distance, restored
 from mpiabc.population import Population
-from mpiabc.problem import Problem, told
+from mpiabc.priors.joint import drawn
+from mpiabc.problem import Problem, described
 from mpiabc.simulations import Simulations
 from mpiabc.store import History
 from mpiabc.streams import stream_key
@@ -67,9 +67,9 @@ def check(history: History, problem: AnyProblem) -> None:
     """Raise ProblemError for a run whose simulations cannot be weighted together."""
     if not getattr(problem.prior, "is_normalised", False):
         raise ProblemError(
-            f"the simulations of {history.path} cannot be pooled: prior={told(problem.prior)} does not say "
-            "that its densities are normalised; set its is_normalised = True if they are, or take the last "
-            f"population alone, history.posterior({len(history) - 1})"
+            f"the simulations of {history.path} cannot be pooled: prior={described(problem.prior)} does not "
+            "say that its densities are normalised; set its is_normalised = True if they are, or take the "
+            f"last population alone, history.posterior({len(history) - 1})"
         )
 
 
@@ -152,9 +152,9 @@ def _measured(history: History, problem: AnyProblem, rows: Simulations) -> np.nd
     text, arrays = _order(history, history.simulations.levels - 1)
     if has_foreign_distance(text):
         raise ProblemError(
-            f"the simulations of {history.path} cannot be pooled: what distance={told(problem.distance)} was "
-            "fitted to is not of mpiabc, so that the file does not hold it; take the last population "
-            f"alone, history.posterior({len(history) - 1})"
+            f"the simulations of {history.path} cannot be pooled: what "
+            f"distance={described(problem.distance)} was fitted to is not of mpiabc, so that the file does "
+            f"not hold it; take the last population alone, history.posterior({len(history) - 1})"
         )
     distance = distance_of(text, arrays)
     if distance is None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from mpiabc import models, team
 from mpiabc.arguments import whole_of
-from mpiabc.distance import Returned
+from mpiabc.distances import Returned
 from mpiabc.errors import ProblemError
 from mpiabc.kept import Nothing
 from mpiabc.models import AnyProblem
@@ -59,8 +59,8 @@ class Prediction(Mapping[str, np.ndarray]):
         return len(self.data)
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name} {array.shape}" for name, array in self.data.items())
-        return f"<Prediction of generation {self.generation}: {told}>"
+        listed = ", ".join(f"{name} {array.shape}" for name, array in self.data.items())
+        return f"<Prediction of generation {self.generation}: {listed}>"
 
     def digest(self) -> str:
         """Hex SHA-256 over names, numbers and parameters: equal digests are equal simulations."""
@@ -255,8 +255,8 @@ class Simulation:
         """Raise what was raised, unless failures are rejections."""
         if is_asked_to_stop(error) or self.problem.on_error == "raise":
             if not is_asked_to_stop(error):
-                told = self.problem.named(block.theta[0])
-                error.add_note(f"in prediction {block.first}, theta: {told}")
+                theta = self.problem.named(block.theta[0])
+                error.add_note(f"in prediction {block.first}, theta: {theta}")
             raise error
 
     def _notes(self, block: Block) -> Outcome:

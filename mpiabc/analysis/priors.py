@@ -13,9 +13,9 @@ import numpy as np
 
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
-from mpiabc.marginals import Choice, Integer, Several
 from mpiabc.population import Population
-from mpiabc.prior import LogNormal, LogUniform, Normal, Prior, Uniform
+from mpiabc.priors.marginals import Choice, Integer, Several
+from mpiabc.priors.prior import LogNormal, LogUniform, Normal, Prior, Uniform
 from mpiabc.store import History
 
 _OURS: dict[str, Callable[..., Any]] = {
@@ -34,7 +34,7 @@ class Marginal(NamedTuple):
     values: tuple[str, ...] = ()  # of a choice, whose column has indices
 
 
-def told(history: History, names: Sequence[str], model: str | None = None) -> dict[str, Marginal]:
+def described(history: History, names: Sequence[str], model: str | None = None) -> dict[str, Marginal]:
     """What the settings say of these parameters, of one of several models; the others are left out."""
     text = str(history.settings.get("prior" if model is None else f"prior of {model}", ""))
     parts = _parts(text, names)
@@ -97,7 +97,7 @@ def _end(text: str, start: int) -> int:
 
 
 def _marginal(text: str) -> Any:
-    """The distribution that is told, if it is one of ours or SciPy's; nothing else is ever called."""
+    """The distribution that is described, if it is one of ours or SciPy's; nothing else is ever called."""
     try:
         call = ast.parse(text, mode="eval").body
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):

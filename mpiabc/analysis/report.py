@@ -26,7 +26,7 @@ from mpiabc.version import __version__
 
 MISSING = "a report needs jinja2 and matplotlib: install `mpiabc[report]`"
 _MOST_ROWS = 40  # generations in the table
-_MOST_SESSIONS = 4  # starts that are told, the first and the latest
+_MOST_SESSIONS = 4  # starts that are shown, the first and the latest
 _MOST_TEXT = 300  # characters of a setting
 _NOT_SHOWN = ("names", "models", "fingerprint", "choices", "parameter names", "versions", "streams")
 
@@ -87,9 +87,9 @@ def contents(history: History) -> dict[str, Any]:
         "evidence": "" if last is None or last.models else _pair(*last.evidence(0)),
         "pictures": list(pictures(history)) if course else [],
         "generations": _generations(history, course) if course else [],
-        "course_told": _course_told(len(history)),
+        "rows_shown": _rows_shown(len(history)),
         "sessions": [_session(one) for one in _some(history.sessions)],
-        "sessions_told": _sessions_told(len(history.sessions)),
+        "starts_shown": _starts_shown(len(history.sessions)),
         "settings": _settings(history),
         "again": _again(history),
         "digest": course[-1].digest if course else "",
@@ -224,7 +224,7 @@ def _generations(history: History, course: Sequence[Step]) -> list[list[str]]:
     ]
 
 
-def _course_told(n: int) -> str:
+def _rows_shown(n: int) -> str:
     some = f", {_MOST_ROWS} of {n}, evenly chosen" if n > _MOST_ROWS else ""
     return f"Generations{some}; accepted is the share of the evaluations."
 
@@ -249,12 +249,12 @@ def _session(one: Session) -> tuple[str, list[list[str]]]:
         "versions": ", ".join(f"{name} {version}" for name, version in one.versions.items()),
         "ended": ended,
     }
-    return _moment(one.began), [[name, told] for name, told in rows.items() if told]
+    return _moment(one.began), [[name, value] for name, value in rows.items() if value]
 
 
-def _sessions_told(n: int) -> str:
+def _starts_shown(n: int) -> str:
     """How many starts there were, if more than one."""
-    some = f"; the first and the last {_MOST_SESSIONS - 1} are told" if n > _MOST_SESSIONS else ""
+    some = f"; the first and the last {_MOST_SESSIONS - 1} are shown" if n > _MOST_SESSIONS else ""
     return f"The run was started {n} times{some}." if n > 1 else ""
 
 
@@ -289,9 +289,9 @@ def _again(history: History) -> str:
 
 def _extras(one: Session | None) -> str:
     """What is installed with mpiabc for such a run, in brackets; an MPI that pip brings for ranks."""
-    told = "" if one is None else f"{one.scheduler} {one.command}"
+    value = "" if one is None else f"{one.scheduler} {one.command}"
     extras = {"mpich": r"\bMPI", "redis": r"\bRedis", "dask": r"\bDask", "yaml": r"\.ya?ml\b"}
-    found = [name for name, sign in extras.items() if re.search(sign, told)]
+    found = [name for name, sign in extras.items() if re.search(sign, value)]
     return f"[{','.join(found)}]" if found else ""
 
 

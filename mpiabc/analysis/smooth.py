@@ -15,8 +15,8 @@ import numpy as np
 from mpiabc.amis import systematic
 from mpiabc.analysis.adjust import coordinates_of, factor_of, log_sum, squares
 from mpiabc.analysis.support import Support
-from mpiabc.free import Coordinates, Freed
-from mpiabc.mixture import GaussianMixture, LocalGaussianMixture
+from mpiabc.kernels.free import Coordinates, Freed
+from mpiabc.kernels.mixture import GaussianMixture, LocalGaussianMixture
 from mpiabc.population import effective_sample_size
 
 _WIDTHS = (0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4)  # in units of ESS^(-1 / (d + 4))

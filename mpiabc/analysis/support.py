@@ -12,7 +12,7 @@ import numpy as np
 
 from mpiabc.guard import quiet
 from mpiabc.layout import Layout, layout_of
-from mpiabc.prior import Prior
+from mpiabc.priors.prior import Prior
 
 _ROUNDING = 1e-9  # of shares that add up to 1
 _WHOLE = (-np.inf, np.inf)
@@ -75,15 +75,15 @@ def support_of(prior: Any) -> Support:
     """That of a prior; a Support is one already."""
     if isinstance(prior, Support):
         return prior
-    told = prior.plain_support() if isinstance(prior, Prior) else None
+    known = prior.plain_support() if isinstance(prior, Prior) else None
     ends = prior.bounds() if hasattr(prior, "bounds") else [None] * len(prior.names)
-    return _bounded(layout_of(prior), ends, prior if told is None else None)
+    return _bounded(layout_of(prior), ends, prior if known is None else None)
 
 
-def support_from(names: Sequence[str], told: Mapping[str, Any]) -> Support:
+def support_from(names: Sequence[str], kept: Mapping[str, Any]) -> Support:
     """The support of which a file says all, as `Prior.plain_support` does."""
-    rests = tuple((column, tuple(others)) for column, others in told["rests"])
-    return _bounded(Layout(tuple(names), tuple(told["integers"]), (), rests), told["bounds"])
+    rests = tuple((column, tuple(others)) for column, others in kept["rests"])
+    return _bounded(Layout(tuple(names), tuple(kept["integers"]), (), rests), kept["bounds"])
 
 
 def _bounded(layout: Layout, ends: Sequence[Any], prior: Any = None) -> Support:

@@ -38,8 +38,8 @@ def command(
         else:
             if done.returncode == 0:
                 return done.stdout
-            told = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            last = "; ".join(line.strip() for line in told[-_MOST_LINES:] if line.strip())
+            output = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            last = "; ".join(line.strip() for line in output[-_MOST_LINES:] if line.strip())
             said = f"failed with status {done.returncode}: {last or 'it said nothing'}"
         if pause is not None:
             time.sleep(pause)

@@ -20,4 +20,4 @@ class Ending:
     """Why a task has ended, and how the batch system puts it."""
 
     why: Why
-    told: str
+    details: str

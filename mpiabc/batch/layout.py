@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def chunk(self) -> int:
-        """Ranks of a node, for systems that want to be told. Raises ProblemError if nodes are not alike."""
+        """Ranks of a node, for systems that want to know. Raises ProblemError if nodes are not alike."""
         if self.tasks is not None:
             part("--ranks", self.ranks, self.tasks, f"--tasks-per-node {self.tasks}")
             return self.tasks

@@ -12,8 +12,8 @@ def left(job: str) -> float | None:
     """What `bjobs` says: hours and minutes, and an L if they are a limit and no estimate."""
     if index := int(os.environ.get("LSB_JOBINDEX") or 0):
         job = f"{job}[{index}]"
-    told = re.search(r"(?:(\d+):)?(\d+)\s*L", command("bjobs", "-noheader", "-o", "time_left", job))
-    return None if told is None else 3600.0 * int(told[1] or 0) + 60.0 * int(told[2])
+    output = re.search(r"(?:(\d+):)?(\d+)\s*L", command("bjobs", "-noheader", "-o", "time_left", job))
+    return None if output is None else 3600.0 * int(output[1] or 0) + 60.0 * int(output[2])
 
 
 def asks(layout: Layout, asked: dict[str, str]) -> dict[str, str]:

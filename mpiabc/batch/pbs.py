@@ -32,8 +32,8 @@ def limits(memory: str | None, seconds: int, queue: str | None) -> list[str]:
 
 def states() -> list[Listed]:
     """The tasks of this user."""
-    told = command("qstat", "-t")
-    rows = re.findall(r"^(\d+)(?:\[(\d+)\])?[.\s]\S*\s.*\s([A-Z])\s+\S+\s*$", told, re.MULTILINE)
+    output = command("qstat", "-t")
+    rows = re.findall(r"^(\d+)(?:\[(\d+)\])?[.\s]\S*\s.*\s([A-Z])\s+\S+\s*$", output, re.MULTILINE)
     words = {"Q": "waits", "H": "waits", "W": "waits", "T": "waits", "E": "ends"}
     return [
         (job, int(index or 1), words.get(state, "runs")) for job, index, state in rows if state not in "CFXM"
@@ -53,9 +53,9 @@ _ENDINGS = {
 def endings(job: str, n: int) -> dict[int, Ending]:
     """From the server's history, for as long as it keeps one."""
     history = ["-x"] if _is_open_pbs() else []
-    told = command("qstat", *history, "-f", "-t", whole(job, n), pauses=())
+    output = command("qstat", *history, "-f", "-t", whole(job, n), pauses=())
     found = {}
-    for record in re.split(r"^Job Id:", told, flags=re.MULTILINE):
+    for record in re.split(r"^Job Id:", output, flags=re.MULTILINE):
         name = re.match(r"\s*\d+(?:\[(\d+)\])?\.", record)
         values = dict(re.findall(r"^\s*([\w.]+) = (.*)$", record, re.MULTILINE))
         if name and (status := values.get("Exit_status", values.get("exit_status", ""))):
@@ -93,10 +93,10 @@ def left(job: str) -> float | None:
     """Torque's variable, else `qstat -f`, where the time used may be minutes old."""
     if limit := os.environ.get("PBS_WALLTIME"):
         return float(limit) - age_of_job("PBS_JOBID")
-    told = dict(re.findall(r"^\s*([\w.]+) = (.*)$", command("qstat", "-f", job), re.MULTILINE))
-    most = durations.of_clock(told.get("Resource_List.walltime", ""))
-    used = durations.of_clock(told.get("resources_used.walltime", "")) or 0.0
-    if began := told.get("stime", told.get("start_time")):
+    output = dict(re.findall(r"^\s*([\w.]+) = (.*)$", command("qstat", "-f", job), re.MULTILINE))
+    most = durations.of_clock(output.get("Resource_List.walltime", ""))
+    used = durations.of_clock(output.get("resources_used.walltime", "")) or 0.0
+    if began := output.get("stime", output.get("start_time")):
         used = max(used, time.time() - datetime.strptime(began, "%a %b %d %H:%M:%S %Y").timestamp())
     return None if most is None else most - used
 

@@ -26,11 +26,11 @@ def states() -> list[Listed]:
     """The tasks of this user."""
     from xml.etree import ElementTree  # asked for by who maps: workers and runs need none
 
-    told = command("qstat", "-u", user(), "-g", "d", "-xml")
+    output = command("qstat", "-u", user(), "-g", "d", "-xml")
     try:
-        rows = list(ElementTree.fromstring(told).iter("job_list"))
+        rows = list(ElementTree.fromstring(output).iter("job_list"))
     except ElementTree.ParseError as error:
-        raise CommandError(f"`qstat -xml` prints no XML ({error}): {told[:200]!r}") from None
+        raise CommandError(f"`qstat -xml` prints no XML ({error}): {output[:200]!r}") from None
     return [
         (
             row.findtext("JB_job_number", ""),
@@ -56,14 +56,14 @@ _WARNED = 128 + signal.SIGUSR2  # the exit status of those that were warned: of 
 def endings(job: str, n: int) -> dict[int, Ending]:
     """From the accounting, which has no record of tasks that have never begun."""
     try:
-        told = command("qacct", "-j", job, pauses=())
+        output = command("qacct", "-j", job, pauses=())
     except CommandError as error:
         if "not found" in str(error):
             return {}
         raise
     records = (
         dict(re.findall(r"^(\w+)[ \t]+(.*?)[ \t]*$", record, re.MULTILINE))
-        for record in re.split("^=+$", told, flags=re.MULTILINE)
+        for record in re.split("^=+$", output, flags=re.MULTILINE)
     )
     return {
         int(record["taskid"]): _ending(record) for record in records if record.get("taskid", "").isdigit()
@@ -74,19 +74,19 @@ def _ending(record: dict[str, str]) -> Ending:
     failed, status = (record.get(name, "0").split() for name in ("failed", "exit_status"))
     ran = float(record.get("ru_wallclock", "0").rstrip("s"))
     limit = re.search(r"h_rt=(\d+)", record.get("category", ""))
-    told = f"failed {' '.join(failed)}, exit status {status[0]}, after {durations.clock(int(ran))}"
-    told += f" of {durations.clock(int(limit[1]))}" if limit else ""
-    told += f" on {record.get('hostname', '?')}"
+    output = f"failed {' '.join(failed)}, exit status {status[0]}, after {durations.clock(int(ran))}"
+    output += f" of {durations.clock(int(limit[1]))}" if limit else ""
+    output += f" on {record.get('hostname', '?')}"
     if int(failed[0]) == _LIMIT:
-        return Ending(Why.TIME if limit is None or ran >= int(limit[1]) else Why.MEMORY, told)
+        return Ending(Why.TIME if limit is None or ran >= int(limit[1]) else Why.MEMORY, output)
     is_deleted = int(status[0]) == _WARNED or record.get("deleted_by", "NONE") != "NONE"
-    return Ending(Why.CANCELLED if is_deleted else Why.LOST, told)
+    return Ending(Why.CANCELLED if is_deleted else Why.LOST, output)
 
 
 def left(job: str) -> float | None:
     """The smallest of the limits that the job has requested and its queue has, since the job began."""
-    told = command("qstat", "-j", job) + command("qconf", "-sq", os.environ.get("QUEUE", "all.q"))
+    output = command("qstat", "-j", job) + command("qconf", "-sq", os.environ.get("QUEUE", "all.q"))
     found = [
-        limit for limit in map(durations.of_clock, re.findall(r"\b[sh]_rt(?:=|\s+)([\d:]+)", told)) if limit
+        limit for limit in map(durations.of_clock, re.findall(r"\b[sh]_rt(?:=|\s+)([\d:]+)", output)) if limit
     ]
     return min(found) - age_of_job("JOB_ID") if found else None

@@ -25,11 +25,11 @@ def limits(memory: str | None, seconds: int, queue: str | None) -> list[str]:
 
 def states() -> list[Listed]:
     """The tasks of this user."""
-    told = command("squeue", "--noheader", "--array", "--user", user(), "--format", "%F %K %T")
+    output = command("squeue", "--noheader", "--array", "--user", user(), "--format", "%F %K %T")
     words = {"PENDING": "waits", "REQUEUED": "waits", "CONFIGURING": "waits", "COMPLETING": "ends"}
     return [
         (job, int(index), words.get(state, "runs"))
-        for job, index, state in (line.split() for line in told.splitlines())
+        for job, index, state in (line.split() for line in output.splitlines())
         if index.isdigit()
     ]
 
@@ -55,16 +55,16 @@ def endings(job: str, n: int) -> dict[int, Ending]:
     failed = []
     for words in questions:
         try:
-            told = command(*words, pauses=())
+            output = command(*words, pauses=())
         except CommandError as error:
             failed.append(error)
             continue
-        for line in told.splitlines():
+        for line in output.splitlines():
             name, state, elapsed, limit, *node = line.split("|")
             found |= dict.fromkeys(_indices(name), _ending(state, elapsed, limit, *node))
     if len(failed) == len(questions):
         raise failed[-1]
-    return {index: ending for index, ending in found.items() if ending.told}
+    return {index: ending for index, ending in found.items() if ending.details}
 
 
 def _ending(state: str, elapsed: str, limit: str, node: str = "") -> Ending:

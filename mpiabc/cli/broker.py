@@ -107,7 +107,7 @@ def _watch(server: Server) -> None:
     """Show the runs on the server until Ctrl-C."""
     with showing(say, f"{server}: no runs") as show:
         while True:
-            show([view_of_broker(told) for told in broker.told(server)])
+            show([view_of_broker(fields) for fields in broker.announced(server)])
             time.sleep(_PERIOD)
 
 

@@ -36,8 +36,8 @@ def _failed(error: Error, options: argparse.Namespace) -> int:
     if launched_rank():
         time.sleep(1.0)  # the same on all ranks, most likely: the job ends when rank 0 has said it
     has_own_words = isinstance(error, SimulatorError | InYamlError)
-    told = str(error) if has_own_words else in_options(str(error), options)
-    voice.put(f"mpiabc: {shown_lines(told)}\n", sys.stderr)
+    text = str(error) if has_own_words else in_options(str(error), options)
+    voice.put(f"mpiabc: {shown_lines(text)}\n", sys.stderr)
     end_job()
     return 1
 

@@ -34,6 +34,6 @@ def _export(options: argparse.Namespace) -> int:
         raise ProblemError("--all with --to netcdf, which has the last population: leave --all out")
     history = History(options.store)
     exported(history, options.to, output, options.all, options.model)
-    told = f"{len(history)} generations" if options.all else f"generation {len(history) - 1}"
-    say(f"{told} of {options.store}: {output}")
+    text = f"{len(history)} generations" if options.all else f"generation {len(history) - 1}"
+    say(f"{text} of {options.store}: {output}")
     return 0

@@ -126,7 +126,7 @@ def _load_module(path: Path) -> ModuleType:
     except (Error, Interrupted):
         raise
     except (Exception, SystemExit) as error:
-        raise ProblemError(f"{path} cannot be loaded:\n{_told(error)}") from error
+        raise ProblemError(f"{path} cannot be loaded:\n{_in_words(error)}") from error
     return module
 
 
@@ -148,5 +148,5 @@ def users_part(error: BaseException) -> TracebackType | None:
     return inner
 
 
-def _told(error: BaseException) -> str:
+def _in_words(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, users_part(error))).rstrip()

@@ -155,8 +155,8 @@ Options of jobscript may follow FILE, too; what is to be the script's all the sa
         title="batch systems", metavar="SYSTEM", required=True, dest="system", parser_class=_OfScript
     )
     for system in (name for name in SYSTEMS if kinds(name)):
-        told = f"kinds: {', '.join(kinds(system))}"
-        own = systems.add_parser(system, help=told, allow_abbrev=False)
+        text = f"kinds: {', '.join(kinds(system))}"
+        own = systems.add_parser(system, help=text, allow_abbrev=False)
         own.set_defaults(of=own)
         _add_options(own, system)
 
@@ -328,9 +328,9 @@ def _is_of_run(target: str, arguments: Sequence[str]) -> bool:
     if found is None and not is_of_run(target):
         return False
     if not is_yaml(target) and not any(word.partition("=")[0] == _SIZE for word in arguments):
-        told = "holds a Problem and nothing that runs it" if found else "is for `mpiabc run`"
+        text = "holds a Problem and nothing that runs it" if found else "is for `mpiabc run`"
         raise ProblemError(
-            f"{target} {told}: give what `mpiabc run` needs behind it, at least {_SIZE} N, or call `run` "
+            f"{target} {text}: give what `mpiabc run` needs behind it, at least {_SIZE} N, or call `run` "
             "in the file"
         )
     return True

@@ -20,7 +20,7 @@ from mpiabc.errors import ProblemError, StoreError
 from mpiabc.evaluate import Evaluator
 from mpiabc.fingerprint import differing_parts
 from mpiabc.fingerprint.words import there_and_here
-from mpiabc.kernel import SCALE, as_before
+from mpiabc.kernels.gaussian import SCALE, as_before
 from mpiabc.layout import layout_of
 from mpiabc.models import AnyProblem
 from mpiabc.order import Order
@@ -46,8 +46,8 @@ def add(commands: Any) -> None:
 With --trust this executes what RUN.db holds, whoever made it; without, only the problem that you give."""
     parser = add_command(commands, "replay", _replay, COMMANDS["replay"], example)
     parser.add_argument("store", metavar="RUN.db", help="the run's file")
-    told = "evaluation I of generation T; of a run that recycles, pools simulations or looks ahead, I alone"
-    parser.add_argument("address", metavar="T:I", help=told)
+    text = "evaluation I of generation T; of a run that recycles, pools simulations or looks ahead, I alone"
+    parser.add_argument("address", metavar="T:I", help=text)
     parser.add_argument(
         "--problem", metavar="FILE[:problem]", help="a changed simulator instead of the run's own"
     )
@@ -67,7 +67,7 @@ def _replay(options: argparse.Namespace) -> int:
     problem = parts.problem if options.problem is None else _given(history, options.problem, parts)
     evaluation = _Evaluation(problem, _order(history, problem, parts, t), index)
     stored = history[t] if t < len(history) else None
-    say(evaluation.told(stored))
+    say(evaluation.described(stored))
     if evaluation.failure is None:
         return 0
     say(f"\n{evaluation.failure.traceback.rstrip() or evaluation.failure.error}")
@@ -120,8 +120,10 @@ def _check_same(problem: AnyProblem, history: History) -> None:
     differing = differing_parts(parts, settings)
     if differing:
         texts = {name: there_and_here(repr(settings.get(name)), repr(parts[name])) for name in differing}
-        told = "; ".join(f"{name}: {text}" for name, text in texts.items())
-        raise ProblemError(f"{history.path} is the run of another problem ({told}): give --problem its file")
+        message = "; ".join(f"{name}: {text}" for name, text in texts.items())
+        raise ProblemError(
+            f"{history.path} is the run of another problem ({message}): give --problem its file"
+        )
 
 
 def _order(history: History, problem: AnyProblem, parts: "_Parts", t: int) -> Order:
@@ -223,7 +225,7 @@ class _Evaluation:
         accept, uniform = self.order.acceptor.accept, Uniforms(self.order.key)
         return "accepted" if accept(self.records.rows, self.order.epsilon, uniform)[0] else "rejected"
 
-    def told(self, stored: Population | None) -> str:
+    def described(self, stored: Population | None) -> str:
         """All about it, floats to the last bit; with a comparison if it is in a stored population."""
         theta = ", ".join(f"{name}={x!r}" for name, x in self.problem.named(self.theta).items())
         values = {

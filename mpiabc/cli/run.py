@@ -102,7 +102,7 @@ def _outcome(history: History) -> str:
     if not len(history):
         return f"no generation was completed; reason: {history.reason}"
     last = history[-1]
-    ending = ({"models": last.told_models} if last.models else {}) | {
+    ending = ({"models": last.named_models} if last.models else {}) | {
         "generations": str(len(history)),
         "epsilon": short(last.epsilon),
         "ess": f"{last.ess:.1f}",

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mpiabc.errors import ProblemError
-from mpiabc.kernel import OLCM, Gaussian, Kernel, LocalGaussian
+from mpiabc.kernels.gaussian import OLCM, Gaussian, Kernel, LocalGaussian
 from mpiabc.schedulers import NAMES, SCHEMES
 from mpiabc.sizes import CV, ESS
-from mpiabc.threshold import Constant, Listed, Quantile, Threshold
+from mpiabc.thresholds import Constant, Listed, Quantile, Threshold
 
 
 def _whole(name: str, text: str) -> int:

@@ -22,7 +22,7 @@ from mpiabc.store import History
 from mpiabc.store.database import MOST_FAILURES
 
 _NOT_SHOWN = ("names", "models", "fingerprint")
-_MOST_FAILURES = 20  # told in full by --failures only
+_MOST_FAILURES = 20  # shown in full by --failures only
 _MOST_PARAMETERS = 20  # whose failures are placed
 _QUARTILES = (0.25, 0.5, 0.75)
 
@@ -100,7 +100,7 @@ def _generations(history: History) -> list[list[str]]:
             f"{p.acceptance_rate:.3g}",
             f"{p.ess:.1f}",
             f"{p.seconds:.3g}",
-            *([p.told_models] if models else []),
+            *([p.named_models] if models else []),
             p.digest()[:12],
         ]
         for p in history
@@ -108,16 +108,16 @@ def _generations(history: History) -> list[list[str]]:
 
 
 def _failures(history: History, failures: list[Failure], is_all: bool) -> str:
-    told = [_failure(failure, is_all) for failure in (failures if is_all else failures[:_MOST_FAILURES])]
+    lines = [_failure(failure, is_all) for failure in (failures if is_all else failures[:_MOST_FAILURES])]
     if not is_all:
-        more = f"{len(failures) - len(told)} more; " if len(failures) > len(told) else ""
-        told.append(f"{more}--failures shows all that are kept, with their tracebacks")
+        more = f"{len(failures) - len(lines)} more; " if len(failures) > len(lines) else ""
+        lines.append(f"{more}--failures shows all that are kept, with their tracebacks")
     left = totals(history).failures - sum(failure.generation < len(history) for failure in failures)
     if left > 0:
-        told.append(f"{left} more are counted alone: of each generation the first {MOST_FAILURES} are kept")
+        lines.append(f"{left} more are counted alone: of each generation the first {MOST_FAILURES} are kept")
     kinds = Counter(failure.kind for failure in failures).most_common()
     of_kinds = f" ({', '.join(f'{kind} {n}' for kind, n in kinds)})" if len(kinds) > 1 else ""
-    return "\n".join([f"failed evaluations: {len(failures) + max(0, left)}{of_kinds}", *told])
+    return "\n".join([f"failed evaluations: {len(failures) + max(0, left)}{of_kinds}", *lines])
 
 
 def _places(failures: list[Failure], history: History) -> list[list[str]]:

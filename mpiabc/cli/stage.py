@@ -36,7 +36,7 @@ for _ in $(seq 1200); do
 done
 if [ -e "$stage/.complete" ]; then
     PATH=$stage/bin:$PATH
-elif [ ! -d "$stage" ] || mkdir "$stage/.told" 2>/dev/null; then
+elif [ ! -d "$stage" ] || mkdir "$stage/.reported" 2>/dev/null; then
     echo "$(uname -n): there is no copy of the environment in $stage: ranks take it from where it is" >&2
 fi
 exec "$@"

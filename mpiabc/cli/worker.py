@@ -91,7 +91,7 @@ def _worker(options: argparse.Namespace) -> int:
     wishes = Wishes(processes, *times, options.run, options.once, options.renew)
     limit = f", for {options.runtime}" if options.runtime else ""
     _log.info("worker on %s: %d processes for %s%s", platform.node(), processes, server, limit)
-    threads.limit(1 if is_rank else machine.cores() // processes)  # before any fork: its sessions have it
+    threads.limit(1 if is_rank else machine.cores() // processes)  # before any fork: who serves a run has it
     served = Worker(server, wishes).work()
     _log.info("worker on %s: done, %d runs served", platform.node(), served)
     return 0

@@ -98,8 +98,8 @@ class Cluster:
 
     def __post_init__(self, scheduler: str | None) -> None:
         if scheduler is not None:
-            told = f"scheduler={scheduler!r} is called system= now; the old name goes with mpiabc 0.3"
-            warnings.warn(told, DeprecationWarning, stacklevel=3)
+            message = f"scheduler={scheduler!r} is called system= now; the old name goes with mpiabc 0.3"
+            warnings.warn(message, DeprecationWarning, stacklevel=3)
             object.__setattr__(self, "system", scheduler)
 
     def __enter__(self) -> "Cluster":

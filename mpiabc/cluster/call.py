@@ -70,10 +70,10 @@ class Call:
     def read(cls, folder: Path) -> "Call":
         """The call of a folder, also of another process. Raises SchedulerError if it is none."""
         try:
-            told = json.loads((folder / "call.json").read_text())
-            told["system"] = told.pop("scheduler", None) or told["system"]  # of older folders
-            told["jobs"] = {str(job): list(tasks) for job, tasks in told["jobs"].items()}
-            call = cls(folder=folder, **told)
+            described = json.loads((folder / "call.json").read_text())
+            described["system"] = described.pop("scheduler", None) or described["system"]  # of older folders
+            described["jobs"] = {str(job): list(tasks) for job, tasks in described["jobs"].items()}
+            call = cls(folder=folder, **described)
             arrays.of(call.system)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchedulerError(
@@ -216,8 +216,8 @@ class Call:
             path = log.with_suffix(".at")
             with suppress(OSError, ValueError):
                 head, *begun = path.read_text().splitlines()
-                told = json.loads(head)
-                return Trace(told["host"], told["began"], int(begun[-1]) if begun else None)
+                described = json.loads(head)
+                return Trace(described["host"], described["began"], int(begun[-1]) if begun else None)
         return None
 
     def has_begun(self, task: int) -> bool:
@@ -249,7 +249,7 @@ class Call:
                 return arrays.of(self.system).task.format(job, tasks.index(task) + 1)
         return "-"
 
-    def told(self, task: int) -> str:
+    def described(self, task: int) -> str:
         """A task in words: "task 2 of 5 (items[4] to items[7], job 17_2 on node3)"."""
         items = self.items_of(task)
         names = [f"items[{index}]" for index in sorted({items[0], items[-1]})]
@@ -295,8 +295,8 @@ class Call:
 
     def _note(self) -> None:
         """Write down what another process has to know."""
-        told = {name: value for name, value in vars(self).items() if name not in ("folder", "_leader")}
-        write(self.folder / "call.json", json.dumps(told).encode())
+        described = {name: value for name, value in vars(self).items() if name not in ("folder", "_leader")}
+        write(self.folder / "call.json", json.dumps(described).encode())
 
 
 def unfinished(base: Path, system: str, identity: str) -> Call | None:

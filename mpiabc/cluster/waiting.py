@@ -41,7 +41,7 @@ class Wait:
         self._asked_why = -math.inf
         self._deleted: set[int] = set()  # tasks that were seen to be ended by somebody
         self._starts: Counter[int] = Counter()
-        self._told: set[int] = set()  # items
+        self._reported: set[int] = set()  # items
 
     def __call__(self) -> dict[int, SchedulerError]:
         """Wait; the tasks that have come to nothing. Raises what an item has, or SchedulerError."""
@@ -63,11 +63,11 @@ class Wait:
 
     def _is_open(self) -> bool:
         """Whether there is something to wait for, after a look at the folder."""
-        for item in sorted(self._call.failed() - self._told):
+        for item in sorted(self._call.failed() - self._reported):
             failed = self._call.failure(item)
             if not self._returns:
                 raise failed.exception()
-            self._told.add(item)
+            self._reported.add(item)
             _log.warning("%s: %s", failed.address, failed.text.splitlines()[-1])
         return len(self._call.done() | self._hopeless.keys()) < self._call.n
 
@@ -88,11 +88,11 @@ class Wait:
         for task, state in states.items():
             if state == "error":
                 raise SchedulerError(
-                    f"the batch system cannot run {self._call.told(task)}. {self._call.last_words(task)}"
+                    f"the batch system cannot run {self._call.described(task)}. {self._call.last_words(task)}"
                 )
         if broken := next(self._call.folder.glob("*.broken"), None):
-            told = self._call.told(int(broken.stem))
-            raise SchedulerError(f"{told} cannot begin:\n{broken.read_text()}")
+            text = self._call.described(int(broken.stem))
+            raise SchedulerError(f"{text} cannot begin:\n{broken.read_text()}")
 
     def _decide(self, late: set[int], now: float) -> None:
         """Why they have gone, and what follows: nothing yet, an error, or a new start."""
@@ -119,11 +119,11 @@ class Wait:
 
     def _understood(self, task: int, ending: Ending | None, has_records: bool) -> Ending:
         """Somebody has cancelled what was seen to be deleted, and what leaves the queue without a trace."""
-        told = ending.told if ending else "no record of it is found"
+        text = ending.details if ending else "no record of it is found"
         has_vanished = ending is None and has_records and not self._call.has_begun(task)
         if task in self._deleted or has_vanished:
-            return Ending(Why.CANCELLED, told)
-        return ending or Ending(Why.LOST, told)
+            return Ending(Why.CANCELLED, text)
+        return ending or Ending(Why.LOST, text)
 
     def _give_up(self, task: int, ending: Ending) -> None:
         """Raise that a task comes to nothing, or note it where failures are returned."""
@@ -132,8 +132,8 @@ class Wait:
             ending.why, f"it was submitted {starts} times" if self._submits else "it is lost"
         )
         error = SchedulerError(
-            f"{call.told(task)} {ending.why.value} ({ending.told}): {advice}. What is finished is kept: the "
-            f"same call goes on with it, and cluster.collect({str(call.folder)!r}) has it. "
+            f"{call.described(task)} {ending.why.value} ({ending.details}): {advice}. What is finished is "
+            f"kept: the same call goes on with it, and cluster.collect({str(call.folder)!r}) has it. "
             f"{call.last_words(task)}"
         )
         if not self._returns or (ending.why is Why.CANCELLED and self._submits):

@@ -1,7 +1,7 @@
-"""What happens to a run, told to whoever observes it: the live line, the log, a page, a broker.
+"""What happens to a run, reported to whoever observes it: the live line, the log, a page, a broker.
 
-Events are told in the process that leads, in the order in which they happen. An observer returns soon, and
-raises nothing.
+Events are reported in the process that leads, in the order in which they happen. An observer returns soon,
+and raises nothing.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from mpiabc.schedulers.silence import Awaited
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far the open generation is; told at most five times a second."""
+    """How far the open generation is; reported at most five times a second."""
 
     level: int
     epsilon: Any  # a number, or of several distances a list
@@ -54,14 +54,14 @@ class Committed:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something that casts doubt on the run, which its file has too; told once a run."""
+    """Something that casts doubt on the run, which its file has too; reported once a run."""
 
     note: str
 
 
 @dataclass(frozen=True)
 class Waited:
-    """Nothing has come home for long; told after a minute, then at growing intervals."""
+    """Nothing has come home for long; reported after a minute, then at growing intervals."""
 
     seconds: float
     where: str  # in the run
@@ -70,7 +70,7 @@ class Waited:
 
 @dataclass(frozen=True)
 class AtWork:
-    """Who holds leases, as far as the engine knows by itself, and what failed last; told once a second."""
+    """Who holds leases, as far as the engine knows by itself, and what failed last; once a second."""
 
     workers: tuple[Awaited, ...]
     failures: tuple[Failure, ...]  # the newest is the last

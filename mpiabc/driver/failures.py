@@ -1,4 +1,4 @@
-"""What failures and deaths lead to: pure verdicts, which are told the time.
+"""What failures and deaths lead to: pure verdicts, which are given the time.
 
 A failure ends the run only if it is part of the result: if it lies below the cut. So the same failure is
 raised, or none, on every schedule, unless the evaluations below it take seconds.
@@ -118,8 +118,8 @@ class Failures:
         theta = self._theta_of(self._order, address)
         failure = Failure(self._order.level, address, theta, why, "", lost.worker, lost.kind)
         if self._order.is_static and self._on_error != "raise":
-            told = f"a slot cannot go on after this, use dynamic scheduling\n{failure}"
-            raise SimulatorError(told, failure)
+            text = f"a slot cannot go on after this, use dynamic scheduling\n{failure}"
+            raise SimulatorError(text, failure)
         stop = address + self._ledger.step
         if not self._order.is_static:
             self._ledger.give_back(lost.lease.start, address)

@@ -42,9 +42,9 @@ from mpiabc.voice import Piece
 _POLL = 0.05  # seconds between two looks at the clock and the signals
 _TELL = 0.2  # seconds between two events that tell how far the run is
 _LOOK = 1.0  # seconds between two events that tell who is at work
-_MANY = 500  # workers, of whom it takes a millisecond to tell that: of more it is told less often
-_LAST_FAILURES = 5  # that are told with it
-_MOST_PIECES = 100_000  # of what workers say, remembered so that each is told once
+_MANY = 500  # workers, of whom it takes a millisecond to tell that: of more it is reported less often
+_LAST_FAILURES = 5  # that are reported with it
+_MOST_PIECES = 100_000  # of what workers say, remembered so that each is reported once
 _IN_DOUBT = 10.0  # seconds in which a commit may turn out to rest on leases that are in doubt
 
 
@@ -67,7 +67,7 @@ class Keeper:
         """Drop this generation, and all after it."""
 
     def tell(self, topic: str, note: str, *, is_anew: bool = False) -> bool:
-        """Keep what the user is told once a run; False if it was told before."""
+        """Keep what the user is to know once a run; False if it was reported before."""
         return True
 
     def tick(self) -> None:
@@ -101,8 +101,8 @@ class Driver:
         self._beside: tuple[int, ...] = ()  # numbers of earlier orders that the engine still works on
         self._done: Done | None = None
         self._exposed_at = -math.inf  # when records last came home that programs had a part in
-        self._told_at = -math.inf  # when it was last told how far the run is
-        self._looked_at = -math.inf  # when it was last told who is at work
+        self._reported_at = -math.inf  # when it was last reported how far the run is
+        self._looked_at = -math.inf  # when it was last reported who is at work
         self._failed: deque[Failure] = deque(maxlen=_LAST_FAILURES)
         self._silence = Silence(clock())
         self._heard: set[Piece] = set()  # what users' functions have written
@@ -143,7 +143,7 @@ class Driver:
             doubtful = [commit.population.generation for at, commit in self._commits if at >= before]
             self._keeper.stop(before, min(doubtful, default=None))
             if doubtful and isinstance(error, Interrupted):
-                error.why = self._told_of_doubt(min(doubtful), max(doubtful))
+                error.why = self._described_doubt(min(doubtful), max(doubtful))
             raise
         yield self._done
 
@@ -199,7 +199,7 @@ class Driver:
         self._keeper.open(action)
         order, ledger = action.order, action.ledger
         failures = Failures(action, self._job.on_error, self._job.theta_of)
-        models = "" if action.base is None else action.base.told_models
+        models = "" if action.base is None else action.base.named_models
         self._beside = ledger.beside if has_several_open(self._engine) else ()
         opened = Opened(order, ledger, failures, self._clock(), models=models, beside=self._beside)
         self._open = {order.number: opened}
@@ -277,7 +277,7 @@ class Driver:
             return time.monotonic() - notices_within(self._engine)
         return math.inf
 
-    def _told_of_doubt(self, first: int, last: int) -> str:
+    def _described_doubt(self, first: int, last: int) -> str:
         """Where a run was stopped whose last generations were taken back for that."""
         which = "it" if first == last else f"generations {first} to {last}"
         again = "is" if first == last else "are"
@@ -385,8 +385,8 @@ class Driver:
 
     def _tell_progress(self) -> None:
         now = self._clock()
-        if now >= self._told_at + _TELL:
-            self._told_at = now
+        if now >= self._reported_at + _TELL:
+            self._reported_at = now
             for opened in self._open.values():
                 self._tell(opened.progress(now, self._engine))
             self._tell_who_works(now)
@@ -398,7 +398,7 @@ class Driver:
 
     def _tell_silence(self) -> None:
         """Say what is waited for, if nothing has come home for long."""
-        if self._silence.is_to_be_told(self._clock(), self.pace.longest):
+        if self._silence.is_due(self._clock(), self.pace.longest):
             where = " ".join(map(str, self._open.values()))
             self._tell(Waited(self._silence.seconds, where, tuple(awaited(self._engine))))
 

@@ -1,6 +1,6 @@
 """Fingerprint: what a user's parts are, as texts and digests that are equal in every process.
 
-Two things are told apart. **Code** is every function that is reached by global names from the parts,
+Two things are distinguished. **Code** is every function that is reached by global names from the parts,
 in modules that belong to no installed distribution, with the plain values of the globals that it
 reads. Workers compare it with the leader's: a module of theirs may be another one. **Values** are what
 travels with the parts: attributes, closure cells, arguments of partials. A resumed run compares both.

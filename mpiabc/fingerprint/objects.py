@@ -50,7 +50,7 @@ _FOREIGN_FUNCTION_NAMES = frozenset({"_ArrayFunctionDispatcher", "cython_functio
 
 
 def is_opaque(cls: type) -> bool:
-    """Whether of its objects only the type is told."""
+    """Whether of its objects only the type is described."""
     if issubclass(cls, _OPAQUE_TYPES) or (module_name(cls), cls.__name__) in _OPAQUE_CLASSES:
         return True
     modules = [module_name(base) for base in cls.__mro__[:-1]]

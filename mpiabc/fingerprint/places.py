@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
+from mpiabc.moved import former
+
 _US = __name__.partition(".")[0]
 _SCRIPT = "script"  # one name for all those under which the user's own file may run
 _SCRIPTS = frozenset({None, "__main__", "__mp_main__", "mpiabc_problem_file"})
@@ -123,7 +125,7 @@ def module_of(function: FunctionType) -> str | None:
 
 def label(module: Any, name: str) -> str:
     """A name in a module, the same wherever a script runs."""
-    return f"{_SCRIPT if module in _SCRIPTS else module}.{_without_locals(name)}"
+    return f"{_SCRIPT if module in _SCRIPTS else former(str(module))}.{_without_locals(name)}"
 
 
 def class_label(cls: type) -> str:
@@ -133,12 +135,12 @@ def class_label(cls: type) -> str:
 
 
 def class_in_values(cls: type) -> str:
-    """The name of a class where a value is told: a user's module may be the script in the next run."""
+    """The name of a class where a value is described: a user's module may be the script in the next run."""
     return _without_locals(cls.__qualname__) if is_users_class(cls) else class_label(cls)
 
 
 def function_in_values(function: FunctionType) -> str:
-    """The name of a function where a value is told."""
+    """The name of a function where a value is described."""
     is_users = is_users_function(function)
     return _without_locals(function.__code__.co_qualname) if is_users else function_label(function)
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc import mapped
-from mpiabc.arguments import told_fields
+from mpiabc.arguments import described_fields
 from mpiabc.fingerprint import objects
 from mpiabc.fingerprint.bytecode import digest
 from mpiabc.fingerprint.places import (
@@ -33,7 +33,7 @@ from mpiabc.fingerprint.places import (
 )
 from mpiabc.masked import is_masked
 
-_SHORT = 80  # characters that are told as they are
+_SHORT = 80  # characters that are shown as they are
 _WHOLE = 1 << 20  # bytes of an array that are read from end to end
 _SAMPLE = 4096  # elements that are read of a larger one
 _MAPPED = 64  # the same of one in a file: each costs a read
@@ -75,7 +75,7 @@ class Texts:
     """Describes values; code, libraries and modules that they hold are handed on.
 
     `impure` counts the values met so far whose state may move while they are used. A path below
-    `folder` is told relative to it: the folder of the module that is read.
+    `folder` is described relative to it: the folder of the module that is read.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class Texts:
         return repr(value)
 
     def _path(self, text: str) -> str | None:
-        """What is told of a path instead of it."""
+        """What is said of a path instead of it."""
         if not text.startswith("/"):
             return None
         if text.startswith(self._temporary):
@@ -149,7 +149,7 @@ class Texts:
             return repr(f".{text[len(self.folder) :]}")
         return None
 
-    # What is told by its name.
+    # What is described by its name.
 
     def _compound(self, value: Any, depth: int) -> str:
         cls = type(value)
@@ -233,7 +233,7 @@ class Texts:
         function = getattr(value, "__name__", None)
         return f"{function} of a library" if isinstance(function, str) else class_in_values(type(value))
 
-    # What is told by its content.
+    # What is described by its content.
 
     def _content(self, value: Any, depth: int) -> str:
         cls, name = type(value), class_in_values(type(value))
@@ -242,8 +242,8 @@ class Texts:
             return own if cls in _BUILTIN else self._call(name + own, objects.attributes(value), depth)
         if is_dataclass(value):
             is_ours = is_our_class(cls)
-            told = told_fields(value) if is_ours else [field.name for field in fields(value)]
-            items = {field: objects.attribute(value, field) for field in told}
+            names = described_fields(value) if is_ours else [field.name for field in fields(value)]
+            items = {field: objects.attribute(value, field) for field in names}
             return f"{cls.__qualname__ if is_ours else name}({self._named(items, depth)})"
         if is_our_class(cls):
             return f"{cls.__qualname__}({self._named(objects.state_of_ours(value), depth)})"

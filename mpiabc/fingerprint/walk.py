@@ -450,7 +450,7 @@ class Walk(Texts):
 
 
 def _is_walked(value: Any) -> bool:
-    """Whether it is an object that is told by its attributes: of the user's, or none that ours describe."""
+    """Whether it is an object described by its attributes: of the user's, or none that ours describe."""
     cls = type(value)
     if isinstance(value, type | FunctionType | enum.Enum) or objects.is_opaque(cls):
         return False

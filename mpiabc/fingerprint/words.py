@@ -13,7 +13,7 @@ _SCRIPT = re.compile(r"\bscript\.(?=[^\s:]+$)")  # how names begin that are of t
 
 
 def in_words(differences: Sequence[str]) -> list[str]:
-    """What `differences` and `code_differences` give, as it is told to users."""
+    """What `differences` and `code_differences` give, as it is described to users."""
     return list(map(_told, differences))
 
 

@@ -13,7 +13,7 @@ from mpiabc.store import History
 _log = logging.getLogger(__name__)
 
 _REST = 2.0  # times as long as it took nothing is drawn then, while the run goes on: it may need the core
-_TOLD_ELSEWHERE = "run"  # the topic of whether it goes on, which may change while this is drawn
+_SHOWN_ELSEWHERE = "run"  # the topic of whether it goes on, which may change while this is drawn
 KINDS = ("pairs", "convergence", "predictive", "intervals", "models", "scales", "marginals", "workers")
 
 
@@ -89,7 +89,7 @@ class Gallery:
     def _find(self, history: History) -> None:
         from mpiabc.analysis.diagnostics import diagnose
 
-        all_found = (finding for finding in diagnose(history) if finding.topic != _TOLD_ELSEWHERE)
+        all_found = (finding for finding in diagnose(history) if finding.topic != _SHOWN_ELSEWHERE)
         found = [(str(finding.severity), finding.text) for finding in all_found]
         with self._lock:
             self._findings = found

@@ -9,7 +9,7 @@ from mpiabc.onlooker.view import Seen, View, view_of
 from mpiabc.store import live
 from mpiabc.store.glance import Glance
 
-_PATIENCE = 10.0  # seconds in which a file that was read cannot be read, before that is told
+_PATIENCE = 10.0  # seconds in which a file that was read cannot be read, before that is reported
 
 
 class Onlooker:
@@ -36,10 +36,10 @@ class Onlooker:
 
     def _seen(self) -> Seen:
         sign = live.read(self.path)
-        told = self._glance.look()
-        if sign is not None and told is not None:
-            return Seen(self.path.name, told, sign, self._age(sign), is_gone(sign))
-        return Seen(self.path.name, told)
+        contents = self._glance.look()
+        if sign is not None and contents is not None:
+            return Seen(self.path.name, contents, sign, self._age(sign), is_gone(sign))
+        return Seen(self.path.name, contents)
 
     def _age(self, sign: live.Sign) -> float:
         """Seconds since the sign was given; clocks of machines differ, so ours counts once two were seen."""

@@ -82,19 +82,19 @@ class Looks:
         self.gallery = Gallery(onlooker.path)
         self._onlooker, self._clock = onlooker, clock
         self._lock = threading.Lock()
-        self._at, self._told = -_FRESH, dict[str, Any]()
+        self._at, self._current = -_FRESH, dict[str, Any]()
 
-    def told(self) -> dict[str, Any]:
+    def current(self) -> dict[str, Any]:
         """The view as JSON; a file that cannot be read is a sentence in it."""
         with self._lock:
             if self._clock() >= self._at + _FRESH:
-                self._told, self._at = self._look(), self._clock()
+                self._current, self._at = self._look(), self._clock()
             pictures = self.gallery.pictures()
             words_of = [
                 {"name": p.name, "title": p.title, "caption": p.caption, "version": p.version}
                 for p in pictures
             ]
-            return self._told | {"pictures": words_of, "findings": self.gallery.findings()}
+            return self._current | {"pictures": words_of, "findings": self.gallery.findings()}
 
     def _look(self) -> dict[str, Any]:
         try:
@@ -157,7 +157,7 @@ def application(looks: Looks, keeper: Doorkeeper, name: str) -> Any:
         return HTMLResponse(page_of(name, nonce), headers=_HEADERS | policy)
 
     def view(request: Any) -> Any:
-        return JSONResponse(looks.told(), headers=_HEADERS)
+        return JSONResponse(looks.current(), headers=_HEADERS)
 
     def picture(request: Any) -> Any:
         found = looks.gallery.picture(request.path_params["name"])

@@ -9,7 +9,7 @@ from typing import Any
 from mpiabc.errors import Error
 from mpiabc.onlooker import words
 from mpiabc.onlooker.view import State, View
-from mpiabc.progress import told
+from mpiabc.progress import described
 from mpiabc.text import shown
 from mpiabc.voice import is_watched
 
@@ -84,7 +84,7 @@ class Lines:
         if state is not view.state:
             self._say(words.line_of(view))
         elif view.state is State.RUNNING and view.progressed and now >= at + _EVERY:
-            self._say(f"{view.name}: {told(view.progressed)}")
+            self._say(f"{view.name}: {described(view.progressed)}")
         else:
             now = at
         self._last[view.name] = view.state, view.generations, now

@@ -1,4 +1,4 @@
-"""A view of a run: what its file and its last sign of life say, at a time that is told. Pure.
+"""A view of a run: what its file and its last sign of life say, at a time that is given. Pure.
 
 Terminal, page and `mpiabc show` show the same view, so they agree on what is going on.
 """
@@ -12,8 +12,8 @@ from mpiabc.driver import Progressed
 from mpiabc.durations import duration
 from mpiabc.errors import resumable_status
 from mpiabc.population import short
-from mpiabc.progress import told
-from mpiabc.store.glance import Row, Told
+from mpiabc.progress import described
+from mpiabc.store.glance import Contents, Row
 from mpiabc.store.live import Failed, Sign, sign_from
 from mpiabc.store.roster import Host, Worker
 
@@ -39,12 +39,12 @@ class State(Enum):
 class Seen:
     """What onlookers have read.
 
-    told: what the file says, None if there is none; sign: the last sign of life; age: seconds since that was
+    contents: what the file says, or None; sign: the last sign of life; age: seconds since that was
     given; is_gone: the leader was a process of this machine, which is not there any more.
     """
 
     name: str
-    told: Told | None
+    contents: Contents | None
     sign: Sign | None = None
     age: float = 0.0
     is_gone: bool = False
@@ -84,25 +84,25 @@ class View:
 
 def view_of(seen: Seen) -> View:
     """What is shown of it."""
-    told, sign = seen.told or Told(), seen.sign
+    contents, sign = seen.contents or Contents(), seen.sign
     state = _state(seen)
     progressed = None if sign is None else sign.progressed
     return View(
         name=seen.name,
-        problem=told.problem,
+        problem=contents.problem,
         state=state,
         said=_said(state, seen),
-        generations=told.generations or 0,
-        rows=told.rows,
+        generations=contents.generations or 0,
+        rows=contents.rows,
         progressed=progressed,
-        epsilon=_epsilon(told, progressed),
+        epsilon=_epsilon(contents, progressed),
         leader="" if sign is None else leader_of(sign),
         age=None if sign is None else seen.age,
         workers=() if sign is None else tuple(sign.workers),
         hosts=() if sign is None else tuple(sign.hosts),
-        failed=told.failed + (progressed.failures if progressed else 0),
-        failures=_last_failures(told, sign),
-        warnings=told.warnings,
+        failed=contents.failed + (progressed.failures if progressed else 0),
+        failures=_last_failures(contents, sign),
+        warnings=contents.warnings,
     )
 
 
@@ -111,7 +111,7 @@ def view_of_broker(announced: Mapping[str, Any]) -> View:
     sign = sign_from((announced["state"] or {}).get("sign"))
     level = 0 if sign is None else sign.progressed.level
     name, place = str(announced["name"]), f"process {announced['process']} on {announced['host']}"
-    view = view_of(Seen(f"{name} of {place}", Told(name, level), sign))
+    view = view_of(Seen(f"{name} of {place}", Contents(name, level), sign))
     return view if sign else replace(view, said="it is there, and has not begun", leader=place)
 
 
@@ -126,16 +126,16 @@ def is_fresh(seen: Seen) -> bool:
 
 
 def _state(seen: Seen) -> State:
-    told = seen.told
-    if told is None:
+    contents = seen.contents
+    if contents is None:
         return State.ABSENT
     if seen.sign is not None:
         return State.RUNNING if is_fresh(seen) else State.KILLED if seen.is_gone else State.SILENT
-    if told.generations is None:
+    if contents.generations is None:
         return State.EMPTY
-    if told.reason is None:
+    if contents.reason is None:
         return State.BEGUN
-    kind, colon, _ = told.reason.partition(": ")
+    kind, colon, _ = contents.reason.partition(": ")
     ends = {"interrupted": State.INTERRUPTED, "failed": State.FAILED}
     return ends.get(kind, State.ENDED) if colon else State.ENDED
 
@@ -144,20 +144,20 @@ def _said(state: State, seen: Seen) -> str:
     """The state, in a sentence, with what to do about it."""
     if seen.sign is not None:
         return _said_of_sign(state, seen, seen.sign)
-    told = seen.told or Told()
+    contents = seen.contents or Contents()
     sentences = {
         State.ABSENT: "there is no such file yet",
         State.EMPTY: "no run has begun in it",
         State.BEGUN: "it has begun and gives no sign of life: it is about to go on, or was killed",
-        State.INTERRUPTED: f"{told.reason}: run the same command again to go on",
-        State.FAILED: f"{told.reason}",
-        State.ENDED: f"it has come to its end: {told.reason}",
+        State.INTERRUPTED: f"{contents.reason}: run the same command again to go on",
+        State.FAILED: f"{contents.reason}",
+        State.ENDED: f"it has come to its end: {contents.reason}",
     }
     return sentences[state]
 
 
 def _said_of_sign(state: State, seen: Seen, sign: Sign) -> str:
-    last, leader = told(sign.progressed), leader_of(sign)
+    last, leader = described(sign.progressed), leader_of(sign)
     if state is State.RUNNING:
         return f"it goes on: {last} ({leader})"
     silent = f"no sign of life for {duration(max(0.0, seen.age))}"
@@ -167,14 +167,14 @@ def _said_of_sign(state: State, seen: Seen, sign: Sign) -> str:
     return f"{silent}: {why} ({leader}); the last: {last}"
 
 
-def _epsilon(told: Told, progressed: Progressed | None) -> str:
+def _epsilon(contents: Contents, progressed: Progressed | None) -> str:
     if progressed is not None:
         return short(progressed.epsilon)
-    last = told.rows[-1].epsilon if told.rows else ""
-    return told.open_epsilon or last
+    last = contents.rows[-1].epsilon if contents.rows else ""
+    return contents.open_epsilon or last
 
 
-def _last_failures(told: Told, sign: Sign | None) -> tuple[Failed, ...]:
+def _last_failures(contents: Contents, sign: Sign | None) -> tuple[Failed, ...]:
     """Of the file, and of a generation that is open, each once."""
-    failures = [*(sign.failures if sign else ()), *told.failures]
+    failures = [*(sign.failures if sign else ()), *contents.failures]
     return tuple({failure.address: failure for failure in failures}.values())

@@ -89,8 +89,8 @@ def __getattr__(name: str) -> object:
     if name not in _FORMER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     now = _FORMER[name]
-    told = f"schedulers.{name} is called schedulers.{now} now; the old name goes with mpiabc 0.3"
-    warnings.warn(told, DeprecationWarning, stacklevel=2)
+    message = f"schedulers.{name} is called schedulers.{now} now; the old name goes with mpiabc 0.3"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
     return _scheduler(now)
 
 
@@ -145,14 +145,14 @@ def _of_file(name: str) -> Scheduler:
 
 def _of_environment() -> Scheduler | None:
     """What the environment says in place of "auto", if it says anything else."""
-    told = (environment.given(environment.SCHEDULER) or "").strip()
-    parts = [part.strip() for part in told.split(",")]
+    given = (environment.given(environment.SCHEDULER) or "").strip()
+    parts = [part.strip() for part in given.split(",")]
     if parts in ([""], ["auto"]):
         return None
     if "auto" in parts:
-        raise SchedulerError(f"{environment.SCHEDULER}={told!r}: 'auto' stands there alone, or not at all")
+        raise SchedulerError(f"{environment.SCHEDULER}={given!r}: 'auto' stands there alone, or not at all")
     try:
-        return resolve(told)
+        return resolve(given)
     except SchedulerError as error:
         raise SchedulerError(f"{environment.SCHEDULER}: {error}") from None
 

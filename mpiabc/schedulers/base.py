@@ -100,11 +100,11 @@ def notices_within(engine: "Engine") -> float:
     return getattr(engine, "notices_within", DOUBT)
 
 
-def count(workers: object, told: str) -> int:
-    """How many workers a user asks for. Raises SchedulerError, which begins with what is `told`."""
+def count(workers: object, asked: str) -> int:
+    """How many workers a user asks for. Raises SchedulerError, which begins with what is `asked`."""
     n = whole(workers)
     if n is None or n < 1:
-        raise SchedulerError(f"{told}: give a whole number of at least 1")
+        raise SchedulerError(f"{asked}: give a whole number of at least 1")
     return n
 
 
@@ -120,8 +120,8 @@ def awaited(engine: "Engine") -> list[Awaited]:
 
 def at_work(engine: "Engine") -> list[Awaited]:
     """Who holds leases, without a question to anybody: what `at_work` gives, or `waits_for` without that."""
-    told = getattr(engine, "at_work", None)
-    return awaited(engine) if told is None else told()
+    ask = getattr(engine, "at_work", None)
+    return awaited(engine) if ask is None else ask()
 
 
 def has_several_open(engine: "Engine") -> bool:
@@ -248,7 +248,7 @@ class Engine(Protocol):
         """Addresses from `cut` on are not wanted any more; what has not begun need not begin.
 
         `job`: of which one; by default, and if one is open, the newest. A later `cut` may be larger: then all
-        workers are told.
+        workers are informed.
         """
         ...
 

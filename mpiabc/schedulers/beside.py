@@ -11,8 +11,8 @@ from mpiabc import guard, team, voice
 from mpiabc.errors import SchedulerError
 from mpiabc.records import Failure, Lease, Records
 from mpiabc.schedulers.base import Job, Lost, Report, Said, Shared
-from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.shared.worker import Evaluator
+from mpiabc.schedulers.shared.workers import Workers
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.schedulers.teams import GO_ON, Lead, last_words
 from mpiabc.whereabouts import Note
@@ -40,8 +40,8 @@ class Beside:
         self._problem, self._where, self._who, self._fail = problem, where, who, fail
         self._lead = make_lead(self._give_up)
         self._step = problem.step
-        self._crew: Crew[int] = Crew()
-        self._crew.join(0, 1)
+        self._workers: Workers[int] = Workers()
+        self._workers.join(0, 1)
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[Report | Lease | SchedulerError] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="mpiabc: rank 0 simulates", daemon=True)
@@ -68,18 +68,18 @@ class Beside:
         self._newest = job.number
         kept = {number: cut for number, cut in self._cuts.items() if number in beside}
         self._cuts = kept | {job.number: float("inf")}
-        self._crew.begin(job.number, beside)
+        self._workers.begin(job.number, beside)
         self._orders.put(partial(self._take, job))
         if not self._thread.ident:
             self._thread.start()
 
     def capacity(self, prefetch: bool) -> int:
         """A lease, and one ahead."""
-        return self._crew.room(prefetch) if self.workers else 0
+        return self._workers.capacity(prefetch) if self.workers else 0
 
     def submit(self, lease: Lease) -> None:
         """Give the thread a lease."""
-        self._crew.give(lease)
+        self._workers.assign(lease)
         self._orders.put(partial(self._evaluate, lease))
 
     def poll(self, timeout: float) -> list[Report]:
@@ -94,18 +94,18 @@ class Beside:
                 self._broken = report
                 break  # what came before it counts
             if isinstance(report, Lease):
-                self._crew.take(0, report)
+                self._workers.complete(0, report)
             else:
                 reports.append(report)
         return reports
 
     def waiting(self) -> list[Lease]:
         """The second lease."""
-        return self._crew.waiting()
+        return self._workers.queued()
 
     def waits_for(self) -> list[Awaited]:
         """The team, if it has a lease."""
-        return self._crew.awaited(lambda _: self._where)
+        return self._workers.awaited(lambda _: self._where)
 
     def cancel(self, cut: float, job: int | None = None) -> None:
         """What lies above it and has not begun need not begin."""
@@ -115,7 +115,7 @@ class Beside:
 
     def busy(self) -> int:
         """Whether the team has a lease."""
-        return self._crew.busy()
+        return self._workers.busy()
 
     def close(self, status: int) -> None:
         """Let the team end what it is at; after an error it is left at it, perhaps for ever."""
@@ -140,8 +140,8 @@ class Beside:
             if self._note:
                 self._note.close()
         except Exception:
-            told = f"{self._where} broke down beside the run:\n{traceback.format_exc()}"
-            self._reports.put(SchedulerError(told))
+            text = f"{self._where} broke down beside the run:\n{traceback.format_exc()}"
+            self._reports.put(SchedulerError(text))
 
     def _end(self) -> None:
         self._lead.end()

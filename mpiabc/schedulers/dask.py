@@ -137,7 +137,7 @@ class _Connection:
         self._library = _distributed()
         self._wait = wait
         self._end = time.monotonic() + wait
-        self._told = ""
+        self._reported = ""
         self._awaited = "Dask"
 
     def client(self, file: str | os.PathLike[str] | None, address: str | None) -> DaskClient:
@@ -217,7 +217,7 @@ class _Connection:
         return True
 
     def stopped(self) -> Interrupted:
-        """What a signal ends the wait with; it is told here, as the run has not begun."""
+        """What a signal ends the wait with; it is reported here, as the run has not begun."""
         stopped = Interrupted(f"stopped by {heard()} while waiting for {self._awaited}")
         stopped.tell(_log)
         return stopped
@@ -230,9 +230,9 @@ class _Connection:
         left = self._end - time.monotonic()
         if left <= 0:
             raise SchedulerError(f"waited {self._wait:g} s for {what}: {hint}")
-        if hint != self._told:
+        if hint != self._reported:
             _log.warning("waiting for %s, at most %.0f s more (%s)", what, left, hint)
-            self._told = hint
+            self._reported = hint
         time.sleep(min(left, _PAUSE))
 
 
@@ -256,7 +256,7 @@ class _Cluster:
         self._vanished: set[str] = set()
         self._words: queue.SimpleQueue[Lost] = queue.SimpleQueue()  # of workers that end
         self._seen = time.monotonic()  # when there was a worker, or no need of one
-        self._is_told = False
+        self._is_reported = False
         self._dead: set[str] = set()  # workers whose death counts already
         self._topic = f"mpiabc-{self._run}"
         client.subscribe_topic(self._topic, self._hear)
@@ -311,14 +311,14 @@ class _Cluster:
         if now - self._asked >= _GLANCE:
             self._glance()
         if self._n or not waiting:
-            self._seen, self._is_told = now, False
+            self._seen, self._is_reported = now, False
         elif now - self._seen > self._wait:
             raise SchedulerError(
                 f"no Dask worker has joined {self._address} for {self._wait:g} s: start workers, and look at "
                 "their logs; what was finished is kept: run the same command again"
             )
-        elif now - self._seen > _GLANCE and not self._is_told:
-            self._is_told = True
+        elif now - self._seen > _GLANCE and not self._is_reported:
+            self._is_reported = True
             _log.warning("waiting for a Dask worker to join %s, at most %.0f s", self._address, self._wait)
 
     def _look(self) -> None:
@@ -348,11 +348,11 @@ class _Cluster:
             raise self._gone() from error
         mine = f"mpiabc-{self._run}-"
         found = []
-        for address, told in workers.items():
+        for address, known in workers.items():
             at = [key.removeprefix(mine).split("-", 1)[1] for key in tasks.get(address, ()) if mine in key]
-            is_paused = told.get("status") == "paused"
+            is_paused = known.get("status") == "paused"
             if at or is_paused:
-                who = f"worker {address}{_paused(told) if is_paused else ''}"
+                who = f"worker {address}{_paused(known) if is_paused else ''}"
                 found.append(Awaited(who, "".join(at[:1]), why=_PAUSED if is_paused else ""))
         return found
 
@@ -423,7 +423,7 @@ def _run(work: Coroutine[object, object, bool]) -> bool:
     return asyncio.run(work)
 
 
-class _Told(TypedDict, total=False):
+class _Status(TypedDict, total=False):
     """What Dask's scheduler says of a worker, as far as it is used."""
 
     status: str
@@ -431,8 +431,8 @@ class _Told(TypedDict, total=False):
     memory_limit: int | None
 
 
-def _paused(told: _Told) -> str:
-    used, limit = told.get("metrics", {}).get("memory", 0), told.get("memory_limit") or 0
+def _paused(known: _Status) -> str:
+    used, limit = known.get("metrics", {}).get("memory", 0), known.get("memory_limit") or 0
     return f", which is paused with {used / 1e9:.2g} of {limit / 1e9:.2g} GB of memory"
 
 

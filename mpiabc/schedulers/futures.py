@@ -55,8 +55,8 @@ class Futures(OneLeads):
 
 def size(executor: object) -> int:
     """How many tasks an executor runs at once: what it says, else the cores of this machine."""
-    told = (getattr(executor, name, None) for name in ("num_workers", "_max_workers"))
-    return next((n for n in told if isinstance(n, int) and n > 0), machine.cores())
+    found = (getattr(executor, name, None) for name in ("num_workers", "_max_workers"))
+    return next((n for n in found if isinstance(n, int) and n > 0), machine.cores())
 
 
 class _Executor:
@@ -102,14 +102,14 @@ class _Executor:
 
         It ends the run, but not where a signal does so: what comes to all processes breaks executors.
         """
-        told = f"{type(error).__name__}: {error}".rstrip(": ")
+        text = f"{type(error).__name__}: {error}".rstrip(": ")
         end = time.monotonic() + _LATER
         while heard() is None and time.monotonic() < end:
             time.sleep(0.01)
         if heard() is not None:
-            return Lost(lease, "a worker", told, is_returned=True)
+            return Lost(lease, "a worker", text, is_returned=True)
         raise SchedulerError(
-            f"the {type(self._executor).__name__} takes no more work ({told}); what was finished is kept: "
+            f"the {type(self._executor).__name__} takes no more work ({text}); what was finished is kept: "
             "run the same command again"
         ) from error
 

@@ -46,8 +46,8 @@ class Map(OneLeads):
 
 def _size(function: object) -> int:
     """How many calls a map makes at once: what its pool says, 1 for the builtin, else the cores."""
-    told = getattr(getattr(function, "__self__", None), "_processes", None)
-    return 1 if function is map else told if isinstance(told, int) else machine.cores()
+    said = getattr(getattr(function, "__self__", None), "_processes", None)
+    return 1 if function is map else said if isinstance(said, int) else machine.cores()
 
 
 class _Rounds:
@@ -81,9 +81,9 @@ class _Rounds:
         try:
             answers: list[Answered] = list(self._map(work, [task for task, _ in tasks]))
         except Exception as error:
-            told = f"{type(error).__name__}: {error}".rstrip(": ")
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
             raise SchedulerError(
-                f"the map failed ({told}); what was finished is kept: run the same command again"
+                f"the map failed ({reason}); what was finished is kept: run the same command again"
             ) from error
         if len(answers) != len(tasks):
             raise SchedulerError(f"the map gave {len(answers)} results for {len(tasks)} items")

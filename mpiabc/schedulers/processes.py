@@ -8,12 +8,12 @@ from mpiabc import guard, machine, team
 from mpiabc.errors import ProblemError, SchedulerError
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers.base import Doubted, Job, Lost, OneLeads, Report, Shared, count
-from mpiabc.schedulers.crew import Crew, Staffed
 from mpiabc.schedulers.shared.children import Child, Children
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of
 from mpiabc.schedulers.shared.pipes import received
 from mpiabc.schedulers.shared.starting import kill_group
+from mpiabc.schedulers.shared.workers import Staffed, Workers
 from mpiabc.schedulers.silence import Awaited
 
 _SEEN = 0.5  # seconds between two polls that count as a simulation's time: in longer gaps we were suspended
@@ -68,7 +68,7 @@ class ProcessesEngine(Staffed[Child]):
         self._timeout = problem.timeout
         self._children = Children(problem, n, start=start, where=where, cores=cores, who=who)
         self._jobs = Jobs()
-        self._crew: Crew[Child] = Crew()  # those that have come up
+        self._workers: Workers[Child] = Workers()  # those that have come up
         self._polled = time.monotonic()
         self._children.start_all()
         for child in self._children:
@@ -76,23 +76,23 @@ class ProcessesEngine(Staffed[Child]):
 
     def _join(self, child: Child, is_up: bool) -> None:
         """Let a child have leases, if it has come up."""
-        if is_up and child not in self._crew:
-            self._crew.join(child, 1)
+        if is_up and child not in self._workers:
+            self._workers.join(child, 1)
 
     def begin(self, job: Job, beside: Collection[int] = ()) -> None:
         """Start on a job; each child hears of it with its first lease."""
         self._jobs.begin(job, beside)
-        self._crew.begin(job.number, beside)
+        self._workers.begin(job.number, beside)
 
     def is_ready(self) -> bool:
         """Whether any child has come up."""
-        return len(self._crew) > 0
+        return len(self._workers) > 0
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the child with the fewest, and its job, if that is new there; closed ones go."""
-        child = self._crew.give(lease)
+        child = self._workers.assign(lease)
         if lease.job not in child.jobs:
-            child.send(self._jobs.sent_by(child.parcels, lease.job))
+            child.send(self._jobs.sent_by(child.sender, lease.job))
             child.jobs = {job for job in child.jobs if job in self._jobs} | {lease.job}
         child.send(lease)
 
@@ -132,7 +132,7 @@ class ProcessesEngine(Staffed[Child]):
             case Records():
                 self._note_home(child, answer)
             case Lost():
-                self._crew.take(child, answer.lease)
+                self._workers.complete(child, answer.lease)
             case Doubted():
                 return [child.recent.doubted()]
             case Missing():
@@ -141,12 +141,12 @@ class ProcessesEngine(Staffed[Child]):
         return [answer]
 
     def _note_home(self, child: Child, records: Records) -> None:
-        lease = self._crew.answered(child, records.job, records.start)
+        lease = self._workers.answered(child, records.job, records.start)
         if lease is not None:
             child.recent.add(lease)
         child.simulations += records.simulations
         if child.simulations >= self._renew:
-            self._crew.retire(child)
+            self._workers.retire(child)
 
     def _overdue(self) -> list[Lost]:
         """The leases of children whose simulation has taken too long."""
@@ -169,20 +169,20 @@ class ProcessesEngine(Staffed[Child]):
 
     def _held_by(self, child: Child) -> list[Lease]:
         """What a child has not answered, if it has come up; the oldest is in work."""
-        return self._crew.leases(child) if child in self._crew else []
+        return self._workers.leases(child) if child in self._workers else []
 
     def waits_for(self) -> list[Awaited]:
         """Children at work, each with its evaluation, and those that have not come up."""
         return [
             child.work.awaited(self._children.name(child), held)
             for child in self._children
-            if (held := self._held_by(child)) or child not in self._crew
+            if (held := self._held_by(child)) or child not in self._workers
         ]
 
     def cancel(self, cut: float, job: int | None = None) -> None:
         """Children skip leases above the cut that they have not begun."""
         order, is_for_all = self._jobs.cancel(cut, job)
-        for child in self._crew if is_for_all else self._crew.above(cut, order.job):
+        for child in self._workers if is_for_all else self._workers.above(cut, order.job):
             child.send(order)
 
     def close(self, status: int) -> None:
@@ -191,7 +191,7 @@ class ProcessesEngine(Staffed[Child]):
 
     def _bury(self, child: Child) -> list[Lost]:
         """End a child that is of no use any more; the leases that it held."""
-        held = self._crew.leave(child) if child in self._crew else []
+        held = self._workers.leave(child) if child in self._workers else []
         where = self._children.name(child)
         ended = self._children.replace(child, is_idle=not held)
         self._join(ended.successor, ended.successor.is_forked)

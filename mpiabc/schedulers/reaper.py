@@ -5,7 +5,7 @@ import subprocess
 
 from mpiabc import programs
 
-#: Keeps the groups that it is told of, by "+ GROUP" and "- GROUP"; kills them when nobody can tell it more.
+#: Keeps the groups that are named to it, by "+ GROUP" and "- GROUP"; kills them when nobody can tell it more.
 _SCRIPT = """
 trap '' HUP INT TERM USR1 USR2 XCPU
 groups=' '

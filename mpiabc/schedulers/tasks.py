@@ -26,13 +26,13 @@ from typing import NamedTuple, Protocol, TypeVar
 from mpiabc import guard, team, threads, voice
 from mpiabc.errors import Error, ProblemError, SchedulerError
 from mpiabc.records import Failure, Lease, Records
-from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Doubted, Job, Lost, Recent, Report, Said, Shared
-from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.processes import ProcessesEngine
+from mpiabc.schedulers.shared import transfer
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
 from mpiabc.schedulers.shared.starting import travelling
+from mpiabc.schedulers.shared.transfer import Parcel
 from mpiabc.schedulers.shared.worker import Worker
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT, leave_to_leader
@@ -40,7 +40,7 @@ from mpiabc.version import version_difference, versions
 
 V = TypeVar("V")
 
-_TOGETHER = 0.05  # seconds within which all tasks of one worker are told to be lost
+_TOGETHER = 0.05  # seconds within which all tasks of one worker are reported as lost
 _PATIENCE = 30.0  # seconds without a task after which a worker ends the child that it keeps for timeouts
 
 
@@ -129,7 +129,7 @@ class TasksEngine:
         self._out: dict[int, _Sent] = {}  # by number, the oldest first
         self._unasked: dict[str, int] = {}  # copies of a content that tasks still bring along
         content = travelling(problem)
-        self._problem = parcels.key(content), content
+        self._problem = transfer.key(content), content
         self._jobs = Jobs()
         self._seconds = 0.0  # of work in the last task
 

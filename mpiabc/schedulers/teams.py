@@ -24,7 +24,7 @@ from mpiabc.schedulers.shared.worker import Evaluator
 from mpiabc.schedulers.together import Backoff
 from mpiabc.schedulers.wire import BEGIN_BODY, Wire
 from mpiabc.signals import Stop, is_asked_to_stop
-from mpiabc.team import OfAnotherError, Told
+from mpiabc.team import Description, OfAnotherError
 
 _PATIENCE = 10.0  # seconds at least in which the others of a team come back when one has failed
 _TIMES = 3.0  # as long as the longest simulation so far took, if that is more
@@ -76,8 +76,8 @@ def planned(nodes: Sequence[int | None], size: int) -> Plan:
     return Plan(tuple(teams), tuple(rank for rank in range(len(nodes)) if rank not in busy))
 
 
-def told(plan: Plan, *, is_threaded: bool) -> Iterator[str]:
-    """What the user is told of ranks that are in no team."""
+def remarks(plan: Plan, *, is_threaded: bool) -> Iterator[str]:
+    """What the user learns of ranks that are in no team."""
     if 0 in plan.idle:
         why = "too few ranks share its node" if is_threaded else "its MPI takes calls of one thread at a time"
         yield f"rank 0 leads, and is in no team: {why}"
@@ -161,8 +161,8 @@ class Lead:
         self._lease = Lease(-1, 0, 0)
         self._at = -1  # the first address in work
         self._out: set[int] = set()  # who is at it still
-        self._told: dict[int, Told] = {}  # what others have raised
-        self._own = Told("", "", where, False)
+        self._raised: dict[int, Description] = {}  # what others have raised
+        self._own = Description("", "", where, False)
         self._began = self._failed_at = float("inf")
         self._longest = 0.0  # seconds of a simulation so far
         self._is_given_up = self._is_soiled = False
@@ -183,20 +183,22 @@ class Lead:
             if is_asked_to_stop(error):
                 raise
             raised, self._failed_at = error, min(self._failed_at, time.monotonic())
-            self._own = Told(f"{type(error).__name__}: {error}", _users_part(error), self._where, False)
+            self._own = Description(
+                f"{type(error).__name__}: {error}", _users_part(error), self._where, False
+            )
         self._gather()
         self._at = -1
-        self._is_soiled = bool(self._told) or raised is not None
+        self._is_soiled = bool(self._raised) or raised is not None
         if raised is not None:
             raise raised
-        if self._told:
-            raise OfAnotherError(self._told[min(self._told)])
+        if self._raised:
+            raise OfAnotherError(self._raised[min(self._raised)])
         self._longest = max(self._longest, time.monotonic() - self._began)
 
     def end(self) -> None:
         """Let the others go: the run is over."""
-        for member in range(1, len(self._group.ranks)):
-            self.wire.send(member, Kind.END)
+        for other in range(1, len(self._group.ranks)):
+            self.wire.send(other, Kind.END)
 
     def look(self) -> None:
         """See, beside a simulation, whether it can still come to an end; cheap if done often."""
@@ -214,12 +216,12 @@ class Lead:
             raise DisbandedError
         if self._is_soiled and self._group.renewals >= _MOST_RENEWALS:
             self._run_out()
-        self._told.clear()
+        self._raised.clear()
         self._out = set(range(1, len(self._group.ranks)))
         self._failed_at, self._began = float("inf"), time.monotonic()
         order = BEGIN_BODY.pack(*self._lease, at, self._is_soiled)
-        for member in self._out:
-            self.wire.send(member, Kind.BEGIN, order)
+        for other in self._out:
+            self.wire.send(other, Kind.BEGIN, order)
         if self._is_soiled:
             self._group.renew()
         self._at = at
@@ -249,14 +251,14 @@ class Lead:
         is_any = False
         with self._lock:
             while message := self.wire.receive():
-                member, tag, content = message
+                other, tag, content = message
                 is_any = True
                 if tag == Kind.WENT:
                     self.is_exposed |= bool(content[0])
                 elif tag == Kind.FAILED:
-                    self._told[member] = pickle.loads(content)
+                    self._raised[other] = pickle.loads(content)
                     self._failed_at = min(self._failed_at, time.monotonic())
-                self._out.discard(member)
+                self._out.discard(other)
         return is_any
 
     def _check(self, now: float) -> None:
@@ -272,17 +274,19 @@ class Lead:
         """The lease, if the simulation in work cannot come to an end."""
         patience = max(_PATIENCE, _TIMES * self._longest)
         if now > self._failed_at + patience:
-            return self._undone(self._told[min(self._told)] if self._told else self._own, patience)
+            return self._undone(self._raised[min(self._raised)] if self._raised else self._own, patience)
         if self._timeout is not None and now > self._began + self._timeout:
             why = f"the simulation took longer than timeout={self._timeout} s, which ends the job of a team"
             return Lost(self._lease, self._where, why, culprit=self._at, kind="timeout")
         return None
 
-    def _undone(self, told: Told, seconds: float) -> Lost:
+    def _undone(self, raised: Description, seconds: float) -> Lost:
         """The lease of a simulation that one rank has left while others wait in it."""
-        why = f"{told.error}; other ranks of its team are not back {seconds:.0f} s later, which ends the job"
-        why = f"{why}\n{told.traceback}".rstrip()
-        return Lost(self._lease, told.where, why, culprit=self._at, kind="exception")
+        why = (
+            f"{raised.error}; other ranks of its team are not back {seconds:.0f} s later, which ends the job"
+        )
+        why = f"{why}\n{raised.traceback}".rstrip()
+        return Lost(self._lease, raised.where, why, culprit=self._at, kind="exception")
 
 
 def _users_part(error: BaseException) -> str:
@@ -308,7 +312,7 @@ class Begun(NamedTuple):
 class TakesPart(Protocol):
     """An evaluator whose simulations several ranks may do together."""
 
-    def take_part(self, at: int) -> Told | None:
+    def take_part(self, at: int) -> Description | None:
         """Simulate what begins at this address beside the first rank; what was raised, if anything was."""
         ...
 
@@ -365,11 +369,11 @@ class Follower:
         watched = Programs()
         evaluator = self._jobs[0][1]
         assert isinstance(evaluator, TakesPart)
-        told = evaluator.take_part(begun.at)
-        if told is None:
+        raised = evaluator.take_part(begun.at)
+        if raised is None:
             self.wire.send(0, Kind.WENT, bytes([watched.were_run()]))
         else:
-            self.wire.send(0, Kind.FAILED, pickle.dumps(told))
+            self.wire.send(0, Kind.FAILED, pickle.dumps(raised))
 
     @contextlib.contextmanager
     def simulating(self, number: int, at: int) -> Iterator[Comm]:

@@ -29,7 +29,7 @@ class Wire:
         self._library = library
         self._names = range(comm.size) if names is None else names
         self._status = library.Status()
-        self._lock = threading.Lock()  # one thread sends while another may be told to
+        self._lock = threading.Lock()  # one thread sends while another may be asked to
         self._sent: deque[tuple[Request, bytes]] = deque()  # requests with their buffers, until these are out
         self.run = 0  # rank 0 draws a number, which the others learn with its WELCOME
         self.failed: set[int] = set()  # dead ranks, as far as seen (with fault tolerance only)

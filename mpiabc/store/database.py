@@ -19,7 +19,7 @@ from mpiabc.particles import Particles
 from mpiabc.population import Population
 from mpiabc.records import Failure, is_readable
 from mpiabc.simulations import Simulations
-from mpiabc.store.files import DamagedError, Patience, connect_to_write, damaged, errors_told
+from mpiabc.store.files import DamagedError, Patience, connect_to_write, damaged, errors_reported
 from mpiabc.store.history import History, damage
 from mpiabc.store.live import goes_on
 from mpiabc.store.locks import Lock, in_use
@@ -90,7 +90,7 @@ class Store:
             if not is_locked and goes_on(self.path):
                 raise in_use(self.path)
             was_there = status(self.path) is not None
-            with errors_told(self.path):
+            with errors_reported(self.path):
                 self._connect()
                 self._check_kind()
         except DamagedError as error:
@@ -136,7 +136,7 @@ class Store:
             return None
         if self._damage:
             raise self._damage
-        with errors_told(self.path):
+        with errors_reported(self.path):
             assert self._db is not None
             (found,) = self._patience.execute(self._db, "PRAGMA integrity_check(1)").fetchone()
             harm = lacking(self._db) if found == "ok" else found.splitlines()[-1]
@@ -247,16 +247,16 @@ class Store:
             db.execute("DELETE FROM journal WHERE generation = ?", (generation,))
             insert_journal(db, generation, records)
 
-    def keep_order(self, level: int, told: str, arrays: list[np.ndarray]) -> None:
+    def keep_order(self, level: int, text: str, arrays: list[np.ndarray]) -> None:
         """Keep what was decided for a level."""
-        row = told, packed_arrays(arrays)
+        row = text, packed_arrays(arrays)
         with self.transaction() as db:
             modernise(db)
             values = (level, crc_of_order(*row), *row)
             db.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?)", values)
 
     def tell(self, topic: str, text: str, *, anew: bool = False) -> bool:
-        """Keep what the user is told once a run; False if the topic was told before, perhaps less well."""
+        """Keep what the user learns once a run; False if the topic was reported before, perhaps less well."""
         notes = self.history().notes
         if topic in notes and not anew:
             return False
@@ -274,7 +274,7 @@ class Store:
 
     def noted(self, generation: int) -> Iterator[bytes]:
         """The records kept of an open generation; damaged and old ones are left out, to be computed again."""
-        with errors_told(self.path):
+        with errors_reported(self.path):
             assert self._db is not None
             query = "SELECT crc, records FROM journal WHERE generation = ?"
             rows = self._patience.execute(self._db, query, generation).fetchall()
@@ -328,7 +328,7 @@ class Store:
             yield self._db
             return
         self._check_place()
-        with errors_told(self.path), self._all_or_nothing(self._db, self._patience):
+        with errors_reported(self.path), self._all_or_nothing(self._db, self._patience):
             if self._unusable is not None:
                 drop(self._db, self._unusable, self._unusable)
             yield self._db
@@ -388,7 +388,7 @@ class Store:
         if self._given != self.path:
             _log.warning("%s is a link: what is in %s is replaced", self._given, self.path)
         assert self._db is not None
-        with errors_told(self.path):
+        with errors_reported(self.path):
             if self._damage is None:
                 self._patience.execute(self._db, "BEGIN EXCLUSIVE")  # nobody reads it, such as a backup
             journal_path(self.path).unlink(missing_ok=True)
@@ -401,15 +401,15 @@ class Store:
 def _put_share(db: sqlite3.Connection, generation: int, share: float) -> None:
     """Keep how busy workers were; read by the one who writes, as a transaction may keep others out."""
     shares: dict[str, float] = {}
-    for (told,) in db.execute("SELECT value FROM run WHERE key = 'shares'"):
-        with suppress(TypeError, ValueError):  # what is damaged is told when it is read
-            shares = dict(json.loads(told))
+    for (text,) in db.execute("SELECT value FROM run WHERE key = 'shares'"):
+        with suppress(TypeError, ValueError):  # what is damaged is reported when it is read
+            shares = dict(json.loads(text))
     put(db, "shares", json.dumps(shares | {str(generation): round(share, 4)}))
 
 
 def _sessions(db: sqlite3.Connection) -> list[Session]:
     """Those before; read by the one who writes, as a transaction may keep others out."""
-    for (told,) in db.execute("SELECT value FROM run WHERE key = 'sessions'"):
-        with suppress(TypeError, ValueError, AttributeError):  # what is damaged is told when it is read
-            return sessions_from(json.loads(told))
+    for (text,) in db.execute("SELECT value FROM run WHERE key = 'sessions'"):
+        with suppress(TypeError, ValueError, AttributeError):  # what is damaged is reported when it is read
+            return sessions_from(json.loads(text))
     return []

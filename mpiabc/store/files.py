@@ -20,13 +20,13 @@ _log = logging.getLogger(__name__)
 _TRY = 1.0  # seconds that SQLite waits at a time for who writes: signals are heard between
 _SHORT = 10.0  # seconds to wait for another process's transaction, if that is a short one
 _LONG = 1800.0  # seconds to wait for one that reads the whole file, as a backup does
-_MOST_TOLD = 200  # characters of what SQLite says
+_MOST_SHOWN = 200  # characters of what SQLite says
 
 
 class DamagedError(StoreError):
     """The file is not as it was written: what was `found`.
 
-    Who only reads is not told to write over it, and who writes only when a check has found damage too.
+    Who only reads is not advised to write over it, and who writes only when a check has found damage too.
     """
 
     def __init__(self, path: Path, found: str, remedy: str = "read a copy of it, if there is one") -> None:
@@ -36,8 +36,8 @@ class DamagedError(StoreError):
 
 def _in_a_line(said: object) -> str:
     """What SQLite says, in a sentence: it may quote the text of a table, or what has become of it."""
-    told = " ".join(shown_lines(str(said)).split())
-    return told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]} ..."
+    text = " ".join(shown_lines(str(said)).split())
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} ..."
 
 
 def connect(path: Path, options: str, timeout: float = _SHORT) -> sqlite3.Connection:
@@ -56,8 +56,8 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """A connection that can be read, for who does not write.
 
-    It rolls back what a killed run had begun to write; without locks that cannot be told from what a run is
-    writing now, and only the next run does it.
+    It rolls back what a killed run had begun to write; without locks that cannot be distinguished from what a
+    run is writing now, and only the next run does it.
     """
     last: sqlite3.OperationalError | None = None
     for _ in attempts():
@@ -91,7 +91,7 @@ class Patience:
 
     def execute(self, db: sqlite3.Connection, statement: str, *values: Any) -> sqlite3.Cursor:
         """Execute a statement that may have to wait; who is asked to stop waits no longer than it must."""
-        began, is_told = time.monotonic(), False
+        began, is_reported = time.monotonic(), False
         end = began + self._most
         while True:
             try:
@@ -104,8 +104,8 @@ class Patience:
                 if now >= end:
                     self._most = _SHORT
                     raise
-            if not is_told and now >= began + _SHORT:
-                is_told = True
+            if not is_reported and now >= began + _SHORT:
+                is_reported = True
                 _log.warning(
                     "%s: another program, perhaps a backup, holds it locked: waiting for it, "
                     "at most %.0f minutes",
@@ -115,17 +115,17 @@ class Patience:
 
 
 @contextmanager
-def errors_told(path: Path) -> Iterator[None]:
+def errors_reported(path: Path) -> Iterator[None]:
     """SQLite's errors, and the system's, as StoreError, with what to do."""
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise _told(path, error) from error
+        raise _reported(path, error) from error
     except OSError as error:
         raise StoreError(f"{path}: the system says: {error.strerror or error}") from error
 
 
-def _told(path: Path, error: Exception) -> StoreError:
+def _reported(path: Path, error: Exception) -> StoreError:
     name = _name_of(error)
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_TOOBIG")):
         return damaged(path, str(error))

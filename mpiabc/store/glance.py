@@ -40,7 +40,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Told:
+class Contents:
     """What a file says of its run; `generations` None: nothing has begun in it."""
 
     problem: str = ""
@@ -59,30 +59,30 @@ class Glance:
     def __init__(self, store: str | os.PathLike[str]) -> None:
         self.path: Path = place_of(store)
         self._stamp: Any = None
-        self._told: Told | None = None
+        self._contents: Contents | None = None
         self._rows: dict[tuple[int, str], Row] = {}
 
-    def look(self) -> Told | None:
+    def look(self) -> Contents | None:
         """What the file says now; None if there is none. Raises StoreError for a file that cannot be read."""
         stamp = self._stamp_now()
         if stamp is None:
-            self._told = None
-        elif stamp != self._stamp or self._told is None:
-            self._told = self._read() if stamp[1] else Told()
+            self._contents = None
+        elif stamp != self._stamp or self._contents is None:
+            self._contents = self._read() if stamp[1] else Contents()
         self._stamp = stamp
-        return self._told
+        return self._contents
 
     def _stamp_now(self) -> tuple[int, ...] | None:
         """What changes whenever the file does."""
         found = status(self.path)
         return found and (found.st_ino, found.st_size, found.st_mtime_ns)
 
-    def _read(self) -> Told:
+    def _read(self) -> Contents:
         history = History(self.path)
         n = len(history)
         order = history.order(n) if (reason := history.reason) is None else None
         ((failed,),) = history.read("SELECT count(*) FROM failure")
-        return Told(
+        return Contents(
             problem=history.problem_name,
             generations=n,
             rows=self._last_rows(history, n),
@@ -135,7 +135,7 @@ def _last_failures(history: History) -> tuple[Failed, ...]:
 
 
 def _failed(generation: Any, index: Any, kind: Any, theta: Any, error: Any, where: Any) -> Failed:
-    """In words; what is damaged is told as it is."""
+    """In words; what is damaged is shown as it is."""
     with suppress(TypeError, ValueError):
         theta = json.loads(theta)
     return Failed.of(f"{generation}:{index}", str(kind), theta, str(error), str(where or ""))

@@ -108,11 +108,13 @@ class History:
         with reading(self.path) as db:
             if "level" not in columns_of(db, "orders"):
                 return None  # a file of an older mpiabc
-        for crc, told, arrays in self.read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
+        for crc, described, arrays in self.read(
+            "SELECT crc, told, arrays FROM orders WHERE level = ?", level
+        ):
             # It may be of any type, and say any size.
             with suppress(AttributeError, TypeError, ValueError, MemoryError):
-                if crc == crc_of_order(told, arrays):
-                    return told, unpacked_arrays(arrays)
+                if crc == crc_of_order(described, arrays):
+                    return described, unpacked_arrays(arrays)
         return None
 
     def sample(self, generation: int) -> Particles | None:
@@ -152,15 +154,15 @@ class History:
         goes on. Every scheduler finds the same; what a signal or the walltime ends leaves none, nor does
         static scheduling, where what is known by then depends on time.
         """
-        told = self.told_partial()
-        return None if told is None else self._load(told["level"], "partial")
+        known = self.partial_level()
+        return None if known is None else self._load(known["level"], "partial")
 
     @property
     def simulations(self) -> KeptSimulations:
         """All simulations of a run with keep="all"; raises StoreError for other runs."""
         return kept_simulations(self)
 
-    def told_partial(self) -> Any:
+    def partial_level(self) -> Any:
         """What is known of the generation that a budget has ended: its level, and the ids drawn in it."""
         return self._json("partial", "null")
 
@@ -178,12 +180,12 @@ class History:
 
     @property
     def notes(self) -> dict[str, str]:
-        """What the user was told of the run, by topic."""
+        """What was reported of the run, by topic."""
         return self._json("notes", "{}")
 
     @property
     def warnings(self) -> list[str]:
-        """What casts doubt on the run, such as a collapse, each told once."""
+        """What casts doubt on the run, such as a collapse, each reported once."""
         return [note for topic, note in self.notes.items() if topic != DEATH]
 
     @property
@@ -357,15 +359,15 @@ class History:
             ]
             for p in self[-_MOST_SHOWN:]
         ]
-        told = f", the last {_MOST_SHOWN} of them" if n > _MOST_SHOWN else ""
-        return html.table(heading, rows, f"{self!r}{told}; {self.reason or 'not finished'}")
+        shown = f", the last {_MOST_SHOWN} of them" if n > _MOST_SHOWN else ""
+        return html.table(heading, rows, f"{self!r}{shown}; {self.reason or 'not finished'}")
 
     def _is_unusable(self, generation: int) -> bool:
         """Whether a generation without evidence is as it was written: nan weights were let pass once."""
         if generation != self.unusable:
             row = next(self._rows(generation), {})
             if not row or content(row | {"log_evidence": math.nan}, *self.models()) is None:
-                return False  # it is damaged, which is told when it is read
+                return False  # it is damaged, which is reported when it is read
             self.unusable = generation
             _log.warning(
                 "%s: the weights of generation %d are no numbers, as prior or kernel gave nan or infinite "

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mpiabc.driver import AtWork, Ended, Event, Progressed
-from mpiabc.progress import told
+from mpiabc.progress import described
 from mpiabc.store.place import place_of
 from mpiabc.store.roster import Host, Roster, Worker
 
 _PERIOD = 1.0  # seconds between two states
 _LATE = 5.0  # seconds after which there will be no other one
-_MOST_HOSTS = 8  # that are told where every worker reads it, each second
+_MOST_HOSTS = 8  # that are named where every worker reads it, each second
 _MOST_TEXT = 200  # characters of what failed
 
 
@@ -116,7 +116,7 @@ class Live:
 def for_broker(sign: Sign) -> dict[str, Any]:
     """What of a sign of life a broker shows, as JSON; its workers read that too, so it is short."""
     short = replace(sign, workers=(), hosts=tuple(sign.hosts)[:_MOST_HOSTS], failures=())
-    return {"told": told(sign.progressed), "sign": asdict(short)}
+    return {"told": described(sign.progressed), "sign": asdict(short)}
 
 
 def path_of(store: str | os.PathLike[str]) -> Path:

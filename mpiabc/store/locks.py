@@ -89,13 +89,13 @@ def in_use(path: Path) -> StoreError:
     """That another run has the file."""
     from mpiabc.schedulers.mpi import launched_rank, launched_size
 
-    told = f"{path} is in use by another run: wait for it to end, or give another file name"
+    text = f"{path} is in use by another run: wait for it to end, or give another file name"
     if (ranks := launched_size()) > 1:
-        told += (
+        text += (
             f"; this is rank {launched_rank()} of {ranks}, each of which leads a run of its own where the "
             "scheduler is not MPI: start it without mpirun, or give scheduler='mpi'"
         )
-    return StoreError(told)
+    return StoreError(text)
 
 
 def lock_path(path: Path) -> Path:

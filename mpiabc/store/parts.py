@@ -8,6 +8,7 @@ from typing import Any
 
 from mpiabc import mapped
 from mpiabc.errors import ProblemError, StoreError
+from mpiabc.moved import present
 
 MOST_PART = 100_000_000  # bytes of a pickled problem that are kept
 
@@ -49,6 +50,14 @@ class _Limited(io.BytesIO):
         return super().write(data)
 
 
+class _Unpickler(pickle.Unpickler):
+    """Finds classes of ours where they are now."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The class of that name; its module may have moved."""
+        return super().find_class(present(module), name)
+
+
 def rebuilt(blob: bytes, name: str, file: Path) -> Any:
     """The part of which `portable` made this; executes code that the file holds.
 
@@ -58,7 +67,7 @@ def rebuilt(blob: bytes, name: str, file: Path) -> Any:
     sys.path += [folder for folder in path if folder not in sys.path]
     try:
         body, buffers = (inner, ()) if isinstance(inner, bytes) else inner  # the former: in older files
-        return pickle.loads(body, buffers=buffers)
+        return _Unpickler(io.BytesIO(body), buffers=buffers).load()
     except ProblemError as error:
         raise StoreError(f"the {name} in {file} cannot be rebuilt here: {error}") from error
     except Exception as error:

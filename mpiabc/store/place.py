@@ -87,7 +87,7 @@ def _beside_journal(path: Path, number: int) -> Path:
 def _has_long_name(path: Path) -> bool:
     try:
         most = os.pathconf(path.parent, "PC_NAME_MAX")
-    except (AttributeError, OSError, ValueError):  # there is no such folder, which is told elsewhere
+    except (AttributeError, OSError, ValueError):  # there is no such folder, which is reported elsewhere
         return False
     return len(os.fsencode(path.name + _JOURNAL)) > most
 

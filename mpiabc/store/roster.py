@@ -8,7 +8,7 @@ from heapq import nsmallest
 from mpiabc.schedulers.silence import Awaited
 
 _FORGOTTEN = 60  # looks after which who holds nothing is taken for gone
-_MOST_WORKERS = 32  # that are told one by one: those that have been at something for longest
+_MOST_WORKERS = 32  # that are named one by one: those that have been at something for longest
 _MOST_HOSTS = 64
 _HOST = re.compile(r" on ([^\s()]+)\)?$")  # at the end of a worker's name
 
@@ -71,7 +71,7 @@ class Roster:
             del self._entries[who]
 
     def workers(self) -> list[Worker]:
-        """Those that are at something for longest, and as many of the others as are told."""
+        """Those that are at something for longest, and as many of the others as are named."""
         slowest = nsmallest(_MOST_WORKERS, self._entries.values(), key=self._slowest)
         return [self._worker(entry) for entry in slowest]
 

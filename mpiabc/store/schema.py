@@ -18,12 +18,12 @@ from mpiabc.particles import Column, Particles, columns, unpacked
 from mpiabc.population import Model, Population, width_of
 from mpiabc.records import Failure
 from mpiabc.simulations import Simulations, chunks, read
-from mpiabc.store.files import DamagedError, connect_to_read, errors_told
+from mpiabc.store.files import DamagedError, connect_to_read, errors_reported
 
 FORMAT = 7
 _OLDER = (2, 3, 4, 5, 6)  # formats that are read, and written on in the new one
 _APPLICATION = 0x41424353  # "ABCS", SQLite's application_id
-_MOST_TOLD = 60  # characters of somebody's declaration
+_MOST_SHOWN = 60  # characters of somebody's declaration
 
 NUMBERS: dict[str, type] = {  # and what SQLite gives back of them, whatever number was written
     "generation": int,
@@ -79,7 +79,7 @@ def is_ours(path: Path) -> bool:
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to read from a file that is seen to be a run's."""
-    with errors_told(path), closing(connect_to_read(path)) as db:
+    with errors_reported(path), closing(connect_to_read(path)) as db:
         check_format(db, path)
         yield db
 
@@ -108,8 +108,8 @@ def _check_declarations(db: sqlite3.Connection, path: Path) -> None:
     """Raise DamagedError for what is no plain table: a view or an expression may compute for ever."""
     for name, declared in db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"):
         if not _PLAIN.fullmatch(str(declared)):
-            told = str(declared)[:_MOST_TOLD]
-            raise DamagedError(path, f"{str(name)[:_MOST_TOLD]!r} in it is no plain table: {told!r}")
+            text = str(declared)[:_MOST_SHOWN]
+            raise DamagedError(path, f"{str(name)[:_MOST_SHOWN]!r} in it is no plain table: {text!r}")
 
 
 def modernise(db: sqlite3.Connection) -> None:
@@ -183,17 +183,17 @@ def drop_simulations(db: sqlite3.Connection, generation: int) -> None:
 
 def insert_simulations(db: sqlite3.Connection, generation: int, rows: Simulations) -> None:
     """Keep all simulations of a generation, in chunks."""
-    for number, (told, content) in enumerate(chunks(rows)):
-        text = json.dumps(told)
+    for number, (header, content) in enumerate(chunks(rows)):
+        text = json.dumps(header)
         values = (generation, number, crc_of_order(text, content), text, content)
         db.execute("INSERT INTO simulation VALUES (?, ?, ?, ?, ?)", values)
 
 
-def whole_chunk(generation: int, crc: int, told: str, content: bytes) -> Simulations | None:
+def whole_chunk(generation: int, crc: int, text: str, content: bytes) -> Simulations | None:
     """What `insert_simulations` has kept as one chunk; None if it is not as it was written."""
     with suppress(TypeError, ValueError, AttributeError, ArithmeticError, LookupError, MemoryError):
-        if crc == crc_of_order(told, content):
-            return read(json.loads(told), content, generation)
+        if crc == crc_of_order(text, content):
+            return read(json.loads(text), content, generation)
     return None
 
 
@@ -297,9 +297,9 @@ def crc_of_row(row: Mapping[str, Any]) -> int:
     return crc
 
 
-def crc_of_order(told: str, arrays: bytes) -> int:
+def crc_of_order(text: str, arrays: bytes) -> int:
     """Of what was decided for a level."""
-    return zlib.crc32(arrays, zlib.crc32(told.encode()))
+    return zlib.crc32(arrays, zlib.crc32(text.encode()))
 
 
 def whole_buffers(rows: list[tuple[int, bytes]]) -> Iterator[bytes]:

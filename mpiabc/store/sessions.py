@@ -1,4 +1,4 @@
-"""How, when and where a run was begun and gone on with: told to who reads the file, and judged by nobody."""
+"""How, when and where a run was begun and gone on with: shown to who reads the file, and judged by nobody."""
 
 import json
 import os
@@ -42,7 +42,9 @@ class Session:
 
 def session(scheduler: object, workers: int) -> Session:
     """That of this process, from now on."""
-    told = {name: str(version) for name, version in versions().items() if name not in ("protocol", "streams")}
+    named = {
+        name: str(version) for name, version in versions().items() if name not in ("protocol", "streams")
+    }
     return Session(
         began=time.time(),
         command=_unsecret(shlex.join(sys.orig_argv))[:_LONGEST],
@@ -53,7 +55,7 @@ def session(scheduler: object, workers: int) -> Session:
         scheduler=_unsecret(repr(scheduler))[:_LONGEST],
         workers=workers,
         job=batch.job(),
-        versions=told | {"Python": platform.python_version()},
+        versions=named | {"Python": platform.python_version()},
     )
 
 
@@ -69,7 +71,7 @@ def joined(sessions: Sequence[Session], latest: Session) -> str:
     return json.dumps([vars(one) for one in kept])
 
 
-def sessions_from(told: Any) -> list[Session]:
+def sessions_from(kept: Any) -> list[Session]:
     """What a file tells; what later versions add is left out. Raises TypeError for anything else."""
     known = {field.name for field in fields(Session)}
-    return [Session(**{name: value for name, value in one.items() if name in known}) for one in told]
+    return [Session(**{name: value for name, value in one.items() if name in known}) for one in kept]

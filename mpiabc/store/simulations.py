@@ -42,8 +42,8 @@ class KeptSimulations:
         return f"<{len(self)} simulations of {self.history!r}>"
 
     def __len__(self) -> int:
-        told = self.history.read("SELECT told FROM simulation")
-        return sum(int(json.loads(text)["m"]) for (text,) in told)
+        chunks = self.history.read("SELECT told FROM simulation")
+        return sum(int(json.loads(text)["m"]) for (text,) in chunks)
 
     def __getitem__(self, t: int) -> Simulations:
         at, n = whole(t), self.levels
@@ -66,8 +66,12 @@ class KeptSimulations:
             int(n) for (n,) in self.history.read("SELECT evaluations FROM population ORDER BY generation")
         ]
         counts = counts[: len(self.history)]
-        told = self.history.told_partial()
-        return (*counts, told["evaluations"]) if told and told["level"] == len(counts) else tuple(counts)
+        described = self.history.partial_level()
+        return (
+            (*counts, described["evaluations"])
+            if described and described["level"] == len(counts)
+            else tuple(counts)
+        )
 
     @property
     def theta(self) -> np.ndarray:
@@ -149,7 +153,7 @@ class KeptSimulations:
                     self.history.path, f"chunk {chunk} of the simulations of generation {generation}"
                 )
             parts.append(part)
-        self._check_whole(generation, [(chunk, told) for chunk, _, told, _ in found])
+        self._check_whole(generation, [(chunk, described) for chunk, _, described, _ in found])
         return replace(joined(parts), **self._names())
 
     def _check_whole(self, generation: int, found: list[tuple[int, str]]) -> None:

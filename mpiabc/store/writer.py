@@ -67,7 +67,7 @@ class Writer(Keeper):
         self._level = level
 
     def tell(self, topic: str, note: str, *, is_anew: bool = False) -> bool:
-        """Keep what the user is told once a run; False if it was told before."""
+        """Keep what the user learns once a run; False if it was reported before."""
         return self._store.tell(topic, note, anew=is_anew)
 
     def tick(self) -> None:

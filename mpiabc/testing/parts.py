@@ -19,13 +19,13 @@ import numpy as np
 
 from mpiabc import calls, checks, promises, sizes
 from mpiabc.defended import undefended
-from mpiabc.distance import is_adaptive, measures_rows, of_data
+from mpiabc.distances import is_adaptive, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.particles import Particles
 from mpiabc.planner import check_kernel as check_calls_of_kernel
 from mpiabc.planner import epsilon_given, fitted, size_given
 from mpiabc.population import Population
-from mpiabc.prior import Normal, Prior
+from mpiabc.priors.prior import Normal, Prior
 from mpiabc.streams import BLOCK, Purpose, Stream, stream_key
 
 _KEY = stream_key(1)

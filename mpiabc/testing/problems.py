@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.marginals import Choice, Integer
 from mpiabc.population import Population
-from mpiabc.prior import Normal, Prior, Uniform
+from mpiabc.priors.marginals import Choice, Integer
+from mpiabc.priors.prior import Normal, Prior, Uniform
 from mpiabc.problem import Problem
 from mpiabc.smc import ABCSMC
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.distance import PNorm
+from mpiabc.distances import PNorm
 from mpiabc.errors import SimulatorError
 from mpiabc.pool import Pool
 from mpiabc.schedulers.base import Scheduler
@@ -104,13 +104,13 @@ class SchedulerTests:
         try:
             run(failing("raise"), scheduler, tmp_path)
         except SimulatorError as error:
-            told = str(error)
-        assert "evaluation 0:30 failed" in told
-        assert "theta: mu=" in told
-        assert "the pump broke" in told
+            text = str(error)
+        assert "evaluation 0:30 failed" in text
+        assert "theta: mu=" in text
+        assert "the pump broke" in text
 
     def test_failures_that_are_let_pass_are_rejections(self, scheduler: Scheduler, tmp_path: Path) -> None:
-        """They are told, and count as evaluations."""
+        """They are reported, and count as evaluations."""
         history = run(failing("reject"), scheduler, tmp_path)
         assert [(f.generation, f.index) for f in history.failures] == [(t, 30) for t in range(3)]
         assert digests(history) == expected(_letting_pass, self.is_static)

@@ -23,7 +23,7 @@ import numpy as np
 
 from mpiabc import recycling
 from mpiabc.cli.words import table
-from mpiabc.coupling import Coupled
+from mpiabc.kernels.coupling import Coupled
 from mpiabc.ledger import Ledger
 from mpiabc.particles import joined
 from tests import recycled

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from mpiabc import threads
-from mpiabc.mixture import GaussianMixture
+from mpiabc.kernels.mixture import GaussianMixture
 
 SIZES = (1_000, 10_000, 30_000, 100_000)
 DIMENSIONS = (1, 5, 20)

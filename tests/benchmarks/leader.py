@@ -139,7 +139,7 @@ class Measured:
         with self.spent("a lease", 2 * ranks):
             for next_id in range(2 * ranks):
                 self.engine.submit(Lease(job, next_id, next_id + 1))
-        held = self.engine._crew
+        held = self.engine._workers
         answers = []
         for _ in range(rounds):
             for rank in range(1, ranks + 1):
@@ -180,7 +180,7 @@ ORDER = "greetings", "leases and reports", "a cut", "an order"  # what may happe
 
 
 class Collector:
-    """Python's own, of garbage: its time is told apart, as most that it looks at belongs to these ranks."""
+    """Python's own, of garbage: its time is kept apart, as most that it looks at belongs to these ranks."""
 
     def __init__(self):
         self.seconds = self.longest = self._began = 0.0

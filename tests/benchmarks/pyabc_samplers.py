@@ -197,24 +197,26 @@ def main():
     arguments.add_argument("--particles", type=int, default=100)
     arguments.add_argument("--models", type=float, nargs="+", default=[0, 10, 50], help="milliseconds")
     arguments.add_argument("--one", choices=SAMPLERS, help=argparse.SUPPRESS)
-    told = arguments.parse_args()
-    if told.one:
-        measure(told.one, told.models[0], told.workers, told.particles)
+    options = arguments.parse_args()
+    if options.one:
+        measure(options.one, options.models[0], options.workers, options.particles)
         return
-    print(f"{told.workers} workers; seconds (milliseconds of processor time an evaluation, where it leads)")
-    print(f"{'':42}" + "".join(f"{f'{model:g} ms':>18}" for model in told.models))
+    print(
+        f"{options.workers} workers; seconds (milliseconds of processor time an evaluation, where it leads)"
+    )
+    print(f"{'':42}" + "".join(f"{f'{model:g} ms':>18}" for model in options.models))
     for name in SAMPLERS:
         if "Redis" in name and not shutil.which("redis-server"):
             print(f"{name:42}there is no redis-server")
             continue
         cells = []
-        for model in told.models:
-            found = measured(name, model, told.workers, told.particles)
-            cells.append("failed" if found is None else _told(found))
+        for model in options.models:
+            found = measured(name, model, options.workers, options.particles)
+            cells.append("failed" if found is None else _described(found))
         print(f"{name:42}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
 
 
-def _told(found):
+def _described(found):
     return f"{found['seconds']:.2f} ({1000 * found['cpu'] / found['evaluations']:.2f})"
 
 

@@ -24,9 +24,9 @@ import numpy as np
 
 from mpiabc.evaluate import Evaluator
 from mpiabc.records import pack
-from mpiabc.schedulers import parcels
 from mpiabc.schedulers.redis import wire
 from mpiabc.schedulers.redis.worker import announcements
+from mpiabc.schedulers.shared import transfer
 from mpiabc.schedulers.shared.messages import Kind, order_of
 from mpiabc.version import versions
 from tests import bridge
@@ -50,7 +50,7 @@ class Played:
         self.client = server.connect(wire.WORKER)
         self.client.ping()  # the connection is there before the run
         self.name = wire.new_name()
-        self.seal = server.seal
+        self.signer = server.signer
         self.serial = self.ack = 0
         self.leases = []
         self.free_at = 0.0
@@ -59,19 +59,19 @@ class Played:
         """Greet the leader; returns the message."""
         self.reports, self.orders = wire.key(run, "reports"), wire.key(run, "to", self.name)
         self.inbox = wire.Inbox(self.client, self.orders)
-        told = {"host": "played", "process": os.getpid(), "places": 1, "versions": versions()}
-        return self.report(Kind.HELLO, json.dumps(told).encode())
+        described = {"host": "played", "process": os.getpid(), "places": 1, "versions": versions()}
+        return self.report(Kind.HELLO, json.dumps(described).encode())
 
     def report(self, kind, content):
         """A signed message for the leader."""
         self.serial += 1
         head = wire.REPORT.pack(kind, self.name.encode(), self.serial, self.ack)
-        return self.seal.sign(self.reports, head + content)
+        return self.signer.sign(self.reports, head + content)
 
     def hear(self):
         """The orders that have come, as (kind, content)."""
         for message in self.inbox.take(0):
-            body = self.seal.open(self.orders, message)
+            body = self.signer.open(self.orders, message)
             kind, self.ack = wire.ORDER.unpack_from(body)
             yield kind, body[wire.ORDER.size :]
 
@@ -132,7 +132,7 @@ class Players:
 
     def begin(self, parcel):
         if self.evaluator is None or self.evaluator.order.number != parcel.number:
-            job = parcels.joined(*(self.fetch(f"part:{name}") for name in parcel.names))
+            job = transfer.joined(*(self.fetch(f"part:{name}") for name in parcel.names))
             self.evaluator = Evaluator(self.problem, job, "played")
 
     def cancel(self, worker, generation, cut):
@@ -142,7 +142,7 @@ class Players:
 
     def fetch(self, part):
         name = wire.key(self.run, part)
-        return self.server.seal.open(name, self.client.get(name))
+        return self.server.signer.open(name, self.client.get(name))
 
     def finish(self, worker, lease):
         if lease not in worker.leases:

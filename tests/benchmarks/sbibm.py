@@ -9,10 +9,10 @@ SBIBM in the environment names the wheel, or the folder where it is unpacked, to
 published (.5 perfect, 1 useless): 10 000 draws against 10 000 of the reference, z-scored by it, five folds,
 two layers of 10 d units, to convergence. It is made of the results file (csv), to which each cell is added
 once; what is there is not computed again, `--table` computes nothing. A cell of two parameters takes a
-minute of a core, of ten some minutes: `--folds 1` is for a look (4000 draws are told apart: an error of
+minute of a core, of ten some minutes: `--folds 1` is for a look (4000 draws are distinguished: an error of
 .008). The published columns are sbi-benchmark/results' main_paper.csv on the same observations (MIT licence),
 of gaussian_mixture its rerun, as 1.1.0 has mended that task. There, as here, populations are smoothed by a
-kernel of cross-validated width: draws that are many times the same particle are told apart at once.
+kernel of cross-validated width: draws that are many times the same particle are distinguished at once.
 """
 
 import argparse

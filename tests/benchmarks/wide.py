@@ -256,7 +256,7 @@ def _read(text: str, kind: type) -> object:
     return text == "True" if kind is bool else kind(text)
 
 
-def told(kept: Kept, cells: list[Cell]) -> str:
+def described(kept: Kept, cells: list[Cell]) -> str:
     """Mean efficiency of some runs that differ in their seeds, with its standard error, and how many."""
     each = np.array([kept.efficiency(cell) for cell in cells if cell in kept])
     if not each.size:
@@ -281,7 +281,7 @@ def compare(arguments):
             print(*cell, f"{kept.efficiency(cell):.3f}", f"{kept.get(cell).real:.0f} s", flush=True)
     rows = [["case", "workers", *arguments.ways, "pyABC's look-ahead"]]
     for case, workers in places:
-        each = [told(kept, cells(case, workers, way)) for way in arguments.ways]
+        each = [described(kept, cells(case, workers, way)) for way in arguments.ways]
         rows.append([case, str(workers), *each, f"{PYABC.get((case, workers), math.nan):.2f}"])
     print(table(rows))
 

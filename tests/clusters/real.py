@@ -67,10 +67,10 @@ class Cluster:
         subprocess.run([_CANCEL[self.system], job], env=self.environment, check=True, capture_output=True)
 
     def _is_there(self, job):
-        told = subprocess.run(
+        output = subprocess.run(
             [*_LIST[self.system], job], env=self.environment, capture_output=True, text=True
         )
-        return told.returncode == 0 and bool(told.stdout.strip())
+        return output.returncode == 0 and bool(output.stdout.strip())
 
 
 def printed(folder):

@@ -46,5 +46,5 @@ abc = mpiabc.ABCSMC(problem, size, threshold=mpiabc.Listed([8.0, 6.0, 5.0]), see
 if __name__ == "__main__":
     history = abc.run(store)
     if history is not None:
-        told = {kind: [messages[kind], bytes_sent[kind]] for kind in messages}
-        print(json.dumps({"digest": history[-1].digest(), "sent": told}))
+        counted = {kind: [messages[kind], bytes_sent[kind]] for kind in messages}
+        print(json.dumps({"digest": history[-1].digest(), "sent": counted}))

@@ -49,11 +49,11 @@ async def serve(make):
 class FirstTask(distributed.WorkerPlugin):
     """Tells of the first task that its worker has done."""
 
-    is_told = False
+    is_reported = False
 
     def transition(self, key, start, finish, **more):
-        if finish == "memory" and not self.is_told:
-            self.is_told = True
+        if finish == "memory" and not self.is_reported:
+            self.is_reported = True
             os.write(WORKED[1], b".")
 
 

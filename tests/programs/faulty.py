@@ -1,8 +1,8 @@
 """Runs with a fault in what users bring: STORE SCHEDULER FAULT; each says what must become of it.
 
 A row of the table is a function that makes the run, with its fault or without, and what is expected of it
-with the fault: it is *held*, the run is what it is without the fault; it is *told*; or the run stops and is
-*resumed*. Either of several is good where all of them are named.
+with the fault: it is *held*, the run is what it is without the fault; it is *reported*; or the run stops and
+is *resumed*. Either of several is good where all of them are named.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ OBSERVED = {"y": np.array([1.0, 0.5])}
 
 @dataclass(frozen=True)
 class Expected:
-    """What may become of a run: an outcome, and the words with which it is told."""
+    """What may become of a run: an outcome, and the words with which it is reported."""
 
     outcome: str
     words: str = ""  # a regular expression; where the run goes on, in one line of all that is said
@@ -42,9 +42,9 @@ def held(words=""):
     return Expected("held", words, True)
 
 
-def told(words=r"evaluation \d+:\d+ failed", goes_on=False, **more):
-    """It is told in these words."""
-    return Expected("told", words, goes_on, **more)
+def reported(words=r"evaluation \d+:\d+ failed", goes_on=False, **more):
+    """It is reported in these words."""
+    return Expected("reported", words, goes_on, **more)
 
 
 def resumed():
@@ -52,9 +52,9 @@ def resumed():
     return Expected("resumed", goes_on=True)
 
 
-def told_at(address=AT, **more):
+def reported_at(address=AT, **more):
     """The failed evaluation is named."""
-    return told(f"evaluation {address} failed", **more)
+    return reported(f"evaluation {address} failed", **more)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def largest(simulated, observed):
 
 # Callables that write into what they are given: read-only, or a copy of their own.
 
-HARMLESS = (told(), held())
+HARMLESS = (reported(), held())
 
 
 @fault(*HARMLESS)
@@ -179,17 +179,17 @@ class Writing:
         return found
 
 
-@fault(told("Error: .*(logpdf|read-only)"), held())
+@fault(reported("Error: .*(logpdf|read-only)"), held())
 def prior_whose_logpdf_writes_into_theta(is_faulty):
     return run(prior=Writing(is_faulty))
 
 
-@fault(told("Error: .*(logpdf|read-only)"), held())
+@fault(reported("Error: .*(logpdf|read-only)"), held())
 def kernel_whose_logpdf_writes_into_theta(is_faulty):
     return run(kernel=SimpleNamespace(fit=lambda p: Writing(is_faulty, mpiabc.Gaussian().fit(p))))
 
 
-@fault(told("Error: .*(kernel|population|read-only)"), held())
+@fault(reported("Error: .*(kernel|population|read-only)"), held())
 def kernel_that_writes_into_the_population(is_faulty):
     def fit(population):
         proposal = mpiabc.Gaussian().fit(population)
@@ -291,18 +291,18 @@ def _lossy_block(value):
 
 for _observed, _values in ((1.0, SCALARS), (OBSERVED["y"], ARRAYS)):
     for _name, _value in _values.items():
-        fault(told_at(kind="structure"), name=_name)(lambda _, v=_value, o=_observed: _lossy(v, o))
+        fault(reported_at(kind="structure"), name=_name)(lambda _, v=_value, o=_observed: _lossy(v, o))
 for _name, _value in ARRAYS.items():
-    _row = fault(told_at(r"1:\d+", kind="structure", committed=1), name=f"{_name}, vectorised")
+    _row = fault(reported_at(r"1:\d+", kind="structure", committed=1), name=f"{_name}, vectorised")
     _row(lambda _, v=_value: _lossy_block(v))
 
 
-@fault(told("ProblemError: .*(masked|observed)"))
+@fault(reported("ProblemError: .*(masked|observed)"))
 def observed_data_that_are_masked(_):
     return run(observed={"y": ARRAYS["masked array"]})
 
 
-@fault(told("ProblemError: .*observed"))
+@fault(reported("ProblemError: .*observed"))
 def observed_data_without_a_number(_):
     return run(lambda theta, rng: {"y": np.empty(0)}, observed={"y": np.empty(0)})
 
@@ -350,7 +350,7 @@ def _raising(made):
 
 
 for _name, _made in RAISED.items():
-    fault(told_at(kind="exception"), name=f"simulator raises {_name}")(lambda _, m=_made: _raising(m))
+    fault(reported_at(kind="exception"), name=f"simulator raises {_name}")(lambda _, m=_made: _raising(m))
 
 
 def interrupts(*_):
@@ -358,29 +358,29 @@ def interrupts(*_):
     raise KeyboardInterrupt
 
 
-@fault(told(kind="exception"))
+@fault(reported(kind="exception"))
 def summary_that_raises_KeyboardInterrupt(_):
     return run(summarize=interrupts)
 
 
-@fault(told(kind="exception"))
+@fault(reported(kind="exception"))
 def distance_that_raises_KeyboardInterrupt(_):
     return run(distance=interrupts)
 
 
-@fault(told(kind="exception"))
+@fault(reported(kind="exception"))
 def distance_of_rows_that_raises_KeyboardInterrupt(_):
     return run(distance=SimpleNamespace(rows=interrupts))
 
 
-@fault(told(kind="proposal"))
+@fault(reported(kind="proposal"))
 def prior_whose_logpdf_raises_KeyboardInterrupt(_):
     prior = Wide()
     prior.logpdf = lambda theta: interrupts() if len(theta) == 256 else Wide.logpdf(prior, theta)
     return run(prior=prior)
 
 
-@fault(told(r"evaluation 1:\d+ failed", kind="proposal", committed=1))
+@fault(reported(r"evaluation 1:\d+ failed", kind="proposal", committed=1))
 def kernel_whose_logpdf_raises_KeyboardInterrupt(_):
     def fit(population):
         inner = mpiabc.Gaussian().fit(population)
@@ -389,7 +389,7 @@ def kernel_whose_logpdf_raises_KeyboardInterrupt(_):
     return run(kernel=SimpleNamespace(fit=fit))
 
 
-@fault(told("KeyboardInterrupt", committed=1))
+@fault(reported("KeyboardInterrupt", committed=1))
 def kernel_whose_fit_raises_KeyboardInterrupt(_):
     return run(kernel=SimpleNamespace(fit=interrupts))
 
@@ -406,7 +406,7 @@ def rejection_by_REJECT(is_faulty):
     return run(simulate)
 
 
-@fault(told("(it is|returned|is) None"))
+@fault(reported("(it is|returned|is) None"))
 def forgotten_return(_):
     def simulate(theta, rng):
         noisy(theta, rng)
@@ -441,7 +441,7 @@ class Own:
         return simulated(theta, self.generator)
 
 
-@fault(told(r"\brng\b", goes_on=True))
+@fault(reported(r"\brng\b", goes_on=True))
 def generator_of_the_simulators_own(_):
     return run(Own())
 
@@ -451,7 +451,7 @@ class Unseeded(Wide):
         return Wide.sample(self, n, np.random.default_rng())
 
 
-@fault(told("prior.*sample|sample.*prior", goes_on=None))
+@fault(reported("prior.*sample|sample.*prior", goes_on=None))
 def prior_that_ignores_rng(_):
     return run(prior=Unseeded())
 
@@ -473,22 +473,22 @@ def _kernel(density):
     return run(kernel=SimpleNamespace(fit=lambda p: Mixture(mpiabc.Gaussian().fit(p), density)))
 
 
-@fault(told("Error: .*(logpdf|weight)", committed=1))
+@fault(reported("Error: .*(logpdf|weight)", committed=1))
 def kernel_that_gives_nan_weights(_):
     return _kernel(lambda logpdf, theta: np.full(len(theta), np.nan))
 
 
-@fault(told("Error: .*(logpdf|weight)", committed=1))
+@fault(reported("Error: .*(logpdf|weight)", committed=1))
 def kernel_that_gives_infinite_weights(_):
     return _kernel(lambda logpdf, theta: np.full(len(theta), -np.inf))
 
 
-@fault(told("logpdf", goes_on=None))
+@fault(reported("logpdf", goes_on=None))
 def kernel_whose_logpdf_is_of_another_place(_):
     return _kernel(lambda logpdf, theta: logpdf(theta + 100.0))
 
 
-@fault(told("ESS|effective sample size", goes_on=True))
+@fault(reported("ESS|effective sample size", goes_on=True))
 def collapse_of_the_effective_sample_size(_):
     def simulate(theta, rng):
         time.sleep(0.0005)
@@ -515,7 +515,7 @@ def errors_of_NumPy_and_warnings_that_the_script_raises(is_faulty):
     return run(simulate, observed={"y": [1.0, 0.0]}, prior=prior, thresholds=(300, 100), kernel=kernel)
 
 
-@fault(told_at())
+@fault(reported_at())
 def exit_of_C(_):
     def simulate(theta, rng, *, id):
         if id == (0, 17):
@@ -592,7 +592,7 @@ def signal_to_all_processes_and_external_programs(is_faulty):
     return external.sampler(external.simulator(is_checked=False) if is_faulty else external.arithmetic)
 
 
-@fault(told(r"\bcode\b(?!:)"), engines=("mpich", "openmpi"))
+@fault(reported(r"\bcode\b(?!:)"), engines=("mpich", "openmpi"))
 def other_code_on_a_rank(_):
     return run(model.simulate)
 

@@ -1,4 +1,4 @@
-"""A user's module of which rank 1, and a worker that is told so, have another version."""
+"""A user's module of which rank 1, and a worker that is asked to, have another version."""
 
 import os
 

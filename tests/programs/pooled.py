@@ -20,10 +20,10 @@ def led(scheduler):
         try:
             pool.map(divide, [1, 1, 1], [1, 0, 0])
         except ZeroDivisionError as error:
-            told = f"{error} {'in divide' in str(error.__cause__)}"
+            message = f"{error} {'in divide' in str(error.__cause__)}"
         again = pool.map(divide, (6,), (2,))
     is_right = squares == [x * x for x in range(1000)]
-    sys.stdout.write(f"LED {is_right} {quotients} {told} {again}\n")
+    sys.stdout.write(f"LED {is_right} {quotients} {message} {again}\n")
 
 
 def as_in_schwimmbad(scheduler):

@@ -99,8 +99,10 @@ def _wanted(names: Sequence[str] | str | None, data: Mapping[str, np.ndarray]) -
     wanted = [names] if isinstance(names, str) else list(names)
     wrong = [name for name in wanted if name not in known]
     if wrong or not wanted:
-        told = wrong[0] if wrong else "nothing"
-        raise ProblemError(f"names={names!r}: {told!r} is not among the data, {', '.join(map(repr, known))}")
+        wrong_name = wrong[0] if wrong else "nothing"
+        raise ProblemError(
+            f"names={names!r}: {wrong_name!r} is not among the data, {', '.join(map(repr, known))}"
+        )
     return wanted
 
 

@@ -12,7 +12,7 @@ from mpiabc.analysis.plots import density
 from mpiabc.analysis.steps import spread
 from mpiabc.errors import ProblemError
 from mpiabc.population import Population, weighted_quantile
-from mpiabc.prior import Prior
+from mpiabc.priors.prior import Prior
 from mpiabc.problem import Problem
 from mpiabc.store import History
 
@@ -204,7 +204,7 @@ def _known(history: History | None, population: Any, prior: Any, problem: Any) -
         raise ProblemError(f"prior={prior!r}: give an mpiabc.Prior, a Problem, or False for none")
     if history is None:
         return {}
-    return priors.told(history, population.names, _model(history, problem))
+    return priors.described(history, population.names, _model(history, problem))
 
 
 def _model(history: History, problem: Any) -> str | None:
@@ -226,10 +226,10 @@ def _sample(history: History, problem: Any) -> Any:
 
 
 def _ends(history: History | None, population: Any) -> list[density.Ends]:
-    told = None if history is None else history.bounds
-    if told is None or len(told) != len(population.names):
+    known = None if history is None else history.bounds
+    if known is None or len(known) != len(population.names):
         return [(-math.inf, math.inf)] * len(population.names)
-    return [(-math.inf, math.inf) if pair is None else (float(pair[0]), float(pair[1])) for pair in told]
+    return [(-math.inf, math.inf) if pair is None else (float(pair[0]), float(pair[1])) for pair in known]
 
 
 def _as_it_is(parameter: Parameter, population: Any, choices: Mapping[str, Sequence[str]]) -> Parameter:

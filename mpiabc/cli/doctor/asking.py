@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mpiabc import programs
 from mpiabc.schedulers.mpi import launched_size
 
-_LEAVES = 3.0  # seconds that a program has to put things in order when it is told to end
+_LEAVES = 3.0  # seconds that a program has to put things in order when it is asked to end
 _NOT_STARTED = 127
 
 _running: set[int] = set()  # groups of processes: of a launcher, and what it starts through a shell

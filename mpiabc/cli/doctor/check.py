@@ -87,13 +87,13 @@ def seen(check: Check, place: Place) -> Seen:
     thread.join(check.limit)
     if found:
         return found[0]
-    told = f"{check.topic}: no answer for {check.limit:.0f} s: what is asked (a disk, a server) hangs"
-    return Seen("no answer", (problem(told),))
+    text = f"{check.topic}: no answer for {check.limit:.0f} s: what is asked (a disk, a server) hangs"
+    return Seen("no answer", (problem(text),))
 
 
 def _found(check: Check, place: Place) -> Seen:
     try:
         return check.judge(check.look(place))
     except Exception as error:
-        told = f"{check.topic}: cannot be looked at here ({type(error).__name__}: {error})"
-        return Seen("not known", (warning(told),))
+        text = f"{check.topic}: cannot be looked at here ({type(error).__name__}: {error})"
+        return Seen("not known", (warning(text),))

@@ -59,9 +59,9 @@ def judge_extras(installed: dict[str, str]) -> Seen:
     words = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none"
     remarks = [warning(_old(name, *old)) for name, old in _too_old(installed).items()]
     if lacking:
-        told = "; ".join(f"{extra} (lacks {', '.join(names)})" for extra, names in lacking.items())
+        text = "; ".join(f"{extra} (lacks {', '.join(names)})" for extra, names in lacking.items())
         example = f"pip install 'mpiabc[{','.join(lacking)}]'"
-        remarks.append(note(f"extras that are not installed: {told}; `{example}` brings them"))
+        remarks.append(note(f"extras that are not installed: {text}; `{example}` brings them"))
     return Seen(words, tuple(remarks))
 
 
@@ -109,11 +109,11 @@ def judge_redis(found: Redis) -> Seen:
         return Seen("none", (note(f"for `mpiabc broker start`: {found.lack}"),))
     if found.has_tls:
         return Seen(f"{found.name}, with TLS")
-    told = (
+    text = (
         f"{found.name} was built without TLS, so no broker can be started for other machines: install that "
         "of Debian or conda-forge"
     )
-    return Seen(f"{found.name}, without TLS", (note(told),))
+    return Seen(f"{found.name}, without TLS", (note(text),))
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Broker:
 
 
 def look_at_broker(place: Place) -> Broker:
-    """The file that runs and workers take if they are told nothing."""
+    """The file that runs and workers take if they are given nothing."""
     path = wire.default_file()
     if not os.path.lexists(path):
         return Broker(str(path))
@@ -155,8 +155,8 @@ def judge_broker(found: Broker) -> Seen:
         return Seen("none")
     if found.is_up:
         return Seen(f"{found.url} ({found.path})")
-    told = (
+    text = (
         f"{found.path} names a broker at {found.url}, where nothing answers: `mpiabc broker stop` removes "
         "the file of one that has ended; if it runs, see the network between"
     )
-    return Seen(f"{found.path} is stale", (warning(told),))
+    return Seen(f"{found.path} is stale", (warning(text),))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mpiabc.cli.doctor.check import Place, Seen, note, warning
 
-_MOST_TOLD = 3  # names in one sentence
+_MOST_SHOWN = 3  # names in one sentence
 _OF_ONE = re.compile(r"(?:ompi|prte)\.(?P<process>\d+)")  # of an mpirun
 _OF_A_HOST = re.compile(r"(?:ompi|prte)\.(?P<host>.+)\.(?P<user>\d+)")  # with a folder for each mpirun
 _WITHIN = re.compile(r"(?:pid\.)?(?P<process>\d+)")
@@ -93,13 +93,13 @@ def judge(left: Left) -> Seen:
         return Seen(f"{len(left.removed)} removed", (note(f"removed: {_names(left.removed)}"),))
     if not left.dead:
         return Seen(f"none in {left.folder}")
-    told = (
+    text = (
         f"killed runs of Open MPI have left {_names(left.dead)}, and an mpirun that gets the number of one "
         "stops there: `mpiabc doctor --clear` removes them"
     )
-    return Seen(f"{len(left.dead)} in {left.folder}", (warning(told),))
+    return Seen(f"{len(left.dead)} in {left.folder}", (warning(text),))
 
 
 def _names(paths: tuple[str, ...]) -> str:
-    more = len(paths) - _MOST_TOLD
-    return ", ".join(paths[:_MOST_TOLD]) + (f" and {more} more" if more > 0 else "")
+    more = len(paths) - _MOST_SHOWN
+    return ", ".join(paths[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")

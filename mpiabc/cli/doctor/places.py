@@ -12,7 +12,7 @@ from mpiabc.cli.doctor.check import Place, Remark, Seen, problem, warning
 from mpiabc.cli.doctor.system import size
 from mpiabc.errors import StoreError
 from mpiabc.store import locks
-from mpiabc.store.files import connect_to_write, errors_told
+from mpiabc.store.files import connect_to_write, errors_reported
 
 _MOUNTS = Path("/proc/self/mounts")
 _LITTLE = 100 * 2**20  # bytes
@@ -32,8 +32,8 @@ class Disk:
     wanted: str = ""  # what TMPDIR says, where that is no folder
 
     def __str__(self) -> str:
-        told = [self.kind, "" if self.free is None else f"{size(self.free)} free"]
-        return f"{self.folder} ({', '.join(filter(None, told))})"
+        parts = [self.kind, "" if self.free is None else f"{size(self.free)} free"]
+        return f"{self.folder} ({', '.join(filter(None, parts))})"
 
 
 def look_at_folder(place: Place) -> Disk:
@@ -55,7 +55,7 @@ def _tried(folder: Path) -> bool:
         lock = locks.Lock(path)
         has_own = lock.take()
         try:
-            with errors_told(path), closing(connect_to_write(path)) as db:
+            with errors_reported(path), closing(connect_to_write(path)) as db:
                 db.execute("CREATE TABLE probe (x)")
         finally:
             lock.release()
@@ -97,10 +97,10 @@ def _is_within(path: str, mount: str) -> bool:
 def judge_folder(found: Disk) -> Seen:
     """A run needs to write there, and is safer with locks."""
     if found.lack:
-        told = (
+        text = (
             f"no run can be kept in {found.folder} ({found.lack}): make it writable, or take another folder"
         )
-        return Seen(f"{found}: not writable", (problem(told),))
+        return Seen(f"{found}: not writable", (problem(text),))
     words = f"{found}, locks {'work' if found.has_locks else 'do not work'}"
     return Seen(words, (*_of_locks(found), *_of_room(found)))
 
@@ -135,9 +135,9 @@ def look_at_temporary(place: Place) -> Disk:
 def judge_temporary(found: Disk) -> Seen:
     """MPI and simulators' programs put files there."""
     if found.lack:
-        told = f"there is no folder for temporary files ({found.lack}): let TMPDIR name one, with room"
-        return Seen(f"{found}: not writable", (problem(told),))
+        text = f"there is no folder for temporary files ({found.lack}): let TMPDIR name one, with room"
+        return Seen(f"{found}: not writable", (problem(text),))
     if found.wanted:
-        told = f"TMPDIR is {found.wanted}, which is no folder: MPI may not start; make it, or unset TMPDIR"
-        return Seen(str(found), (warning(told),))
+        text = f"TMPDIR is {found.wanted}, which is no folder: MPI may not start; make it, or unset TMPDIR"
+        return Seen(str(found), (warning(text),))
     return Seen(str(found), tuple(_of_room(found)))

@@ -10,7 +10,7 @@ from mpiabc.cli.doctor.launching import STARTS, Launched, Launcher, Library, ask
 
 _KIN = {"Intel MPI": "MPICH"}  # whose ranks the same launchers start
 _EXTRA = "install `mpiabc[mpich]` or `mpiabc[openmpi]`, or load your system's MPI"
-_TOLD = 200  # characters of what a launcher says
+_MOST_SHOWN = 200  # characters of what a launcher says
 _RULER = re.compile(r"^[\s\-=*]*$")
 
 
@@ -36,12 +36,12 @@ def judge_library(seen: tuple[Library, bool]) -> Seen:
         built = f", built with {found.built}" if _family(found.built) != _family(found.family) else ""
         where = f" ({found.path})" if found.path else ""
         return Seen(f"{found.name or 'unknown'}{where}, mpi4py {found.mpi4py}{built}")
-    told = f"mpi4py finds no MPI ({found.lack}): {_EXTRA}"
+    text = f"mpi4py finds no MPI ({found.lack}): {_EXTRA}"
     if "No module named 'mpi4py'" in found.lack:
-        told = "mpi4py is not installed, without which no rank finds the others: `pip install mpi4py`"
+        text = "mpi4py is not installed, without which no rank finds the others: `pip install mpi4py`"
     if is_wanted:
-        return Seen("none", (problem(told),))
-    return Seen("none", (warning(f"{told}; runs use the cores of this machine without it"),))
+        return Seen("none", (problem(text),))
+    return Seen("none", (warning(f"{text}; runs use the cores of this machine without it"),))
 
 
 def look_at_launchers(place: Place) -> tuple[Launcher, ...]:
@@ -52,8 +52,8 @@ def look_at_launchers(place: Place) -> tuple[Launcher, ...]:
 def judge_launchers(found: tuple[Launcher, ...]) -> Seen:
     """The first of each name."""
     if not found:
-        told = f"there is no mpirun: {_EXTRA}; runs use the cores of this machine without it"
-        return Seen("none", (warning(told),))
+        text = f"there is no mpirun: {_EXTRA}; runs use the cores of this machine without it"
+        return Seen("none", (warning(text),))
     return Seen(", ".join(_shown(found)), tuple(_of_launchers(found)))
 
 
@@ -105,14 +105,14 @@ def judge_start(seen: Start) -> Seen:
     if worlds == ((0, 2), (1, 2)) and seen.launched.status == 0:
         return Seen("start, and find each other")
     if worlds == ((0, 2), (1, 2)):
-        told = f"{seen.launcher} starts two ranks and ends with status {seen.launched.status}{_said(seen)}"
-        return Seen("find each other, then fail", (problem(told),))
+        text = f"{seen.launcher} starts two ranks and ends with status {seen.launched.status}{_said(seen)}"
+        return Seen("find each other, then fail", (problem(text),))
     if worlds == ((0, 1), (0, 1)):
-        told = f"{seen.launcher} starts two ranks, each of which takes itself for the only one: each would"
-        return Seen("each is alone", (problem(f"{told} do the whole run; {_mismatch(seen)}"),))
+        text = f"{seen.launcher} starts two ranks, each of which takes itself for the only one: each would"
+        return Seen("each is alone", (problem(f"{text} do the whole run; {_mismatch(seen)}"),))
     if seen.launched.status is None:
-        told = f"{seen.launcher} has not started two ranks within {STARTS:.0f} s{_said(seen)}; on a login "
-        return Seen("hang", (problem(f"{told}node that may be meant so: ask again inside a job"),))
+        text = f"{seen.launcher} has not started two ranks within {STARTS:.0f} s{_said(seen)}; on a login "
+        return Seen("hang", (problem(f"{text}node that may be meant so: ask again inside a job"),))
     return Seen("do not start", (_refusal(seen),))
 
 
@@ -120,8 +120,8 @@ def _judge_own(seen: Start, launched: Launched) -> Seen:
     (rank, size), *_ = launched.worlds
     if launched.status:
         return Seen("each is alone", (problem(launched.said),))
-    told = f"this is one of {size} ranks, which have found each other, so no others were started"
-    return Seen(f"this is rank {rank} of {size}", (note(told),))
+    text = f"this is one of {size} ranks, which have found each other, so no others were started"
+    return Seen(f"this is rank {rank} of {size}", (note(text),))
 
 
 def _mismatch(seen: Start) -> str:
@@ -156,7 +156,7 @@ def _said(seen: Start) -> str:
     """The first line of a launcher's that is no ruler, as a quotation."""
     assert seen.launched is not None
     lines = (line.strip() for line in seen.launched.said.splitlines() if not _RULER.match(line))
-    first = next(lines, "")[:_TOLD]
+    first = next(lines, "")[:_MOST_SHOWN]
     return f" ({first})" if first else ""
 
 

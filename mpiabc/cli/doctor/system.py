@@ -64,8 +64,8 @@ def judge_python(found: Python) -> Seen:
     if found.on_path is None or Path(found.on_path).parent != Path(found.path).parent:
         is_other = f"`python` on the PATH is {found.on_path}, not this one"
         lack = is_other if found.on_path else "`python` is not on the PATH"
-        told = f"{lack}: activate the environment, or start ranks by {found.path}"
-        return Seen(words, (note(told),))
+        text = f"{lack}: activate the environment, or start ranks by {found.path}"
+        return Seen(words, (note(text),))
     return Seen(words)
 
 
@@ -91,11 +91,11 @@ def judge_package(found: Package) -> Seen:
     words = f"{found.version} ({found.folder})"
     if found.installed in (None, found.version):
         return Seen(words)
-    told = (
+    text = (
         f"mpiabc {found.version} is imported from {found.folder}, and {found.installed} is installed: "
         "install it again, or see what PYTHONPATH says"
     )
-    return Seen(words, (warning(told),))
+    return Seen(words, (warning(text),))
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,12 @@ def look_at_arithmetic(place: Place) -> Arithmetic:
     """The BLAS that NumPy has loaded."""
     from threadpoolctl import threadpool_info
 
-    told = versions()
+    known = versions()
     loaded: list[dict[str, Any]] = threadpool_info()
     blas = next((each for each in loaded if each["user_api"] == "blas"), {})
     name = f"{blas.get('internal_api', 'BLAS')} {blas.get('version') or ''}".strip()
     most = blas.get("num_threads", 1)
-    return Arithmetic(told["NumPy"], told["SciPy"], name, most, threads.are_set_by_user())
+    return Arithmetic(known["NumPy"], known["SciPy"], name, most, threads.are_set_by_user())
 
 
 def judge_arithmetic(found: Arithmetic) -> Seen:
@@ -129,11 +129,11 @@ def judge_arithmetic(found: Arithmetic) -> Seen:
     if found.threads == 1:
         return Seen(f"{words}, one thread by the environment")
     words = f"{words}, {found.threads} threads by the environment"
-    told = (
+    text = (
         f"the environment sets {found.threads} threads of BLAS (OMP_NUM_THREADS and its like), for each "
         "worker: unset it, and mpiabc gives workers as many as they have cores"
     )
-    return Seen(words, (warning(told),))
+    return Seen(words, (warning(text),))
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ def judge_cores(found: Cores) -> Seen:
     why = "the affinity of this process, or the quota of its container or job"
     if found.promised is not None and found.promised[1] == found.usable:
         why = "=".join(map(str, found.promised))
-    told = f"runs in processes use {found.usable} of {found.all} cores: {why} leaves no more"
-    return Seen(words, (note(told),))
+    text = f"runs in processes use {found.usable} of {found.all} cores: {why} leaves no more"
+    return Seen(words, (note(text),))
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ def judge_children(found: Workers) -> Seen:
     words = f"work, {found.how}"
     if found.how == "forked" or not found.could_fork:
         return Seen(words)
-    told = "this Python has threads, MPI or JAX as soon as it starts, so worker processes are not forked"
-    return Seen(words, (note(f"{told}: they take a second more each to start"),))
+    text = "this Python has threads, MPI or JAX as soon as it starts, so worker processes are not forked"
+    return Seen(words, (note(f"{text}: they take a second more each to start"),))
 
 
 @dataclass(frozen=True)
@@ -215,11 +215,11 @@ def judge_memory(found: Room) -> Seen:
     words = f"/dev/shm has {size(found.free)} of {size(found.all)} free"
     if found.free > _LITTLE_SHARED:
         return Seen(words)
-    told = (
+    text = (
         f"{words}: with many ranks MPI ends there by a bus error; give a container more "
         "(docker run --shm-size=1g), or remove what killed jobs have left in it"
     )
-    return Seen(words, (warning(told),))
+    return Seen(words, (warning(text),))
 
 
 @dataclass(frozen=True)
@@ -247,10 +247,10 @@ def judge_limits(found: Limits) -> Seen:
     least = _OWN + _OF_A_CHILD * found.cores
     if found.files >= least:
         return Seen(f"{found.files}")
-    told = f"{found.files} open files are few for {found.cores} worker processes: `ulimit -n {least}`"
+    text = f"{found.files} open files are few for {found.cores} worker processes: `ulimit -n {least}`"
     if found.hard is not None and found.hard < least:
-        told += f", for which an administrator has to raise the hard limit of {found.hard}"
-    return Seen(f"{found.files}", (warning(told),))
+        text += f", for which an administrator has to raise the hard limit of {found.hard}"
+    return Seen(f"{found.files}", (warning(text),))
 
 
 @dataclass(frozen=True)

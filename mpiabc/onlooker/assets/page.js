@@ -58,10 +58,10 @@ function figure(picture) {
   return whole;
 }
 
-function pictures(told) {
+function pictures(shown) {
   const place = one("pictures");
   const there = new Map([...place.children].map((whole) => [whole.dataset.name, whole]));
-  const wanted = told.map((picture) => {
+  const wanted = shown.map((picture) => {
     const whole = there.get(picture.name) ?? figure(picture);
     if (whole.dataset.version !== picture.version) {
       whole.dataset.version = picture.version;
@@ -91,9 +91,9 @@ function show(view) {
   one("said").textContent = view.state === "running" ? "" : view.said;
   put(one("facts"), facts(view.facts ?? []));
   const warnings = (view.warnings ?? []).map((text) => made("li", text, "warning"));
-  const told = new Set(view.warnings ?? []);
+  const warned = new Set(view.warnings ?? []);
   put(one("findings"), [...warnings,
-    ...(view.findings ?? []).filter(([, text]) => !told.has(text)).map(([kind, text]) => made("li", text, kind))]);
+    ...(view.findings ?? []).filter(([, text]) => !warned.has(text)).map(([kind, text]) => made("li", text, kind))]);
   pictures(view.pictures ?? []);
   put(one("tables"), (view.tables ?? []).map(table));
 }

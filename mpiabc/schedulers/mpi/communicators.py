@@ -58,7 +58,7 @@ def duplicate_of(comm: Comm) -> Comm:
 
 
 def where_is(comm: Comm) -> str:
-    """This rank, as the user is told of it."""
+    """This rank, as messages to the user name it."""
     return f"rank {comm.rank} of {comm.size} on {platform.node()}"
 
 

@@ -37,7 +37,7 @@ def finalize(library: ModuleType) -> None:
 
 def _end_torn() -> None:
     """End without MPI's own end, which waits for ranks that sit in a team's calls; rank 0 speaks first."""
-    with _launcher_told():
+    with _launcher_informed():
         time.sleep(0.0 if 0 in torn else _SPEAKING)
 
 
@@ -56,17 +56,17 @@ def programs() -> Programs:
 def leave(library: ModuleType, status: int) -> None:
     """End MPI and this process, whatever its main thread is at. Never returns."""
     voice.flush()
-    with _launcher_told():
+    with _launcher_informed():
         finalize(library)
     guard.end_process(status)
 
 
 @contextlib.contextmanager
-def _launcher_told() -> Iterator[None]:
+def _launcher_informed() -> Iterator[None]:
     """Tell MPICH's launcher afterwards that MPI has ended here, rather than died with the process.
 
     MPICH itself does so when C's exit runs its hooks (PMI 1: `cmd=finalize` on the descriptor PMI_FD), which
-    cannot be run beside a simulator. A launcher that is not told kills the other ranks.
+    cannot be run beside a simulator. A launcher that is not informed kills the other ranks.
     """
     launcher = None
     with contextlib.suppress(KeyError, ValueError, OSError):

@@ -74,9 +74,9 @@ def checked(answer: Hello, rank: int, parts: dict[str, str], mine: Fingerprint) 
         )
     theirs = _as_rank_0(Fingerprint.from_json(answer["fingerprint"]), mine, rank)
     if different := differences(theirs, mine):
-        told = "; ".join(in_words(different[:5]))
+        text = "; ".join(in_words(different[:5]))
         raise ProblemError(
-            f"{where} has other code or values in its problem than rank 0: {told} "
+            f"{where} has other code or values in its problem than rank 0: {text} "
             "(there is that rank); all ranks run the same script with the same modules"
         )
     return where

@@ -36,14 +36,14 @@ _RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 def launched_size() -> int:
     """How many ranks the launcher says that it started; 1 without a launcher."""
-    told = (os.environ.get(name, "") for name in (*_SIZE_VARIABLES, *variables.sizes()))
-    return max((int(number) for number in told if number.isdigit()), default=1)
+    found = (os.environ.get(name, "") for name in (*_SIZE_VARIABLES, *variables.sizes()))
+    return max((int(number) for number in found if number.isdigit()), default=1)
 
 
 def launched_rank() -> int:
     """Which rank this is, as the launcher says; 0 without a launcher."""
-    told = (os.environ.get(name, "") for name in _RANK_VARIABLES)
-    return next((int(rank) for rank in told if rank.isdigit()), 0)
+    found = (os.environ.get(name, "") for name in _RANK_VARIABLES)
+    return next((int(rank) for rank in found if rank.isdigit()), 0)
 
 
 def load_mpi() -> ModuleType:
@@ -76,7 +76,7 @@ def _import_mpi() -> ModuleType:
     if "OMPI_COMM_WORLD_SIZE" in os.environ and not is_open_mpi and launched_size() > 1:
         raise _wrong_launcher(library, launched_size())
     if not library.Is_initialized():
-        with _waiting_told():
+        with _waiting_reported():
             library.Init_thread()
         atexit.register(finalize, library)
     if library.COMM_WORLD.size > 1:
@@ -85,7 +85,7 @@ def _import_mpi() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _waiting_told() -> Iterator[None]:
+def _waiting_reported() -> Iterator[None]:
     """While MPI starts, which holds up all ranks until the last one comes, let somebody say so.
 
     That is a process: mpi4py holds the interpreter lock, and there is no MPI yet that a fork would break.
@@ -125,7 +125,7 @@ class MissingRanks:
 
     def tell(self) -> None:
         """Say so, if it is time."""
-        if self._silence.is_to_be_told(time.monotonic()):
+        if self._silence.is_due(time.monotonic()):
             _log.warning(
                 "rank %d of %d on %s has waited %.0f s for all ranks to call run: where only some do, give "
                 "these a communicator of their own, MPI(comm=...); where one has failed, end the job",

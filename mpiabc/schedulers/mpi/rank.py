@@ -18,9 +18,9 @@ from mpiabc.schedulers.mpi.greeting import hello
 from mpiabc.schedulers.mpi.launch import load_mpi
 from mpiabc.schedulers.mpi.nearby import Nearby
 from mpiabc.schedulers.mpi.speech import Speech
-from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.sentry import Sentry
 from mpiabc.schedulers.shared.messages import Kind, Missing, order_of
+from mpiabc.schedulers.shared.transfer import Parcel
 from mpiabc.schedulers.shared.worker import Evaluator, Worker
 from mpiabc.schedulers.together import Backoff
 from mpiabc.schedulers.wire import Wire
@@ -94,14 +94,14 @@ class Rank:
         self._backoff.reset()
 
     def _has_taken(self, travelled: memoryview) -> bool:
-        """Take the problem that has come with a greeting; rank 0 is told if it cannot be loaded."""
+        """Take the problem that has come with a greeting; rank 0 learns if it cannot be loaded."""
         try:
             self._take(pickle.loads(travelled).arrived())
         except Error:
             raise
         except Exception:
-            told = f"{self._here.where} cannot load what it is to work on:\n{traceback.format_exc()}"
-            self._speech.broken(told)
+            text = f"{self._here.where} cannot load what it is to work on:\n{traceback.format_exc()}"
+            self._speech.broken(text)
             return False
         return True
 

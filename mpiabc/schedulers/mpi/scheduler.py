@@ -38,8 +38,8 @@ class MPI:
         self.is_static = is_static
 
     def __repr__(self) -> str:
-        told = "" if self.team is None else f"team={self.team}"
-        return f"MPIStatic({told})" if self.is_static else f"MPI({told})"
+        options = "" if self.team is None else f"team={self.team}"
+        return f"MPIStatic({options})" if self.is_static else f"MPI({options})"
 
     def leads(self) -> bool:
         """Whether this is rank 0. Raises SchedulerError for teams that these ranks cannot make up."""
@@ -57,7 +57,7 @@ class MPI:
         comm = self._communicator()
         try:
             comm, cores, who = our_own(comm)
-        except KeyboardInterrupt:  # the ranks that are missing can be told nothing
+        except KeyboardInterrupt:  # the ranks that are missing can be sent nothing
             stopped = Interrupted(f"stopped by {heard()} before all ranks had come")
             abort(comm, stopped.code, str(stopped))
         if comm.size == 1:
@@ -154,8 +154,8 @@ def _opened_teams(problem: Shared, comm: Comm, who: team.Worker, group: teams.Gr
     """Greet the other ranks, and lead this rank's team beside them, if it is in one."""
     library, where = load_mpi(), where_is(comm)
     ranks = Ranks(comm, problem, group.plan)
-    for told in teams.told(group.plan, is_threaded=teams.is_threaded(library)):
-        _log.warning(told)
+    for remark in teams.remarks(group.plan, is_threaded=teams.is_threaded(library)):
+        _log.warning(remark)
     if group.number is None:
         return Together([ranks])
 

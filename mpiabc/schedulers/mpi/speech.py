@@ -33,7 +33,7 @@ class Speech:
         self._is_signalled = False
 
     def tell(self, answer: Answer | Report) -> None:
-        """Say it; of records, whether a signal came meanwhile is told first."""
+        """Say it; of records, whether a signal came meanwhile is reported first."""
         if isinstance(answer, Missing) and not self._nearby.must_ask(answer.job, self._wire.run):
             return
         if not isinstance(answer, Records):

@@ -196,30 +196,30 @@ def _wait_until_up(server: Server, process: Process, log: Path) -> None:
 
 def info(server: Server) -> list[str]:
     """A line for each run: how far it is, and who works for it."""
-    with server.checked() as client, server.errors_told():
+    with server.checked() as client, server.errors_reported():
         seen = announcements(client, server)
-    lines = [_line(run.told) for run in seen.runs] or [f"{server}: no runs"]
+    lines = [_line(run.fields) for run in seen.runs] or [f"{server}: no runs"]
     return lines + ([f"{seen.foreign} runs with another secret than ours"] if seen.foreign else [])
 
 
-def _line(told: Announced) -> str:
+def _line(fields: Announced) -> str:
     return shown(
-        f"{told['name']} (of process {told['process']} on {told['host']}): {told['workers']} workers with "
-        f"{told['places']} processes on {told['hosts']} hosts, {told['leases']} leases out; "
-        f"{_state(told).get('told', 'not begun')}"
+        f"{fields['name']} (of process {fields['process']} on {fields['host']}): {fields['workers']} workers "
+        f"with {fields['places']} processes on {fields['hosts']} hosts, {fields['leases']} leases out; "
+        f"{_state(fields).get('told', 'not begun')}"
     )
 
 
-def _state(told: Announced) -> dict[str, object]:
+def _state(fields: Announced) -> dict[str, object]:
     """How far a run is; one of an older mpiabc says it in words alone."""
-    state = told["state"] or {}
+    state = fields["state"] or {}
     return state if isinstance(state, dict) else {"told": state}
 
 
-def told(server: Server) -> list[Announced]:
+def announced(server: Server) -> list[Announced]:
     """What each run on the server says of itself; `state` is empty until it has begun."""
-    with server.checked() as client, server.errors_told():
-        return [run.told | {"state": _state(run.told)} for run in announcements(client, server).runs]
+    with server.checked() as client, server.errors_reported():
+        return [run.fields | {"state": _state(run.fields)} for run in announcements(client, server).runs]
 
 
 def stop(file: Path | None = None, *, now: bool = False) -> str:
@@ -229,17 +229,19 @@ def stop(file: Path | None = None, *, now: bool = False) -> str:
     owner = _owner(server, wire.read_broker(path)["secret"])
     try:
         with server.connect() as client, owner.connect() as owners:
-            client.set(wire.STOPPED, server.seal.sign(wire.STOPPED, b"now" if now else b"soon"), ex=wire.TTL)
+            client.set(
+                wire.STOPPED, server.signer.sign(wire.STOPPED, b"now" if now else b"soon"), ex=wire.TTL
+            )
             _wait_for_leave(client, owners, server, _LEAVE if now else wire.TTL)
             owners.shutdown(nosave=True)
-        told = f"the broker at {server} has ended"
+        message = f"the broker at {server} has ended"
     except wire.connection_errors() as error:
         if "refused" not in str(error):
             raise SchedulerError(server.trouble(error)) from None
-        told = f"no broker is at {server} any more: its file is removed"
+        message = f"no broker is at {server} any more: its file is removed"
     path.unlink(missing_ok=True)
     _log_of(path).unlink(missing_ok=True)
-    return told
+    return message
 
 
 def _wait_for_leave(client: RedisClient, owners: RedisClient, server: Server, most: float) -> None:
@@ -257,7 +259,7 @@ def _workers(owners: RedisClient) -> int:
 
 def reset(server: Server) -> int:
     """Delete what runs without a leader have left; how many keys that were."""
-    with server.checked() as client, server.errors_told():
+    with server.checked() as client, server.errors_reported():
         names = [name for name in client.scan_iter(match=key("*"), count=1000) if name.count(b":") > 1]
         living = {name.split(b":")[1] for name in names if name.endswith(b":announcement")}
         dead = [name for name in names if name.split(b":")[1] not in living]

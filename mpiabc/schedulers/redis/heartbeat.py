@@ -3,7 +3,7 @@
 import time
 
 from mpiabc.schedulers.redis import wire
-from mpiabc.schedulers.redis.wire import Renewal
+from mpiabc.schedulers.redis.wire import Timer
 
 _GONE_AFTER = 2.0  # seconds without an announcement after which a leader is taken for dead
 _BACK_WITHIN = 8.0  # and more, when the server was away: the leader may be slower to see that it is back
@@ -13,7 +13,7 @@ class Heartbeat:
     """When this worker is to say that it lives, and whether its leader does."""
 
     def __init__(self) -> None:
-        self.beat = Renewal(wire.BEAT_PERIOD)
+        self.beat = Timer(wire.BEAT_PERIOD)
         self._announced = time.monotonic()
 
     def is_gone(self, is_announced: bool) -> bool:

@@ -8,9 +8,8 @@ from contextlib import suppress
 from mpiabc.errors import Interrupted
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Job, Report, Shared
-from mpiabc.schedulers.crew import Staffed
 from mpiabc.schedulers.redis import presence, wire
-from mpiabc.schedulers.redis.membership import Membership
+from mpiabc.schedulers.redis.attendance import Attendance
 from mpiabc.schedulers.redis.outage import Outage
 from mpiabc.schedulers.redis.presence import Presence
 from mpiabc.schedulers.redis.solitude import Solitude
@@ -18,6 +17,7 @@ from mpiabc.schedulers.redis.talk import Post, Talk
 from mpiabc.schedulers.redis.wire import Server
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Kind, encoded
+from mpiabc.schedulers.shared.workers import Staffed
 from mpiabc.schedulers.silence import Awaited
 
 _log = logging.getLogger(__name__)
@@ -35,17 +35,17 @@ class RedisEngine(Staffed[str]):
         part = presence.problem_part(problem)
         self._client = server.checked()
         self._jobs = Jobs()
-        self._members = Membership(self._jobs.is_wanted)
-        self._crew = self._members.crew
+        self._attendance = Attendance(self._jobs.is_wanted)
+        self._workers = self._attendance.holders
         self._post = Post(server, self._client, self._run)
         self._presence = Presence(server, self._client, self._run, name, part)
-        self._talk = Talk(self._post, self._members, self._jobs, self._presence)
+        self._talk = Talk(self._post, self._attendance, self._jobs, self._presence)
         self._outage = Outage(server, patience, self._clear)
         self._solitude = Solitude(server, self._client, name)
         self._polled = time.monotonic()
-        self._presence.told = lambda: {
+        self._presence.details = lambda: {
             "static": is_static,
-            **self._members.counts(),
+            **self._attendance.counts(),
             "refused": self._post.refused,
             "state": self._state,
         }
@@ -54,23 +54,23 @@ class RedisEngine(Staffed[str]):
 
     @property
     def workers(self) -> int:
-        """Places of all workers; at least one, as some will come."""
-        return max(1, self._crew.places)
+        """Slots of all workers; at least one, as some will come."""
+        return max(1, self._workers.slots)
 
     def begin(self, job: Job, beside: Collection[int] = ()) -> None:
-        """Send the job once; each worker is told to fetch it."""
+        """Send the job once; each worker is asked to fetch it."""
         self._jobs.begin(job, beside)
         new, old = self._presence.change(self._jobs.parts(), str(job))
-        self._crew.begin(job.number, beside)
+        self._workers.begin(job.number, beside)
         with self._outage.noted():
             self._presence.exchange(new, old)
         kind, content = encoded(self._jobs.named(job.number))
-        for worker in self._crew:
+        for worker in self._workers:
             self._talk.order(worker, kind, content)
 
     def capacity(self, prefetch: bool) -> int:
-        """Free places; none while the server is away, or when it is about to be stopped."""
-        return 0 if self._outage.is_on or self._presence.is_stopping else self._crew.room(prefetch)
+        """Free slots; none while the server is away, or when it is about to be stopped."""
+        return 0 if self._outage.is_on or self._presence.is_stopping else self._workers.capacity(prefetch)
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the worker with the most room; it is sent by the next poll."""
@@ -89,27 +89,27 @@ class RedisEngine(Staffed[str]):
             self._post.flush()
         if not self._outage.is_on and self._talk.is_due():
             reports += self._silent()
-        if self._presence.is_stopping and not reports and not self._crew.busy():
+        if self._presence.is_stopping and not reports and not self._workers.busy():
             raise Interrupted("stopped by `mpiabc broker stop`")
         self._polled = time.monotonic()
         return reports
 
     def waits_for(self) -> list[Awaited]:
         """Workers with leases, and those that have not loaded the problem; anybody, if there is nobody."""
-        is_alone = not len(self._crew) and not self._outage.is_on
+        is_alone = not len(self._workers) and not self._outage.is_on
         nobody = [Awaited("a worker", why=self._solitude.words())] if is_alone else []
-        return [*nobody, *self._members.awaited()]
+        return [*nobody, *self._attendance.awaited()]
 
     def at_work(self) -> list[Awaited]:
         """The same, without a question to the server about whom else there is."""
-        return self._members.awaited()
+        return self._attendance.awaited()
 
     def cancel(self, cut: float, job: int | None = None) -> None:
         """Workers skip leases above the cut that they have not begun."""
         order, is_for_all = self._jobs.cancel(cut, job)
         kind, content = encoded(order)
-        for worker in self._crew:
-            if is_for_all or self._crew.ahead(worker):
+        for worker in self._workers:
+            if is_for_all or self._workers.ahead(worker):
                 self._talk.order(worker, kind, content)
 
     def publish(self, state: object) -> None:
@@ -119,7 +119,7 @@ class RedisEngine(Staffed[str]):
     def close(self, status: int) -> None:
         """Let the workers go and leave nothing on the server but their last orders, which expire."""
         self._presence.stop()
-        for worker in self._members.peers:  # also those that were taken for dead
+        for worker in self._attendance.peers:  # also those that were taken for dead
             self._talk.order(worker, Kind.STOP, bytes([status]))
         try:
             self._post.flush()
@@ -141,17 +141,17 @@ class RedisEngine(Staffed[str]):
         lost = self._talk.silent(self._polled)
         if lost is None:
             return []
-        self._solitude.look(len(self._crew))
+        self._solitude.look(len(self._workers))
         return lost
 
     def _wait_for_server(self, timeout: float) -> list[Report]:
         """Try now and then. What is out goes to others."""
         if self._outage.end_by(self._presence.publish_all, timeout):
-            self._members.hear_all_again(time.monotonic())
+            self._attendance.hear_all_again(time.monotonic())
             return []
         lost: list[Report] = []
         if self._outage.is_long:
-            lost = [lost for worker in self._crew for lost in self._members.bury(worker)]
+            lost = [lost for worker in self._workers for lost in self._attendance.bury(worker)]
         if not lost:
             self._outage.check()
         return lost

@@ -23,7 +23,7 @@ class Line:
     def __init__(self, server: Server, run: str) -> None:
         self.client = server.connect(wire.WORKER)
         self.recent = Recent()
-        self._server, self._seal, self._run = server, server.seal, run
+        self._server, self._signer, self._run = server, server.signer, run
         self._worker = wire.new_name()
         self._orders = key(run, "to", self._worker)
         self._inbox = Inbox(self.client, self._orders)
@@ -35,7 +35,7 @@ class Line:
     def orders(self, timeout: float) -> Iterator[tuple[int, bytes]]:
         """Kinds and contents of orders that have come within so many seconds, each once."""
         for message in self._inbox.take(timeout):
-            body = self._seal.open(self._orders, message)
+            body = self._signer.open(self._orders, message)
             if body is None or len(body) < wire.ORDER.size:
                 self._refuse()
                 continue
@@ -52,7 +52,7 @@ class Line:
     def fetch(self, part: str, digest: str) -> bytes | None:
         """What the leader has put on the server for all workers; if it is not there any more, ask again."""
         name = key(self._run, part)
-        body = self._seal.open(name, wire.read(self.client, name))
+        body = self._signer.open(name, wire.read(self.client, name))
         if body is None or wire.sha256(body) != digest:
             self.tell([Missing(-1, (part,))])
             return None
@@ -62,7 +62,7 @@ class Line:
         """Whether the leader has announced the run lately, and how soon the broker is stopped, if it is."""
         names = (key(self._run, "announcement"), wire.STOPPED)
         announcement, stopped = (
-            self._seal.open(name, message)
+            self._signer.open(name, message)
             for name, message in zip(names, self.client.mget(names), strict=True)
         )
         return announcement is not None, stopped
@@ -77,17 +77,17 @@ class Line:
         """Say it with the next `send`."""
         self._serial += 1
         head = wire.REPORT.pack(kind, self._worker.encode(), self._serial, self._ack)
-        self._outbox.append(self._seal.sign(key(self._run, "reports"), head + content))
+        self._outbox.append(self._signer.sign(key(self._run, "reports"), head + content))
 
-    def greet(self, places: int) -> None:
+    def greet(self, slots: int) -> None:
         """Say who this is."""
-        told: Greeting = {
+        greeting: Greeting = {
             "host": platform.node(),
             "process": os.getpid(),
-            "places": places,
+            "places": slots,
             "versions": versions(),
         }
-        self.report(Kind.HELLO, json.dumps(told).encode())
+        self.report(Kind.HELLO, json.dumps(greeting).encode())
 
     def tell(self, answers: Sequence[Answer]) -> None:
         """Say what came of leases."""

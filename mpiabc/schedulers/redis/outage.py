@@ -1,4 +1,4 @@
-"""A server that goes and comes: what is told of it, and how long it has been away. Knows no connection."""
+"""A server that goes and comes: what is said of it, and how long it has been away. Knows no connection."""
 
 import logging
 import time

@@ -12,7 +12,7 @@ from mpiabc.errors import Interrupted, SchedulerError
 from mpiabc.schedulers.base import Shared
 from mpiabc.schedulers.foreign import RedisClient, RedisPipeline
 from mpiabc.schedulers.redis import wire
-from mpiabc.schedulers.redis.wire import Renewal, Server, key
+from mpiabc.schedulers.redis.wire import Server, Timer, key
 from mpiabc.version import versions
 
 _RENEW = 2.0  # seconds between two renewals of what is on the server
@@ -46,16 +46,16 @@ class Presence:
     def __init__(self, server: Server, client: RedisClient, run: str, name: str, problem: Part) -> None:
         """client: the run's, name: the user's."""
         self.run, self.name, self.problem = run, name, problem
-        self.told: Callable[[], dict[str, object]] = dict  # what else the announcement has
+        self.details: Callable[[], dict[str, object]] = dict  # what else the announcement has
         self.is_stopping = False  # the broker is to be stopped when nothing is in work
-        self._server, self._client, self._seal = server, client, server.seal
+        self._server, self._client, self._signer = server, client, server.signer
         self._of_jobs: dict[str, Part] = {}  # by their names on the server
-        self._renewal = Renewal(_RENEW)
+        self._timer = Timer(_RENEW)
         self._keeper = _Keeper(server, run)
 
     def begin(self) -> None:
         """Announce the run. Raises SchedulerError where the server cannot have it."""
-        with self._server.errors_told():
+        with self._server.errors_reported():
             wire.tried(wire.members, self._client, wire.RUNS)  # what is none goes
             wire.tried(self.publish_all)
         self._keeper.start()
@@ -85,7 +85,7 @@ class Presence:
         size = sum(map(len, contents.values()))
         with self._server.carrying(self._client, size) as client, client.pipeline(transaction=False) as pipe:
             for name, content in contents.items():
-                pipe.set(name, self._seal.sign(name, content), ex=wire.TTL)
+                pipe.set(name, self._signer.sign(name, content), ex=wire.TTL)
             self._announce(pipe)
             pipe.execute()
 
@@ -94,7 +94,7 @@ class Presence:
 
         Raises Interrupted where the broker is stopped now.
         """
-        if not self._renewal.is_due():
+        if not self._timer.is_due():
             return
         parts = self._parts
         with self._client.pipeline(transaction=False) as pipe:
@@ -105,7 +105,7 @@ class Presence:
             *kept, [stop] = pipe.execute()
         if lost := [part for part, is_there in zip(parts, kept, strict=False) if not is_there]:
             self.publish(lost)
-        stopped = self._seal.open(wire.STOPPED, stop)
+        stopped = self._signer.open(wire.STOPPED, stop)
         if stopped == b"now":
             raise Interrupted("stopped by `mpiabc broker stop`")
         self.is_stopping = stopped is not None
@@ -121,15 +121,15 @@ class Presence:
         self._client.srem(wire.RUNS, self.run)
 
     def _announce(self, pipe: RedisPipeline) -> None:
-        told = {
+        fields = {
             "name": self.name,
             "versions": versions(),
             "host": platform.node(),
             "process": os.getpid(),
-            **self.told(),
+            **self.details(),
         }
         name = key(self.run, "announcement")
-        pipe.set(name, self._seal.sign(name, json.dumps(told).encode()), ex=wire.ALIVE)
+        pipe.set(name, self._signer.sign(name, json.dumps(fields).encode()), ex=wire.ALIVE)
         pipe.sadd(wire.RUNS, self.run)
         pipe.expire(wire.RUNS, wire.TTL)
         pipe.publish(wire.NEWS, self.run)

@@ -8,9 +8,9 @@ import cloudpickle
 
 from mpiabc.records import Lease
 from mpiabc.schedulers.base import Job, Report
-from mpiabc.schedulers.parcels import Parcel
 from mpiabc.schedulers.processes import ProcessesEngine
 from mpiabc.schedulers.shared.messages import Cancel, Missing, Order
+from mpiabc.schedulers.shared.transfer import Parcel
 from mpiabc.schedulers.shared.worker import Evaluator, Worker
 
 _log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Processing:
                 return
             new[name] = content
         self._leases.obey(parcel._replace(new=new))
-        self._leases.answers()  # what is not held any more is told by the next heartbeat
+        self._leases.answers()  # what is not held any more is reported by the next heartbeat
 
     def _cancel(self, order: Cancel) -> bool:
         if order.job not in self._leases.jobs:

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 PAUSES = (0.1, 2.0)  # seconds between tries to reach the server: the first, the longest
 
-OVER, GONE, REFUSED, LEFT = range(4)  # how a session ends
+OVER, GONE, REFUSED, LEFT = range(4)  # how serving a run ends
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Announcement(NamedTuple):
     """A run that has a leader."""
 
     run: str
-    told: Announced
+    fields: Announced
 
     @property
     def name(self) -> str:
         """The run's name, and whose it is."""
-        return shown(f"{self.told['name']} (of {self.told['host']})")
+        return shown(f"{self.fields['name']} (of {self.fields['host']})")
 
 
 class Seen(NamedTuple):
@@ -73,15 +73,15 @@ def announcements(client: RedisClient, server: Server) -> Seen:
     messages = client.mget(names) if names else []
     if dead := [run for run, message in zip(runs, messages, strict=True) if message is None]:
         client.srem(wire.RUNS, *dead)  # a leader that was only slow adds itself again
-    bodies = [server.seal.open(name, message) for name, message in zip(names, messages, strict=True)]
+    bodies = [server.signer.open(name, message) for name, message in zip(names, messages, strict=True)]
     found = [Announcement(run, json.loads(body)) for run, body in zip(runs, bodies, strict=True) if body]
     foreign = sum(message is not None for message in messages) - len(found)
-    return Seen(sorted(found, key=lambda announcement: announcement.told["places"]), foreign)
+    return Seen(sorted(found, key=lambda announcement: announcement.fields["places"]), foreign)
 
 
 def connected(server: Server, signals: Signals, patience: float) -> RedisClient:
     """A client of a server that answers; None after a signal. Raises SchedulerError after `patience`."""
-    end, pause, is_told = time.monotonic() + patience, PAUSES[0], False
+    end, pause, is_reported = time.monotonic() + patience, PAUSES[0], False
     while not signals.seen:
         client = server.connect(wire.WORKER)
         try:
@@ -92,8 +92,8 @@ def connected(server: Server, signals: Signals, patience: float) -> RedisClient:
                 return server.checked(wire.WORKER)  # says why not
         else:
             return client
-        if not is_told:
-            is_told = True
+        if not is_reported:
+            is_reported = True
             _log.info("waiting for a server at %s", server)
         time.sleep(pause)
         pause = min(2 * pause, PAUSES[1])

@@ -34,15 +34,15 @@ class Serving:
         self._heartbeat = Heartbeat()
         self._how: int | None = None
         self._is_doubted = False
-        self._places = wishes.processes
-        self._told = ""  # of a server that refuses
+        self._slots = wishes.processes
+        self._reported = ""  # of a server that refuses
 
     def run(self) -> int:
         """Work until the run is over, its leader is gone, or we are to leave."""
-        difference = version_difference(self._announcement.told["versions"])
+        difference = version_difference(self._announcement.fields["versions"])
         with Signals() as signals:
             signals.settle()
-            self._line.greet(self._places)
+            self._line.greet(self._slots)
             began = time.monotonic()
             while self._how is None:
                 self._step(signals)
@@ -70,14 +70,14 @@ class Serving:
             self._leave(bool(signals.seen))
 
     def _take_refusal(self, error: Exception) -> None:
-        """The server answers, and does not do what it was told: for now, or for good."""
-        told = self._server.trouble(error)
+        """The server answers, and does not do what it was asked: for now, or for good."""
+        text = self._server.trouble(error)
         if not troubles.may_pass(error):
-            self._break_down(told)
+            self._break_down(text)
             return
-        if told != self._told:
-            self._told = told
-            _log.warning("%s; trying again", told)
+        if text != self._reported:
+            self._reported = text
+            _log.warning("%s; trying again", text)
         time.sleep(PAUSES[1])
 
     def _exchange(self) -> None:
@@ -100,7 +100,7 @@ class Serving:
             case Kind.WELCOME:
                 self._start(**json.loads(content))
             case Kind.AGAIN:
-                self._line.greet(self._places)
+                self._line.greet(self._slots)
             case Kind.REFUSED:
                 self._how = REFUSED
             case Kind.STOP:
@@ -129,7 +129,7 @@ class Serving:
     def _beat(self) -> None:
         """Say that we live and what we hold; look whether the leader does."""
         if self._processing.has_begun:
-            self._line.report(Kind.BEAT, json.dumps([self._places, self._processing.held]).encode())
+            self._line.report(Kind.BEAT, json.dumps([self._slots, self._processing.held]).encode())
         is_announced, how_soon = self._line.looked_up()
         if self._heartbeat.is_gone(is_announced):
             _log.info("the leader of %s is gone", self._announcement.name)
@@ -151,8 +151,8 @@ class Serving:
     def _leave(self, at_once: bool) -> None:
         """Take no more; return what has not begun; finish what has, unless we are to end at once."""
         self._processing.leave()
-        if self._places:
-            self._places = 0
+        if self._slots:
+            self._slots = 0
             self._heartbeat.beat.hurry()
         if at_once or not self._processing.is_at_work:
             self._how = LEFT
@@ -182,4 +182,4 @@ class Serving:
         _log.warning("the server at %s is back", self._server)
         self._heartbeat.server_is_back()
         if self._line.reopen(client):
-            self._line.greet(self._places)
+            self._line.greet(self._slots)

@@ -1,4 +1,4 @@
-"""A run without workers, which is told how to get some."""
+"""A run without workers, whose user learns how to get some."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from mpiabc.schedulers.redis.wire import Server
 
 _log = logging.getLogger(__name__)
 
-_ALONE = 5.0  # seconds without any worker after which the user is told how to start one
+_ALONE = 5.0  # seconds without any worker after which the user learns how to start one
 
 
 class Solitude:
@@ -19,15 +19,15 @@ class Solitude:
     def __init__(self, server: Server, client: RedisClient, name: str) -> None:
         """name: the run's, for `mpiabc worker --run`."""
         self._server, self._client, self._name = server, client, name
-        self._began, self._is_told = time.monotonic(), False
+        self._began, self._is_reported = time.monotonic(), False
 
     def look(self, n_workers: int) -> None:
         """Tell the user, once, if it lasts."""
         now = time.monotonic()
         if n_workers:
-            self._began, self._is_told = now, False
-        elif now - self._began > _ALONE and not self._is_told:
-            self._is_told = True
+            self._began, self._is_reported = now, False
+        elif now - self._began > _ALONE and not self._is_reported:
+            self._is_reported = True
             _log.warning("no worker is there; %s", self.words())
 
     def words(self) -> str:

@@ -11,9 +11,9 @@ from mpiabc.records import Lease, Records
 from mpiabc.schedulers.base import Lost, Report
 from mpiabc.schedulers.foreign import RedisClient
 from mpiabc.schedulers.redis import wire
-from mpiabc.schedulers.redis.membership import Membership
+from mpiabc.schedulers.redis.attendance import Attendance
 from mpiabc.schedulers.redis.presence import Presence
-from mpiabc.schedulers.redis.wire import Greeting, Inbox, Renewal, Server, key
+from mpiabc.schedulers.redis.wire import Greeting, Inbox, Server, Timer, key
 from mpiabc.schedulers.shared.jobs import Jobs
 from mpiabc.schedulers.shared.messages import Answer, Kind, Missing, answer_of, encoded
 from mpiabc.text import shown
@@ -39,7 +39,7 @@ class Post:
 
     def __init__(self, server: Server, client: RedisClient, run: str) -> None:
         self.refused = 0  # messages that were forged or altered
-        self._server, self._client, self._seal, self._run = server, client, server.seal, run
+        self._server, self._client, self._signer, self._run = server, client, server.signer, run
         self._reports = key(run, "reports")
         self._inbox = Inbox(client, self._reports)
         self._orders: dict[str, list[bytes]] = defaultdict(list)
@@ -52,7 +52,7 @@ class Post:
     def order(self, worker: str, serial: int, kind: int, body: bytes) -> None:
         """Send it with the next `flush`."""
         content = wire.ORDER.pack(kind, serial) + body
-        self._orders[worker].append(self._seal.sign(key(self._run, "to", worker), content))
+        self._orders[worker].append(self._signer.sign(key(self._run, "to", worker), content))
 
     def flush(self) -> None:
         """Send all orders in one round trip."""
@@ -68,7 +68,7 @@ class Post:
     def reports(self, timeout: float) -> Iterator[Heard]:
         """What has come within so many seconds, and was signed."""
         for message in self._inbox.take(timeout):
-            body = self._seal.open(self._reports, message)
+            body = self._signer.open(self._reports, message)
             if body is None or len(body) < wire.REPORT.size:
                 self._refuse()
                 continue
@@ -88,26 +88,26 @@ class Post:
 class Talk:
     """The leader's side of it: what each report means, and what is said then."""
 
-    def __init__(self, post: Post, members: Membership, jobs: Jobs, presence: Presence) -> None:
-        self._post, self._members, self._jobs, self._presence = post, members, jobs, presence
-        self._liveness = Renewal(wire.BEAT_PERIOD)
+    def __init__(self, post: Post, attendance: Attendance, jobs: Jobs, presence: Presence) -> None:
+        self._post, self._attendance, self._jobs, self._presence = post, attendance, jobs, presence
+        self._liveness = Timer(wire.BEAT_PERIOD)
         self.repeated = 0  # reports that were played again: by others, or by a worker that heard no answer
 
     def order(self, worker: str, kind: int, body: bytes = b"") -> int:
         """Say it to the worker with the next `flush`; the serial that it has."""
-        serial = self._members.peers[worker].ordered()
+        serial = self._attendance.peers[worker].ordered()
         self._post.order(worker, serial, kind, body)
         return serial
 
     def submit(self, lease: Lease) -> None:
         """Give the lease to the worker with the most room."""
-        worker = self._members.crew.give(lease)
+        worker = self._attendance.holders.assign(lease)
         serial = self.order(worker, *encoded(lease))
-        self._members.peers[worker].sent[lease] = serial, time.monotonic()
+        self._attendance.peers[worker].sent[lease] = serial, time.monotonic()
 
     def hear(self, heard: Heard) -> list[Report]:
         """What a report says; nothing if it was heard before."""
-        missed = self._members.heard(heard.worker, heard.serial, heard.ack, time.monotonic())
+        missed = self._attendance.heard(heard.worker, heard.serial, heard.ack, time.monotonic())
         if missed is None:
             self.repeated += 1
             return []
@@ -120,9 +120,9 @@ class Talk:
         """
         now, period = time.monotonic(), self._liveness.period
         if now - polled > 2 * period:
-            self._members.hear_all_again(now)
+            self._attendance.hear_all_again(now)
             return None
-        dead, lost = self._members.silent(now, period)
+        dead, lost = self._attendance.silent(now, period)
         for where in dead:
             _log.warning("%s gives no sign of life; its evaluations go out again", where)
         return lost
@@ -133,51 +133,51 @@ class Talk:
 
     def _heard(self, worker: str, kind: int, content: bytes) -> list[Report]:
         """What a report of this kind says."""
-        members = self._members
+        attendance = self._attendance
         match kind:
             case Kind.HELLO:
                 self._welcome(worker, json.loads(content))
             case Kind.BROKEN:
-                where = members.where(worker)
+                where = attendance.where(worker)
                 _log.warning("%s cannot work for this run: %s", where, shown(content.decode()))
-                return members.bury(worker)
+                return attendance.bury(worker)
             case Kind.RECORDS | Kind.LOST | Kind.DOUBTED | Kind.SAID:
-                return self._answered(worker, answer_of(kind, content, members.where(worker)))
-            case _ if worker not in members.crew:
+                return self._answered(worker, answer_of(kind, content, attendance.where(worker)))
+            case _ if worker not in attendance.holders:
                 self.order(worker, Kind.AGAIN)
             case Kind.MISSING:
                 self._presence.publish_all()
                 self._brief(worker)
             case Kind.BEAT:
-                places, held = json.loads(content)
-                return members.reconcile(worker, places, {Lease(*lease) for lease in held})
+                slots, held = json.loads(content)
+                return attendance.reconcile(worker, slots, {Lease(*lease) for lease in held})
         return []
 
     def _answered(self, worker: str, answer: Answer) -> list[Report]:
         """What a worker says of leases, which it may know of although it was taken for dead."""
         match answer:
             case Records() | Lost():
-                self._members.answered(worker, answer, time.monotonic())
+                self._attendance.answered(worker, answer, time.monotonic())
             case Missing():
                 return []
         return [answer]
 
-    def _welcome(self, worker: str, told: Greeting) -> None:
+    def _welcome(self, worker: str, greeting: Greeting) -> None:
         """A worker is there; refuse one that would compute something else."""
-        peer, crew = self._members.peers[worker], self._members.crew
-        peer.host = shown(str(told["host"]))
-        peer.where = f"worker {worker[:6]} (process {told['process']} on {peer.host})"
-        difference = version_difference(told["versions"])
+        peer, holders = self._attendance.peers[worker], self._attendance.holders
+        peer.host = shown(str(greeting["host"]))
+        peer.where = f"worker {worker[:6]} (process {greeting['process']} on {peer.host})"
+        difference = version_difference(greeting["versions"])
         if difference:
             _log.warning("%s cannot work for this run: %s; use one environment", peer.where, difference)
             self.order(worker, Kind.REFUSED, b"its versions differ from the leader's")
             return
-        if difference := digit_difference(told["versions"]):
+        if difference := digit_difference(greeting["versions"]):
             _log.warning("%s: %s; digests may differ in the last bit", peer.where, difference)
-        if worker not in crew:
-            _log.debug("%s joined with %d processes", peer.where, told["places"])
-            self._members.greet(worker)
-        self._liveness.period = wire.BEAT_PERIOD * max(1.0, len(crew) / _MANY)
+        if worker not in holders:
+            _log.debug("%s joined with %d processes", peer.where, greeting["places"])
+            self._attendance.greet(worker)
+        self._liveness.period = wire.BEAT_PERIOD * max(1.0, len(holders) / _MANY)
         self._brief(worker)
 
     def _brief(self, worker: str) -> None:

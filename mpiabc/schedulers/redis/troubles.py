@@ -17,7 +17,7 @@ class _Trouble(NamedTuple):
     """Words of an error or names of its class, what the server is then, and whether waiting may help."""
 
     signs: tuple[str, ...]
-    told: str
+    sentence: str
     may_pass: bool = True
 
 
@@ -90,13 +90,13 @@ def refusal(error: Exception, server: str) -> str | None:
     """What a server that answers is; None for errors that are not an answer."""
     trouble = _of(error)
     if trouble is not None:
-        return f"the Redis server at {server} {trouble.told.format(reason=reason(error))}"
+        return f"the Redis server at {server} {trouble.sentence.format(reason=reason(error))}"
     if any(kind.__name__ == "ResponseError" for kind in type(error).__mro__):
         return f"the Redis server at {server} refuses: {reason(error)}"
     return None
 
 
-def told(error: Exception, server: str) -> str:
+def sentence(error: Exception, server: str) -> str:
     """What is wrong with a server that was to be used now."""
     return refusal(error, server) or f"{_unreachable(error, server)} (the client says: {reason(error)})"
 

@@ -87,7 +87,7 @@ def new_name() -> str:
     return secrets.token_hex(8)
 
 
-class Seal:
+class Signer:
     """Signs content for a key with the secret that a leader and its workers share."""
 
     SIZE = 32
@@ -116,7 +116,7 @@ def too_large(size: int) -> str:
 
 
 def sha256(content: bytes) -> str:
-    """The digest by which a problem or job is told to be the right one."""
+    """The digest by which a problem or job is known to be the right one."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -136,15 +136,15 @@ class Server:
 
     @property
     def words(self) -> str:
-        """What `mpiabc worker` is to be told of it."""
+        """What `mpiabc worker` is to know of it."""
         if self.file is None:
             return str(self)
         return "" if self.file == default_file() else f"--broker {shlex.quote(os.path.abspath(self.file))}"
 
     @property
-    def seal(self) -> Seal:
-        """The seal of the secret."""
-        return Seal(self.secret)
+    def signer(self) -> Signer:
+        """What signs with the secret."""
+        return Signer(self.secret)
 
     def connect(self, name: str = "mpiabc", timeout: float | None = None) -> RedisClient:
         """A client whose calls answer or raise within seconds. Raises SchedulerError without redis-py."""
@@ -189,7 +189,7 @@ class Server:
         """A client of a server that can be used. Raises SchedulerError, in one sentence, if it cannot."""
         client = self.connect(name)
         try:
-            with self.errors_told():
+            with self.errors_reported():
                 tried(self.check_version, client)
         except BaseException:
             client.close()
@@ -205,7 +205,7 @@ class Server:
             )
 
     @contextmanager
-    def errors_told(self) -> Iterator[None]:
+    def errors_reported(self) -> Iterator[None]:
         """Errors of the connection as SchedulerError, with what to do; no password is in them."""
         try:
             yield
@@ -216,7 +216,7 @@ class Server:
 
     def trouble(self, error: Exception) -> str:
         """What is wrong with the server, in a sentence."""
-        return troubles.told(error, str(self))
+        return troubles.sentence(error, str(self))
 
     def refusal(self, error: Exception) -> str | None:
         """What is wrong with a server that has answered; None for a connection that broke."""
@@ -234,7 +234,7 @@ def _library() -> ModuleType:
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """What a server answers that cannot do what it was told: it is full, or a key is of the wrong type."""
+    """What a server answers that cannot do what it was asked: it is full, or a key is of the wrong type."""
     return (_library().exceptions.ResponseError,)
 
 
@@ -330,7 +330,7 @@ class Broker(TypedDict):
 
 
 def default_file() -> Path:
-    """Where `mpiabc broker start` leaves its address unless told otherwise."""
+    """Where `mpiabc broker start` leaves its address unless another is named."""
     return Path.home() / ".mpiabc" / "broker.json"
 
 
@@ -473,7 +473,7 @@ def wait_for_news(client: RedisClient, seconds: float) -> None:
             pass
 
 
-class Renewal:
+class Timer:
     """Says when something is due again."""
 
     def __init__(self, period: float, clock: Callable[[], float] = time.monotonic) -> None:

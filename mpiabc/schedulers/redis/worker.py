@@ -37,22 +37,22 @@ _SERVER_WITHIN = 60.0  # seconds that a server which is not there yet is waited 
 
 
 class Worker:
-    """Serves the runs on a server until it is told to stop, or its time is up."""
+    """Serves the runs on a server until it is asked to stop, or its time is up."""
 
     def __init__(self, server: Server, wishes: Wishes) -> None:
         self._server, self._wishes = server, wishes
         self._end = float("inf") if wishes.runtime is None else time.monotonic() + wishes.runtime
         self._refused: set[str] = set()
         self._served = 0
-        self._told = ""  # what is waited for
+        self._reported = ""  # what is waited for
         self._client: RedisClient = (
-            None  # stays while a session works: so a worker is always seen on the server
+            None  # stays while a run is served: so a worker is always seen on the server
         )
 
     def work(self) -> int:
         """Serve; returns the number of runs served. Raises SchedulerError if there never was any."""
         with Signals() as signals:
-            signals.settle()  # sessions end themselves
+            signals.settle()  # who serves a run ends itself
             while not signals.seen:
                 announcement = self._find(signals)
                 if announcement is None:
@@ -110,25 +110,26 @@ class Worker:
         known = [
             announcement
             for announcement in seen.runs
-            if announcement.run not in self._refused and self._wishes.run in (None, announcement.told["name"])
+            if announcement.run not in self._refused
+            and self._wishes.run in (None, announcement.fields["name"])
         ]
         if not known:
             self._tell_waiting(seen.foreign)
-        return known, self._server.seal.open(wire.STOPPED, wire.read(client, wire.STOPPED)) is not None
+        return known, self._server.signer.open(wire.STOPPED, wire.read(client, wire.STOPPED)) is not None
 
     def _take_refusal(self, error: Exception) -> None:
         """Say what is wrong with a server that refuses. Raises SchedulerError where waiting does not help."""
         if isinstance(error, wire.refusals()):
-            told = self._server.trouble(error)
+            text = self._server.trouble(error)
             if not troubles.may_pass(error):
-                raise SchedulerError(told) from None
-            self._tell(told)
+                raise SchedulerError(text) from None
+            self._tell(text)
 
-    def _tell(self, told: str) -> None:
+    def _tell(self, text: str) -> None:
         """Say it, once."""
-        if told != self._told:
-            self._told = told
-            _log.info(told)
+        if text != self._reported:
+            self._reported = text
+            _log.info(text)
 
     def _tell_waiting(self, foreign: int) -> None:
         """Say what is waited for, and what is there instead."""
@@ -137,8 +138,8 @@ class Worker:
         self._tell(f"waiting for a run{name} on {self._server}{others}")
 
     def _serve(self, announcement: Announcement, signals: Signals) -> int:
-        """Fork a session for the run; how it ended."""
-        self._told = ""
+        """Fork a process that serves the run; how it ended."""
+        self._reported = ""
         voice.flush()
         child = fork()
         if child:
@@ -150,20 +151,20 @@ class Worker:
         except SchedulerError as error:
             _log.error("%s", error)
         except BaseException:
-            _log.exception("the session broke down")
+            _log.exception("serving the run broke down")
         finally:
             voice.flush()
             os._exit(how)
 
     def _wait_for(self, child: int, signals: Signals) -> int:
-        """How the session ended; a signal that asks us to stop is passed on, and must be obeyed soon."""
+        """How that process ended; a signal that asks us to stop is passed on, and must be obeyed soon."""
         kill_at = float("inf")
         while True:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
                 how = os.waitstatus_to_exitcode(status)
                 if how < 0 and not signals.seen:
-                    _log.warning("the session was ended by %s", signal.Signals(-how).name)
+                    _log.warning("the process that served the run was ended by %s", signal.Signals(-how).name)
                 return how if how >= 0 else GONE
             if signals.seen and kill_at == float("inf"):
                 kill_at = time.monotonic() + GRACE

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from mpiabc import machine, team
 from mpiabc.errors import SchedulerError
-from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Recent, Shared
 from mpiabc.schedulers.reaper import Reaper
+from mpiabc.schedulers.shared import transfer
 from mpiabc.schedulers.shared.messages import Order, encoded
 from mpiabc.schedulers.shared.pipes import send
 from mpiabc.schedulers.shared.starting import (
@@ -44,7 +44,7 @@ class Child:
         self.recent = Recent()
         self.simulations = 0
         self.jobs: set[int] = set()  # that it has
-        self.parcels = parcels.Sender()
+        self.sender = transfer.Sender()
         self.has_mpi = False  # of its own
 
     @property
@@ -127,7 +127,7 @@ class Children:
             raise
 
     def name(self, child: Child) -> str:
-        """The child, as the user is told of it."""
+        """The child, as messages to the user name it."""
         return self._where or f"process {child.process.pid} on {platform.node()}"
 
     def events(self, timeout: float) -> tuple[set[Child], list[Child]]:

@@ -3,17 +3,17 @@
 from collections.abc import Collection, Iterator
 
 from mpiabc.records import Lease
-from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Job
-from mpiabc.schedulers.parcels import Parcel
+from mpiabc.schedulers.shared import transfer
 from mpiabc.schedulers.shared.messages import Cancel
+from mpiabc.schedulers.shared.transfer import Parcel
 
 
 class Jobs:
     """Jobs that are open, as parts, each with what is not wanted of it any more."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, parcels.Parts] = {}
+        self._parts: dict[int, transfer.Parts] = {}
         self._cuts: dict[int, float] = {}
         self.newest = -1
 
@@ -28,7 +28,7 @@ class Jobs:
         self._parts = {number: parts for number, parts in self._parts.items() if number in beside}
         self._cuts = {number: cut for number, cut in self._cuts.items() if number in beside}
         self.newest = job.number
-        self._parts[self.newest] = parcels.parts(job)
+        self._parts[self.newest] = transfer.parts(job)
         self._cuts[self.newest] = float("inf")
 
     def is_wanted(self, lease: Lease) -> bool:
@@ -36,27 +36,27 @@ class Jobs:
         return lease.start < self._cuts.get(lease.job, -1.0)
 
     def cancel(self, cut: float, job: int | None = None) -> tuple[Cancel, bool]:
-        """What workers are told of a cut, and whether all are: it is higher than the one before."""
+        """What workers learn of a cut, and whether all are: it is higher than the one before."""
         number = self.newest if job is None else job
         before = self._cuts.get(number, float("inf"))
         if number in self._cuts:
             self._cuts[number] = cut
         return Cancel(number, cut), cut > before
 
-    def sent_by(self, sender: parcels.Sender, number: int) -> Parcel:
+    def sent_by(self, sender: transfer.Sender, number: int) -> Parcel:
         """An open job, for who gets all parcels of this sender."""
         return sender.parcel(number, self._parts[number], self._others(number))
 
     def whole(self, number: int) -> Parcel:
         """The job that a worker lacks, for who has nothing of it; if that is closed, the newest one."""
         number = number if number in self._parts else self.newest
-        return parcels.parcel(number, self._parts[number], self._others(number))
+        return transfer.parcel(number, self._parts[number], self._others(number))
 
     def named(self, number: int) -> Parcel:
         """An open job, for who finds its parts elsewhere."""
         return self.whole(number)._replace(new={})
 
-    def parts(self) -> parcels.Parts:
+    def parts(self) -> transfer.Parts:
         """Those of all open jobs."""
         return [part for parts in self._parts.values() for part in parts]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mpiabc.records import Lease, Records, pack, unpack
 from mpiabc.schedulers.base import Doubted, Lost, Said
-from mpiabc.schedulers.parcels import Parcel
+from mpiabc.schedulers.shared.transfer import Parcel
 from mpiabc.voice import Piece
 
 
@@ -114,8 +114,8 @@ def answer_of(kind: int, content: Content, where: str = "") -> Answer:
         case Kind.RECORDS:
             return unpack(content)
         case Kind.LOST:
-            lease, worker, *told = json.loads(bytes(content))
-            return Lost(Lease(*lease), where or worker, *told)
+            lease, worker, *rest = json.loads(bytes(content))
+            return Lost(Lease(*lease), where or worker, *rest)
         case Kind.DOUBTED:
             return Doubted(tuple(Lease(*lease) for lease in json.loads(bytes(content))))
         case Kind.SAID:

@@ -1,6 +1,6 @@
 """What a worker does, without a transport and without a clock.
 
-A child process, an MPI rank, a Redis session and a task loop over it: they bring it orders, let it take a
+A child process, an MPI rank, a Redis worker and a task loop over it: they bring it orders, let it take a
 step, and carry its answers home.
 """
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from mpiabc import machine
 from mpiabc.records import Lease, Records
-from mpiabc.schedulers import parcels
 from mpiabc.schedulers.base import Job, Lost
-from mpiabc.schedulers.parcels import Parcel
+from mpiabc.schedulers.shared import transfer
 from mpiabc.schedulers.shared.messages import Answer, Cancel, Missing, Order
+from mpiabc.schedulers.shared.transfer import Parcel
 
 machine.refuse_free_threads()
 
@@ -46,7 +46,7 @@ class Worker:
         self._asked: set[int] = set()  # jobs that are not here yet
         self._leases: deque[Lease] = deque()
         self._answers: list[Answer] = []
-        self._parts = parcels.Receiver()
+        self._parts = transfer.Receiver()
         self._takes_leases = True
 
     @property

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from mpiabc.records import Lease
-from mpiabc.schedulers.crew import Crew
+from mpiabc.schedulers.shared.workers import Workers
 from mpiabc.schedulers.teams import Plan
 
 
@@ -14,15 +14,15 @@ class Died(NamedTuple):
     leases: list[Lease]
 
 
-class Membership:
+class Attendance:
     """The other ranks of a run. Knows no communicator and no messages.
 
-    Those that lead a team, be it of one, hold leases once they have greeted (`crew`).
+    Those that lead a team, be it of one, hold leases once they have greeted (`holders`).
     """
 
     def __init__(self, plan: Plan, size: int) -> None:
         """size: of the communicator; rank 0 is none of them."""
-        self.crew: Crew[int] = Crew()
+        self.holders: Workers[int] = Workers()
         self.living = set(range(1, size))
         self.names: dict[int, str] = {}  # of those that have greeted
         self.plan = plan
@@ -53,7 +53,7 @@ class Membership:
         self.names[rank] = where
         number = self._teams.get(rank)
         if number is not None and number not in self._lost and self.plan.teams[number][0] == rank:
-            self.crew.join(rank, 1)
+            self.holders.join(rank, 1)
 
     def missing(self) -> list[str]:
         """Those that have not greeted."""
@@ -81,4 +81,4 @@ class Membership:
         self._lost.add(number)
         first = self.plan.teams[number][0]
         self._leading.discard(first)
-        return self.crew.leave(first) if first in self.crew else []
+        return self.holders.leave(first) if first in self.holders else []

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mpiabc.errors import ProblemError
-from mpiabc.prior import Prior, satisfies
+from mpiabc.priors.prior import Prior, satisfies
 from mpiabc.streams import Purpose, Stream
 
 _DRAWS = 1_000_000

@@ -368,19 +368,19 @@ def _sized(marginal: Several, who: str, d: int) -> Several:
     return marginal
 
 
-def check_support(who: str, told: str, marginal: Any) -> None:
+def check_support(who: str, text: str, marginal: Any) -> None:
     """Raise ProblemError for arguments outside of a distribution's domain, and for arrays of them."""
     support = getattr(marginal, "support", None)
     if support is None:
         return
     low, high = support()
     if np.ndim(low) or np.ndim(high):
-        raise ProblemError(f"{who} has {told}: that is {np.size(low)} distributions, expected one")
+        raise ProblemError(f"{who} has {text}: that is {np.size(low)} distributions, expected one")
     if math.isnan(low) or math.isnan(high):
-        raise ProblemError(f"{who} has {told}: its arguments are outside of what the distribution allows")
+        raise ProblemError(f"{who} has {text}: its arguments are outside of what the distribution allows")
     if hasattr(marginal, "logpmf") and any(
         math.isfinite(end) and end != math.floor(end) for end in (low, high)
     ):
         raise ProblemError(
-            f"{who} has {told}: it is discrete, and takes other values than integers; give Choice"
+            f"{who} has {text}: it is discrete, and takes other values than integers; give Choice"
         )

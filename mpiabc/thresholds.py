@@ -3,8 +3,8 @@
 A rule is anything with `epsilon(generation, previous) -> float | None`: `previous` is the population
 before, None for generation 0; None as the answer means that no smaller threshold is left. `end`, a text, may
 say why; it follows "threshold: " as the reason of the run's end. `goes_on(before, decided) -> bool`, if there
-is one, says whether it may take the place of the rule `before` (as it is told in a run's settings) in a run
-that has used the epsilons `decided`.
+is one, says whether it may take the place of the rule `before` (as it is described in a run's settings) in a
+run that has used the epsilons `decided`.
 """
 
 import math

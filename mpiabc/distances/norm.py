@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from mpiabc.arguments import added, real
-from mpiabc.distance.scales import check_scale, scales
+from mpiabc.distances.scales import check_scale, scales
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.particles import Particles
 from mpiabc.structure import Structure
 
-_MOST_TOLD = 5
+_MOST_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Scaled:
     def doubts(self, sample: Particles, observed: np.ndarray) -> str | None:
         """What the user should know of a fit: which statistics say nothing, though they are not as observed.
 
-        One that is always as it is observed says nothing either, and is not told.
+        One that is always as it is observed says nothing either, and is not reported.
         """
         is_left_out = (self._scales(sample, observed) == 0) & (self.factors != 0)
         is_as_observed = (sample.summaries == observed).all(axis=0)
@@ -168,9 +168,9 @@ class Scaled:
 
 def without_scale(names: list[str]) -> str:
     """That these are left out, though not all simulations are as observed."""
-    told = ", ".join(names[:_MOST_TOLD]) + (", ..." if len(names) > _MOST_TOLD else "")
+    text = ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "")
     return (
-        f"the scale of {told} is 0, as simulations hardly differ there, and not all are as observed: the "
+        f"the scale of {text} is 0, as simulations hardly differ there, and not all are as observed: the "
         "distance goes on without; leave them out of the data, or give scales of your own"
     )
 
@@ -227,9 +227,9 @@ def _check_keys(one: str, numbers: Any, structure: Structure) -> None:
     wrong = [key for key in given if key not in names]
     missing = [name for name in names if name not in given]
     if wrong or missing:
-        told = f"a {one} of {wrong[0]!r}" if wrong else f"no {one} of {missing[0]!r}"
+        text = f"a {one} of {wrong[0]!r}" if wrong else f"no {one} of {missing[0]!r}"
         raise ProblemError(
-            f"PNorm has {told}, and the observed data have {', '.join(map(repr, names))}: "
+            f"PNorm has {text}, and the observed data have {', '.join(map(repr, names))}: "
             f"give one {one} for each of these names, or for each of their values"
         )
 

@@ -17,7 +17,7 @@ from mpiabc.arguments import refuse_class, whole
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.layout import Layout, Options
-from mpiabc.marginals import (
+from mpiabc.priors.marginals import (
     Choice,
     Learnt,
     Several,
@@ -245,7 +245,7 @@ class Prior:
         return {"bounds": bounds, "integers": list(layout.integers), "rests": rests}
 
     def __repr__(self) -> str:
-        parts = [f"{name}={_told(marginal)}" for name, marginal in self.parts.items()]
+        parts = [f"{name}={_described(marginal)}" for name, marginal in self.parts.items()]
         return f"Prior({', '.join(parts if self.where is None else [*parts, 'where=...'])})"
 
     @quiet
@@ -306,17 +306,17 @@ def satisfies(where: Callable[[dict[str, Any]], Any], layout: Layout, theta: np.
 
 def _satisfies(where: Callable[[dict[str, Any]], Any], row: dict[str, Any]) -> bool:
     """Whether one row does."""
-    told = ", ".join(f"{name}={value!r}" for name, value in row.items())
+    text = ", ".join(f"{name}={value!r}" for name, value in row.items())
     try:
         found = where(row)
     except Exception as error:
         raise ProblemError(
-            f"where of the prior raised {type(error).__name__}: {error}, for {told}"
+            f"where of the prior raised {type(error).__name__}: {error}, for {text}"
         ) from error
     if not isinstance(found, bool | np.bool_) and not (
         np.shape(found) == () and np.asarray(found).dtype == bool
     ):
-        raise ProblemError(f"where of the prior gave {found!r}, expected True or False, for {told}")
+        raise ProblemError(f"where of the prior gave {found!r}, expected True or False, for {text}")
     return bool(found)
 
 
@@ -402,13 +402,13 @@ def _checked(name: str, given: Any) -> Any:
         )
     if type(marginal).__module__.startswith("scipy.stats._multivariate"):
         raise ProblemError(
-            f"{who} has {_told(marginal)}: give a name for each of its numbers, {{('a', 'b'): ...}}"
+            f"{who} has {_described(marginal)}: give a name for each of its numbers, {{('a', 'b'): ...}}"
         )
     if isinstance(marginal, Smoothed) and len(marginal.parts[0]) != 1:
         raise ProblemError(f"{who} has a density of {len(marginal.parts[0])} numbers: give a name for each")
     if not (calls.is_ours(marginal) or type(marginal).__module__.startswith("scipy.")):
         _check_calls(f"distribution of {name!r},", marginal)
-    check_support(who, _told(marginal), marginal)
+    check_support(who, _described(marginal), marginal)
     is_frozen = hasattr(getattr(marginal, "dist", None), "name")
     return _quick_twin(marginal) if is_frozen else marginal
 
@@ -432,7 +432,7 @@ def _quick_twin(frozen: Any) -> Any:
     return Normal(float(loc), float(scale))
 
 
-def _told(marginal: Any) -> str:
+def _described(marginal: Any) -> str:
     """A marginal as text that is the same in every process."""
     if hasattr(getattr(marginal, "dist", None), "name"):
         arguments = [repr(a) for a in marginal.args] + [f"{k}={v!r}" for k, v in marginal.kwds.items()]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from mpiabc.arguments import real, refuse_class
-from mpiabc.distance.norm import divided, without_scale
-from mpiabc.distance.rows import is_adaptive, measures_rows, of_data
-from mpiabc.distance.scales import check_scale, scales
+from mpiabc.distances.norm import divided, without_scale
+from mpiabc.distances.rows import is_adaptive, measures_rows, of_data
+from mpiabc.distances.scales import check_scale, scales
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.particles import Particles
@@ -139,17 +139,17 @@ class FittedTerms(Terms):
 
     def doubts(self, sample: Particles, observed: np.ndarray) -> str | None:
         """What the user should know of a fit: of the parts, and which of them say nothing."""
-        told = []
+        text = []
         for part, place in zip(self.parts, self._places(), strict=True):
             if hasattr(part, "doubts"):
-                told.append(part.doubts(_of_columns(sample, place), observed[place]))
+                text.append(part.doubts(_of_columns(sample, place), observed[place]))
         if self.scale is not None:
             found = self._scales(self._fitted(sample, observed), sample, observed)
             silent = [
                 key for key, scale, f in zip(self.keys, found, self.factors, strict=True) if f and not scale
             ]
-            told.append(without_scale(silent) if silent else None)
-        return "; ".join(filter(None, told)) or None
+            text.append(without_scale(silent) if silent else None)
+        return "; ".join(filter(None, text)) or None
 
     def _fitted(self, sample: Particles, observed: np.ndarray) -> tuple[Any, ...]:
         return tuple(

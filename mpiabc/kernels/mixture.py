@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mpiabc import threads
-from mpiabc.curve import Curve
 from mpiabc.guard import quiet
+from mpiabc.kernels.curve import Curve
 
 _CHUNK = 15_000  # numbers in a block: 120 KB, from 128 KB on malloc asks the system
 _COLUMNS = 2_000  # most components in a block

@@ -12,15 +12,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mpiabc import discrete
 from mpiabc.arguments import added, real, whole
-from mpiabc.covariance import covariance, extended, factored, shrunk
 from mpiabc.defended import Defended
 from mpiabc.errors import ProblemError
-from mpiabc.free import Coordinates, Freed
 from mpiabc.guard import quiet
+from mpiabc.kernels import discrete
+from mpiabc.kernels.covariance import covariance, extended, factored, shrunk
+from mpiabc.kernels.free import Coordinates, Freed
+from mpiabc.kernels.mixture import GaussianMixture, LocalGaussianMixture, Mixture
 from mpiabc.layout import Layout, layout_of
-from mpiabc.mixture import GaussianMixture, LocalGaussianMixture, Mixture
 from mpiabc.particles import nearness, within
 from mpiabc.population import Population
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from mpiabc.records import Lease, Records
 from mpiabc.schedulers.base import Lost, Recent, Report
-from mpiabc.schedulers.crew import Crew
 from mpiabc.schedulers.redis import wire
+from mpiabc.schedulers.shared.workers import Workers
 from mpiabc.schedulers.silence import Awaited
 from mpiabc.signals import DOUBT
 
@@ -23,7 +23,7 @@ class Peer:
     heard: float  # when
     host: str = ""
     where: str = "a worker"
-    places: int = 0  # as it says
+    slots: int = 0  # as it says
     is_suspect: bool = False  # silent for a while: it gets nothing, and others take over what it has
     serial: int = 0  # of the last order to it
     last: int = 0  # serial of its last report
@@ -38,7 +38,7 @@ class Peer:
 
     def is_dead(self, now: float, period: float, *, is_idle: bool) -> bool:
         """Whether it has been silent for too many periods; it greets before it has loaded the problem."""
-        is_loading = is_idle and not self.places
+        is_loading = is_idle and not self.slots
         return now - self.heard > (_LOADS_WITHIN if is_loading else wire.DEAD_AFTER) * period
 
     def late(self, now: float, period: float) -> list[Lease]:
@@ -63,8 +63,8 @@ class Silent(NamedTuple):
     lost: list[Report]
 
 
-class Membership:
-    """Workers by the names that they have drawn. Knows no server and no clock: it is told the time.
+class Attendance:
+    """Workers by the names that they have drawn. Knows no server and no clock: it is given the time.
 
     All that can be lost on the way is found by what workers say of themselves: the last order that they have
     read, and the leases that they hold.
@@ -72,30 +72,30 @@ class Membership:
 
     def __init__(self, is_wanted: Callable[[Lease], bool]) -> None:
         """is_wanted: whether a lease is."""
-        self.crew: Crew[str] = Crew()  # those that are there
+        self.holders: Workers[str] = Workers()  # those that are there
         self.peers: dict[str, Peer] = {}  # and all that ever were
         self._is_wanted = is_wanted
 
     def where(self, worker: str) -> str:
-        """The worker, as the user is told of it."""
+        """The worker, as messages to the user name it."""
         return self.peers[worker].where
 
     def awaited(self) -> list[Awaited]:
         """Workers with leases, and those that have not loaded the problem."""
         loading = [
             Awaited(self.where(worker), "loading the problem")
-            for worker in self.crew
-            if not self.peers[worker].places
+            for worker in self.holders
+            if not self.peers[worker].slots
         ]
-        return [*loading, *self.crew.awaited(self.where)]
+        return [*loading, *self.holders.awaited(self.where)]
 
     def counts(self) -> dict[str, int]:
         """How many there are, for onlookers."""
         return {
-            "workers": len(self.crew),
-            "places": self.crew.places,
-            "hosts": len({self.peers[worker].host for worker in self.crew}),
-            "leases": sum(len(self.crew.leases(worker)) for worker in self.crew),
+            "workers": len(self.holders),
+            "places": self.holders.slots,
+            "hosts": len({self.peers[worker].host for worker in self.holders}),
+            "leases": sum(len(self.holders.leases(worker)) for worker in self.holders),
         }
 
     # What comes in.
@@ -110,15 +110,15 @@ class Membership:
             return None
         missed: list[Report] = [peer.recent.doubted(now)] if serial > peer.last + 1 else []
         peer.last, peer.ack, peer.heard = serial, ack, now
-        if peer.is_suspect and worker in self.crew:
+        if peer.is_suspect and worker in self.holders:
             peer.is_suspect = False
-            self.crew.join(worker, peer.places)
+            self.holders.join(worker, peer.slots)
         return missed
 
     def greet(self, worker: str) -> None:
         """The worker is there; until it says that it has loaded the problem it gets no lease."""
-        if worker not in self.crew:
-            self.crew.join(worker, 0)
+        if worker not in self.holders:
+            self.holders.join(worker, 0)
 
     def answered(self, worker: str, answer: Records | Lost, now: float) -> None:
         """The worker, which may have been taken for dead, is done with a lease."""
@@ -126,14 +126,14 @@ class Membership:
         if isinstance(answer, Records) and answer.is_exposed:
             self.peers[worker].recent.add(answer.lease, now)
 
-    def reconcile(self, worker: str, places: int, held: set[Lease]) -> list[Report]:
+    def reconcile(self, worker: str, slots: int, held: set[Lease]) -> list[Report]:
         """Leases that a worker has read of and does not hold were skipped, given back, or lost on the way."""
         peer = self.peers[worker]
-        peer.places = places
-        self.crew.join(worker, places)
-        if not places and not held:
+        peer.slots = slots
+        self.holders.join(worker, slots)
+        if not slots and not held:
             return self.bury(worker)
-        skipped = peer.skipped(self.crew.leases(worker), held)
+        skipped = peer.skipped(self.holders.leases(worker), held)
         return self._lose(worker, skipped, "the lease was given back")
 
     def bury(self, worker: str) -> list[Report]:
@@ -143,7 +143,7 @@ class Membership:
         """
         peer = self.peers[worker]
         peer.sent.clear()
-        leases = self.crew.leave(worker) if worker in self.crew else []
+        leases = self.holders.leave(worker) if worker in self.holders else []
         return [Lost(lease, peer.where, "the worker left", is_returned=True) for lease in leases]
 
     # What does not come.
@@ -152,21 +152,21 @@ class Membership:
         """Find workers that have been silent for too many periods, and orders that never arrived."""
         dead: list[str] = []
         lost: list[Report] = []
-        for worker in self.crew:
+        for worker in self.holders:
             peer = self.peers[worker]
-            if peer.is_dead(now, period, is_idle=not self.crew.leases(worker)):
+            if peer.is_dead(now, period, is_idle=not self.holders.leases(worker)):
                 dead.append(peer.where)
                 lost += [*self.bury(worker), peer.recent.doubted(now)]
                 continue
             if now - peer.heard > _SUSPECT_AFTER * period and not peer.is_suspect:
                 peer.is_suspect = True
-                self.crew.join(worker, 0)
+                self.holders.join(worker, 0)
             lost += self._lose(worker, peer.late(now, period), "the order was lost on the way")
         return Silent(dead, lost)
 
     def hear_all_again(self, now: float) -> None:
         """It was the leader that was away: nobody has been silent."""
-        for worker in self.crew:
+        for worker in self.holders:
             self.peers[worker].heard = now
 
     def _lose(self, worker: str, leases: list[Lease], why: str) -> list[Report]:
@@ -176,5 +176,5 @@ class Membership:
         return [Lost(lease, where, why, is_returned=True) for lease in leases if self._is_wanted(lease)]
 
     def _done(self, worker: str, lease: Lease) -> None:
-        self.crew.take(worker, lease)
+        self.holders.complete(worker, lease)
         self.peers[worker].sent.pop(lease, None)

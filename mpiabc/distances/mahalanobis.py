@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mpiabc.distance.norm import without_scale
+from mpiabc.distances.norm import without_scale
 from mpiabc.errors import ProblemError
 from mpiabc.guard import quiet
 from mpiabc.particles import Particles

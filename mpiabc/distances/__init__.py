@@ -5,11 +5,11 @@ anything with `rows`, which gets the numbers of many simulations at once. One th
 has `fit(sample, observed)` too, and gives the distance of the next generation.
 """
 
-from mpiabc.distance.aggregate import Aggregate, Terms
-from mpiabc.distance.mahalanobis import Mahalanobis, Whitened
-from mpiabc.distance.norm import Norm, PNorm
-from mpiabc.distance.predicted import Predicted, Predictor
-from mpiabc.distance.rows import (
+from mpiabc.distances.aggregate import Aggregate, Terms
+from mpiabc.distances.mahalanobis import Mahalanobis, Whitened
+from mpiabc.distances.norm import Norm, PNorm
+from mpiabc.distances.predicted import Predicted, Predictor
+from mpiabc.distances.rows import (
     Adaptive,
     Returned,
     RowDistance,
@@ -18,7 +18,7 @@ from mpiabc.distance.rows import (
     measures_rows,
     of_data,
 )
-from mpiabc.distance.transport import Matched, Sliced, SlicedWasserstein, Sorted, Wasserstein
+from mpiabc.distances.transport import Matched, Sliced, SlicedWasserstein, Sorted, Wasserstein
 
 FITTED = (  # what our own distances are fitted to, as orders keep it
     PNorm,

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from mpiabc.kernels.mixture import Mixture
 from mpiabc.layout import Layout
-from mpiabc.mixture import Mixture
 
 SHARE = 0.05  # of the prior in proposals of discrete parameters
 _LEAST_SPREAD = 0.5

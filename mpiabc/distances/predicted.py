@@ -11,8 +11,8 @@ import numpy as np
 
 from mpiabc import calls
 from mpiabc.arguments import refuse_class
-from mpiabc.distance.norm import PNorm
-from mpiabc.distance.rows import is_adaptive, measures_rows, of_data
+from mpiabc.distances.norm import PNorm
+from mpiabc.distances.rows import is_adaptive, measures_rows, of_data
 from mpiabc.errors import ProblemError
 from mpiabc.particles import Particles
 

@@ -1,0 +1,1 @@
+"""Perturbation kernels, and the proposals that they make of a population."""

@@ -1,0 +1,1 @@
+"""Priors: one problem's, its marginals, what a constraint leaves of it; several models' as one."""
