@@ -275,13 +275,16 @@ def quiet(function: Any) -> Any:
 
 def errors_of(users: Mapping[str, Any], part: Any = None) -> AbstractContextManager[None]:
     """What NumPy does about errors in a part that steady arithmetic asks: as users say, unless it is ours."""
-    parts = (part, *getattr(part, "parts", ()))  # of several models
-    is_ours = all(type(part).__module__.partition(".")[0] == "mpiabc" for part in parts)
+    is_ours = _is_ours(part) and all(map(_is_ours, getattr(part, "parts", ())))  # of several models
     return nullcontext() if is_ours else np.errstate(**users)
 
 
+def _is_ours(part: Any) -> bool:
+    return type(part).__module__.partition(".")[0] == "mpiabc"
+
+
 def errors_here(users: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What users have set, if they are named, where the function to be called, or the log, may not be."""
+    """What users have set, or else this process: where the function to be called, or the log, may not be."""
     if users is None:
         return np.geterr()
     is_heard = np.geterrcall() is not None

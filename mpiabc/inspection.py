@@ -5,7 +5,6 @@ seems to, is reported, once. Parts of this package are not looked at.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from mpiabc.order import is_kept_whole
 from mpiabc.planner import Asking, Planner
 from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
+from mpiabc.priors.joint import ModelPrior, ModelProposal
 from mpiabc.problem import Problem
 from mpiabc.streams import BLOCK, Purpose, Stream
 
@@ -44,7 +44,7 @@ def of_problem(problem: AnyProblem, planner: AnyPlanner) -> list[Tell]:
         "observed": of_data,
         "distance's rows": _of_distance(problem.models[0], planner),
     }
-    return _told(found)
+    return _reports(found)
 
 
 def of_decided(planner: AnyPlanner, past: Past, order: Level, base: Population | None) -> list[Tell]:
@@ -52,7 +52,7 @@ def of_decided(planner: AnyPlanner, past: Past, order: Level, base: Population |
     found = {"distance's fit": _of_fitted_distance(planner, past, order)}
     if base is not None and isinstance(planner, Planner):
         found |= {"proposal": _of_kernel(planner, order, base), **_of_rules(planner, past, order)}
-    return _told(found)
+    return _reports(found)
 
 
 def of_distances(problem: AnyProblem, population: Population, order: Level) -> list[Tell]:
@@ -68,16 +68,12 @@ def of_distances(problem: AnyProblem, population: Population, order: Level) -> l
     return [Tell("distances", note)]
 
 
-def _told(found: dict[str, str]) -> list[Tell]:
+def _reports(found: dict[str, str]) -> list[Tell]:
     return [Tell(topic, said) for topic, said in found.items() if said]
 
 
 def _asked(look: Callable[[], str]) -> str:
     return unless_it_raises(look, "")
-
-
-def _asking(planner: AnyPlanner, what: str, part: Any) -> AbstractContextManager[None]:
-    return planner.asking(what, part)
 
 
 def _check_shapes(what: str, part: Any, d: int, key: tuple[int, int]) -> None:
@@ -102,7 +98,7 @@ def _of_distance(problem: Problem, planner: AnyPlanner) -> str:
     if is_ours(distance) or not measures_rows(distance) or len(observed) > _MOST:
         return ""
     rows, what = promises.rows_like(observed, planner.key), promises.of_name("rows of the distance", distance)
-    with _asking(planner, "the distance", distance):
+    with planner.asking("the distance", distance):
         return _asked(lambda: promises.of_distance(what, distance, rows, observed))
 
 
@@ -121,7 +117,7 @@ def _of_fitted_distance(planner: AnyPlanner, past: Past, order: Level) -> str:
         fits = promises.of_fitted_rows(what, lambda: planner.distance_after(past), rows, observed)
         return fits or promises.of_distance(f"rows of {what}, as fitted,", distance, rows, observed)
 
-    with _asking(planner, "the distance", distance):
+    with planner.asking("the distance", distance):
         return _asked(look)
 
 
@@ -131,7 +127,7 @@ def _of_kernel(planner: Planner, order: Level, base: Population) -> str:
     if is_ours(kernel):
         return ""
     what = promises.of_name("the kernel", kernel)
-    with _asking(planner, "the kernel", kernel):
+    with planner.asking("the kernel", kernel):
         for part, d in zip(checks.parts_of(order.proposal), _widths(planner, order), strict=True):
             _check_shapes(f"{what}'s proposal", part, d, order.key)
         said = _asked(lambda: checks.of_proposal(order.proposal, order.key, what))
@@ -142,9 +138,11 @@ def _of_kernel(planner: Planner, order: Level, base: Population) -> str:
 
 def _widths(planner: Planner, order: Level) -> Iterator[int]:
     """The parameters that each fitted proposal is of."""
-    priors = getattr(planner.prior, "priors", (planner.prior,))
-    fitted = getattr(order.proposal, "proposals", (order.proposal,))
-    return (len(prior.names) for prior, part in zip(priors, fitted, strict=True) if part is not None)
+    prior, proposal = planner.prior, order.proposal
+    if not (isinstance(prior, ModelPrior) and isinstance(proposal, ModelProposal)):
+        return iter((len(prior.names),))
+    pairs = zip(prior.widths, proposal.proposals, strict=True)
+    return (d for d, part in pairs if part is not None)
 
 
 def _of_rules(planner: Planner, past: Past, order: Level) -> dict[str, str]:

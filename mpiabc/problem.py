@@ -78,7 +78,7 @@ class Problem:
     comes back for them is dropped. A call that raises is then one failure, that of its batch.
 
     observed, of which a copy is kept, has the structure of what `simulate`, or `summarize` after it, returns.
-    `distance` is a callable (simulated, observed) -> float, or has `rows`, see `distance.RowDistance`. A
+    `distance` is a callable (simulated, observed) -> float, or has `rows`, see `distances.RowDistance`. A
     callable may compare anything: where observed data are no numbers, or `summarize` gives them other names,
     it gets what `simulate` returned, and only what `summarize` makes of that, if there is one, is kept; where
     they are numbers, simulated data may have more keys, and what has not the observed form is kept as nan.

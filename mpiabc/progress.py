@@ -20,7 +20,7 @@ _MOST_NAMES = 8  # of whom is waited for
 
 
 def are_lines_wanted(is_live: bool | None) -> bool:
-    """Whether a line a generation is reported: where nobody sees a live line, unless that is forbidden."""
+    """Whether each generation gets a line: where nobody sees a live one, unless that is forbidden."""
     return is_live is None and not is_watched(sys.stderr)
 
 

@@ -112,17 +112,17 @@ def chunks(rows: Simulations) -> Iterator[tuple[dict[str, Any], bytes]]:
     for start in range(0, max(1, len(rows)), step):
         part = slice(start, start + step)
         columns = [getattr(rows, name)[part] for name in _packed(several)]
-        described = {"m": len(columns[0]), "of": of, "d": d, "k": k, "c": c}
-        described |= {"model": several, "narrow": bool(narrow)}
-        yield described, b"".join(np.ascontiguousarray(column).tobytes() for column in columns)
+        header = {"m": len(columns[0]), "of": of, "d": d, "k": k, "c": c}
+        header |= {"model": several, "narrow": bool(narrow)}
+        yield header, b"".join(np.ascontiguousarray(column).tobytes() for column in columns)
 
 
-def read(described: dict[str, Any], buffer: bytes, generation: int) -> Simulations:
+def read(header: dict[str, Any], buffer: bytes, generation: int) -> Simulations:
     """The inverse of what `chunks` made. Raises ValueError for what it did not make."""
-    m, at = int(described["m"]), 0
+    m, at = int(header["m"]), 0
     columns: dict[str, Any] = {}
-    for name in _packed(described["model"]):
-        dtype, shape = _layout(name, m, described)
+    for name in _packed(header["model"]):
+        dtype, shape = _layout(name, m, header)
         array: np.ndarray = np.frombuffer(buffer, dtype, math.prod(shape), at)
         columns[name], at = array.reshape(shape), at + array.nbytes
     if at != len(buffer):
@@ -136,15 +136,15 @@ def _packed(several: bool) -> tuple[str, ...]:
     return "ids", "theta", "distances", "summaries", *(["model"] if several else []), "accepted"
 
 
-def _layout(name: str, m: int, described: dict[str, Any]) -> tuple[type, tuple[int, ...]]:
+def _layout(name: str, m: int, header: dict[str, Any]) -> tuple[type, tuple[int, ...]]:
     """The type and the shape of a column."""
     match name:
         case "theta":
-            return np.float64, (m, described["d"])
+            return np.float64, (m, header["d"])
         case "summaries":
-            return np.float32 if described["narrow"] else np.float64, (m, described["k"])
+            return np.float32 if header["narrow"] else np.float64, (m, header["k"])
         case "distances":
-            return np.float64, (m, described["c"]) if described["c"] else (m,)
+            return np.float64, (m, header["c"]) if header["c"] else (m,)
         case "accepted":
             return np.bool_, (m,)
     return np.int64, (m,)

@@ -129,8 +129,7 @@ def chosen(walltime: float | str | timedelta | None) -> float | str | timedelta 
 def seconds(walltime: float | str | timedelta | None, name: str = "walltime") -> float | None:
     """A walltime in seconds, from a number, a timedelta, or text such as "90", "30m", "2h", "1:30:00".
 
-    A text below 60 without a unit is asked about in the log: batch systems take a number for minutes.
-
+    Text below 60 without a unit is noted in the log: batch systems take such a number for minutes.
     "auto" is what the batch system leaves to this job. Raises ProblemError, which calls it by this name.
     """
     if walltime is None:

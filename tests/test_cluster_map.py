@@ -22,7 +22,9 @@ import pytest
 
 import mpiabc
 from mpiabc import batch, cli, cluster
+from mpiabc.batch import pbs as pbs_system
 from mpiabc.batch import systems
+from mpiabc.batch.ending import Why
 from mpiabc.cluster import waiting
 from tests.conftest import HANGS, environment
 
@@ -305,6 +307,13 @@ def test_a_cancellation_is_one_and_nothing_is_submitted_again(returns, pbs, tmp_
         error.value
     )
     assert len(jobs("qsub")) == 1
+
+
+@pytest.mark.parametrize(("ran", "why"), [("99:59:00", Why.CANCELLED), ("100:00:05", Why.TIME)])
+def test_a_qdel_of_an_older_pbs_is_one_where_time_was_left(ran, why):
+    """Hours have as many digits as they need."""
+    found = pbs_system._ending(271, {"resources_used.walltime": ran, "Resource_List.walltime": "100:00:00"})
+    assert found.why is why
 
 
 @pytest.mark.parametrize(("pbs", "status"), [("OpenPBS", -29), ("Torque", -11)], indirect=["pbs"])

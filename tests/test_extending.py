@@ -102,7 +102,7 @@ def test_help_of_what_parts_are_given_shows_names_and_not_how_columns_are_declar
     assert "theta (N, d), weights (N,) summing to 1" in text
 
 
-def test_a_rank_that_leads_a_run_of_its_own_is_reported_why_the_file_is_in_use(tmp_path, monkeypatch):
+def test_a_rank_that_leads_a_run_of_its_own_learns_why_the_file_is_in_use(tmp_path, monkeypatch):
     module = example("scheduler")
     monkeypatch.setenv("PMI_SIZE", "2")
     monkeypatch.setenv("PMI_RANK", "1")

@@ -428,6 +428,12 @@ def test_bars_of_whole_numbers_have_equally_many_of_them(n, low, high):
     assert set(np.diff(data._edges(x + 0.25, low, high)).round(9)) != {width} or low == high
 
 
+def test_bars_of_whole_numbers_may_be_wider_than_integers_are():
+    edges = data._edges(np.array([1e25, 5e25]), 1e25, 5e25)
+    assert edges[0] <= 1e25 < 5e25 <= edges[-1]
+    assert (np.diff(edges) > 0).all()
+
+
 @pytest.mark.parametrize(("part", "are_whole"), [(0.0, True), (0.5, False)])
 def test_whole_numbers_have_whole_ticks(part, are_whole):
     ax = Figure().subplots()

@@ -219,10 +219,10 @@ def _of_failures(run: _Run) -> Iterator[Finding]:
         return
     share = sums.failures / max(1, sums.simulations)
     kinds = run.history.read("SELECT kind, count(*) FROM failure GROUP BY kind ORDER BY count(*) DESC")
-    message = ", ".join(str(kind) for kind, _ in kinds[:_MOST_SHOWN])
+    listed = ", ".join(str(kind) for kind, _ in kinds[:_MOST_SHOWN])
     text = (
         f"of {sums.simulations} simulations {sums.failures} failed, a share of {share:.2g}"
-        f"{f', of the kind {message}' if message else ''}: they count as rejected, so the posterior leaves "
+        f"{f', of the kind {listed}' if listed else ''}: they count as rejected, so the posterior leaves "
         f"out where the simulator fails; `mpiabc show {run.history.path.name} --failures` tells where that is"
     )
     yield _finding(Severity.WARNING if share > MANY_FAILED else Severity.NOTE, "failures", text)
@@ -473,9 +473,9 @@ def _of_learning(parameters: Sequence[Parameter], population: Population, whose:
     left = [p.name for p in parameters if not _is_learnt(p, population)]
     if left:
         text = (
-            f"the posterior{whose} of {_names(left)} is its prior, as far as can be reported: at this "
-            "epsilon it is not informed by the data; let more generations follow, or give statistics that "
-            "depend on it"
+            f"the posterior{whose} of {_names(left)} is its prior, as far as can be seen: at this "
+            "epsilon the data say nothing of it; let more generations follow, or give statistics that depend "
+            "on it"
         )
         yield _finding(Severity.NOTE, "prior", text)
 
@@ -524,9 +524,7 @@ def _of_statistics(run: _Run) -> Iterator[Finding]:
         share, own = shares[at].sum(), counted[at].sum()
         others = counted.sum() - own
         times = [_ratio(part[at].sum() * others, (1 - part[at].sum()) * own) for part in (shares, still)]
-        is_missed = any(
-            _is_beyond(observed[i], rows[:, i], run.last) for i in at
-        )  # which is reported elsewhere
+        is_missed = any(_is_beyond(observed[i], rows[:, i], run.last) for i in at)  # a finding of its own
         if others and share > _DROWNS and times[0] > _AT_FIRST and times[1] > _STILL and not is_missed:
             text = (
                 f"the statistic {name} makes up {min(share, 0.999):.1%} of the distances of generation 0, so "

@@ -66,8 +66,8 @@ def endings(job: str, n: int) -> dict[int, Ending]:
 def _ending(status: int, values: dict[str, str]) -> Ending:
     """An older PBS gives a task the same status by `qdel` and at its time limit."""
     ran, limit = values.get("resources_used.walltime", "?"), values.get("Resource_List.walltime", "?")
-    why = _ENDINGS.get(status, Why.LOST)
-    if why is Why.CANCELLED and ran != "?" and limit != "?" and ran >= limit:
+    why, used, most = _ENDINGS.get(status, Why.LOST), durations.of_clock(ran), durations.of_clock(limit)
+    if why is Why.CANCELLED and used is not None and most is not None and used >= most:
         why = Why.TIME
     return Ending(why, f"exit status {status} after {ran} of {limit}")
 

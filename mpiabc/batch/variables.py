@@ -22,10 +22,8 @@ def launchers() -> tuple[str, ...]:
 
 def promised_cores() -> tuple[str, int] | None:
     """The cores that this job is promised for each process, the fewest, and the variable that says so."""
-    described = {
-        system.cores: os.environ.get(system.cores, "") for system in SYSTEMS.values() if system.cores
-    }
-    return min(((name, int(n)) for name, n in described.items() if n.isdecimal()), key=_number, default=None)
+    said = {system.cores: os.environ.get(system.cores, "") for system in SYSTEMS.values() if system.cores}
+    return min(((name, int(n)) for name, n in said.items() if n.isdecimal()), key=_number, default=None)
 
 
 def _number(promise: tuple[str, int]) -> int:

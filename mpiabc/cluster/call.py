@@ -70,10 +70,10 @@ class Call:
     def read(cls, folder: Path) -> "Call":
         """The call of a folder, also of another process. Raises SchedulerError if it is none."""
         try:
-            described = json.loads((folder / "call.json").read_text())
-            described["system"] = described.pop("scheduler", None) or described["system"]  # of older folders
-            described["jobs"] = {str(job): list(tasks) for job, tasks in described["jobs"].items()}
-            call = cls(folder=folder, **described)
+            kept = json.loads((folder / "call.json").read_text())
+            kept["system"] = kept.pop("scheduler", None) or kept["system"]  # of older folders
+            kept["jobs"] = {str(job): list(tasks) for job, tasks in kept["jobs"].items()}
+            call = cls(folder=folder, **kept)
             arrays.of(call.system)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchedulerError(
@@ -216,8 +216,8 @@ class Call:
             path = log.with_suffix(".at")
             with suppress(OSError, ValueError):
                 head, *begun = path.read_text().splitlines()
-                described = json.loads(head)
-                return Trace(described["host"], described["began"], int(begun[-1]) if begun else None)
+                kept = json.loads(head)
+                return Trace(kept["host"], kept["began"], int(begun[-1]) if begun else None)
         return None
 
     def has_begun(self, task: int) -> bool:
@@ -295,8 +295,8 @@ class Call:
 
     def _note(self) -> None:
         """Write down what another process has to know."""
-        described = {name: value for name, value in vars(self).items() if name not in ("folder", "_leader")}
-        write(self.folder / "call.json", json.dumps(described).encode())
+        kept = {name: value for name, value in vars(self).items() if name not in ("folder", "_leader")}
+        write(self.folder / "call.json", json.dumps(kept).encode())
 
 
 def unfinished(base: Path, system: str, identity: str) -> Call | None:

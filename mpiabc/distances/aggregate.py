@@ -139,17 +139,17 @@ class FittedTerms(Terms):
 
     def doubts(self, sample: Particles, observed: np.ndarray) -> str | None:
         """What the user should know of a fit: of the parts, and which of them say nothing."""
-        text = []
+        doubts = []
         for part, place in zip(self.parts, self._places(), strict=True):
             if hasattr(part, "doubts"):
-                text.append(part.doubts(_of_columns(sample, place), observed[place]))
+                doubts.append(part.doubts(_of_columns(sample, place), observed[place]))
         if self.scale is not None:
             found = self._scales(self._fitted(sample, observed), sample, observed)
             silent = [
                 key for key, scale, f in zip(self.keys, found, self.factors, strict=True) if f and not scale
             ]
-            text.append(without_scale(silent) if silent else None)
-        return "; ".join(filter(None, text)) or None
+            doubts.append(without_scale(silent) if silent else None)
+        return "; ".join(filter(None, doubts)) or None
 
     def _fitted(self, sample: Particles, observed: np.ndarray) -> tuple[Any, ...]:
         return tuple(

@@ -13,11 +13,11 @@ _SCRIPT = re.compile(r"\bscript\.(?=[^\s:]+$)")  # how names begin that are of t
 
 
 def in_words(differences: Sequence[str]) -> list[str]:
-    """What `differences` and `code_differences` give, as it is described to users."""
-    return list(map(_told, differences))
+    """What `differences` and `code_differences` give, as users read it."""
+    return list(map(_described, differences))
 
 
-def _told(difference: str) -> str:
+def _described(difference: str) -> str:
     for kind, words in _KINDS.items():
         if difference.startswith(kind):
             return words.format(_of_script(difference.removeprefix(kind)))

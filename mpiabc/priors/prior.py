@@ -396,7 +396,7 @@ def _checked(name: str, given: Any) -> Any:
             "scipy.stats.norm(0, 1) or mpiabc.Uniform(0, 1), or an object with rvs(size, random_state) and "
             "logpdf(x)"
         )
-    if isinstance(marginal, type) or hasattr(marginal, "freeze"):
+    if hasattr(marginal, "freeze"):
         raise ProblemError(
             f"{who} has a distribution without parameters: freeze it by a call, as in scipy.stats.norm(0, 1)"
         )

@@ -137,6 +137,5 @@ class Wire:
 
 
 dead: set[int] = set()  # ranks of any communicator that died
-unsent: list[
-    tuple[Request, bytes]
-] = []  # buffers that MPI may still read, for a rank that is busy when the run ends
+#: Buffers that MPI may still read, for a rank that is busy when the run ends.
+unsent: list[tuple[Request, bytes]] = []

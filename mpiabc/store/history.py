@@ -108,13 +108,11 @@ class History:
         with reading(self.path) as db:
             if "level" not in columns_of(db, "orders"):
                 return None  # a file of an older mpiabc
-        for crc, described, arrays in self.read(
-            "SELECT crc, told, arrays FROM orders WHERE level = ?", level
-        ):
+        for crc, text, arrays in self.read("SELECT crc, told, arrays FROM orders WHERE level = ?", level):
             # It may be of any type, and say any size.
             with suppress(AttributeError, TypeError, ValueError, MemoryError):
-                if crc == crc_of_order(described, arrays):
-                    return described, unpacked_arrays(arrays)
+                if crc == crc_of_order(text, arrays):
+                    return text, unpacked_arrays(arrays)
         return None
 
     def sample(self, generation: int) -> Particles | None:

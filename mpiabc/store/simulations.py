@@ -66,10 +66,10 @@ class KeptSimulations:
             int(n) for (n,) in self.history.read("SELECT evaluations FROM population ORDER BY generation")
         ]
         counts = counts[: len(self.history)]
-        described = self.history.partial_level()
+        partial = self.history.partial_level()
         return (
-            (*counts, described["evaluations"])
-            if described and described["level"] == len(counts)
+            (*counts, partial["evaluations"])
+            if partial and partial["level"] == len(counts)
             else tuple(counts)
         )
 
@@ -153,7 +153,7 @@ class KeptSimulations:
                     self.history.path, f"chunk {chunk} of the simulations of generation {generation}"
                 )
             parts.append(part)
-        self._check_whole(generation, [(chunk, described) for chunk, _, described, _ in found])
+        self._check_whole(generation, [(chunk, header) for chunk, _, header, _ in found])
         return replace(joined(parts), **self._names())
 
     def _check_whole(self, generation: int, found: list[tuple[int, str]]) -> None:

@@ -150,7 +150,7 @@ def _edges(x: np.ndarray, low: float, high: float) -> np.ndarray:
     most = int(np.clip(np.sqrt(len(x)), 5, 40))
     if _are_whole(x):
         first, n = math.floor(low), math.ceil(high) - math.floor(low) + 1
-        width = math.ceil(n / most)
+        width = float(math.ceil(n / most))  # whole numbers may be larger than integers of NumPy's
         return first - 0.5 + width * np.arange(math.ceil(n / width) + 1)
     room = 0.05 * (high - low) or 0.5
     return np.linspace(low - room, high + room, most + 1)

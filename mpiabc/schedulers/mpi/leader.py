@@ -33,9 +33,7 @@ from mpiabc.signals import relay
 
 _log = logging.getLogger(__name__)
 
-
 _LEAVING = 4.0  # seconds that ranks have to leave before the job is aborted
-
 
 #: What a rank says of itself, which it may before it has greeted.
 _OF_ITSELF = (Kind.HELLO, Kind.BROKEN, Kind.REFUSED, Kind.SIGNALLED, Kind.BYE)

@@ -23,7 +23,7 @@ class Sending:
         self._shelf = Shelf(run)  # of this node
         self._shelved: set[int] = set()  # jobs that lie there
         self._whole: dict[int, bytes] = {}  # jobs as they travel to who asks
-        self._cuts: dict[int, float] = {}  # of which some are not reported yet who hold leases above
+        self._cuts: dict[int, float] = {}  # of which not all know that hold leases above
         self.unanswered: set[int] = set()  # ranks that have failed and wait for an answer
 
     def begin(self, job: Job, beside: Collection[int], ranks: Collection[int], *, may_ask: bool) -> None:
@@ -69,7 +69,7 @@ class Sending:
         self._shelf.close()
 
     def _close_others(self) -> None:
-        """Have skipped what waits of jobs that are closed, of which not all have been informed."""
+        """Have skipped what waits of jobs that are closed, of whose cuts not all know."""
         for number, cut in self._cuts.items():
             if number not in self._jobs:
                 self._spread(Cancel(number, cut), self._workers.behind())

@@ -58,7 +58,6 @@ DEAD_AFTER = 6  # missed ones after which a worker is taken for dead
 BATCH = 1000  # messages that are taken off a list at once
 LARGEST = 512 * 2**20 - 1024  # bytes that a server takes in one piece, with what we put around them
 
-
 _OLDEST = (6, 0)  # version of the server
 _TIMEOUT = 5.0  # seconds that the server has to answer
 _SMALL = 2**20  # bytes that go there within that time, on any line that is of use

@@ -45,9 +45,7 @@ class Worker:
         self._refused: set[str] = set()
         self._served = 0
         self._reported = ""  # what is waited for
-        self._client: RedisClient = (
-            None  # stays while a run is served: so a worker is always seen on the server
-        )
+        self._client: RedisClient = None  # stays while a run is served: the server always sees a worker
 
     def work(self) -> int:
         """Serve; returns the number of runs served. Raises SchedulerError if there never was any."""

@@ -36,7 +36,7 @@ class Jobs:
         return lease.start < self._cuts.get(lease.job, -1.0)
 
     def cancel(self, cut: float, job: int | None = None) -> tuple[Cancel, bool]:
-        """What workers learn of a cut, and whether all are: it is higher than the one before."""
+        """What workers are sent of a cut, and whether all of them are: it is higher than the one before."""
         number = self.newest if job is None else job
         before = self._cuts.get(number, float("inf"))
         if number in self._cuts:

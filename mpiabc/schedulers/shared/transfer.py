@@ -10,7 +10,6 @@ from mpiabc.schedulers.base import Job
 
 _LARGE = 4096  # bytes from which a buffer travels for itself
 
-
 Parts = list[tuple[str, bytes]]
 
 

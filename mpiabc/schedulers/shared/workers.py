@@ -45,9 +45,8 @@ class Workers(Generic[W]):
         self._holding: dict[W, None] = {}  # those with leases
         self._ahead: dict[W, None] = {}  # those with leases that wait behind others
         self._busy = 0  # slots that have work
-        self._highest: dict[
-            int, list[tuple[int, int, W, Lease]]
-        ] = {}  # by job: heaps of what was given ahead
+        # By job: heaps of what was given ahead.
+        self._highest: dict[int, list[tuple[int, int, W, Lease]]] = {}
         self._order = itertools.count()
         self.slots = 0  # of all workers
 
