@@ -1,4 +1,4 @@
-"""Ranks that die under fault tolerance: lost leases, no more. (Without it: `tests/test_kills.py`.)"""
+"""Ranks that die under fault tolerance: lost leases, no more. (Without it: `tests/kills.py`.)"""
 
 import pytest
 

@@ -280,8 +280,8 @@ def test_each_rank_that_dies_is_one_worker_less(leading):
     """Whether it had greeted or not."""
     leading.all_greet()
     assert leading.engine.workers == RANKS
-    leading.engine._members.bury(4)
-    leading.engine._members.bury(4)
+    leading.engine._attendance.bury(4)
+    leading.engine._attendance.bury(4)
     assert leading.engine.workers == RANKS - 1
 
 
