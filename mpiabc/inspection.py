@@ -26,7 +26,7 @@ from mpiabc.problem import Problem
 from mpiabc.streams import BLOCK, Purpose, Stream
 
 AnyPlanner = Planner | PoolingPlanner
-_MOST = 1 << 20  # numbers of a simulation, beyond which a distance is not asked for rows that are made up
+_MOST = 1 << 16  # numbers of a simulation, beyond which a distance is not asked for rows that are made up
 _RAISED = object()
 
 
