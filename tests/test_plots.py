@@ -1,6 +1,7 @@
 """Plots: what is drawn, of every kind of run, without a look at pixels; and `mpiabc plot`."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy import stats
 
 import mpiabc
 from mpiabc.analysis import priors
-from mpiabc.analysis.plots import canvas, data, density, parameters
+from mpiabc.analysis.plots import canvas, course, data, density, parameters
 from mpiabc.analysis.plots.seen import spread
 from mpiabc.cli import main
 from mpiabc.problem import described
@@ -81,6 +82,10 @@ def adaptive(tmp_path_factory):
     problem = mpiabc.Problem(prior, wide, np.zeros(30), vectorized=True, distance=distance)
     store = folder(tmp_path_factory, "adaptive")
     return mpiabc.ABCSMC(problem, 60, seed=1).run(store, generations=3, scheduler="serial")
+
+
+def explained(legend):
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def line(ax, label):
@@ -241,6 +246,9 @@ def test_pairs_draw_densities_priors_and_references(run):
     cross = figure.axes[6]
     assert [one.get_xdata()[0] for one in cross.lines][:1] == [0.4]
     assert cross.collections  # contours
+    legend = figure.axes[5].get_legend()
+    assert legend.get_title().get_text() == "generation 3"
+    assert explained(legend) == ["posterior", "prior", "reference", "holds 90 %", "holds 50 %", "particles"]
 
 
 def density_of_integers(population):
@@ -264,11 +272,14 @@ def test_of_thirty_parameters_all_densities_and_correlations_are_drawn(adaptive)
     assert line(figure.axes[3], "reference")[0] == [0.5, 0.5]
     last = adaptive[-1]
     r = np.corrcoef(last.theta.T) if np.ptp(last.weights) == 0 else correlations(last)
-    squares, dots = figure.axes[30].collections
+    squares, dots = figure.axes[30].collections[:2]
     lower = r[np.tril_indices(30, -1)]
     assert len(squares.get_offsets()) == np.count_nonzero(lower > 0)
     sizes = np.sort(np.concatenate([squares.get_sizes(), dots.get_sizes()]))
     np.testing.assert_allclose(sizes / sizes[-1], np.sort(np.abs(lower)) / np.abs(lower).max())
+    assert explained(figure.axes[30].get_legend()) == ["+1", "+0.5", "+0.1", "-1", "-0.5", "-0.1"]
+    (above,) = (one for part in figure.subfigs for one in part.legends)
+    assert explained(above) == ["posterior", "prior", "reference"]
     assert len(plots.pairs(adaptive, ["parameter 1", "parameter 7"], fig=Figure).axes) == 4
 
 
@@ -320,6 +331,7 @@ def test_marginals_of_a_few_generations_are_drawn(run, monkeypatch):
     assert [one.get_label() for one in figure.axes[0].lines] == ["generation 0", "generation 3", "prior"]
     x, y = line(figure.axes[0], "generation 0")
     np.testing.assert_allclose(y, density.curve(run[0]["beta"], run[0].weights, (-np.inf, np.inf), x))
+    assert [one.get_marker() for one in figure.axes[0].lines] == ["o", "None", "None"]
     figure = plots.marginals(run, "beta", generations=[1], prior=False, fig=Figure)
     assert [one.get_label() for one in figure.axes[0].lines] == ["generation 1"]
 
@@ -342,6 +354,7 @@ def test_intervals_of_choices_are_probabilities(two):
     each = [p.of("curved") for p in two]
     expected = [p.weights[p["law"] == 1].sum() for p in each]
     np.testing.assert_allclose(line(figure.axes[0], "hill")[1], expected)
+    assert figure.axes[0].get_ylabel() == "probability of\nlaw"
 
 
 def test_convergence_draws_numbers_of_generations(run):
@@ -369,11 +382,10 @@ def test_each_of_several_distances_has_a_line(tmp_path):
 def test_models_are_lines_of_their_probabilities(two):
     ax = plots.models(two, ax=Figure().subplots())
     np.testing.assert_allclose(line(ax, "curved")[1], [p.model_probabilities()[1] for p in two])
+    assert explained(ax.get_legend()) == ["plain", "curved", "prior"]
 
 
 def test_scales_are_shares_of_the_weights(adaptive, monkeypatch):
-    from mpiabc.analysis.plots import course
-
     image = plots.scales(adaptive, ax=Figure().subplots()).collections[0].get_array()
     factors = np.array([course.distance_of(*adaptive.order(t)).factors for t in (1, 2)])
     np.testing.assert_allclose(image.reshape(30, 2).T, factors / factors.sum(axis=1, keepdims=True))
@@ -387,6 +399,8 @@ def test_workers_are_bars_of_the_time_simulated(run):
     assert [bar.get_height() for bar in ax.patches] == list(run.shares.values())
     assert all(0 < share <= 1 for share in run.shares.values())
     np.testing.assert_allclose(line(ax, "evaluations needed")[1], [p.evaluations / p.dispatched for p in run])
+    resumed = replace(run[-1], dispatched=1)  # of the last start alone
+    assert np.isnan(course._needed(resumed))
 
 
 # Data.
@@ -402,6 +416,8 @@ def test_accepted_simulations_are_bands_and_histograms_with_the_data(run):
     assert abs(sum(bar.get_height() for bar in total.patches) - 1) < 1e-9
     assert line(total, "observed")[0] == [3.6, 3.6]
     assert "accepted simulations, generation 3" in figure.legends[0].get_title().get_text()
+    series_of, number_of = ["90 %", "50 %", "median", "observed"], ["simulated", "observed"]
+    assert explained(figure.legends[0]) == series_of + number_of
     one = plots.predictive(run, "series", x=np.arange(10, 16), fig=Figure)
     assert line(one.axes[0], "median")[0].tolist() == list(range(10, 16))
 

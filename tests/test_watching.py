@@ -140,7 +140,7 @@ def test_view_of_a_run_that_goes_on_says_how_far_it_is_and_who_leads():
     assert facts["accepted"] == "25 of 100"
     assert facts["simulations/s"] == "50"
     assert facts["busy workers"] == "3 of 4"
-    assert facts["time left"] == "30 s"
+    assert facts["generation ends in"] == "30 s"
     assert facts["leader"] == f"process {os.getpid()} on {platform.node()}"
     assert facts["last sign of life"] == "now"
     assert words.part(view) == 0.25

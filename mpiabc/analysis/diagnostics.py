@@ -473,7 +473,7 @@ def _of_learning(parameters: Sequence[Parameter], population: Population, whose:
     left = [p.name for p in parameters if not _is_learnt(p, population)]
     if left:
         text = (
-            f"the posterior{whose} of {_names(left)} is its prior, as far as can be seen: at this "
+            f"the posterior of {_names(left)}{whose} is its prior, as far as can be seen: at this "
             "epsilon the data say nothing of it; let more generations follow, or give statistics that depend "
             "on it"
         )

@@ -26,8 +26,8 @@ _WORDS = {
     "marginals": (
         "Posterior over generations",
         "The density of each parameter, later generations darker (of whole numbers and choices, bars are the "
-        "last one, and marks those before): where the last ones lie upon each other, more of them would say "
-        "nothing new.",
+        "last one, and marks those before; what rises far above the last one is cut): where the last ones "
+        "lie upon each other, more of them would say nothing new.",
     ),
     "intervals": (
         "Intervals over generations",

@@ -104,7 +104,7 @@ def _facts(history: History, course: Sequence[Step]) -> Iterator[tuple[str, str]
         yield _epsilon_name(history), _epsilon(last)
         yield "particles", f"{last.size} (ESS {last.ess:.0f})"
         yield "simulations", f"{sums.simulations}"
-        yield "accepted in the last", f"{last.acceptance_rate:.3g}"
+        yield "acceptance rate", f"{last.acceptance_rate:.3g}"
         yield "time", duration(sums.seconds)
 
 

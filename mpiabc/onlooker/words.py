@@ -20,7 +20,7 @@ def facts_of(view: View) -> list[tuple[str, str]]:
             (p.counted, f"{p.accepted} of {p.size}"),
             ("simulations/s", f"{p.rate:.3g}"),
             ("busy workers", f"{p.busy} of {p.workers}"),
-            ("time left", time_left(view)),
+            ("generation ends in", time_left(view)),
         ]
     else:
         facts += [("generations", str(view.generations)), ("epsilon", view.epsilon or "-")]

@@ -18,6 +18,7 @@ LINES = ("-", "--", "-.", ":")
 MARKERS = "osD^vPX*<>"
 SMALL = 8  # points
 _LONGEST = 40  # letters of a name
+_MOST_COLUMNS = 6
 
 MISSING = "plots need matplotlib: install `mpiabc[plot]`"
 
@@ -45,7 +46,7 @@ def new_axes(ax: Any, width: float = 6.0, height: float = 3.6) -> Any:
 
 def panels(figure: Any, n: int, *, width: int | None = None, **options: Any) -> list[Any]:
     """Axes for n things, in rows; what is left of the last row stays empty."""
-    columns = width or min(n, max(1, round(math.sqrt(1.6 * n))))
+    columns = width or shape_for(n)[0]
     rows = -(-n // columns)
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
     for ax in axes[n:]:
@@ -55,7 +56,7 @@ def panels(figure: Any, n: int, *, width: int | None = None, **options: Any) -> 
 
 def shape_for(n: int) -> tuple[int, int]:
     """Columns and rows of as many panels."""
-    columns = min(n, max(1, round(math.sqrt(1.6 * n))))
+    columns = min(n, _MOST_COLUMNS, max(1, round(math.sqrt(1.6 * n))))
     return columns, -(-n // columns)
 
 
@@ -107,13 +108,18 @@ def _value_at(values: Sequence[str], i: float) -> str:
     return wrapped(values[at], 10) if 0 <= at < len(values) and abs(i - at) < 1e-9 else ""
 
 
-def legend_above(figure: Any, ax: Any, title: str | None = None) -> None:
-    """What the lines of these axes mean, above all of the figure."""
-    handles, labels = ax.get_legend_handles_labels()
+def legend_above(figure: Any, axes: Sequence[Any], title: str | None = None) -> None:
+    """What lines, marks and areas of these axes mean, above all of the figure, each once."""
+    found: dict[Any, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            marker = getattr(handle, "get_marker", str)()
+            found.setdefault((label, type(handle), marker), handle)
+    labels = [label for label, *_ in found]
     if labels:
-        columns = max(1, min(len(labels), int(figure.bbox.width / figure.dpi / 1.3)))  # a subfigure, too
+        columns = max(1, min(len(labels), int(figure.bbox.width / figure.dpi / 1.15)))  # a subfigure, too
         where = {"loc": "outside upper center", "ncols": columns, "title": title}
-        figure.legend(handles, labels, fontsize=SMALL, frameon=False, **where)
+        figure.legend(list(found.values()), labels, fontsize=SMALL, frameon=False, **where)
 
 
 def logarithmic(axis: Any) -> None:
@@ -126,12 +132,15 @@ def logarithmic(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(ax: Any, **options: Any) -> None:
-    """What lines mean, each once, if anything says so."""
-    handles, labels = ax.get_legend_handles_labels()
-    found = dict(zip(labels, handles, strict=True))
+def legend(ax: Any, *others: Any, title: str | None = None, **options: Any) -> None:
+    """What lines mean, of other axes too, each once, if anything says so."""
+    found: dict[str, Any] = {}
+    for one in (ax, *others):
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
     if found:
-        ax.legend(found.values(), found.keys(), fontsize=SMALL, frameon=False, **options)
+        size = {"fontsize": SMALL, "title_fontsize": SMALL, "frameon": False}
+        ax.legend(found.values(), found.keys(), title=title, **size, **options)
 
 
 def no_such(what: str, found: object, expected: str) -> ProblemError:

@@ -44,8 +44,8 @@ def convergence(history: History, *, fig: Any = None) -> Any:
     axes[2].plot(times, [len(p) for p in drawn], color="0.35", linestyle="--", linewidth=1, label="particles")
     axes[2].set_ylim(bottom=0)
     canvas.legend(axes[2], loc="lower left")
-    _line(axes[3], times, [p.simulations for p in drawn], "simulations", is_log=True)
-    _line(axes[4], times, [p.seconds for p in drawn], "seconds", is_log=True)
+    _line(axes[3], times, [p.simulations for p in drawn], "simulations\nper generation", is_log=True)
+    _line(axes[4], times, [p.seconds for p in drawn], "seconds\nper generation", is_log=True)
     axes[4].set_xlabel("generation")
     canvas.whole_ticks(axes[4].xaxis)
     figure.align_ylabels()
@@ -108,10 +108,11 @@ def models(history: History, *, ax: Any = None) -> Any:
             color=canvas.shades(3)[-1 - m % 3],
             label=model.name,
         )
-        ax.axhline(model.probability, xmax=0.02, color=canvas.PRIOR["color"], linewidth=2)
+    for model in drawn[0].models:
+        ax.axhline(model.probability, xmax=0.02, color=canvas.PRIOR["color"], linewidth=2, label="prior")
     ax.set(xlabel="generation", ylim=(-0.03, 1.03))
     canvas.whole_ticks(ax.xaxis)
-    canvas.legend(ax)
+    canvas.legend(ax, title="model")
     return ax
 
 
@@ -180,11 +181,25 @@ def workers(history: History, *, ax: Any = None) -> Any:
     ax = canvas.new_axes(ax)
     times = [population.generation for population in drawn]
     busy = [shares.get(t, math.nan) for t in times]
-    needed = [p.evaluations / p.dispatched if p.dispatched else math.nan for p in drawn]
+    needed = [_needed(population) for population in drawn]
     width = 0.8 * (times[1] - times[0] if len(times) > 1 else 1)
-    ax.bar(times, busy, width, color=canvas.FILLS[1], edgecolor=INK, linewidth=0.5, label="time simulated")
+    ax.bar(
+        times,
+        busy,
+        width,
+        color=canvas.FILLS[1],
+        edgecolor=INK,
+        linewidth=0.5,
+        label="workers' time simulated",
+    )
     _line(ax, times, needed, "share", color="black", linestyle=":", label="evaluations needed")
     ax.set(xlabel="generation", ylim=(0, 1.25), yticks=[0, 0.25, 0.5, 0.75, 1])
     canvas.whole_ticks(ax.xaxis)
     canvas.legend(ax, loc="upper center", ncols=2)
     return ax
+
+
+def _needed(population: Population) -> float:
+    """The share of the evaluations handed out that were needed; nan if an earlier start gave out more."""
+    needed, dispatched = population.evaluations, population.dispatched
+    return needed / dispatched if dispatched >= max(1, needed) else math.nan

@@ -63,8 +63,9 @@ def predictive(
     axes = canvas.panels(figure, len(wanted))
     for name, ax in zip(wanted, axes, strict=True):
         _part(ax, name, shown, places.get(name))
-    banded = [ax for name, ax in zip(wanted, axes, strict=True) if shown.data[name][0].size > 1]
-    canvas.legend_above(figure, [*banded, axes[0]][0], shown.title)
+    is_series = [shown.data[name][0].size > 1 for name in wanted]
+    kinds = [axes[is_series.index(kind)] for kind in (True, False) if kind in is_series]
+    canvas.legend_above(figure, kinds, shown.title)
     return figure
 
 
@@ -165,6 +166,7 @@ def _series(ax: Any, values: np.ndarray, weights: np.ndarray, observed: Any, x: 
     k = values.shape[1]
     if x is None:
         canvas.whole_ticks(ax.xaxis)
+        ax.set_xlabel("index", fontsize=9)
     x = np.arange(k) if x is None else np.asarray(x, float)
     if x.shape != (k,):
         raise ProblemError(f"x has the shape {x.shape}, and the series has {k} numbers: give as many")

@@ -18,6 +18,8 @@ _MOST_POINTS = 1000
 _LEAST_SURFACE = 50  # effective particles, from where on contours say more than points
 _SURFACE = 80
 _SHARES = (0.5, 0.9)
+_MARKED = (1.0, 0.5, 0.1)  # correlations whose marks are explained
+_ROOM = 2.5  # times the last density: higher ones, of earlier generations, are cut, or the last would be flat
 
 
 def pairs(
@@ -57,13 +59,20 @@ def pairs(
                 _pair(ax, two, (spans[j], spans[i]), population, marks, points)
             _label(ax, view.parameters, i, j, d)
     figure.align_labels()
+    title = _titled(view, population)
     if d > 1:
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        if labels:
-            axes[0, -1].legend(handles, labels, loc="upper right", fontsize=SMALL, frameon=False)
+        below = [axes[i, j] for i in range(d) for j in range(i)]
+        canvas.legend(axes[0, -1], axes[0, 0], *below, title=title, loc="upper right")
     else:
-        canvas.legend(axes[0, 0])
+        canvas.legend(axes[0, 0], title=title)
     return figure
+
+
+def _titled(view: Seen, population: Any) -> str:
+    """Which particles are drawn."""
+    return view.named(
+        f"generation {population.generation}" if hasattr(population, "generation") else "posterior"
+    )
 
 
 def _label(ax: Any, parameters: Sequence[Parameter], i: int, j: int, d: int) -> None:
@@ -155,7 +164,7 @@ def _points(ax: Any, two: tuple[Parameter, Parameter], x: np.ndarray, y: np.ndar
     x, y = x[at], y[at]
     aside = [_aside(len(at), base) if p.bars else 0.0 for p, base in zip(two, (2, 3), strict=True)]
     size = 12 if len(at) < 100 else 4
-    ax.scatter(x + aside[0], y + aside[1], s=size, color=INK, alpha=0.5, linewidths=0)
+    ax.scatter(x + aside[0], y + aside[1], s=size, color=INK, alpha=0.5, linewidths=0, label="particles")
 
 
 def equally(w: np.ndarray, n: int) -> np.ndarray:
@@ -186,8 +195,12 @@ def _contours(
     if not heights or not surface.max() > heights[-1]:
         _points(ax, two, x, y, w)
         return
-    ax.contourf(*grids, surface.T, [*heights, surface.max()], colors=FILLS[-len(heights) :])
+    fills = FILLS[-len(heights) :]
+    ax.contourf(*grids, surface.T, [*heights, surface.max()], colors=fills)
     ax.contour(*grids, surface.T, heights, colors=[INK], linewidths=0.8)
+    shares = sorted(_SHARES, reverse=True)[-len(heights) :]
+    for fill, share in zip(fills, shares, strict=True):  # for the legend alone
+        ax.fill([], [], facecolor=fill, edgecolor=INK, linewidth=0.8, label=f"holds {100 * share:.0f} %")
 
 
 def _many(view: Seen, population: Any, marks: dict[str, float], fig: Any) -> Any:
@@ -196,19 +209,21 @@ def _many(view: Seen, population: Any, marks: dict[str, float], fig: Any) -> Any
     columns = 6
     rows = -(-d // columns)
     size = max(4.0, 0.22 * d + 2)
-    figure = canvas.new_figure(fig, 10.0, 1.15 * rows + size)
-    above, below = figure.subfigures(2, 1, height_ratios=[1.15 * rows, size])
-    for parameter, ax in zip(view.parameters, canvas.panels(above, d, width=columns), strict=True):
+    figure = canvas.new_figure(fig, 10.0, 1.15 * rows + size + 0.4)
+    above, below = figure.subfigures(2, 1, height_ratios=[1.15 * rows + 0.4, size])
+    axes = canvas.panels(above, d, width=columns)
+    for parameter, ax in zip(view.parameters, axes, strict=True):
         _density(ax, parameter, population, parameter.span([parameter.of(population)]), marks)
         ax.set_title(canvas.wrapped(parameter.name, 22), fontsize=SMALL, pad=2)
         ax.tick_params(labelsize=6, length=2)
         ax.set_yticks([])
+    canvas.legend_above(above, axes, _titled(view, population))
     _correlations(below, view.parameters, population)
     return figure
 
 
 def _correlations(figure: Any, parameters: Sequence[Parameter], population: Any) -> None:
-    """A mark for each pair, as large as the correlation: dark squares are positive, white dots negative."""
+    """A mark for each pair, its area the correlation: dark squares are positive, white dots negative."""
     d, w = len(parameters), population.weights
     theta = population.theta[:, [p.column for p in parameters]]
     ax = figure.subplots()
@@ -219,24 +234,25 @@ def _correlations(figure: Any, parameters: Sequence[Parameter], population: Any)
         found = np.nan_to_num(covariance / np.outer(sd, sd))
     i, j = np.tril_indices(d, -1)
     r = found[i, j]
-    side = np.abs(r) * (0.7 * 72 * 3.6 / d) ** 2
-    for is_positive, marker, name in ((True, "s", "positive"), (False, "o", "negative")):
-        of = (r > 0) == is_positive
-        face = INK if is_positive else "white"
-        ax.scatter(
-            j[of], i[of], s=side[of], marker=marker, facecolor=face, edgecolor=INK, linewidths=1, label=name
-        )
+    whole = (0.7 * 72 * 3.6 / d) ** 2  # the area of a correlation of 1
+    looks: Any = {"s": {"facecolor": INK}, "o": {"facecolor": "white"}}
+    for of, marker in ((r > 0, "s"), (r <= 0, "o")):
+        size = np.abs(r[of]) * whole
+        ax.scatter(j[of], i[of], s=size, marker=marker, edgecolor=INK, linewidths=1, **looks[marker])
     labels = [canvas.wrapped(p.name, 40) for p in parameters]
     ax.set_xticks(range(d - 1), labels[:-1], rotation=90, fontsize=7)
     ax.set_yticks(range(1, d), labels[1:], fontsize=7)
     ax.set(xlim=(-0.6, d - 1.4), ylim=(d - 0.4, 0.4), aspect="equal", title="correlations")
     ax.grid(alpha=0.25, linewidth=0.5)
     ax.set_axisbelow(True)
-    handles = ax.legend(
-        loc="upper right", fontsize=SMALL, frameon=False, title="the larger, the stronger"
-    ).legend_handles
-    for handle in handles:
-        handle.set_sizes([40])
+    marks = [
+        ax.scatter([], [], s=share * whole, marker=marker, edgecolor=INK, linewidths=1, **looks[marker])
+        for marker in "so"
+        for share in _MARKED
+    ]
+    names = [f"{sign}{share:g}" for sign in "+-" for share in _MARKED]
+    style = {"fontsize": SMALL, "title_fontsize": SMALL, "frameon": False}
+    ax.legend(marks, names, loc="upper right", ncols=2, title="correlation", **style)
 
 
 def marginals(
@@ -263,21 +279,21 @@ def marginals(
         raise ProblemError("generations=[]: give at least one")
     d = len(view.parameters)
     columns, rows = canvas.shape_for(d)
-    figure = canvas.new_figure(fig, 0.6 + 2.6 * columns, 0.7 + 1.9 * rows)
+    figure = canvas.new_figure(fig, 0.6 + (2.6 if columns < 5 else 2.0) * columns, 0.7 + 1.9 * rows)
     axes = canvas.panels(figure, d)
     for parameter, ax in zip(view.parameters, axes, strict=True):
         _densities(ax, parameter, drawn, marks)
-        ax.set_xlabel(canvas.wrapped(parameter.name, 28), fontsize=9)
+        ax.set_xlabel(canvas.wrapped(parameter.name, 28 if columns < 5 else 20), fontsize=9)
         ax.set_yticks([])
         ax.tick_params(labelsize=7)
-    canvas.legend_above(figure, axes[0])
+    canvas.legend_above(figure, axes, view.named("density of the particles"))
     return figure
 
 
 def _densities(ax: Any, parameter: Parameter, drawn: Sequence[Any], marks: dict[str, float]) -> None:
-    """One parameter's densities, one over another; bars of the last generation, dots of the others."""
+    """One parameter's densities, one over another; bars of the last generation, marks of the others."""
     points = [parameter.of(population) for population in drawn]
-    span, top = parameter.span(points), 0.0
+    span, tops = parameter.span(points), [0.0]
     for k, (population, of, shade) in enumerate(zip(drawn, points, canvas.shades(len(drawn)), strict=True)):
         is_last = k == len(drawn) - 1
         name = f"generation {population.generation}" if hasattr(population, "generation") else "posterior"
@@ -300,18 +316,29 @@ def _densities(ax: Any, parameter: Parameter, drawn: Sequence[Any], marks: dict[
         elif len(of[0]):
             grid = parameter.grid(span)
             height = density.curve(*of, parameter.shown_ends, grid)
-            ax.plot(grid, height, color=shade, linewidth=2.0 if is_last else 1.2, label=name)
+            style: dict[str, Any] = {"linewidth": 2.0} if is_last else {"linewidth": 1.2, **_marked(k)}
+            ax.plot(grid, height, color=shade, label=name, **style)
         else:
             continue
-        top = max(top, float(height.max()))
+        tops.append(float(height.max()))
     prior = parameter.prior_at(
         parameter.at(span).astype(float) if parameter.bars else parameter.grid(span), span
     )
     if prior is not None:
         at = parameter.at(span) if parameter.bars else parameter.grid(span)
         ax.plot(at, prior, **PRIOR, drawstyle="steps-mid" if parameter.bars else "default")
-    ax.set_ylim(0, 1.08 * top or 1.0)
+    ax.set_ylim(0, 1.08 * min(max(tops), _ROOM * tops[-1]) or 1.0)
     _finish(ax, parameter, span, marks)
+
+
+def _marked(k: int) -> dict[str, Any]:
+    """The marks of the k-th curve, which differ in grey, too, aside of those of others."""
+    return {
+        "marker": canvas.MARKERS[k],
+        "markersize": 4,
+        "markeredgecolor": "0.3",
+        "markevery": (8 + 9 * k, 60),
+    }
 
 
 def intervals(
@@ -333,7 +360,7 @@ def intervals(
     times = [getattr(population, "generation", 0) for population in drawn]
     d = len(view.parameters)
     columns, rows = canvas.shape_for(d)
-    figure = canvas.new_figure(fig, 0.6 + 2.8 * columns, 0.7 + 1.9 * rows)
+    figure = canvas.new_figure(fig, 0.6 + (2.8 if columns < 5 else 2.2) * columns, 0.7 + 1.9 * rows)
     axes = canvas.panels(figure, d, sharex=True, gridspec_kw={"wspace": 0.08})
     for k, (parameter, ax) in enumerate(zip(view.parameters, axes, strict=True)):
         points = [parameter.of(population) for population in drawn]
@@ -342,7 +369,8 @@ def intervals(
             mark, _ = parameter.shown(np.array([marks[parameter.name]]), np.ones(1))
             for value in [] if parameter.values else mark:
                 ax.axhline(value, **REFERENCE)
-        ax.set_ylabel(canvas.wrapped(parameter.name), fontsize=9)
+        name = canvas.wrapped(parameter.name)
+        ax.set_ylabel(f"probability of\n{name}" if parameter.values else name, fontsize=9)
         ax.tick_params(labelsize=7)
         canvas.whole_ticks(ax.xaxis)
         if k >= d - columns:
@@ -351,7 +379,7 @@ def intervals(
     figure.align_ylabels()
     banded = [ax for ax, parameter in zip(axes, view.parameters, strict=True) if not parameter.values]
     if banded:
-        canvas.legend_above(figure, banded[0])
+        canvas.legend_above(figure, banded, view.named("intervals of the particles"))
     return figure
 
 

@@ -116,6 +116,12 @@ class Seen:
         """A generation's particles, of one model; a population alone is what it is."""
         return of_model(self.source[t] if isinstance(self.source, History) else self.source, self.problem)
 
+    def named(self, text: str) -> str:
+        """A title, with the model's name behind it if there are several."""
+        last = self.source[-1] if isinstance(self.source, History) else self.source
+        models = getattr(last, "models", ())
+        return f"{text}, {models[last.index_of(self.problem)].name}" if models else text
+
     def generations(self, most: int) -> list[Population]:
         """At most so many generations, evenly chosen, the first and the last among them."""
         return [of_model(p, self.problem) for p in chosen(self.source, most)]
