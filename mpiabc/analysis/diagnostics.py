@@ -474,8 +474,8 @@ def _of_learning(parameters: Sequence[Parameter], population: Population, whose:
     if left:
         text = (
             f"the posterior of {_names(left)}{whose} is its prior, as far as can be seen: at this "
-            "epsilon the data say nothing of it; let more generations follow, or give statistics that depend "
-            "on it"
+            "epsilon it is not informed by the data; let more generations follow, or give statistics that "
+            "depend on it"
         )
         yield _finding(Severity.NOTE, "prior", text)
 
