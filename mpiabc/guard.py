@@ -275,9 +275,12 @@ def quiet(function: Any) -> Any:
 
 def errors_of(users: Mapping[str, Any], part: Any = None) -> AbstractContextManager[None]:
     """What NumPy does about errors in a part that steady arithmetic asks: as users say, unless it is ours."""
-    parts = (part, *getattr(part, "parts", ()))  # of several models
-    is_ours = all(type(part).__module__.partition(".")[0] == "mpiabc" for part in parts)
-    return nullcontext() if is_ours else np.errstate(**users)
+    are_ours = _is_ours(part) and all(map(_is_ours, getattr(part, "parts", ())))  # of several models
+    return nullcontext() if are_ours else np.errstate(**users)
+
+
+def _is_ours(part: Any) -> bool:
+    return type(part).__module__.partition(".")[0] == "mpiabc"
 
 
 def errors_here(users: Mapping[str, Any] | None) -> Mapping[str, Any]:

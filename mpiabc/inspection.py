@@ -26,6 +26,7 @@ from mpiabc.order import is_kept_whole
 from mpiabc.planner import Asking, Planner
 from mpiabc.pooling import PoolingPlanner
 from mpiabc.population import Past, Population
+from mpiabc.priors.joint import ModelPrior, ModelProposal
 from mpiabc.problem import Problem
 from mpiabc.streams import BLOCK, Purpose, Stream
 
@@ -180,8 +181,9 @@ def _of_fit(what: str, planner: Planner, order: Level, base: Population) -> str:
 
 def _widths(planner: Planner, order: Level) -> Iterator[int]:
     """The parameters that each fitted proposal is of."""
-    priors = getattr(planner.prior, "priors", (planner.prior,))
-    fitted = getattr(order.proposal, "proposals", (order.proposal,))
+    if not (isinstance(planner.prior, ModelPrior) and isinstance(order.proposal, ModelProposal)):
+        return iter([len(planner.prior.names)])
+    priors, fitted = planner.prior.priors, order.proposal.proposals
     return (len(prior.names) for prior, part in zip(priors, fitted, strict=True) if part is not None)
 
 

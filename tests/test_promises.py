@@ -357,6 +357,22 @@ def test_what_can_be_called_as_it_is_is_not_refused(options, tmp_path):
     assert len(run(tmp_path, generations=2, **options)) == 2
 
 
+@pytest.mark.parametrize("value", [3.0, None, [1, 2, 3]])
+def test_attributes_of_parts_are_their_own(value, tmp_path):
+    """Whatever these words mean in our parts."""
+
+    def named(base, *names):
+        return type("Mine", (base,), dict.fromkeys(names, value))
+
+    distance = named(Absolute, "parts", "doubts")
+    distance.fit = lambda self, sample, observed: self
+    threshold = named(object, "parts", "end")
+    threshold.epsilon = lambda self, generation, previous: None if generation > 1 else 4.0 - generation
+    kernel = named(Fits, "parts")(named(Around, "parts", "proposals", "priors"))
+    history = run(tmp_path, kernel=kernel, distance=distance(), threshold=threshold())
+    assert history.reason == "threshold: Mine gives None for generation 2"
+
+
 def test_a_class_of_data_is_a_simulator():
     assert mpiabc.Problem({"mu": mpiabc.Normal(0, 1)}, Data, {"y": 0.0}).simulate is Data
 
