@@ -4,6 +4,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from mpiabc.moved import find_former
+
 if TYPE_CHECKING:
     from mpiabc import cluster, noise, schedulers, sizes
     from mpiabc.abcamis import ABCAMIS
@@ -93,6 +95,9 @@ _NAMES = {  # by the module that has them
     "version": "__version__",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+find_former()
 
 
 def __getattr__(name: str) -> Any:

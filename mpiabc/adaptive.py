@@ -51,7 +51,7 @@ class Measure:
     def doubts(self, past: Past) -> str | None:
         """What the user should know of the fit."""
         doubts = getattr(self.distance, "doubts", None)
-        return None if doubts is None or past.sample is None else doubts(past.sample, self.observed)
+        return doubts(past.sample, self.observed) if callable(doubts) and past.sample is not None else None
 
     def seen(self, past: Past, distance: RowDistance | None) -> Past:
         """The past with its population measured by this distance; its epsilon is the largest distance."""

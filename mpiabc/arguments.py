@@ -5,6 +5,7 @@ that it is no such number, so that each place says in its own sentence what it e
 """
 
 import dataclasses
+import inspect
 import operator
 from numbers import Real
 from typing import Any
@@ -51,11 +52,20 @@ def whole_of(name: str, value: Any, least: int) -> int:
     return number
 
 
-def refuse_class(name: str, value: Any) -> None:
-    """Raise ProblemError for a class in the place of one of its objects."""
-    if isinstance(value, type):
+def refuse_class(name: str, value: Any, *methods: str) -> None:
+    """Raise ProblemError for a class in the place of one of its objects.
+
+    methods: what is called; a class that has them as static or class methods needs no object.
+    """
+    if isinstance(value, type) and not (methods and all(_has_itself(value, method) for method in methods)):
         called = value.__qualname__
         raise ProblemError(f"{name}={called} is a class: give an object of it, {name}={called}(...)")
+
+
+def _has_itself(cls: type, method: str) -> bool:
+    """Whether a method is called without an object of the class."""
+    found = inspect.getattr_static(cls, method, None)
+    return isinstance(found, staticmethod | classmethod) or hasattr(type(cls), method)
 
 
 def refuse_text(name: str, value: Any, example: str) -> None:

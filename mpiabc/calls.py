@@ -13,8 +13,9 @@ def is_ours(part: Any) -> bool:
 
 def name_of(part: Any) -> str:
     """The class of a part, or the name of a function."""
-    named = part if hasattr(part, "__qualname__") else type(part)
-    return str(named.__qualname__.rpartition("<locals>.")[2])
+    own = getattr(part, "__qualname__", None)
+    name = own if isinstance(own, str) else type(part).__qualname__  # an object may answer to any name
+    return name.rpartition("<locals>.")[2]
 
 
 def check(what: str, part: Any, method: str, form: str, expected: str = "") -> None:

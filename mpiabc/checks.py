@@ -4,6 +4,7 @@ What is found is reported, once; it is no proof, and nothing is refused for it. 
 through all of them, and is let pass in one place.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from mpiabc.structure import Structure
 MANY_FAILED = 0.05  # of the simulations
 _MANY_INFINITE = 0.1  # of the distances
 _LEAST = 10  # particles, of which it is no chance that they are alike
+_LEAST_WHOLE = 50  # of counts, which rare events leave alike
 _DRAWS = 8 * BLOCK
 _ERRORS = 6.0  # standard errors from which on it is reported
 _Answer = TypeVar("_Answer")
@@ -32,7 +34,9 @@ _Answer = TypeVar("_Answer")
 def unless_it_raises(ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
     """What a part answers; something else where it raises: an evaluation will say so, with its address."""
     try:
-        return ask()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numbers that no simulation gave; it warns of those itself
+            return ask()
     except BaseException as error:
         if is_asked_to_stop(error):
             raise
@@ -154,11 +158,17 @@ def _of_constant(population: Population) -> str:
     if not np.isfinite(distances[0]).all() or (distances != distances[0]).any():
         return ""
     are_equal = data.shape[1] > 0 and not (data != data[0]).any()
+    if len(population) < _LEAST_WHOLE and _are_whole(data if are_equal else distances):
+        return ""
     same = "the same data" if are_equal else "the same distance from the observed data"
     return (
         f"all {len(population)} particles of generation 0 have {same}, whatever their theta: nothing can be "
         "learnt from that; let simulate return what depends on theta, and the distance compare it"
     )
+
+
+def _are_whole(numbers: np.ndarray) -> bool:
+    return bool((numbers == np.floor(numbers)).all())
 
 
 def of_proposal(proposal: Any, key: tuple[int, int], kernel: str = "the kernel") -> str:

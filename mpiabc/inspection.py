@@ -1,10 +1,13 @@
 """Looks at parts of users' own as a run comes to them: before the first order, and when one was first fitted.
 
 What cannot be used is a ProblemError, before any work that it would spoil. What only breaks a promise, or
-seems to, is reported, once. Parts of this package are not looked at.
+seems to, is reported, once. Parts of this package are not looked at. Asked is a copy, as a part may keep what
+it was asked, and rightly so; what takes long is not asked again.
 """
 
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +17,7 @@ from mpiabc import checks, guard, promises
 from mpiabc.actions import Tell
 from mpiabc.calls import is_ours, name_of
 from mpiabc.checks import unless_it_raises
+from mpiabc.copied import copied
 from mpiabc.distances import measures_rows, of_data
 from mpiabc.evaluate import Level
 from mpiabc.models import AnyProblem
@@ -27,6 +31,9 @@ from mpiabc.streams import BLOCK, Purpose, Stream
 
 AnyPlanner = Planner | PoolingPlanner
 _MOST = 1 << 16  # numbers of a simulation, beyond which a distance is not asked for rows that are made up
+_FEW = 8  # rows by which two fits are compared
+_LONG = 2.0  # seconds of a fit, from which on it is not asked for again
+_ROWS = 1.0  # seconds for rows that are asked for together
 _RAISED = object()
 
 
@@ -47,11 +54,29 @@ def of_problem(problem: AnyProblem, planner: AnyPlanner) -> list[Tell]:
     return _reports(found)
 
 
-def of_decided(planner: AnyPlanner, past: Past, order: Level, base: Population | None) -> list[Tell]:
-    """Kernel, fitted distance, threshold and size, once each of them was asked with a population."""
-    found = {"distance's fit": _of_fitted_distance(planner, past, order)}
+class Stopwatch:
+    """How long parts took to decide: of these looks alone, nothing else depends on it."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether they would take too long once more."""
+        return time.perf_counter() - self._began > _LONG
+
+
+def of_decided(
+    planner: AnyPlanner, past: Past, order: Level, base: Population | None, *, is_long: bool
+) -> list[Tell]:
+    """Kernel, fitted distance, threshold and size, once each of them was asked with a population.
+
+    is_long: that took so long that nothing is fitted again.
+    """
+    found = {"distance's fit": "" if is_long else _of_fitted_distance(planner, past, order)}
     if base is not None and isinstance(planner, Planner):
-        found |= {"proposal": _of_kernel(planner, order, base), **_of_rules(planner, past, order)}
+        found["proposal"] = _of_kernel(planner, order, base, is_long)
+        found |= {} if is_long else _of_rules(planner, past, order)
     return _reports(found)
 
 
@@ -99,7 +124,16 @@ def _of_distance(problem: Problem, planner: AnyPlanner) -> str:
         return ""
     rows, what = promises.rows_like(observed, planner.key), promises.of_name("rows of the distance", distance)
     with planner.asking("the distance", distance):
-        return _asked(lambda: promises.of_distance(what, distance, rows, observed))
+        return _asked(lambda: _of_rows(what, copied(distance), rows, observed))
+
+
+def _of_rows(what: str, distance: Any, rows: np.ndarray, observed: np.ndarray) -> str:
+    """Whether as many rows as can be asked for in a moment stay the same, and stand alone."""
+    began = time.perf_counter()
+    with guard.GlobalRandom((0, 0)).restored():
+        distance.rows(rows[:1].copy(), observed.copy())
+    n = int(_ROWS / max(1e-9, time.perf_counter() - began))
+    return promises.of_distance(what, distance, rows[:n], observed) if n else ""
 
 
 def _of_fitted_distance(planner: AnyPlanner, past: Past, order: Level) -> str:
@@ -114,14 +148,15 @@ def _of_fitted_distance(planner: AnyPlanner, past: Past, order: Level) -> str:
     rows = np.asarray(sample.summaries[:BLOCK], np.float64)
 
     def look() -> str:
-        fits = promises.of_fitted_rows(what, lambda: planner.distance_after(past), rows, observed)
-        return fits or promises.of_distance(f"rows of {what}, as fitted,", distance, rows, observed)
+        own = replace(planner, measure=replace(measure, distance=copied(measure.distance)))
+        fits = promises.of_fitted_rows(what, lambda: own.distance_after(past), rows[:_FEW], observed)
+        return fits or _of_rows(f"rows of {what}, as fitted,", copied(distance), rows, observed)
 
     with planner.asking("the distance", distance):
         return _asked(look)
 
 
-def _of_kernel(planner: Planner, order: Level, base: Population) -> str:
+def _of_kernel(planner: Planner, order: Level, base: Population, is_long: bool) -> str:
     """Whether a kernel is fitted to one population as before, and what its proposal is."""
     kernel = planner.kernel
     if is_ours(kernel):
@@ -131,9 +166,12 @@ def _of_kernel(planner: Planner, order: Level, base: Population) -> str:
         for part, d in zip(checks.parts_of(order.proposal), _widths(planner, order), strict=True):
             _check_shapes(f"{what}'s proposal", part, d, order.key)
         said = _asked(lambda: checks.of_proposal(order.proposal, order.key, what))
-        return said or _asked(
-            lambda: promises.of_fit(what, lambda: planner.proposal_for(base, order.epsilon), order.key)
-        )
+        return said if said or is_long else _asked(lambda: _of_fit(what, planner, order, base))
+
+
+def _of_fit(what: str, planner: Planner, order: Level, base: Population) -> str:
+    own = replace(planner, kernel=copied(planner.kernel))
+    return promises.of_fit(what, lambda: own.proposal_for(base, order.epsilon), order.key)
 
 
 def _widths(planner: Planner, order: Level) -> Iterator[int]:
@@ -151,11 +189,21 @@ def _of_rules(planner: Planner, past: Past, order: Level) -> dict[str, str]:
     if not is_ours(planner.threshold) and planner.noise is None:
         what = f"epsilon of {promises.of_name('the threshold', planner.threshold)}"
         seen = planner.seen_by(past, order.distance)
-        of_threshold = _asked(lambda: promises.of_answer(what, lambda: planner.epsilon_after(seen), _RULE))
+        of_threshold = _asked(lambda: _of_threshold(what, planner, seen))
     if not (isinstance(planner.size, int) or is_ours(planner.size)):
         what = f"size of {promises.of_name('the rule', planner.size)}"
-        of_size = _asked(lambda: promises.of_answer(what, lambda: planner.sized(past), _RULE))
+        of_size = _asked(lambda: _of_size(what, planner, past))
     return {"threshold": of_threshold, "size": of_size}
+
+
+def _of_threshold(what: str, planner: Planner, past: Past) -> str:
+    own = replace(planner, threshold=copied(planner.threshold))
+    return promises.of_answer(what, lambda: own.epsilon_after(past), _RULE)
+
+
+def _of_size(what: str, planner: Planner, past: Past) -> str:
+    own = replace(planner, size=copied(planner.size))
+    return promises.of_answer(what, lambda: own.sized(past), _RULE)
 
 
 _RULE = (

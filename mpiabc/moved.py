@@ -1,4 +1,16 @@
-"""Modules that have moved: files and fingerprints know their classes by the names that these had first."""
+"""Modules that have moved: files and fingerprints know their classes by the names that these had first.
+
+So do pickles of users' own, and their imports, which find the module where it is now, with a
+DeprecationWarning.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 FORMER = {
     "mpiabc.kernels.coupling": "mpiabc.coupling",
@@ -33,3 +45,26 @@ def _renamed(module: str, folders: dict[str, str]) -> str:
         if module == one or module.startswith(f"{one}."):
             return other + module.removeprefix(one)
     return module
+
+
+class _Former(MetaPathFinder, Loader):
+    """What imports by a first name lead to: the module itself, of which there is one."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Ours, if it is a first name."""
+        is_former = name.startswith("mpiabc.") and present(name) != name
+        return ModuleSpec(name, self) if is_former else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module that has moved in the place of an empty one."""
+        now = present(module.__name__)
+        warnings.warn(f"{module.__name__} is {now} now", DeprecationWarning, stacklevel=2)
+        sys.modules[module.__name__] = import_module(now)
+
+
+def find_former() -> None:
+    """Let imports find modules by their first names; before others, as a room leads to its new files, too."""
+    if not any(isinstance(finder, _Former) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Former())

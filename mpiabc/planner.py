@@ -115,6 +115,7 @@ class Planner:
         if self.epsilon_after(past) is not None:
             return "threshold: all particles meet the next one"
         why = getattr(self.threshold, "end", "")
+        why = why if isinstance(why, str) else ""  # of others it may be anything
         if not (why or is_ours(self.threshold)):
             why = f"{name_of(self.threshold)} gives None for generation {past.level}"
         return f"threshold: {why}" if why else "threshold"

@@ -291,7 +291,9 @@ def _check(problem: Problem) -> None:
     refuse_text("distance", problem.distance, "mpiabc.PNorm()")
     for role in ("simulate", "distance", "summarize"):
         value = getattr(problem, role)
-        if isinstance(value, type) and (_has_call(value) or measures_rows(value)):
+        if measures_rows(value):
+            refuse_class(role, value, "rows")
+        elif isinstance(value, type) and _has_call(value):
             refuse_class(role, value)
         is_there = callable(value) or (role == "distance" and measures_rows(value))
         if not is_there and not (role == "summarize" and value is None):
@@ -326,8 +328,12 @@ def _check(problem: Problem) -> None:
 
 
 def _has_call(cls: type) -> bool:
-    """Whether its objects are called, and not the class itself, which makes one."""
-    return any("__call__" in vars(base) for base in cls.__mro__)
+    """Whether its objects are called, and not the class itself, which makes one.
+
+    One that decides itself what it makes, data perhaps, is called.
+    """
+    names = {name for base in cls.__mro__[:-1] for name in vars(base)}  # but for those of object
+    return "__call__" in names and "__new__" not in names and type(cls).__call__ is type.__call__
 
 
 def _check_calls(problem: Problem) -> None:

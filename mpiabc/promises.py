@@ -26,7 +26,17 @@ def of_answer(what: str, ask: Callable[[], Any], remedy: str) -> str:
         return f"{what} draws NumPy's or Python's global random numbers: {remedy}"
     if _same(one, other):
         return ""
+    one, other = _unlike(one, other)
     return f"{what} gives {one!r}, and {other!r} when it is asked the same again: {remedy}"
+
+
+def _unlike(one: Any, other: Any) -> tuple[Any, Any]:
+    """Of arrays, the first of their numbers that differ."""
+    a, b = np.asarray(one), np.asarray(other)
+    if a.shape != b.shape or not a.ndim:
+        return one, other
+    at = np.unravel_index(np.argmax((a != b) & ~((a != a) & (b != b))), a.shape)
+    return a[at].item(), b[at].item()
 
 
 def of_fit(what: str, fit: Callable[[], Any], key: Key) -> str:

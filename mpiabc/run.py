@@ -210,12 +210,14 @@ class Run:
         if (calibration := self._calibration()) is not None:
             return self._open_calibration(calibration)
         with reproducible(), voice.listening():
+            watch = inspection.Stopwatch()
             decided, is_kept = self._decided()
+            is_long = watch.is_long
             if decided is None:
                 return [*self._looked_at_batch(), Done(self._planner.end(self._past))]
             order, base = replace(decided.order, attempt=self._attempt), decided.base
             reports = [*self._looked_at_problem(), *self._looked_at_kernel(order)]
-            reports += self._looked_at_parts(order, base)
+            reports += self._looked_at_parts(order, base, is_long)
             reports += [Tell("distance", decided.doubt)] if decided.doubt else []
             if order.is_batch:
                 return [*reports, *self._open_batch(order, is_kept, base)]
@@ -444,12 +446,12 @@ class Run:
             )
         return reports
 
-    def _looked_at_parts(self, order: Level, base: Population | None) -> list[Tell]:
+    def _looked_at_parts(self, order: Level, base: Population | None, is_long: bool) -> list[Tell]:
         """Those of users' own, when they have been fitted for the first time."""
         if "parts" in self._reported or not order.level:
             return []
         self._reported.add("parts")
-        return inspection.of_decided(self._planner, self._past, order, base)
+        return inspection.of_decided(self._planner, self._past, order, base, is_long=is_long)
 
     def _looked_at_batch(self) -> list[Action]:
         """Whether batches were too large; said at the end, as this batch is that of the whole run."""

@@ -39,6 +39,7 @@ _EXAMPLES = {
     "threshold": "mpiabc.Quantile(0.5)",
     "acceptor": "mpiabc.Noise(mpiabc.noise.Normal(sd=1))",
 }
+_CALLED = {"kernel": ("fit",), "threshold": ("epsilon",)}
 _THRESHOLDS = "epsilon(generation, previous), or mpiabc.Quantile(...), Listed or Constant"
 
 
@@ -81,7 +82,7 @@ class ABCSMC(Sampler):
     ) -> None:
         parts = {"kernel": kernel, "threshold": threshold, "acceptor": acceptor}
         for name, part in (parts | {"population_size": population_size}).items():
-            refuse_class(name, part)
+            refuse_class(name, part, *_CALLED.get(name, ()))
         for name, example in _EXAMPLES.items():
             refuse_text(name, parts[name], example)
         self.problem = models.of(problem, model_prior)

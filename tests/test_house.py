@@ -16,7 +16,18 @@ FLOORS = [
     | {"signals", "batch", "guard", "fingerprint", "conversion", "labels", "protection"}
     | {"threads", "densities", "machine", "programs", "text", "waste", "whereabouts", "mapped", "team"}
     | {"raised", "defended", "kept", "layout"}
-    | {"named", "moved", "html", "simulations", "masked", "environment", "mapping", "durations", "calls"},
+    | {
+        "named",
+        "moved",
+        "html",
+        "simulations",
+        "masked",
+        "environment",
+        "mapping",
+        "durations",
+        "calls",
+        "copied",
+    },
     {"stopping", "acceptors", "recycling", "command", "noise"}
     | {"kernels", "priors", "distances", "thresholds"},
     {"problem", "sizes", "temperatures", "amis", "promises"},

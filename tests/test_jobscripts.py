@@ -215,6 +215,10 @@ FILES = {
     "run": (f"{MADE}abc = ABCSMC(problem, 100)\nabc.run('it.db')\n", AS_SCRIPT),
     "run in a function": (f"{MADE}def main():\n    ABCSMC(problem, 100).run('it.db')\nmain()\n", AS_SCRIPT),
     "run at once": ("history = ABCSMC(Problem(prior, simulate, y), 100).run('it.db')\n", AS_SCRIPT),
+    "made and run in a function": (
+        "def fit():\n    return ABCSMC(Problem(prior, simulate, y), 100).run('it.db')\n\nhistory = fit()\n",
+        AS_SCRIPT,
+    ),
     "given away": (f"{MADE}from runs import fit\nhistory = fit(problem)\n", AS_SCRIPT),
     "none of ours": ("print(1)\n", AS_SCRIPT),
     "no Python": ("def (\n", AS_SCRIPT),

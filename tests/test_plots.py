@@ -394,6 +394,21 @@ def test_scales_are_shares_of_the_weights(adaptive, monkeypatch):
     np.testing.assert_allclose(line(ax, "y[4]")[1], factors[:, 4] / factors.sum(axis=1))
 
 
+def test_a_fitted_distance_of_ones_own_has_no_weights_in_the_file(tmp_path):
+    class Fitted:
+        def rows(self, simulated, observed):
+            return np.abs(simulated - observed).sum(axis=1)
+
+        def fit(self, sample, observed):
+            return Fitted()
+
+    prior = {"mu": mpiabc.Normal(0, 2)}
+    problem = mpiabc.Problem(prior, lambda theta, rng: theta["mu"], 1.0, distance=Fitted())
+    history = mpiabc.ABCSMC(problem, 9, seed=1).run(tmp_path / "run.db", generations=2, scheduler="serial")
+    with pytest.raises(mpiabc.ProblemError, match="keeps no weights of statistics"):
+        plots.scales(history)
+
+
 def test_workers_are_bars_of_the_time_simulated(run):
     ax = plots.workers(run, ax=Figure().subplots())
     assert [bar.get_height() for bar in ax.patches] == list(run.shares.values())

@@ -1,5 +1,6 @@
 """Parts of users' own that are wrong are noticed: by a run, as it comes to them, and in a line of a test."""
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,6 +87,25 @@ class Jumping(Absolute):
         return super().rows(simulated, observed) + 0.1 * np.random.random(len(simulated))
 
 
+class Drifting(Absolute):
+    """With a generator of its own, which goes on."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(1)
+
+    def rows(self, simulated, observed):
+        return super().rows(simulated, observed) + 0.1 * self.rng.random(len(simulated))
+
+
+class Positive(Absolute):
+    """A distance that warns of what none of its simulations is."""
+
+    def rows(self, simulated, observed):
+        if (simulated < -1e3).any():
+            warnings.warn("far below", stacklevel=1)
+        return super().rows(simulated, observed)
+
+
 class Relative(Absolute):
     is_rowwise = True
 
@@ -134,6 +154,18 @@ class Counting:
         return self.n
 
 
+class Widening:
+    """A kernel whose proposals are the wider the more it has fitted."""
+
+    fits = 0
+
+    def fit(self, population):
+        self.fits += 1
+        proposal = Around(population)
+        proposal.centre = proposal.centre + 0.1 * self.fits
+        return proposal
+
+
 class Rising:
     def epsilon(self, generation, previous):
         return 1.0 + generation
@@ -172,6 +204,7 @@ BROKEN = {  # an option of a run, and what is reported
     "a density by chance": ({"kernel": Fits(Fickle)}, "logpdf of the kernel Fits draws NumPy's"),
     "rows of a distance": ({"distance": Relative()}, "rows of the distance Relative gives"),
     "a distance by chance": ({"distance": Jumping()}, "rows of the distance Jumping draws NumPy's"),
+    "a distance that goes on": ({"distance": Drifting()}, "rows of the distance Drifting gives"),
     "another fit of a distance": ({"distance": Rescaling()}, "fit of the distance Rescaling gives another"),
     "another fit of a predictor": (
         {"distance": mpiabc.Predicted(Guessing())},
@@ -188,7 +221,7 @@ def test_a_run_tells_which_part_breaks_which_promise_once(what, tmp_path, caplog
     run(tmp_path, **options)
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [message in line for line in said].count(True) == 1
-    assert not any("the simulator, its summary" in line for line in said)
+    assert not any("the simulator, its summary" in line or "array(" in line for line in said)
 
 
 GOOD = {
@@ -216,11 +249,144 @@ def test_parts_that_keep_their_promises_are_not_spoken_of_and_ours_not_even_aske
     assert bool(asked) == (whose != "ours")
 
 
-def test_looking_at_a_part_changes_no_population(tmp_path, monkeypatch):
-    looked = run(tmp_path, **GOOD["theirs"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        lambda: GOOD["theirs"],
+        lambda: {"threshold": Counting()},
+        lambda: {"size": Counting()},
+        lambda: {"kernel": Widening()},
+    ],
+)
+def test_looking_at_a_part_changes_no_population(options, tmp_path, monkeypatch):
+    """Not of one that remembers how often it was asked, either."""
+    looked = run(tmp_path, **options())
     monkeypatch.setattr("mpiabc.inspection.is_ours", lambda part: True)
     (tmp_path / "other").mkdir()
-    assert problems.digests(run(tmp_path / "other", **GOOD["theirs"])) == problems.digests(looked)
+    assert problems.digests(run(tmp_path / "other", **options())) == problems.digests(looked)
+
+
+def test_a_look_says_nothing_of_rows_that_are_made_up(tmp_path):
+    problem = mpiabc.Problem(
+        {"mu": mpiabc.Normal(0, 1)}, lambda theta, rng: {"y": 1e5}, {"y": 1e5}, distance=Positive()
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mpiabc.ABCSMC(problem, 9, seed=1).run(tmp_path / "run.db", generations=1, scheduler="serial")
+    assert not [w for w in caught if "far below" in str(w.message)]
+
+
+def test_what_takes_long_is_not_asked_again(tmp_path, monkeypatch):
+    fits, rows = [], []
+
+    class Slow(Fits):
+        def fit(self, population):
+            fits.append(population.generation)
+            return super().fit(population)
+
+    class Dear(Absolute):
+        def rows(self, simulated, observed):
+            rows.append(len(simulated))
+            return super().rows(simulated, observed)
+
+    monkeypatch.setattr("mpiabc.inspection._LONG", -1.0)
+    monkeypatch.setattr("mpiabc.inspection._ROWS", 0.0)
+    run(tmp_path, kernel=Slow(), distance=Dear())
+    assert fits == [0, 1]
+    assert max(rows) == 1  # a look asks for many together
+
+
+class Static:
+    """Threshold and kernel in one, of which there is no object."""
+
+    @staticmethod
+    def epsilon(generation, previous):
+        return 4.0 - generation
+
+    @classmethod
+    def fit(cls, population):
+        return Around(population)
+
+
+class StaticPredictor:
+    @classmethod
+    def fit(cls, theta, summaries):
+        return cls
+
+    @staticmethod
+    def predict(summaries):
+        return summaries[:, :1]
+
+
+class StaticDistance:
+    @staticmethod
+    def rows(simulated, observed):
+        return np.abs(simulated - observed).sum(axis=1)
+
+
+class Answering:
+    """Whatever is asked for, it has."""
+
+    def __getattr__(self, name):
+        return 0
+
+    def __call__(self, simulated, observed):
+        return near(simulated, observed)
+
+
+class Foreign:
+    """A callable whose `is_adaptive` is a method, as of other packages."""
+
+    def is_adaptive(self):
+        return False
+
+    def __call__(self, simulated, observed):
+        return near(simulated, observed)
+
+
+class Data(dict):
+    """What a simulator returns, made by its class, and called by others."""
+
+    def __init__(self, theta, rng):
+        super().__init__(y=theta["mu"] + rng.standard_normal())
+
+    def __call__(self, name):
+        return self[name]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold": Static},
+        {"kernel": Static},
+        {"distance": StaticDistance},
+        {"distance": mpiabc.Predicted(StaticPredictor)},
+        {"distance": Answering()},
+        {"distance": Foreign()},
+    ],
+)
+def test_what_can_be_called_as_it_is_is_not_refused(options, tmp_path):
+    assert len(run(tmp_path, generations=2, **options)) == 2
+
+
+@pytest.mark.parametrize("value", [3.0, None, [1, 2, 3]])
+def test_attributes_of_parts_are_their_own(value, tmp_path):
+    """Whatever these words mean in our parts."""
+
+    def named(base, *names):
+        return type("Mine", (base,), dict.fromkeys(names, value))
+
+    distance = named(Absolute, "parts", "doubts")
+    distance.fit = lambda self, sample, observed: self
+    threshold = named(object, "parts", "end")
+    threshold.epsilon = lambda self, generation, previous: None if generation > 1 else 4.0 - generation
+    kernel = named(Fits, "parts")(named(Around, "parts", "proposals", "priors"))
+    history = run(tmp_path, kernel=kernel, distance=distance(), threshold=threshold())
+    assert history.reason == "threshold: Mine gives None for generation 2"
+
+
+def test_a_class_of_data_is_a_simulator():
+    assert mpiabc.Problem({"mu": mpiabc.Normal(0, 1)}, Data, {"y": 0.0}).simulate is Data
 
 
 UNUSABLE = {  # what is called otherwise than it is written, or gives something else

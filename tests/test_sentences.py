@@ -186,6 +186,13 @@ def test_a_few_failures_infinite_distances_and_equal_ones_of_exact_data_are_no_w
     assert history.warnings == []
 
 
+@pytest.mark.parametrize("n", [12, 60])
+def test_few_counts_that_are_alike_are_no_warning(n, tmp_path):
+    problem = mpiabc.Problem(PRIOR, lambda theta, rng: {"cases": 0}, {"cases": 0})
+    history = mpiabc.ABCSMC(problem, n, seed=1).run(tmp_path / "run.db", generations=1, scheduler="serial")
+    assert any("have the same data" in note for note in history.warnings) == (n > 50)
+
+
 # Interrupts.
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 _PROBLEM, _SAMPLERS = "Problem", frozenset({"ABCSMC", "ABCAMIS"})
+_RUNNING = frozenset({"run", "sample"})  # methods of a sampler
 
 
 class Unrun(StrEnum):
@@ -37,9 +38,10 @@ def unrun(path: Path) -> Unrun | None:
 
 
 def _functions_that_make(tree: ast.Module) -> set[str]:
-    """The file's functions in which a Problem is made: what they return may be one."""
+    """The file's functions in which a Problem is made, and nothing run: what they return may be one."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return {f.name for f in functions if any(_called(node) == _PROBLEM for node in ast.walk(f))}
+    called = {f.name: {_called(node) for node in ast.walk(f)} for f in functions}
+    return {name for name, calls in called.items() if _PROBLEM in calls and not calls & _RUNNING}
 
 
 def _made(tree: ast.Module, makers: set[str]) -> Iterator[tuple[str, ast.expr]]:

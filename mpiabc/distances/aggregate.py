@@ -38,7 +38,7 @@ class Aggregate:
                 '{"a": mpiabc.PNorm(), "b": mpiabc.PNorm(1)}'
             )
         for key, distance in self.distances.items():
-            refuse_class(f"Aggregate's distance of {key!r}", distance)
+            refuse_class(f"Aggregate's distance of {key!r}", distance, "rows")
             if not (callable(distance) or measures_rows(distance)):
                 raise ProblemError(f"Aggregate has {distance!r} for {key!r}, expected a distance")
         for key, weight in (self.weights or {}).items():

@@ -51,8 +51,8 @@ class Predicted:
     distance: Any = field(default_factory=PNorm)
 
     def __post_init__(self) -> None:
-        refuse_class("predictor", self.predictor)
-        refuse_class("distance", self.distance)
+        refuse_class("predictor", self.predictor, "fit", "predict")
+        refuse_class("distance", self.distance, "rows")
         for name in ("fit", "predict"):
             if not callable(getattr(self.predictor, name, None)):
                 raise ProblemError(

@@ -58,7 +58,8 @@ def measures_rows(distance: Any) -> bool:
 def is_adaptive(distance: Any) -> bool:
     """Whether it is fitted to simulations."""
     says = getattr(distance, "is_adaptive", None)
-    return callable(getattr(distance, "fit", None)) if says is None else bool(says)
+    says_nothing = says is None or callable(says)  # a method is somebody else's
+    return callable(getattr(distance, "fit", None)) if says_nothing else bool(says)
 
 
 def ignores_holes(distance: Any) -> bool:

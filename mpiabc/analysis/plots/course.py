@@ -11,7 +11,7 @@ from mpiabc.analysis.plots.canvas import INK
 from mpiabc.analysis.plots.seen import chosen
 from mpiabc.analysis.steps import spread
 from mpiabc.errors import ProblemError
-from mpiabc.order import distance_of
+from mpiabc.order import distance_of, has_foreign_distance
 from mpiabc.population import Population
 from mpiabc.store import History
 
@@ -141,8 +141,9 @@ def _weights(history: History) -> tuple[list[int], np.ndarray]:
     times, rows = [], []
     for t in spread(len(history), _MOST):
         order = history.order(t)
-        distance = None if order is None else distance_of(*order)
-        factors = getattr(distance, _FACTORS, None)
+        if order is None or has_foreign_distance(order[0]):
+            continue
+        factors = getattr(distance_of(*order), _FACTORS, None)
         if factors is not None and np.sum(factors) > 0:
             times.append(t)
             rows.append(np.asarray(factors, float) / np.sum(factors))
