@@ -1,6 +1,7 @@
 """Whether a part of a user's own has the method that is called, and whether that takes what it is given."""
 
 import inspect
+from contextlib import suppress
 from typing import Any
 
 from mpiabc.errors import ProblemError
@@ -40,16 +41,27 @@ def check_function(what: str, function: Any, form: str) -> None:
 
 
 def _check_form(said: str, function: Any, form: str, expected: str) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return  # a builtin that does not tell
-    names = form.split(", ")
+    known, names = signatures(function), form.split(", ")
+    if known and not any(_takes(signature, names) for signature in known):
+        raise ProblemError(f"{said}{_plain(known[-1])}, expected {expected}")
+
+
+def signatures(function: Any) -> list[inspect.Signature]:
+    """That of what a function wraps, and its own, as a decorator may take others; none of some builtins."""
+    known = []
+    for does_follow in (True, False):
+        with suppress(TypeError, ValueError):
+            known.append(inspect.signature(function, follow_wrapped=does_follow))
+    return known
+
+
+def _takes(signature: inspect.Signature, names: list[str]) -> bool:
     given = {name.rstrip("="): None for name in names if name.endswith("=")}
     try:
         signature.bind(*(None for name in names if not name.endswith("=")), **given)
     except TypeError:
-        raise ProblemError(f"{said}{_plain(signature)}, expected {expected}") from None
+        return False
+    return True
 
 
 def _plain(signature: inspect.Signature) -> str:

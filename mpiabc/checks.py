@@ -4,7 +4,6 @@ What is found is reported, once; it is no proof, and nothing is refused for it. 
 through all of them, and is let pass in one place.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -34,8 +33,7 @@ _Answer = TypeVar("_Answer")
 def unless_it_raises(ask: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
     """What a part answers; something else where it raises: an evaluation will say so, with its address."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numbers that no simulation gave; it warns of those itself
+        with np.errstate(all="ignore"):  # of made-up numbers; a filter of warnings is one of all threads
             return ask()
     except BaseException as error:
         if is_asked_to_stop(error):

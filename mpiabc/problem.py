@@ -254,10 +254,21 @@ class Signature(NamedTuple):
 
 def signature(simulate: Callable[..., Data]) -> Signature:
     """How to call the simulator. Raises ProblemError for parameters that we cannot fill."""
-    try:
-        parameters = list(inspect.signature(simulate).parameters.values())
-    except (TypeError, ValueError):
+    known = calls.signatures(simulate)
+    if not known:
         return Signature(True, ())  # a builtin that does not tell: call it with (theta, rng)
+    found = next(filter(None, map(_filled, known)), None)
+    if found is None:
+        raise ProblemError(
+            f"the simulator is {getattr(simulate, '__name__', simulate)}{known[0]}, expected simulate(theta, "
+            "rng) or simulate(theta), with keyword-only epsilon, id or comm where wanted"
+        )
+    return found
+
+
+def _filled(signature: inspect.Signature) -> Signature | None:
+    """What is passed by this signature; None if it has parameters that we cannot fill."""
+    parameters = list(signature.parameters.values())
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     second = positional[1] if len(positional) > 1 else None
@@ -266,11 +277,7 @@ def signature(simulate: Callable[..., Data]) -> Signature:
     required = [p.name for p in positional[2:] if p.default is p.empty]
     required += [p.name for p in named if p.default is p.empty and p.name not in EXTRAS]
     if required or not (positional or takes_any):
-        found = f"{getattr(simulate, '__name__', simulate)}{inspect.signature(simulate)}"
-        raise ProblemError(
-            f"the simulator is {found}, expected simulate(theta, rng) or simulate(theta), with keyword-only "
-            "epsilon, id or comm where wanted"
-        )
+        return None
     return Signature(takes_rng, tuple(p.name for p in named if p.name in EXTRAS))
 
 

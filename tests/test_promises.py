@@ -1,5 +1,6 @@
 """Parts of users' own that are wrong are noticed: by a run, as it comes to them, and in a line of a test."""
 
+import functools
 import warnings
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from examples.extending.distance import Huber, dissimilarity
 from examples.extending.kernel import Student
 from examples.extending.threshold import Halfway
 from mpiabc import promises, testing
+from mpiabc.copied import copied
 from tests import problems
 
 
@@ -98,12 +100,10 @@ class Drifting(Absolute):
 
 
 class Positive(Absolute):
-    """A distance that warns of what none of its simulations is."""
+    """A distance for numbers above 0, as all of its simulations are."""
 
     def rows(self, simulated, observed):
-        if (simulated < -1e3).any():
-            warnings.warn("far below", stacklevel=1)
-        return super().rows(simulated, observed)
+        return super().rows(np.log(simulated), np.log(observed))
 
 
 class Relative(Absolute):
@@ -152,6 +152,16 @@ class Counting:
     def size(self, generation, previous):
         self.n -= 1
         return self.n
+
+
+class Generating:
+    """A threshold that cannot be copied."""
+
+    def __init__(self):
+        self.values = (4.0 / 2**generation for generation in range(9))
+
+    def epsilon(self, generation, previous):
+        return next(self.values)
 
 
 class Widening:
@@ -254,6 +264,7 @@ def test_parts_that_keep_their_promises_are_not_spoken_of_and_ours_not_even_aske
     [
         lambda: GOOD["theirs"],
         lambda: {"threshold": Counting()},
+        lambda: {"threshold": Generating()},
         lambda: {"size": Counting()},
         lambda: {"kernel": Widening()},
     ],
@@ -266,6 +277,17 @@ def test_looking_at_a_part_changes_no_population(options, tmp_path, monkeypatch)
     assert problems.digests(run(tmp_path / "other", **options())) == problems.digests(looked)
 
 
+def test_a_copy_has_a_state_of_its_own_and_shares_large_arrays():
+    part = rule()
+    part.seen, part.table = [1], {"all": np.zeros(1 << 17), "few": np.zeros(3)}
+    other = copied(part)
+    other.seen.append(2)
+    other.table["few"][0] = 1.0
+    assert part.seen == [1]
+    assert not part.table["few"].any()
+    assert other.table["all"] is part.table["all"]
+
+
 def test_a_look_says_nothing_of_rows_that_are_made_up(tmp_path):
     problem = mpiabc.Problem(
         {"mu": mpiabc.Normal(0, 1)}, lambda theta, rng: {"y": 1e5}, {"y": 1e5}, distance=Positive()
@@ -273,7 +295,7 @@ def test_a_look_says_nothing_of_rows_that_are_made_up(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         mpiabc.ABCSMC(problem, 9, seed=1).run(tmp_path / "run.db", generations=1, scheduler="serial")
-    assert not [w for w in caught if "far below" in str(w.message)]
+    assert not [w for w in caught if "in log" in str(w.message)]
 
 
 def test_what_takes_long_is_not_asked_again(tmp_path, monkeypatch):
@@ -367,6 +389,28 @@ class Data(dict):
 )
 def test_what_can_be_called_as_it_is_is_not_refused(options, tmp_path):
     assert len(run(tmp_path, generations=2, **options)) == 2
+
+
+def test_a_decorator_may_take_other_arguments_than_what_it_wraps(tmp_path):
+    def of_numbers(function):
+        @functools.wraps(function)
+        def of_data(one, other):
+            return function(one["y"], other["y"], 2.0)
+
+        return of_data
+
+    def of_mean(function):
+        @functools.wraps(function)
+        def of_theta(theta, rng):
+            return {"y": function(theta["mu"], 1.0, rng)}
+
+        return of_theta
+
+    simulate = of_mean(lambda mean, sd, rng: rng.normal(mean, sd))
+    distance = of_numbers(lambda x, y, p: abs(x - y) ** p)
+    problem = mpiabc.Problem({"mu": mpiabc.Normal(0, 1)}, simulate, {"y": 0.0}, distance=distance)
+    sampler = mpiabc.ABCSMC(problem, 9, seed=1)
+    assert len(sampler.run(tmp_path / "run.db", generations=1, scheduler="serial")) == 1
 
 
 @pytest.mark.parametrize("value", [3.0, None, [1, 2, 3]])
