@@ -12,6 +12,7 @@ from tests.cluster import Simulated, random_time
 from tests.test_parts import population
 
 PRIOR = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
+OTHERS = mpiabc.Prior(mu=mpiabc.Normal(1, 1))  # a proposal like any
 KERNELS = [mpiabc.Gaussian(defensive=0.2), mpiabc.LocalGaussian(defensive=0.2)]
 
 
@@ -43,11 +44,11 @@ def test_kernel_is_given_the_prior_if_it_takes_it():
             return prior
 
     class Other:
-        def fit(self, population, tries=3):
-            return tries
+        def fit(self, population, others=OTHERS):
+            return others
 
     parents = population(20, 1)
-    assert [fitted(kernel(), parents, PRIOR) for kernel in (Both, Optional, Other)] == [PRIOR, PRIOR, 3]
+    assert [fitted(kernel(), parents, PRIOR) for kernel in (Both, Optional, Other)] == [PRIOR, PRIOR, OTHERS]
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)

@@ -129,7 +129,8 @@ class Timed(Cluster):
         return found
 
     def submit(self, lease):
-        self._evaluator.prepare(lease.start, lease.stop)
+        if isinstance(self._evaluator, Blockwise):  # and not densities, which are shared where they are dear
+            self._evaluator.prepare(lease.start, lease.stop)
         super().submit(lease)
 
 
@@ -206,7 +207,7 @@ def driven(cell: Cell) -> Found:
     cluster = Timed(
         cell.workers,
         times,
-        lambda order: Blockwise(order.evaluator(*make)),
+        lambda job: Blockwise(job.evaluator(*make)) if isinstance(job, Level) else job.evaluator(*make),
         latency=cell.latency,
         with_leader=cell.with_leader,
     )
