@@ -13,6 +13,7 @@ from mpiabc.records import Status, pack, unpack
 from mpiabc.streams import BLOCK, stream_key, stride_of
 from tests import problems
 from tests.cluster import Simulated, random_time
+from tests.conftest import quick
 
 
 def generation(problem, size=20, epsilon=1.0, **options):
@@ -167,7 +168,7 @@ def test_records_survive_the_wire():
 
 
 @pytest.mark.parametrize("is_static", [False, True])
-@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("vectorized", quick([False, True], False))
 def test_population_does_not_depend_on_completion_order_losses_or_duplicates(tmp_path, is_static, vectorized):
     """Hundreds of schedules of 1 to 40 workers in all: the first N acceptances by id win."""
     simulate = problems.gaussian_vectorized if vectorized else problems.gaussian

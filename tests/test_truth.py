@@ -52,7 +52,9 @@ def z_scores(populations, exact):
     return scores
 
 
-@pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), mpiabc.LocalGaussian()], ids=repr)
+@pytest.mark.parametrize(
+    "kernel", quick([mpiabc.Gaussian(), mpiabc.LocalGaussian()], mpiabc.Gaussian()), ids=repr
+)
 @pytest.mark.parametrize("target", quick(TARGETS, "Gaussian mean, hard threshold"))
 def test_posterior_is_exact(tmp_path, target, kernel):
     """|z| < 4 for each moment (self-normalised weights are biased by O(1/N), here below 1 sigma)."""
@@ -68,7 +70,8 @@ def test_posterior_is_exact(tmp_path, target, kernel):
     assert distance < 2.0 / np.sqrt(sum(p.ess for p in populations))  # a KS test would reject at 1.6
 
 
-@pytest.mark.parametrize("scheduling", quick(["serial", "static"], "serial"))
+@pytest.mark.long
+@pytest.mark.parametrize("scheduling", ["serial", "static"])
 def test_evidence_is_unbiased(tmp_path, scheduling):
     """At N = 20 the usual N / cut would be 5 % too large."""
     problem, exact = TARGETS["Gaussian mean, hard threshold"]
