@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mpiabc import voice
+from mpiabc.calls import is_ours
 from mpiabc.records import Failure
 from mpiabc.streams import Purpose, Stream
 
@@ -275,12 +276,8 @@ def quiet(function: Any) -> Any:
 
 def errors_of(users: Mapping[str, Any], part: Any = None) -> AbstractContextManager[None]:
     """What NumPy does about errors in a part that steady arithmetic asks: as users say, unless it is ours."""
-    is_ours = _is_ours(part) and all(map(_is_ours, getattr(part, "parts", ())))  # of several models
-    return nullcontext() if is_ours else np.errstate(**users)
-
-
-def _is_ours(part: Any) -> bool:
-    return type(part).__module__.partition(".")[0] == "mpiabc"
+    are_ours = is_ours(part) and all(map(is_ours, getattr(part, "parts", ())))  # of several models
+    return nullcontext() if are_ours else np.errstate(**users)
 
 
 def errors_here(users: Mapping[str, Any] | None) -> Mapping[str, Any]:

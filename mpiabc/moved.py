@@ -27,6 +27,7 @@ FORMER = {
     "mpiabc.thresholds": "mpiabc.threshold",
 }
 _FOLDERS = {"mpiabc.distances": "mpiabc.distance"}  # as a whole
+_NOW, _FOLDERS_NOW = ({first: now for now, first in names.items()} for names in (FORMER, _FOLDERS))
 
 
 def former(module: str) -> str:
@@ -36,8 +37,7 @@ def former(module: str) -> str:
 
 def present(module: str) -> str:
     """Where a module is now that had this name first."""
-    now = {old: new for new, old in FORMER.items()}
-    return now.get(module) or _renamed(module, {old: new for new, old in _FOLDERS.items()})
+    return _NOW.get(module) or _renamed(module, _FOLDERS_NOW)
 
 
 def _renamed(module: str, folders: dict[str, str]) -> str:

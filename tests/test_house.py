@@ -238,6 +238,13 @@ HEAVY |= {
 }
 
 
+def printed(program):
+    """The words that a new interpreter prints."""
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
 @pytest.mark.parametrize(
     ("module", "more"),
     [
@@ -250,9 +257,7 @@ HEAVY |= {
 def test_import_is_light(module, more):
     """Nothing large, nothing that few need, and above all no MPI, which must only start in ranks."""
     program = f"import sys, {module}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = printed(program)
     assert not (HEAVY | more) & set(loaded)
 
 
@@ -260,9 +265,7 @@ def test_scipy_says_its_version_without_being_imported():
     """Nor are metadata of packages read, which takes as long: every rank says it when it starts."""
     program = "import sys; from mpiabc.version import versions; known = versions()['SciPy']\n"
     program += "print(*sys.modules); import scipy; assert known == scipy.__version__, known"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = printed(program)
     assert not {"scipy", "importlib.metadata"} & set(loaded)
 
 
@@ -270,9 +273,7 @@ def test_workers_that_have_a_problem_of_tests_load_no_scipy():
     """Which takes each of the thousands of processes of the tests longer than all else that it does."""
     program = "import sys, tests.programs.digests, mpiabc.testing as testing\n"
     program += "testing.gaussian(), testing.edge(), testing.coin(); print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = printed(program)
     assert "mpiabc.testing" in loaded
     assert "scipy" not in loaded
 

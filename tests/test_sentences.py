@@ -18,7 +18,7 @@ from mpiabc.arguments import whole_of
 from mpiabc.cli.command import COMMANDS, in_options
 from mpiabc.cli.commands import parser
 from mpiabc.fingerprint.words import in_words
-from tests.conftest import environment
+from tests.conftest import environment, imported
 
 PRIOR = mpiabc.Prior(mu=mpiabc.Normal(0, 2))
 
@@ -122,7 +122,7 @@ def test_a_nan_of_labelled_and_of_vectorised_data_is_named_too(tmp_path):
 
     problem = mpiabc.Problem(PRIOR, many, {"y": np.array([0.0, 0.0, 0.0])}, vectorized=True)
     assert "y[2] is nan" in error_of(problem, tmp_path)
-    pandas = pytest.importorskip("pandas")
+    pandas = imported("pandas")
     labelled = pandas.Series([0.0, 0.0], index=["Bath", "Hull"])
     problem = mpiabc.Problem(PRIOR, lambda theta, rng: labelled + np.array([0.0, math.nan]), labelled)
     assert "y[Hull] is nan" in error_of(problem, tmp_path)

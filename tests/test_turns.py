@@ -19,6 +19,7 @@ from mpiabc.schedulers.shared.messages import Cancel, Kind, Missing, encoded, or
 from mpiabc.schedulers.together import Together
 from mpiabc.schedulers.wire import _FRAME
 from tests import problems
+from tests.heard import Heard
 
 TURNS = 4
 RANKS = TURNS * TURN
@@ -35,7 +36,7 @@ class Library:
             return self.length
 
 
-class Communicator:
+class Communicator(Heard):
     """Keeps what is sent, by rank; what the ranks say is put into `coming`."""
 
     rank, size = 0, RANKS + 1
@@ -46,15 +47,6 @@ class Communicator:
     def Isend(self, buffer, dest, tag):
         self.sent[dest].append((Kind(tag), bytes(buffer[0][_FRAME.size :])))
         return SimpleNamespace(Test=lambda: True)
-
-    def Iprobe(self, source, tag, status):
-        if self.coming:
-            status.source, status.tag, content = self.coming[0]
-            status.length = len(content)
-        return bool(self.coming)
-
-    def Recv(self, buffer, source, tag):
-        buffer[0][:] = self.coming.popleft()[2]
 
     def kinds(self):
         """How many of each have been sent, WELCOMEs aside."""

@@ -33,6 +33,7 @@ from mpiabc.schedulers.wire import _FRAME, zlib
 from mpiabc.stopping import Stopping
 from mpiabc.streams import stream_key
 from tests.benchmarks.wide import Blockwise, problem
+from tests.heard import Heard
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Sent:
 
 
 @dataclass
-class Nobody:
+class Nobody(Heard):
     """A communicator whose ranks say what is put into `coming`."""
 
     size: int
@@ -73,15 +74,6 @@ class Nobody:
         self.messages += 1
         self.bytes += len(buffer[0])
         return Sent()
-
-    def Iprobe(self, source, tag, status):
-        if self.coming:
-            status.source, status.tag, content = self.coming[0]
-            status.length = len(content)
-        return bool(self.coming)
-
-    def Recv(self, buffer, source, tag):
-        buffer[0][:] = self.coming.popleft()[2]
 
 
 @dataclass(frozen=True)
