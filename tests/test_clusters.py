@@ -223,7 +223,7 @@ def test_array_of_workers_serves_a_run(system, request, expected, tmp_path):
 def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expected):
     """And comes to the digest of the run that nobody has interrupted."""
     job, folder = requeued
-    said = slurm.wait(job, folder, timeout=HANGS)
+    said = slurm.wait(job, folder)
     begun = [line for line in said.splitlines() if f"SLURM job {job} on {platform.node()}, 2 ranks: " in line]
     assert begun[0].endswith("2 ranks: new")
     assert begun[1].partition("2 ranks: ")[2].startswith("resumed from generation ")
@@ -235,6 +235,6 @@ def test_slurm_job_requeues_itself_until_the_run_is_done(requeued, slurm, expect
 def test_sge_job_is_run_again_until_the_run_is_done(rerun, sge, expected):
     """Status 99 says so."""
     job, folder = rerun
-    sge.wait(job, folder, timeout=HANGS)
+    sge.wait(job, folder)
     assert (folder / "starts").read_text().splitlines()[:2] == ["0", "1"]  # RESTARTED
     assert problems.digests(mpiabc.open(folder / "run.db")) == expected

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment, missing
+from tests.conftest import HANGS, ROOT, environment, missing
 
 _PARTS = {
     "slurm": ("slurm-wlm munge", ("sbatch", "slurmctld", "slurmd", "munged")),
@@ -18,14 +18,17 @@ _PARTS = {
 }
 _SUBMIT = {"slurm": ("sbatch", "--parsable"), "sge": ("qsub", "-terse", "-V")}
 _CANCEL = {"slurm": "scancel", "sge": "qdel"}
+_ABOUT = {"slurm": ("scontrol", "show", "job"), "sge": ("qstat", "-j")}
+_LOGS = {"slurm": ("slurmctld.log", "slurmd.log"), "sge": ("qmaster/messages", "execd/*/messages")}
 _LIST = {"slurm": ("squeue", "--noheader", "--format=%i", "--jobs"), "sge": ("qstat", "-j")}
 
 
 class Cluster:
-    """A batch system that is up; `environment` is that of its clients."""
+    """A batch system that is up, with its files in a folder; `environment` is that of its clients."""
 
-    def __init__(self, system, variables):
+    def __init__(self, system, folder, variables):
         self.system = system
+        self.folder = folder
         self.environment = environment(**variables)
         self.variables = variables
 
@@ -37,7 +40,7 @@ class Cluster:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANGS,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip().partition(".")[0]
@@ -53,18 +56,25 @@ class Cluster:
         path.write_text(printed)
         return path
 
-    def wait(self, job, folder, timeout=60):
+    def wait(self, job, folder):
         """Wait for the end of a job; all that jobs have printed in the folder."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + HANGS
         while self._is_there(job):
             if time.monotonic() > end:
-                pytest.fail(f"job {job} does not end:\n{printed(folder)}")
+                pytest.fail(f"job {job} does not end:\n{printed(folder)}{self._says_of(job)}")
             time.sleep(0.3)
         return printed(folder)
 
     def cancel(self, job):
         """Take a job out, tasks that run too."""
         subprocess.run([_CANCEL[self.system], job], env=self.environment, check=True, capture_output=True)
+
+    def _says_of(self, job):
+        """What the batch system itself knows of a job, and the ends of its logs."""
+        asked = subprocess.run([*_ABOUT[self.system], job], env=self.environment, capture_output=True, text=True)
+        logs = [path for pattern in _LOGS[self.system] for path in sorted(self.folder.glob(pattern))]
+        ends = [f"== {path}\n{path.read_text(errors='replace')[-3000:]}" for path in logs]
+        return "\n".join([asked.stdout + asked.stderr, *ends])
 
     def _is_there(self, job):
         output = subprocess.run(
@@ -89,9 +99,9 @@ def started(system):
     control = [ROOT / "tests" / "clusters" / f"{system}.sh"]
     folder = Path(tempfile.mkdtemp(prefix=f"{system}-"))
     try:
-        done = subprocess.run([*control, "start", folder], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*control, "start", folder], capture_output=True, text=True, timeout=HANGS)
         assert done.returncode == 0, done.stderr
-        yield Cluster(system, dict(line.split("=", 1) for line in done.stdout.splitlines()))
+        yield Cluster(system, folder, dict(line.split("=", 1) for line in done.stdout.splitlines()))
     finally:
-        subprocess.run([*control, "stop", folder], check=True, timeout=60)
+        subprocess.run([*control, "stop", folder], check=True, timeout=HANGS)
         shutil.rmtree(folder, ignore_errors=True)

@@ -108,7 +108,7 @@ is_up() {
 }
 
 wait_for() {
-    for _ in $(seq 100); do
+    for _ in $(seq 1000); do
         if "$@" >/dev/null 2>&1; then return; fi
         sleep 0.2
     done

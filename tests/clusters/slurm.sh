@@ -14,6 +14,8 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# MessageTimeout, TCPTimeout: a daemon that a busy machine lets wait for ten seconds has its job begun anew, by
+# default, and that one may stay "completing".
 # cred_expire is also what a requeued job waits: 120 s by default.
 # config_overrides: the node has the CPUs that are said here, whatever the machine has.
 configure() {
@@ -32,6 +34,8 @@ AuthType=auth/munge
 AuthInfo=socket=$folder/munge/socket,cred_expire=6
 CredType=cred/munge
 CommunicationParameters=NoInAddrAny
+MessageTimeout=100
+TCPTimeout=60
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
 SlurmctldPidFile=$folder/slurmctld.pid
@@ -61,7 +65,7 @@ start() {
         --log-file="$folder/munge/log" --seed-file="$folder/munge/seed" --num-threads=2
     slurmctld -f "$SLURM_CONF"
     slurmd -f "$SLURM_CONF"
-    for _ in $(seq 100); do
+    for _ in $(seq 1000); do
         if sinfo --noheader --format %T 2>/dev/null | grep -qx idle; then
             echo "SLURM_CONF=$SLURM_CONF"
             return
