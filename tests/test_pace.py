@@ -25,3 +25,16 @@ def test_leases_shrink_where_few_evaluations_are_needed():
     assert paced(0.001).size(1e6, 10_000) == 250
     assert paced(0.001).size(2000, 100) == 10
     assert paced(1.0).size(1e9, 1000) == 1
+
+
+@pytest.mark.parametrize(("late", "size"), [(100, 800), (30, 800), (20, 50), (0, 50)])
+def test_leases_grow_while_many_find_their_worker_without_any(late, size):
+    """Up to sixteen times, and so does the time up to which workers hold one ahead; none shrinks again."""
+    pace = paced(0.001)
+    for _ in range(40):
+        pace.give(late, 100, 50)
+    for _ in range(40):
+        pace.give(0, 100, 50)
+    assert pace.size(1e9, 50) == size
+    assert pace.is_quick(5 * size - 1)
+    assert not pace.is_quick(5 * size)

@@ -357,3 +357,22 @@ def test_who_waits_looks_again_after_a_hundredth_of_what_was_waited(monkeypatch)
     backoff.reset()
     backoff.wait()
     assert len(waits) == waits.index(0.02) + waits.count(0.02)  # after a reset it only yields at first
+
+
+@pytest.mark.parametrize(("late", "rest"), [(0.0005, 0), (0.003, 0.012), (0.5, 0.02)])
+def test_who_gives_way_rests_for_longer_than_it_was_woken_late(late, rest, monkeypatch):
+    """Four times, and twenty milliseconds at most, from the first wait after something has happened on."""
+    now, waits, backoff = [0.0], [], Backoff(gives_way=True)
+
+    def sleep(seconds):
+        waits.append(seconds)
+        now[0] += seconds + late
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    while len(waits) < 100:
+        backoff.wait()
+    backoff.reset()
+    waits.clear()
+    backoff.wait()
+    assert sum(waits) == pytest.approx(rest)

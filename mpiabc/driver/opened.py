@@ -45,7 +45,8 @@ class Opened:
         self.ledger.look_ahead(_AHEAD * engine.workers if pace.cost >= _WORTH_IT else 0)
         size = pace.size(self.ledger.expected, engine.workers)
         prefetch = pace.is_quick(size)
-        for _ in range(engine.capacity(prefetch)):
+        idle, room = engine.capacity(False), engine.capacity(prefetch)
+        for _ in range(room):
             lease = self.ledger.lease(size, self.failures.cut)
             if lease is None:
                 if prefetch and (idle := engine.capacity(False)):
@@ -53,6 +54,10 @@ class Opened:
                 return
             engine.submit(lease)
             size = pace.size(self.ledger.expected, engine.workers)
+        if prefetch and idle < engine.workers:  # else this was the first of it
+            pace.give(
+                idle - 1, room, engine.workers
+            )  # one may be the core of this process, which waits for none
 
     def _feed_copies(self, engine: Engine, idle: int) -> None:
         """Idle workers take copies of leases that wait behind others: whoever is first counts."""

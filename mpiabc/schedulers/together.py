@@ -25,11 +25,17 @@ class Backoff:
 
     Quick answers at 3 % of a core; who has waited for seconds is at most 20 ms late. One of many who have
     nothing to do gives them more rest, by a larger share: with a tenth it looks every 10 ms after 100 ms.
+    One that gives way is woken late where processes outnumber cores, and leaves these to those that work:
+    its waits are not shorter than a few times what it was late.
     """
 
     _SHORTEST, _USUAL, _LONGEST = 2e-5, 1e-3, 2e-2
+    _CROWDED = 1e-3  # seconds of being late that more processes than cores make
+    _WAY = 4  # times as long as it was late waits one that gives way
 
-    def __init__(self) -> None:
+    def __init__(self, *, gives_way: bool = False) -> None:
+        self._gives_way = gives_way
+        self._late = 0.0  # of late, seconds by which it was woken late
         self.reset()
 
     def reset(self) -> None:
@@ -38,14 +44,22 @@ class Backoff:
 
     def wait(self, most: float = float("inf"), share: float = 0.01) -> None:
         """Give the core away for a moment, at most for `most` seconds."""
-        if self._next < self._SHORTEST:
+        if self._late > self._CROWDED:
+            self._next = max(self._next, min(self._WAY * self._late, self._LONGEST))
+        elif self._next < self._SHORTEST:
             os.sched_yield()
             self._next += self._SHORTEST / 10
             return
-        time.sleep(min(self._next, most))
+        self._sleep(min(self._next, most))
         self._waited += self._next
         longest = min(max(self._USUAL, share * self._waited), self._LONGEST)
         self._next = min(2 * self._next, longest)
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        time.sleep(seconds)
+        if self._gives_way:
+            self._late += (max(0.0, time.monotonic() - end) - self._late) / 4
 
 
 def _room(engine: Engine) -> tuple[int, int]:

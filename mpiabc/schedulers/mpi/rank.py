@@ -56,7 +56,7 @@ class Rank:
         self._here = sides.Here(where, who, signals, self._speech, sentry, self._worker)
         self._side: sides.Side = sides.Own(self._here)
         self._problem: Shared | None = None
-        self._backoff = Backoff()
+        self._backoff = Backoff(gives_way=True)
         self._note: Note | None = None
         self._status: int | None = None
         if problem is not None:
@@ -172,6 +172,8 @@ class Rank:
 
     def _look_nearby(self) -> bool:
         """Take the jobs that others of this node were sent; ask for those that do not come."""
+        if not self._nearby.is_awaiting:
+            return False
         found = self._nearby.found()
         for content in found:
             self._obey(Kind.JOB, content)
