@@ -1,7 +1,9 @@
 """Files for other programs, and populations as JSON, tables and pickles."""
 
 import csv
+import errno
 import json
+import os
 import pickle
 import sys
 from types import SimpleNamespace
@@ -103,7 +105,8 @@ def test_the_command_line_exports(history, tmp_path, monkeypatch, capsys):
     assert "3 generations" in capsys.readouterr().out
 
 
-def test_the_command_line_exports_one_of_several_models(several, tmp_path, capsys):
+def test_the_command_line_exports_one_of_several_models(several, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     output = tmp_path / "two.csv"
     assert main(["export", str(several.path), "--to", "csv", "--model", "two", "--output", str(output)]) == 0
     assert len(read(output)) == len(several[-1].of("two"))
@@ -126,6 +129,27 @@ def test_the_command_line_says_what_it_cannot_export(history, words, said, tmp_p
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["export", str(history.path), *words]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_what_cannot_be_exported_leaves_what_was_there(several, tmp_path, monkeypatch):
+    """By a refusal, or by a disk that is full in the middle; a link stays one."""
+    (tmp_path / "real.csv").write_text("of yesterday")
+    output = tmp_path / "two.csv"
+    output.symlink_to("real.csv")
+    with pytest.raises(mpiabc.ProblemError, match="no model 'three'"):
+        exported(several, "csv", output, model="three")
+
+    def full(population, is_all):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mpiabc.analysis.export._table", full)
+        with pytest.raises(mpiabc.errors.Error, match=r"two\.csv cannot be written: No space left"):
+            exported(several, "csv", output, model="two")
+    assert (tmp_path / "real.csv").read_text() == "of yesterday"
+    exported(several, "csv", output, model="two")
+    assert len(read(tmp_path / "real.csv")) == len(several[-1].of("two"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["real.csv", "two.csv"]
 
 
 def test_a_run_is_never_written_over(history):

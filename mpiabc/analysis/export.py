@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpiabc.analysis.priors import sampled
+from mpiabc.analysis.writing import whole
 from mpiabc.errors import Error, ProblemError
 from mpiabc.named import by_name
 from mpiabc.population import Population, beside
@@ -93,7 +94,8 @@ def exported(history: History, to: str, output: Path, is_all: bool = False, mode
     if os.path.exists(output) and os.path.samefile(output, history.path):
         raise ProblemError(f"{output} is the run's own file: give another one for what is exported")
     try:
-        FORMATS[to](history, output, is_all, model)
+        with whole(output) as path:
+            FORMATS[to](history, path, is_all, model)
     except OSError as error:
         raise Error(f"{output} cannot be written: {error.strerror or error}") from None
 

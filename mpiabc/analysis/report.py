@@ -16,6 +16,7 @@ from mpiabc.analysis.diagnostics import diagnose
 from mpiabc.analysis.estimates import Estimated, estimated
 from mpiabc.analysis.pictures import pictures
 from mpiabc.analysis.steps import Step, spread, steps, totals
+from mpiabc.analysis.writing import whole
 from mpiabc.durations import duration
 from mpiabc.errors import Error, ProblemError
 from mpiabc.population import Population, short
@@ -44,8 +45,8 @@ def report(source: Any, output: str | os.PathLike[str] | None = None) -> str:
     text = _template().render(contents(history))
     if output is not None:
         try:
-            with open(output, "w", encoding="utf-8") as file:
-                file.write(text)
+            with whole(output) as path:
+                path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise Error(f"{output} cannot be written: {error.strerror or error}") from None
     return text

@@ -9,6 +9,7 @@ from typing import Any
 
 from mpiabc.analysis.pictures import KINDS, figure
 from mpiabc.analysis.plots.canvas import MISSING
+from mpiabc.analysis.writing import whole
 from mpiabc.cli.command import COMMANDS, add_command
 from mpiabc.cli.files import load_problem, texts_of
 from mpiabc.cli.words import say
@@ -99,7 +100,9 @@ def _pairs(given: list[str]) -> Mapping[str, Any] | None:
 def _write(drawn: Any, output: Path, options: argparse.Namespace) -> None:
     """Raises Error for a file that cannot be written, or is of no format that matplotlib knows."""
     try:
-        drawn.savefig(output, dpi=options.dpi)
+        with whole(output) as path:
+            drawn.savefig(path, dpi=options.dpi)
     except (OSError, ValueError) as error:
-        raise Error(f"--output {output} cannot be written: {error}") from None
+        said = getattr(error, "strerror", None) or error
+        raise Error(f"--output {output} cannot be written: {said}") from None
     say(f"{options.kind} of {options.store}: {output}")

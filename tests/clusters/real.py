@@ -71,7 +71,9 @@ class Cluster:
 
     def _says_of(self, job):
         """What the batch system itself knows of a job, and the ends of its logs."""
-        asked = subprocess.run([*_ABOUT[self.system], job], env=self.environment, capture_output=True, text=True)
+        asked = subprocess.run(
+            [*_ABOUT[self.system], job], env=self.environment, capture_output=True, text=True
+        )
         logs = [path for pattern in _LOGS[self.system] for path in sorted(self.folder.glob(pattern))]
         ends = [f"== {path}\n{path.read_text(errors='replace')[-3000:]}" for path in logs]
         return "\n".join([asked.stdout + asked.stderr, *ends])
