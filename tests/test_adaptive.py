@@ -141,6 +141,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_populations_do_not_depend_on_the_schedule(schedule, quiet, tmp_path):
     found = run(tmp_path / "run.db", scheduler=SCHEDULES[schedule])
@@ -211,6 +212,7 @@ def test_one_that_is_always_as_observed_is_left_out_in_silence(quiet):
 # A calibration.
 
 
+@pytest.mark.long
 def test_a_finite_first_epsilon_is_in_units_of_a_calibration(tmp_path):
     """Its simulations count, come of streams of their own, and are made once."""
     threshold = mpiabc.Quantile(start=2.0)
@@ -250,6 +252,7 @@ class Own:
         return Own(1 + np.abs(sample.summaries).max(axis=0))
 
 
+@pytest.mark.long
 def test_a_distance_of_ones_own_is_fitted_again_where_a_run_goes_on(tmp_path):
     quiet = run(tmp_path / "quiet.db", Own())
     assert has_foreign_distance(quiet.order(2)[0])

@@ -407,6 +407,7 @@ def test_pure_loop_and_virtual_cluster_agree_with_the_driver(quiet, tmp_path):
     Line(is_live=False)(Ended())
 
 
+@pytest.mark.long
 def test_what_a_user_does_between_two_populations_is_no_time_of_a_generation(tmp_path):
     taken, began = [], time.monotonic()
     for _ in problems.sampler().sample(tmp_path / "run.db", scheduler="serial"):

@@ -11,7 +11,7 @@ import pytest
 import mpiabc
 from mpiabc.analysis.export import _groups
 from tests import problems
-from tests.conftest import ROOT, environment, environment_with, imported, interpreter, missing, quick
+from tests.conftest import ROOT, environment, environment_with, imported, interpreter, missing
 
 # The requirements pin 0.x below Python 3.12 and 1.x from there on.
 OTHERS = ("3.11",) if sys.version_info >= (3, 12) else ("3.13", "3.12")
@@ -33,7 +33,8 @@ def _other_python():
     return missing(f"there is no Python {' or '.join(OTHERS)}, whose ArviZ is the other one")
 
 
-@pytest.mark.parametrize("which", quick(["installed", "other"], "installed"))
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["installed", "other"])
 def test_last_population_is_the_posterior_in_the_form_of_either_arviz(which, tmp_path):
     if which == "installed":
         try:

@@ -182,6 +182,7 @@ def test_digest_does_not_depend_on_the_number_of_ranks(mpi, ranks, expected, tmp
     assert problems.digests(mpiabc.open(tmp_path / "run.db")) == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheduler", ["serial", "processes"])
 def test_killed_in_a_batch_the_run_ends_with_the_same_digests(scheduler, expected, tmp_path):
     """The leader itself, and the run goes on in the next call; or a child, and another one does its batch."""
@@ -220,6 +221,7 @@ assert len(traces(None)) > 1  # as many as there are numbers of rows inside
 """
 
 
+@pytest.mark.long
 def test_a_jax_simulator_is_compiled_once(tmp_path):
     """In a process of its own: where JAX is, nothing can be forked any more."""
     if importlib.util.find_spec("jax") is None:
@@ -309,6 +311,7 @@ def broken_pump():
     raise RuntimeError("the pump broke")
 
 
+@pytest.mark.long
 def test_a_call_that_takes_too_long_is_one_failure_of_its_batch(tmp_path):
     late = sampler(failing_once(partial(time.sleep, 600)), timeout=2.0, on_error="reject")
     raised = sampler(failing_once(broken_pump), on_error="reject")

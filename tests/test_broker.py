@@ -154,6 +154,7 @@ def test_nobody_gets_in_without_a_name_nor_as_the_owner_without_the_secret(serve
             other.ping()
 
 
+@pytest.mark.long
 def test_run_goes_with_what_clients_may_do(server_program, started, quiet, tmp_path):
     started()
     assert digests(tmp_path) == quiet

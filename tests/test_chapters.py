@@ -11,7 +11,7 @@ from tests.conftest import HANGS, environment, imported, quick
 PAGES = chapters.pages()
 IDS = [page.stem for page in PAGES]
 NAMED = dict(zip(IDS, PAGES, strict=True))
-SHORT = ("README", "what_to_do_when", "dask", "running", "redis", "glossary")
+SHORT = ("what_to_do_when", "dask", "running", "redis", "glossary")
 
 
 @pytest.mark.parametrize("name", quick(IDS, *SHORT))

@@ -342,6 +342,7 @@ def test_replay_of_an_accepted_evaluation_is_the_stored_row_bit_for_bit(t, done,
         assert value(text, "stored") == "equal, bit for bit"
 
 
+@pytest.mark.long
 def test_replay_tells_of_every_evaluation_what_became_of_it(done, capsys):
     """Of a rejected one its distance too; the statuses together are those of the run."""
     population = mpiabc.open(done / "fit.db")[1]

@@ -103,6 +103,7 @@ def pbs(request, tmp_path, monkeypatch):
     return request.param
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pbs", KINDS, indirect=True)
 def test_map_speaks_both_kinds_of_pbs(pbs, tmp_path):
     """An array, and the single job that OpenPBS takes no array of one for."""
@@ -223,6 +224,7 @@ def orphaned(tmp_path):
     return start
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pbs", ["OpenPBS"], indirect=True)
 def test_the_same_call_goes_on_where_its_leader_has_died(pbs, orphaned, jobs, tmp_path):
     """With jobs that are still at work, and although its place in the script has moved."""

@@ -257,6 +257,7 @@ if history is not None:
 """
 
 
+@pytest.mark.long
 def test_program_of_a_rank_may_be_an_mpi_program_itself(folder, mpi):
     written(folder / "pair.py", PAIR)
     mpirun = [str(mpi.bin / "mpirun"), *(["--oversubscribe"] if mpi.name == "openmpi" else [])]

@@ -66,6 +66,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "scheduler"), [*((how, "mpi") for how in FAILURES), ("exception", "mpi-static")]
 )
@@ -91,6 +92,7 @@ def test_job_ends_although_another_rank_is_stuck_in_a_simulation(mpi, tmp_path):
     assert "the pump broke" in job.stdout
 
 
+@pytest.mark.long
 def test_policy_on_error_holds_on_ranks(mpi, tmp_path):
     def run(on_error):
         return mpi.run(

@@ -78,6 +78,7 @@ def digests_in(output):
     return json.loads(line.removeprefix("DIGESTS"))
 
 
+@pytest.mark.long
 def test_digest_is_that_of_serial_on_a_cluster_by_client_and_by_address(dask_client, expected):
     assert {v: program.digests(dask_client, v) for v in program.VARIANTS} == expected
     assert program.digests(dask_client.scheduler.address, "scalar") == expected["scalar"]
@@ -116,6 +117,7 @@ def test_digest_is_that_of_serial_over_tls(expected, tmp_path):
             problems.sampler().run(tmp_path / "run.db", scheduler=dask_)
 
 
+@pytest.mark.long
 def test_nothing_is_left_on_the_scheduler(dask_client, expected):
     assert (
         program.digests(schedulers.Dask(address=dask_client.scheduler.address), "scalar")
@@ -190,6 +192,7 @@ def test_simulation_that_hangs_is_ended_on_dask(dask_client, tmp_path):
     assert {f.kind for f in history.failures} == {"timeout"}
 
 
+@pytest.mark.long
 def test_worker_that_dies_of_an_evaluation_changes_nothing(dask_client, tmp_path):
     """Dask gives the task up, so its evaluations go out again; the nanny brings another worker."""
     simulate = problems.killed_once(tmp_path / "killed", at=(1, 40))
@@ -388,6 +391,7 @@ def test_address_without_a_scheduler_is_named_after_a_time(tmp_path):
         problems.sampler().run(tmp_path / "run.db", scheduler=dask)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("workers", "how", "problem"),
     [

@@ -242,6 +242,7 @@ def test_kept_orders_have_discrete_moves_bit_for_bit():
         assert found.logpdf(base.theta).tobytes() == proposal.logpdf(base.theta).tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recycle", [False, True], ids=["anew", "recycled"])
 def test_populations_are_the_same_on_any_schedule_and_after_a_stop(recycle, tmp_path):
     def made():

@@ -37,6 +37,7 @@ def expected(tmp_path_factory):
 # Without locks.
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_goes_on_where_there_are_no_locks(expected, tmp_path):
     """In its third commit, with half of that in the file, and SQLite's journal beside."""
     store, nowhere = tmp_path / "run.db", disks.without_locks()
@@ -103,6 +104,7 @@ list(sampling)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [errno.EIO, errno.EDQUOT, errno.ENOSPC])
 def test_a_disk_that_cannot_be_written_is_reported_as_the_system_says(number, expected, tmp_path):
     folder, flag = tmp_path / "disk", tmp_path / "flag"
@@ -181,6 +183,7 @@ def test_who_is_asked_to_stop_does_not_wait_for_a_backup(tmp_path, monkeypatch):
 # Large files.
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_last_population_and_needs_no_room_for_the_others(tmp_path):
     """Each generation is 4 MB; what is allowed is a few of them, whatever their number."""
     noise = np.random.default_rng(1).random(25_000)

@@ -139,6 +139,7 @@ ADAPTIVE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_populations_depend_neither_on_the_schedule_nor_on_a_stop(name, tmp_path):
     quiet = run(tmp_path / "quiet.db", ADAPTIVE[name])

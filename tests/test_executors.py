@@ -63,7 +63,8 @@ def expected():
     return serial()
 
 
-@pytest.mark.parametrize("executor", quick(DYNAMIC, "processes"))
+@pytest.mark.long
+@pytest.mark.parametrize("executor", DYNAMIC)
 def test_digest_is_that_of_serial_in_any_executor(executor, expected):
     with DYNAMIC[executor]() as running:
         scheduler = schedulers.Futures(running)
@@ -79,7 +80,8 @@ def test_digest_is_that_of_serial_in_executors_of_mpi4py(mpi, ranks, how, expect
     assert json.loads(line.removeprefix("DIGESTS")) == expected
 
 
-@pytest.mark.parametrize("kind", quick(STATIC, "builtin"))
+@pytest.mark.long
+@pytest.mark.parametrize("kind", STATIC)
 def test_digest_is_that_of_static_scheduling_in_any_map(kind):
     with STATIC[kind]() as function:
         scheduler = schedulers.Map(function)

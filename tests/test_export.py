@@ -91,7 +91,12 @@ def test_parquet_is_a_data_frame(history, tmp_path, monkeypatch):
     pandas = imported("pandas")
     wrote = []
     monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace())
-    monkeypatch.setattr(pandas.DataFrame, "to_parquet", lambda frame, path: wrote.append(frame))
+
+    def write(frame, path):
+        path.touch()
+        wrote.append(frame)
+
+    monkeypatch.setattr(pandas.DataFrame, "to_parquet", write)
     exported(history, "parquet", tmp_path / "run.parquet", is_all=True)
     pandas.testing.assert_frame_equal(wrote[0], history.to_dataframe())
 

@@ -27,6 +27,7 @@ def example(name):
     return importlib.import_module(f"examples.extending.{name}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part_of_ones_own_gives_the_same_on_any_scheduler(name, tmp_path):
     abc = example(name).abc

@@ -15,7 +15,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import HANGS, Launcher, environment, environment_of, jobs_of, missing, quick
+from tests.conftest import HANGS, Launcher, environment, environment_of, jobs_of, missing
 from tests.programs import small
 
 
@@ -81,6 +81,7 @@ def prefix(store, expected):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kilobytes", [8, 28, 32, 40, 44])
 def test_file_that_may_not_grow_is_reported_and_the_run_goes_on_when_it_may(kilobytes, expected, tmp_path):
     """By a limit of the process, as a quota: at every size, from the first write to the last."""
@@ -96,7 +97,8 @@ def test_file_that_may_not_grow_is_reported_and_the_run_goes_on_when_it_may(kilo
     assert problems.digests(small.sampler().run(store, scheduler="serial")) == expected
 
 
-@pytest.mark.parametrize("is_parallel", quick([False, True], False))
+@pytest.mark.long
+@pytest.mark.parametrize("is_parallel", [False, True])
 def test_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(is_parallel, expected):
     folder = environment_of("mpich")
     mpi, scheduler = (Launcher("mpich", folder, folder), "mpi") if is_parallel else (None, "serial")

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from tests import faults
-from tests.conftest import quick
 from tests.programs.faulty import Expected
 
 
-@pytest.mark.parametrize("engine", quick(["serial", "processes"], "serial"))
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["serial", "processes"])
 def test_nothing_goes_wrong_in_silence(engine):
     """The first columns of `python -m tests.faults`."""
     found = dict(faults.played(faults.cells(engines=[engine]), at_once=3))

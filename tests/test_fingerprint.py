@@ -1030,6 +1030,7 @@ def doubled(depth):
     return Model(a=items)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "part",
     [

@@ -31,6 +31,7 @@ def simulate(theta, rng):
     return np.array(list(theta.values())) + rng.standard_normal(D)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), foreign.Student()], ids=["ours", "theirs"])
 def test_foreign_priors_and_kernels_give_one_digest_everywhere(kernel, tmp_path):
     problem = mpiabc.Problem(Correlated(), simulate, np.zeros(D))
@@ -47,6 +48,7 @@ def block(theta, rng):
     return np.column_stack(list(theta.values())) + rng.standard_normal((len(theta["x0"]), D))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("simulator", [simulate, block], ids=["scalar", "vectorised"])
 def test_foreign_distances_and_thresholds_give_one_digest_everywhere(simulator, tmp_path):
     problem = mpiabc.Problem(
@@ -64,6 +66,7 @@ def test_foreign_distances_and_thresholds_give_one_digest_everywhere(simulator, 
     assert len(found) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("gives", "message"),
     [
@@ -92,6 +95,7 @@ def test_distance_of_rows_that_gives_none_is_a_failure_with_an_address(gives, me
     assert len(addresses) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "gives", [lambda rows: 1 / 0, lambda rows: np.ones((len(rows), 2, 1)), lambda rows: np.array(["far"])]
 )
@@ -151,6 +155,7 @@ def test_prior_that_cannot_work_is_reported_before_any_simulation(what, tmp_path
     assert not (tmp_path / "run.db").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("id", quick([40, 49, 50, 51, 60, 80], 49, 50, 51))
 def test_failure_ends_the_run_if_it_lies_below_the_cut_and_never_otherwise(id, tmp_path):
     """All are accepted, so the cut of 50 is 50, whatever the leases were."""

@@ -24,7 +24,7 @@ from mpiabc import checks, guard, programs, schedulers
 from mpiabc.fingerprint import objects
 from mpiabc.streams import stream_key
 from tests import problems
-from tests.conftest import HANGS, environment, quick
+from tests.conftest import HANGS, environment
 
 LIBM = ctypes.CDLL("libm.so.6") if sys.platform == "linux" else None
 DOWNWARD = 0x400 if platform.machine() == "x86_64" else 0x800000
@@ -69,7 +69,8 @@ def run(simulate, store, scheduler="serial", **options):
     return problems.sampler(60, (3, 1.5), simulate=simulate, **options).run(store, scheduler=scheduler)
 
 
-@pytest.mark.parametrize("name", quick(GLOBAL, "half a pair"))
+@pytest.mark.long
+@pytest.mark.parametrize("name", GLOBAL)
 def test_global_random_numbers_are_those_of_the_evaluation_on_every_engine(name, tmp_path):
     np.random.seed(5)
     np.random.standard_normal()  # the other half of the pair waits for the first evaluation
@@ -80,6 +81,7 @@ def test_global_random_numbers_are_those_of_the_evaluation_on_every_engine(name,
     assert len(np.unique(one[0].summaries)) == 60
 
 
+@pytest.mark.long
 def test_vectorised_simulator_without_rng_gives_one_digest(tmp_path):
     found = [
         problems.digests(run(own_block, tmp_path / f"{i}.db", scheduler, vectorized=True))
@@ -88,6 +90,7 @@ def test_vectorised_simulator_without_rng_gives_one_digest(tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.long
 def test_that_global_random_numbers_are_seeded_is_reported_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "mpiabc"):
         history = run(with_rng, tmp_path / "run.db", schedulers.Processes(2))
@@ -138,6 +141,7 @@ def test_simulator_that_uses_rng_is_never_simulated_twice(tmp_path):
     assert len(seen) == len(set(seen))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(guard._fenv is None, reason="the C library's fenv is not known here")
 def test_rounding_mode_that_is_left_behind_reaches_nothing(tmp_path):
     quiet = problems.digests(run(problems.gaussian, tmp_path / "quiet.db"))
@@ -186,6 +190,7 @@ def test_exit_of_c_is_a_failure_with_its_address(scheduler, tmp_path):
     assert mpiabc.open(tmp_path / "run.db").reason.startswith("failed: ")
 
 
+@pytest.mark.long
 def test_run_that_rejects_failures_goes_on_without_what_ends_its_process(tmp_path):
     """In one go with children, and at the next start where the process itself was ended."""
     assert exiting(tmp_path / "children.db", "processes", "reject").returncode == 0
@@ -199,6 +204,7 @@ def test_run_that_rejects_failures_goes_on_without_what_ends_its_process(tmp_pat
     assert digests[0] == digests[1]
 
 
+@pytest.mark.long
 def test_processes_that_a_simulator_forks_end_as_they_like(tmp_path):
     def simulate(theta, rng):
         import os
@@ -298,6 +304,7 @@ def two_ends(theta, rng):
     return np.array([abs(theta["a"]), 1e-200]) + rng.standard_normal(2) * [1, 1e-200]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "scheduler"),
     [
@@ -360,6 +367,7 @@ def far(y):
     return abs(y["y"]) > 4
 
 
+@pytest.mark.long
 def test_reject_rejects_and_none_does_where_epsilon_is_declared(tmp_path):
     def rejecting(theta, rng):
         y = problems.gaussian(theta, rng)
@@ -457,6 +465,7 @@ def test_marginal_whose_parts_do_not_fit_is_reported(wrong, message):
     assert (message in found) if message else found == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheduler", ["serial", "processes"])
 @pytest.mark.parametrize("wrong", ["writes", "nan", "-inf", "raises"])
 def test_fault_of_a_kernel_is_a_failure_with_address_whatever_the_policy(wrong, scheduler, tmp_path):
@@ -468,6 +477,7 @@ def test_fault_of_a_kernel_is_a_failure_with_address_whatever_the_policy(wrong, 
     assert len(mpiabc.open(tmp_path / "run.db")) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wrong", ["writes", "nan", "inf", "raises"])
 def test_fault_of_a_prior_ends_the_run(wrong, tmp_path):
     problem = mpiabc.Problem(Foreign(wrong), problems.gaussian, {"y": 1.0}, on_error="reject")

@@ -295,6 +295,7 @@ def test_public_names_are_those_promised():
     assert {"Serial", "Processes", "MPI", "MPIStatic"} <= set(mpiabc.schedulers.__all__)
 
 
+@pytest.mark.long
 def test_worker_rank_is_light_and_a_waiting_rank_idle(mpi, tmp_path):
     """Under 120 MB at N = 10 000, d = 10; under 5 % of a core while it waits (10 % allows for noise)."""
     job = mpi.run(2, "-m", "tests.programs.light", tmp_path / "run.db")

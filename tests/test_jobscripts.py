@@ -20,7 +20,7 @@ from mpiabc import cli
 from mpiabc.batch.systems import SYSTEMS
 from mpiabc.cli import jobscript
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, missing, quick
+from tests.conftest import HANGS, ROOT, environment, missing
 from tests.programs import killed
 
 PLAIN = ROOT / "tests" / "programs" / "plain.py"
@@ -385,6 +385,7 @@ def submitted(folder):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.long
 def test_lsf_job_ends_in_time_with_the_status_that_queues_it_again(expected, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "lsf-mpi.sh"
@@ -436,9 +437,8 @@ exit 3""",
 ESPEI = [f"espei-dask.{system}" for system in ("pbs", "slurm", "sge")]
 
 
-@pytest.mark.parametrize(
-    "name", quick([*(n for n in jobscript.scripts() if n.endswith("-dask")), *ESPEI], *ESPEI[:1])
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", [*(n for n in jobscript.scripts() if n.endswith("-dask")), *ESPEI])
 @pytest.mark.parametrize("when", DASK_MPI)
 def test_job_ends_with_its_dask_cluster(when, name, tmp_path, capsys):
     """It would hold the allocation for the minutes that a run waits for a scheduler."""

@@ -63,6 +63,7 @@ def outputs(notebook):
     )
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")  # what Jupyter's packages warn of is not ours
 def test_notebook_runs_and_watches_a_run(executed):
     folder, notebook = executed

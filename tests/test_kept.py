@@ -19,7 +19,7 @@ from mpiabc.simulations import COLUMNS
 from mpiabc.store import database, schema, simulations
 from tests import disks, problems
 from tests.cluster import Simulated, random_time
-from tests.conftest import environment, quick
+from tests.conftest import environment
 from tests.programs import digests, foreign
 
 POOLED = "all simulations of a budget"  # keeps them anyway, and accepts all
@@ -44,7 +44,8 @@ def contents(history):
     return {name: getattr(rows, name).tobytes() for name in COLUMNS}
 
 
-@pytest.mark.parametrize("variant", quick(VARIANTS, "scalar", "batches", "looking ahead, scales"))
+@pytest.mark.long
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_populations_are_the_same_and_so_are_the_simulations_on_every_scheduler(variant, tmp_path):
     plain = digests.VARIANTS[variant]().run(tmp_path / "plain.db", scheduler="serial", generations=3)
     here = keeping(variant).run(tmp_path / "here.db", scheduler="serial", generations=3)
@@ -63,6 +64,7 @@ def test_populations_are_the_same_and_so_are_the_simulations_on_every_scheduler(
         assert np.array_equal(mine.summaries[order], population.summaries[new][by_id], equal_nan=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["scalar", "batches", "scales", "integers and choices"])
 def test_slots_keep_their_tries_up_to_the_acceptance(variant, tmp_path):
     one = keeping(variant).run(tmp_path / "one.db", scheduler=Map(map), generations=2)
@@ -237,6 +239,7 @@ def test_files_of_before_have_neither_and_go_on(tmp_path):
 # What a budget has ended.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["scalar", "batches", "recycled", "several models", "noise", "predictor"])
 def test_what_a_budget_ends_inside_of_a_generation_is_the_same_everywhere(variant, tmp_path):
     whole = keeping(variant).run(tmp_path / "whole.db", scheduler="serial", generations=3)

@@ -82,6 +82,7 @@ _KINDS = {"ids": lambda: _evaluated(False), "slots": lambda: _evaluated(True), "
 _PIECES = some.lists(some.tuples(some.integers(0, 29), some.integers(1, 30)), max_size=8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", _KINDS)
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(pieces=_PIECES)

@@ -367,6 +367,7 @@ def test_simulators_know_the_address_of_their_numbers(tmp_path):
     assert kept
 
 
+@pytest.mark.long
 def test_processes_look_ahead_too(alone, tmp_path):
     def simulate(theta, rng):
         data = problems.gaussian(theta, rng)

@@ -403,6 +403,7 @@ def test_a_replay_maps_the_file_again(file, data, tmp_path):
 # The example, and what it costs.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
 def test_the_example_gives_one_digest_and_makes_its_file_once(mpi, tmp_path, monkeypatch):
     """On ranks, all of which may be the first, and on processes."""

@@ -365,6 +365,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_schedules_losses_and_processes_leave_digests_as_they_are(variant, tmp_path):
     places = {
@@ -425,6 +426,7 @@ def test_run_killed_inside_a_generation_goes_on_to_the_same_digests(tmp_path):
     assert digests(mpiabc.open(store)) == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["scalar", "recycled", "local"])
 def test_run_stopped_again_and_again_comes_to_the_uninterrupted_digests(variant, tmp_path):
     """Journal and kept orders have all that models need: nothing is fitted again, nothing is lost."""

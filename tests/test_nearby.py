@@ -155,6 +155,7 @@ def test_an_order_that_was_put_there_beside_an_older_one_closes_no_newer_one_for
     assert [worker.step() for _ in worker.held] == [[(1, 0)], [(2, 0)], [(1, 1)]]
 
 
+@pytest.mark.long
 def test_a_large_order_leaves_rank_0_once_for_a_node(mpi, tmp_path):
     """Where its ranks share no node with rank 0; the digest is that of one process."""
     alone, shared = counted(mpi, 1, tmp_path / "alone.db"), counted(mpi, 4, tmp_path / "shared.db")

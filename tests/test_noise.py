@@ -305,6 +305,7 @@ def test_guess_is_the_largest_density_that_was_seen(tmp_path):
 # The same on any schedule.
 
 
+@pytest.mark.long
 def test_digest_is_that_of_any_schedule(tmp_path, monkeypatch):
     """Serial, shuffled with losses and doubts, processes; MPI, Redis and Dask: `tests.programs.digests`."""
 

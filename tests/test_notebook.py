@@ -72,6 +72,7 @@ def kernel(tmp_path, monkeypatch):
     kernel.close()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")  # what Jupyter's packages warn of is not ours
 def test_interrupted_cell_says_one_sentence_and_the_next_one_goes_on(kernel, tmp_path):
     """To the digest of the run that nobody has interrupted; the live line needs no widget."""

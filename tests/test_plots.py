@@ -256,6 +256,7 @@ def density_of_integers(population):
     return {i: population.weights[stages == i].sum() for i in range(int(stages.min()), int(stages.max()) + 1)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["pairs", "marginals", "intervals"])
 def test_labels_of_six_parameters_do_not_overlap(run, kind):
     texts = labelled(getattr(plots, kind)(run, fig=Figure))
@@ -483,6 +484,7 @@ def test_holes_of_data_are_left_out():
 # Little, and nothing.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind", ["pairs", "marginals", "intervals", "convergence", "predictive", "models", "scales", "workers"]
 )
@@ -556,6 +558,7 @@ def test_long_names_are_wrapped_and_read_as_text():
 # On the command line.
 
 
+@pytest.mark.long
 def test_pictures_are_written_by_the_command_line(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["plot", str(run.path), "convergence", "--dpi", "40"]) == 0

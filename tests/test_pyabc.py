@@ -83,6 +83,7 @@ def test_delays_change_nothing(expected):
     assert len(set(expected.values())) == len(expected) - 1
 
 
+@pytest.mark.long
 def test_database_is_the_same_on_processes(expected):
     assert digests(schedulers.Processes(2)) == expected
 
@@ -141,6 +142,7 @@ def test_killed_rank_is_made_good(tolerant, expected, tmp_path):
     assert job.returncode == 0, job.stdout
 
 
+@pytest.mark.long
 @jobs_of(("mpi", "n"), [("mpich", 2)], ("mpich", 1), ("openmpi", 3))
 def test_database_is_the_same_on_any_number_of_ranks(n, mpi, expected):
     """Of eight samplers on one communicator."""
@@ -160,6 +162,7 @@ def test_database_is_the_same_on_mpi_and_redis_together(mpi, server, expected, m
     assert len(words_after(job.stdout, "DIGEST")) == 2
 
 
+@pytest.mark.long
 def test_killed_child_is_made_good(expected, tmp_path):
     model = models.Killing(tmp_path, os.getpid())
     with open_sampler(schedulers.Processes(2), seed=1) as sampler:
@@ -195,6 +198,7 @@ def test_samplers_pools_and_runs_take_turns_in_one_script(mpi, expected, tmp_pat
 # Stops.
 
 
+@pytest.mark.long
 @jobs_of(("mpi", "where"), [("mpich", "serial")], ("openmpi", "mpi"))
 def test_signal_stops_with_75_and_the_database_goes_on(where, mpi, tmp_path):
     command = ("stopped", where, tmp_path)
@@ -450,6 +454,7 @@ def test_every_generator_in_a_model_has_an_address(draw, sampler):
 # What travels.
 
 
+@pytest.mark.long
 def test_large_data_travel_once(server):
     """Of 1 MB of data that every generation needs, the second sends a few kB."""
     data = np.random.default_rng(1).random(125_000)
@@ -546,6 +551,7 @@ def test_schedules_with_losses_copies_and_doubts_give_the_same(seed):
     assert sampled(troubled) == sampled("serial")
 
 
+@pytest.mark.long
 def test_resumed_analysis_is_the_one_that_was_not_interrupted(tmp_path):
     def run(generations, load=False):
         abc, observed = models.readme(Sampler("serial", seed=1))

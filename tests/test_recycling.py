@@ -96,6 +96,7 @@ def test_run_that_is_extended_is_as_one_that_was_not_stopped(tmp_path):
     assert problems.digests(history) == whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2, 7, 48])
 @pytest.mark.parametrize("is_vectorized", [False, True])
 def test_digest_does_not_depend_on_who_finishes_first(workers, is_vectorized, tmp_path):
@@ -106,6 +107,7 @@ def test_digest_does_not_depend_on_who_finishes_first(workers, is_vectorized, tm
     assert problems.digests(history) == quiet
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheduler", ["serial", "processes", "simulated"])
 def test_densities_that_workers_share_are_those_of_one_process(scheduler, tmp_path, monkeypatch):
     thresholds = (3.2, 2.5, 2.0, 1.6)
@@ -403,6 +405,7 @@ def test_evidence_of_all_acceptances_would_be_noticed():
     assert evidence.mean() > 0.03 + 3 * evidence.std() / np.sqrt(len(evidence))
 
 
+@pytest.mark.long
 def test_a_particles_own_kernel_would_be_noticed():
     """In ten dimensions it is most of the density at a particle: deviations come out a tenth too small."""
     found = {

@@ -17,7 +17,7 @@ from mpiabc import schedulers
 from mpiabc.schedulers.redis import wire
 from mpiabc.version import PROTOCOL
 from tests import bridge, problems, test_renew
-from tests.conftest import HANGS, environment, jobs_of, missing, quick
+from tests.conftest import HANGS, environment, jobs_of, missing
 from tests.expected import serial, static
 from tests.programs import digests as program
 
@@ -41,7 +41,8 @@ def expected_static():
     return static()
 
 
-@pytest.mark.parametrize("n", quick([2, 3], 2))
+@pytest.mark.long
+@pytest.mark.parametrize("n", [2, 3])
 def test_digest_does_not_depend_on_the_number_of_workers(n, server, expected):
     """What is left on the server expires: last orders, and reports that came too late."""
     with server.workers(n):

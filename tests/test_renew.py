@@ -30,6 +30,7 @@ def simulated(folder):
     return {file.name: file.read_text().split() for file in folder.iterdir()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n", "start", "renew"), [(1, "fork", 1), (3, "fork", 20), (1, "spawn", 100)])
 def test_processes_are_renewed_and_nothing_is_lost_or_done_twice(n, start, renew, tmp_path):
     scheduler = schedulers.Processes(n, start=start, renew=renew)
@@ -47,6 +48,7 @@ def test_processes_are_renewed_and_nothing_is_lost_or_done_twice(n, start, renew
     assert history.failures == []
 
 
+@pytest.mark.long
 def test_a_process_alone_that_is_replaced_again_and_again_is_no_sign_of_trouble(tmp_path):
     """Also where what replaces it is a timeout: more than the births that are taken for a sign."""
 

@@ -57,6 +57,7 @@ def test_generation_is_continued_not_begun_again(tmp_path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_static", [False, True])
 def test_resumed_run_may_use_another_scheduler_of_its_kind(is_static, tmp_path):
     def scheduler(n):

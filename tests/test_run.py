@@ -164,6 +164,7 @@ def test_walltime_stops_resumable_with_status_75(tmp_path):
     assert mpiabc.open(tmp_path / "run.db").reason.startswith("interrupted: walltime reached in generation ")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", quick([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], signal.SIGTERM))
 @pytest.mark.parametrize("scheduler", ["serial", "processes"])
 def test_signal_stops_resumable_with_status_75(number, scheduler, tmp_path):

@@ -12,7 +12,6 @@ from mpiabc.schedulers.redis.line import Line
 from mpiabc.schedulers.shared.messages import Kind
 from mpiabc.version import versions
 from tests import bridge, problems, server_faults
-from tests.conftest import quick
 
 IN_TEST_REDIS = {
     "killed and started again empty",
@@ -23,27 +22,17 @@ IN_TEST_REDIS = {
 
 
 FAULTS = [name for name in server_faults.FAULTS if name not in IN_TEST_REDIS]
-AT_ONCE = (
-    "not ready yet",
-    "one of a cluster",
-    "full from the beginning",
-    "a replica",
-    "its disk is gone",
-    "a problem larger than a server takes",
-    "takes no more connections",
-    "has another password",
-    "something else than redis",
-    "emptied",
-)
 
 
-@pytest.mark.parametrize("name", quick(FAULTS, *AT_ONCE))
+@pytest.mark.long
+@pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_held_or_reported(name, tmp_path):
     """The rows of `python -m tests.server_faults`."""
     _, trouble = server_faults.play(name, tmp_path)
     assert trouble is None, trouble
 
 
+@pytest.mark.long
 def test_what_is_held_is_not_reported_nor_reported_in_other_words(monkeypatch, tmp_path):
     """The check of the check."""
     for words, found in [("", ["other digests"]), ("these words", ("other words",))]:

@@ -83,6 +83,7 @@ def test_arrays_and_rows_are_the_same_without_names(distance, quiet, tmp_path):
     assert not hasattr(found[-1].distances, "names")
 
 
+@pytest.mark.long
 def test_populations_depend_neither_on_the_schedule_nor_on_a_stop(quiet, tmp_path):
     expected = problems.digests(quiet)
     schedule = Simulated(7, random_time, seed=1, **FAULTS)
@@ -105,6 +106,7 @@ def test_a_vectorised_simulator_is_measured_by_row(tmp_path):
     assert problems.digests(one) == problems.digests(other)
 
 
+@pytest.mark.long
 def test_recycled_ones_meet_all_thresholds(tmp_path):
     found = run(tmp_path / "run.db", recycle=True)
     assert (found[-1].distances <= found[-1].epsilon).all()
@@ -207,6 +209,7 @@ class Fitted(Rows):
         return Fitted(sample.summaries.std(axis=0))
 
 
+@pytest.mark.long
 def test_several_that_are_fitted(tmp_path):
     one = run(tmp_path / "one.db", Fitted())
     other = run(tmp_path / "other.db", Fitted(), scheduler=Simulated(5, random_time, seed=1, **FAULTS))

@@ -5,7 +5,6 @@ import signal
 import pytest
 
 from tests import jobs, signals
-from tests.conftest import quick
 
 KINDS = {"processes": ("checked", "reject"), "mpich": ("checked", "raise")}
 
@@ -15,7 +14,8 @@ def expected():
     return signals.expected()
 
 
-@pytest.mark.parametrize("engine", quick(jobs.ENGINES, "serial", "processes", "mpich"))
+@pytest.mark.long
+@pytest.mark.parametrize("engine", jobs.ENGINES)
 def test_programs_that_a_signal_ends_leave_no_outcome(engine, expected, tmp_path):
     """A sample of `python -m tests.signals`, which plays 100."""
     kind = KINDS.get(engine, ("unchecked", "raise"))

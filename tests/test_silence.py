@@ -127,6 +127,7 @@ NAMES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", quick(NAMES, "processes"))
 def test_a_run_says_who_is_at_which_evaluation_since_when(engine, tmp_path):
     store, go = tmp_path / "run.db", tmp_path / "go"

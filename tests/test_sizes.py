@@ -107,6 +107,7 @@ def test_variation_is_of_the_particles_weights_not_of_their_number():
     assert sizes.variation_of_one(uneven) == pytest.approx(sizes.variation_of_one(before), rel=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "size",
     [[60, 40, 30], sizes.ESS(50), sizes.CV(0.1, start=60), Halves()],

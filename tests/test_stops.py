@@ -111,10 +111,12 @@ def check(mpi, command, folder, cases):
             assert ending.reason.startswith("interrupted: stopped by SIG")
 
 
+@pytest.mark.long
 def test_script_ends_with_the_promised_status(tmp_path):
     check(None, script(), tmp_path, cases_of(None))
 
 
+@pytest.mark.long
 def test_ranks_end_with_the_promised_status(mpi, tmp_path):
     check(mpi, mpi.command(2, PROGRAM), tmp_path, cases_of(mpi))
 
@@ -170,6 +172,7 @@ def test_ranks_in_long_simulations_leave_with_the_status_of_the_run(n, how, mpi,
         assert job.leftovers() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["program", "orphan"])
 @pytest.mark.parametrize("scheduler", ["serial", "processes"])
 def test_programs_end_with_the_evaluation_that_a_signal_interrupts(scheduler, how, tmp_path):
@@ -342,6 +345,7 @@ def test_handler_of_the_script_is_called_when_the_run_is_saved(handled, tmp_path
 POOLING = ["-m", "tests.programs.pooling"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheduler", ["serial", "processes", "executors"])
 def test_pool_of_a_simulator_ends(scheduler):
     command = [sys.executable, *POOLING, scheduler]

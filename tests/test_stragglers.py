@@ -245,6 +245,7 @@ def straggling(folder, cut, until):
     return simulate
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("options", "until"), [({}, "level 2"), ({"lookahead": True}, "level 1 begun")])
 def test_a_process_at_a_straggler_keeps_nobody_waiting(options, until, tmp_path):
     """Not even one whose outcome is wanted: others go on with the next level meanwhile."""

@@ -29,6 +29,7 @@ def only_children(theta, rng):
     return {"y": theta["mu"] + rng.spawn(1)[0].standard_normal()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("simulate", [with_children, only_children])
 def test_simulator_that_spawns_gives_one_digest_on_every_engine(simulate, tmp_path):
     sampler = problems.sampler(40, (3, 1.5), simulate=simulate)

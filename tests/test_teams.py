@@ -62,6 +62,7 @@ def alone():
     return {name.rpartition(" ")[0]: digests for name, digests in found.items()}
 
 
+@pytest.mark.long
 def test_digest_does_not_depend_on_the_size_of_teams(mpi, alone):
     """Failing simulations leave messages behind that no later one may read."""
     found = digests_of(teamed_job(mpi, 2, "1,2"))
@@ -150,6 +151,7 @@ SENTENCES = {
 }
 
 
+@pytest.mark.long
 @jobs_of(
     ("mpi", "how", "ranks"),
     [("mpich", "other after", 2), ("mpich", "other after", 4)],

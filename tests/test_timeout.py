@@ -9,7 +9,7 @@ import pytest
 import mpiabc
 from mpiabc import schedulers
 from tests import problems
-from tests.conftest import HANGS, ROOT, environment, jobs_of, quick
+from tests.conftest import HANGS, ROOT, environment, jobs_of
 
 
 def sleeping(theta, rng, *, id):
@@ -50,8 +50,9 @@ PLACES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("simulate", [sleeping, locked])
-@pytest.mark.parametrize("place", quick(["serial", "forked", "spawned"], "serial", "forked"))
+@pytest.mark.parametrize("place", ["serial", "forked", "spawned"])
 def test_timeout_counts_as_a_failure(simulate, place, expected, tmp_path):
     abc = sampler(simulate, timeout=0.5)
     history = abc.run(tmp_path / "run.db", scheduler=PLACES[place])

@@ -12,7 +12,6 @@ from mpiabc.ledger import Ledger
 from mpiabc.particles import joined
 from tests import problems
 from tests.cluster import Simulated
-from tests.conftest import quick
 
 SEEDS = 200
 MOMENTS = {"mean": lambda x: x, "second moment": np.square, "probability": lambda x: x > 0.5}
@@ -52,10 +51,9 @@ def z_scores(populations, exact):
     return scores
 
 
-@pytest.mark.parametrize(
-    "kernel", quick([mpiabc.Gaussian(), mpiabc.LocalGaussian()], mpiabc.Gaussian()), ids=repr
-)
-@pytest.mark.parametrize("target", quick(TARGETS, "Gaussian mean, hard threshold"))
+@pytest.mark.long
+@pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), mpiabc.LocalGaussian()], ids=repr)
+@pytest.mark.parametrize("target", TARGETS)
 def test_posterior_is_exact(tmp_path, target, kernel):
     """|z| < 4 for each moment (self-normalised weights are biased by O(1/N), here below 1 sigma)."""
     problem, exact = TARGETS[target]
@@ -104,6 +102,7 @@ def prior_means(folder, seeds=60):
     return np.array(means)
 
 
+@pytest.mark.long
 def test_run_times_that_depend_on_theta_leave_no_bias(tmp_path):
     means = prior_means(tmp_path)
     assert abs(means.mean()) < 4 / np.sqrt(64 * len(means))
@@ -128,6 +127,7 @@ def test_finish_order_would_be_noticed(tmp_path, monkeypatch):
     assert means.mean() < -4 / np.sqrt(64 * len(means))
 
 
+@pytest.mark.long
 def test_weights_without_the_prior_would_be_noticed(tmp_path, monkeypatch):
     problem, exact = TARGETS["Gaussian mean, hard threshold"]
     right = Evaluator._weigh

@@ -82,18 +82,21 @@ def alone(tmp_path_factory):
     return {kind: digest(run(kind, path, Simulated(1, random_time))) for kind in KINDS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_decided_yet_comes_to_the_same_whenever_it_was_begun(kind, alone, tmp_path):
     faults = {"loss": 0.05, "duplicate": 0.1, "doubt": 0.01}
     assert digest(run(kind, tmp_path / "run.db", Simulated(25, random_time, **faults))) == alone[kind]
 
 
+@pytest.mark.long
 def test_a_hundred_may_begin_what_is_not_decided(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(opened, "_AHEAD", 1)
     history = run("scale", tmp_path / "run.db", Simulated(150, random_time), 2)
     assert problems.digests(history) == [text[:64] for text in alone["scale"][:2]]
 
 
+@pytest.mark.long
 def test_rejections_that_are_final_too_early_are_noticed(tmp_path, monkeypatch):
     """At the same temperature, an evaluation has another chance at each level."""
     noise = mpiabc.Noise(mpiabc.noise.Normal(sd=1.0), steps=1)
@@ -134,6 +137,7 @@ def quick_journal(monkeypatch):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["noise", "scale", "predictor"])
 def test_runs_go_on_from_what_was_not_decided(kind, alone, quick_journal, tmp_path):
     scheduler = Copied(tmp_path / "run.db", 110)
@@ -145,6 +149,7 @@ def test_runs_go_on_from_what_was_not_decided(kind, alone, quick_journal, tmp_pa
         assert digest(one) == alone[kind]
 
 
+@pytest.mark.long
 def test_processes_begin_what_is_not_decided(alone, tmp_path):
     def simulate(theta, rng):
         data = narrow(theta, rng)

@@ -90,9 +90,8 @@ def expected(tmp_path_factory):
     return problems.digests(talking.sampler(problems.gaussian).run(store, scheduler="serial"))
 
 
-@pytest.mark.parametrize(
-    "options", quick(["serial live", "serial configured", "processes live"], "serial live")
-)
+@pytest.mark.long
+@pytest.mark.parametrize("options", ["serial live", "serial configured", "processes live"])
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_run_ends_well_whatever_becomes_of_its_streams(kind, options, expected, tmp_path):
     store = tmp_path / "run.db"
@@ -100,6 +99,7 @@ def test_a_run_ends_well_whatever_becomes_of_its_streams(kind, options, expected
     assert problems.digests(mpiabc.open(store)) == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_run_that_fails_does_not_end_with_0_whatever_becomes_of_its_streams(kind, tmp_path):
     store = tmp_path / "run.db"
@@ -202,6 +202,7 @@ def job_log(tmp_path, *words):
     return [line for line in job.stderr.splitlines() if line.startswith("generation")]
 
 
+@pytest.mark.long
 def test_the_log_of_a_job_has_a_line_a_generation_unless_the_user_says_otherwise(tmp_path):
     assert [line.split(":")[0] for line in job_log(tmp_path)] == ["generation 0", "generation 1"]
     for words in ("configured", "silent"):
@@ -260,6 +261,7 @@ def test_what_a_pool_s_functions_print_is_reported_once(capfd):
     assert re.fullmatch(r"process \d+ on .*: halved\n", capfd.readouterr().out)
 
 
+@pytest.mark.long
 def test_a_print_in_this_process_comes_as_ever_and_at_once(tmp_path, capsys):
     said = []
 
@@ -273,6 +275,7 @@ def test_a_print_in_this_process_comes_as_ever_and_at_once(tmp_path, capsys):
     assert len(said) > 80
 
 
+@pytest.mark.long
 def test_a_process_that_a_simulator_forks_prints_for_itself(tmp_path, capfd):
     """It does not write into the pipe of the child that has forked it."""
 

@@ -28,12 +28,14 @@ def folder(tmp_path):
     return tmp_path / "notes"
 
 
+@pytest.mark.long
 def test_a_process_of_its_own_knows_its_host(folder, tmp_path):
     problems.sampler(simulate=whoami.noted(folder)).run(tmp_path / "run.db", scheduler="serial")
     assert seen(folder) == {os.getpid(): Worker(HOST)}
     assert mpiabc.worker() == Worker(HOST)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", quick(["fork", "spawn"], "fork"))
 def test_processes_are_numbered_and_one_that_comes_for_another_has_its_number(start, folder, tmp_path):
     simulate = whoami.noted(folder)
@@ -52,6 +54,7 @@ def test_processes_are_numbered_and_one_that_comes_for_another_has_its_number(st
     assert set(workers.values()) == {Worker(HOST, local_rank=0), Worker(HOST, local_rank=1)}
 
 
+@pytest.mark.long
 @jobs_of(("mpi", "timeout"), [("mpich", "-")], ("openmpi", "60"))
 def test_ranks_and_their_children_have_the_ranks_numbers(mpi, timeout, folder, tmp_path):
     job = mpi.run(2, "-m", "tests.programs.whoami", tmp_path / "run.db", "mpi", timeout, folder)
