@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 HANGS = 400.0  # seconds after which what has not ended hangs, on a machine with other work, too
 _KEEP_FROM_FORKING = {"jax", "torch", "tensorflow"} - sys.modules.keys()
 LEFT = pytest.StashKey[int]()  # how many tests a process has left to --long
+_quick: list[pytest.Config] = []  # the run, if it leaves tests to --long
 _LONG = {"slurm", "sge", "tolerant"}  # fixtures: batch systems, and ranks that die
 _LONGEST = (  # files, by the time that all of their tests took: a run is not to end with one of them alone
     *("pyabc", "conformance", "server_faults", "teams", "espei", "redis", "truth", "resume", "clusters"),
@@ -42,6 +43,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "long: takes long by its nature; run by --long, or by its own name")
     config.option.long |= any("::" in argument for argument in config.args)
     config.stash[LEFT] = 0
+    if not config.option.long:
+        _quick.append(config)
     if not hasattr(config, "workerinput"):  # those of xdist have it from the one that starts them
         config.pluginmanager.register(Printed(config), "printed")
         tempfile.tempdir = os.environ["TMPDIR"] = _scratch()
@@ -174,6 +177,8 @@ def environment_with(name, *packages, python=sys.executable):
 
     packages: words for `pip install`.
     """
+    if _quick:
+        pytest.fail("the quick run makes no environment, which takes minutes: mark this test as long")
     folder = ROOT / f".venv-{name}"
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may be at it

@@ -203,6 +203,7 @@ def test_static_and_dynamic_runs_are_not_mixed(tmp_path):
         problems.sampler().run(tmp_path / "run.db", scheduler=Simulated(2, random_time, is_static=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mpirun", "python"), [("mpich", "openmpi"), ("openmpi", "mpich")])
 def test_launcher_and_mpi_that_do_not_belong_together_are_reported(mpirun, python, tmp_path):
     """The mpirun of one MPI starts the Python of the other: N singletons."""
