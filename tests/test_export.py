@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import pickle
+import stat
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ import mpiabc
 from mpiabc.analysis.export import exported
 from mpiabc.cli import main
 from tests import problems
-from tests.conftest import imported
+from tests.conftest import environment, imported
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +154,31 @@ def test_what_cannot_be_exported_leaves_what_was_there(several, tmp_path, monkey
         with pytest.raises(mpiabc.errors.Error, match=r"two\.csv cannot be written: No space left"):
             exported(several, "csv", output, model="two")
     assert (tmp_path / "real.csv").read_text() == "of yesterday"
+    (tmp_path / "real.csv").chmod(0o640)
     exported(several, "csv", output, model="two")
     assert len(read(tmp_path / "real.csv")) == len(several[-1].of("two"))
+    assert stat.S_IMODE((tmp_path / "real.csv").stat().st_mode) == 0o640
     assert sorted(path.name for path in tmp_path.iterdir()) == ["real.csv", "two.csv"]
+
+
+def test_standard_output_is_written_as_it_stands(history, tmp_path):
+    """To a pipe, and into a file behind what is there already."""
+    words = [sys.executable, "-m", "mpiabc", "export", history.path, "--to", "csv", "--output", "/dev/stdout"]
+    piped = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    assert piped.stdout.startswith("mu,"), piped.stderr
+    with open(tmp_path / "all.csv", "a") as file:
+        node = os.fstat(file.fileno()).st_ino
+        subprocess.run(words, env=environment(), stdout=file, check=True)
+    assert (tmp_path / "all.csv").stat().st_ino == node
+
+
+def test_a_file_is_written_in_place_where_its_folder_takes_no_other(history, tmp_path, monkeypatch):
+    output = tmp_path / "run.csv"
+    output.touch()
+    node = output.stat().st_ino
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    exported(history, "csv", output)
+    assert (len(read(output)), output.stat().st_ino) == (30, node)
 
 
 def test_a_run_is_never_written_over(history):

@@ -38,3 +38,5 @@ def test_leases_grow_while_many_find_their_worker_without_any(late, size):
     assert pace.size(1e9, 50) == size
     assert pace.is_quick(5 * size - 1)
     assert not pace.is_quick(5 * size)
+    assert pace.size(0, 50) == 2  # the end has leases as short as ever
+    assert pace.size(1e9, 400) == (1000 if size == 800 else 200)  # none grows beyond a second

@@ -569,6 +569,8 @@ def test_pictures_are_written_by_the_command_line(run, tmp_path, monkeypatch, ca
     assert (tmp_path / "two.svg").read_text().startswith("<?xml")
     assert main(["plot", str(run.path), "workers", "--output", "w.pdf"]) == 0
     assert (tmp_path / "w.pdf").read_bytes().startswith(b"%PDF")
+    assert main(["plot", str(run.path), "workers", "--output", "bare"]) == 0
+    assert (tmp_path / "bare.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_command_line_simulates_from_the_posterior_for_predictions(tmp_path, monkeypatch):

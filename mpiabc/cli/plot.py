@@ -48,6 +48,7 @@ def _plot(options: argparse.Namespace) -> int:
     history = History(options.store)
     _check(options, len(history))
     output = Path(options.output or f"{Path(options.store).stem}-{options.kind}.png")
+    output = output if output.suffix else output.with_name(f"{output.name}.png")
     if find_spec("matplotlib") is None:
         raise Error(MISSING)
     source: Any = history

@@ -28,6 +28,7 @@ class Opened:
     began: float
     cut: float = math.inf  # as the engine knows it
     copied: set[Lease] = field(default_factory=set)
+    given: int = 0  # leases that went out while there were more
     worked: float = 0.0  # seconds of workers
     models: str = ""  # as the population before says
     beside: tuple[int, ...] = ()  # numbers of earlier orders that the engine still works on, for this one
@@ -54,7 +55,8 @@ class Opened:
                 return
             engine.submit(lease)
             size = pace.size(self.ledger.expected, engine.workers)
-        if prefetch and idle < engine.workers:  # else this was the first of it
+        self.given += room
+        if prefetch and self.given > 2 * engine.workers:  # those before came home to an order that had ended
             pace.give(
                 idle - 1, room, engine.workers
             )  # one may be the core of this process, which waits for none

@@ -5,6 +5,7 @@ from mpiabc.records import Records
 _LEAST = 0.05  # of the engine's target: less work costs more to send than to do
 _A_SECOND = 2000.0  # leases that a leading process handles with half of its core
 _LONGER = 16  # times the engine's target at most, where leases come late
+_LONGEST = 1.0  # seconds of such a lease: a stop waits for it
 _OFTEN = 0.25  # of the leases: so many come late
 _ROUND = 4  # leases a worker, after which it is seen how many did
 _PREFETCH = 5.0  # times the engine's target: with more work, waiting for the next lease costs nothing
@@ -51,8 +52,9 @@ class Pace:
         """Evaluations for the next lease, when about `expected` more are needed."""
         if not self.cost:
             return 1
-        target = self._factor * max(self._target, workers / _A_SECOND)
-        fair = max(expected / (2 * workers), _LEAST * target / self.cost)
+        usual = max(self._target, workers / _A_SECOND)
+        target = max(usual, min(self._factor * usual, _LONGEST))
+        fair = max(expected / (2 * workers), _LEAST * usual / self.cost)
         return max(1, int(min(target / self.cost, fair)))
 
     def is_quick(self, n: int) -> bool:

@@ -56,7 +56,7 @@ class Rank:
         self._here = sides.Here(where, who, signals, self._speech, sentry, self._worker)
         self._side: sides.Side = sides.Own(self._here)
         self._problem: Shared | None = None
-        self._backoff = Backoff(gives_way=True)
+        self._backoff = Backoff()
         self._note: Note | None = None
         self._status: int | None = None
         if problem is not None:
@@ -91,7 +91,7 @@ class Rank:
         self._problem = problem
         self._speech.on_error = problem.on_error
         self._side = sides.made(self._here, problem, self._cores, group, load_mpi())
-        self._backoff.reset()
+        self._backoff = Backoff(gives_way=not self._side.is_team)  # whose ranks wait for each other
 
     def _has_taken(self, travelled: memoryview) -> bool:
         """Take the problem that has come with a greeting; rank 0 learns if it cannot be loaded."""
