@@ -1,19 +1,26 @@
 """The ledger comes to the same population whatever happens to leases."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from mpiabc.driver.opened import Opened
+from mpiabc.driver.pace import Pace
 from mpiabc.evaluate import Level, evaluate
-from mpiabc.ledger import Ledger, SlotLedger
+from mpiabc.ledger import BatchLedger, Ledger, SlotLedger, fatal
 from mpiabc.mapping import Batch
-from mpiabc.records import Status, pack, unpack
+from mpiabc.records import Failure, Lease, Records, Status, failed, pack, unpack
 from mpiabc.streams import BLOCK, stream_key, stride_of
 from tests import problems
 from tests.cluster import Simulated, random_time
 from tests.conftest import quick
+from tests.test_messages import Numbered
+from tests.test_torn_down import records as records_of
 
 
 def generation(problem, size=20, epsilon=1.0, **options):
@@ -166,6 +173,319 @@ def test_records_survive_the_wire():
             np.testing.assert_array_equal(getattr(again, name), getattr(records, name))
     with pytest.raises(ValueError, match="does not fit"):
         unpack(pack(records)[:-1])
+
+
+def test_leases_of_several_ids_of_which_parts_come_home_cover_each_id_once():
+    """Their rest goes out again, and nothing that is out or known does; the first N acceptances win."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        accepted = set(np.flatnonzero(rng.random(1000) < 0.3).tolist())
+        ledger, out = Ledger(0, 20), []
+        held = np.zeros(1000, bool)  # out or known
+        for _ in range(500):
+            lease = ledger.lease(int(rng.integers(1, 12)))
+            if lease is not None:
+                assert not held[lease.start : lease.stop].any()
+                held[lease.start : lease.stop] = True
+                out.append(lease)
+            if out and (lease is None or rng.random() < 0.6):
+                lease = out.pop(int(rng.integers(len(out))))
+                start, stop = np.sort(rng.integers(lease.start, lease.stop + 1, 2)).tolist()
+                ledger.tell(records_of(start, stop, accepted))
+                held[lease.start : start] = held[stop : lease.stop] = False
+                ledger.give_back(lease.start, lease.stop)
+            if ledger.complete:
+                break
+        assert ledger.population().ids.tolist() == sorted(accepted)[:20]
+        assert ledger.counts() == (sorted(accepted)[19] + 1,) * 2
+
+
+def test_what_goes_out_again_is_counted_as_often_as_it_goes_out():
+    ledger = Ledger(0, 20)
+    ledger.lease(50)
+    ledger.give_back(0, 50)
+    assert [ledger.lease(20)[1:], ledger.lease(40)[1:], ledger.lease(1)[1:]] == [(0, 20), (20, 50), (50, 51)]
+    assert ledger.dispatched == 101
+
+
+def test_one_id_that_is_known_is_left_out_of_what_goes_out_again():
+    ledger = Ledger(0, 20)
+    ledger.lease(20)
+    ledger.tell(records_of(10, 11, set()))
+    ledger.give_back(0, 20)
+    assert [ledger.lease(100)[1:] for _ in range(2)] == [(0, 10), (11, 20)]
+
+
+def test_what_comes_home_after_all_leaves_the_range_around_it_to_go_out():
+    ledger = Ledger(0, 20)
+    ledger.lease(50)
+    ledger.give_back(0, 50)
+    ledger.tell(records_of(10, 20, set()))
+    ledger.tell(records_of(30, 40, set()))
+    assert [ledger.lease(100)[1:] for _ in range(3)] == [(0, 10), (20, 30), (40, 50)]
+
+
+def test_what_is_given_back_of_one_worker_leaves_the_leases_of_others_alone():
+    ledger = Ledger(0, 20)
+    leases = [ledger.lease(10) for _ in range(3)]
+    ledger.give_back(leases[1].start, leases[1].stop)
+    assert [ledger.lease(10)[1:] for _ in range(2)] == [(10, 20), (30, 40)]
+    assert ledger.in_flight == 40
+
+
+def test_steps_go_out_again_whole():
+    ledger = Ledger(0, 20, step=8)
+    ledger.lease(32)
+    ledger.tell(records_of(0, 10, set()))
+    ledger.give_back(0, 32)
+    assert [ledger.lease(8)[1:] for _ in range(4)] == [(8, 16), (16, 24), (24, 32), (32, 40)]
+
+
+def test_range_that_begins_at_a_failure_that_may_end_the_run_waits():
+    ledger = Ledger(0, 20)
+    ledger.lease(20)
+    ledger.give_back(0, 20)
+    assert ledger.lease(10, 10)[1:] == (0, 10)
+    assert ledger.lease(10, 10) is None
+
+
+def test_what_is_forgotten_goes_out_again_with_what_was_given_up_and_counts_once():
+    """As do its failures."""
+    ledger = Ledger(0, 3)
+    for _ in range(3):
+        ledger.lease(4)
+    ledger.tell(records_of(0, 4, {1}))
+    ledger.tell(failed(Failure(0, 4, {}, "it broke", ""), 5, 0))
+    ledger.tell(records_of(5, 8, {5, 6}))
+    assert (ledger.complete, ledger.cut, ledger.failed) == (True, 7, 1)
+    ledger.forget(4, 8)
+    assert (ledger.complete, ledger.cut, ledger.failed) == (False, np.inf, 0)
+    assert (ledger.known, ledger.frontier) == (4, 4)
+    assert ledger.lease(100)[1:] == (4, 12)
+    ledger.tell(records_of(4, 8, {5, 6}))
+    assert ledger.complete
+    assert ledger.population().ids.tolist() == [1, 5, 6]
+
+
+def test_what_is_forgotten_before_it_was_ever_handed_out_goes_out_once():
+    ledger = Ledger(0, 3)
+    ledger.lease(8)
+    ledger.forget(4, 100)
+    assert [ledger.lease(100)[1:] for _ in range(2)] == [(4, 8), (8, 108)]
+
+
+def test_slots_that_are_forgotten_count_their_tries_once():
+    ledger = SlotLedger(0, 4)
+    ledger.lease(4)
+    told = replace(records_of(0, 4, {0, 1, 2, 3}), tries=np.full((4, 2), 3))
+    ledger.tell(told)
+    ledger.forget(1, 2)
+    assert ledger.counts() == (9, 9)
+    ledger.tell(told)
+    assert ledger.counts() == (12, 12)
+    assert ledger.complete
+
+
+def test_order_that_is_opened_again_has_both_numbers_and_hands_out_what_was_out():
+    """Once, whether or not it was given back before."""
+    ledger = Ledger(0, 20)
+    for _ in range(2):
+        ledger.lease(10)
+    ledger.give_back(0, 10)
+    ledger.reopen(7)
+    assert [ledger.lease(100) for _ in range(2)] == [Lease(7, 0, 20), Lease(7, 20, 120)]
+    assert all(ledger.has(Lease(number, 0, 10)) for number in (0, 7))
+
+
+def test_no_id_goes_out_beyond_a_bound_and_one_outside_of_the_prior_is_no_simulation():
+    ids, simulations = Ledger(0, 20, most_ids=10), Ledger(0, 20, most_simulations=10)
+    for ledger in (ids, simulations):
+        assert [ledger.lease(7), ledger.lease(7), ledger.lease(7)] == [Lease(0, 0, 7), Lease(0, 7, 10), None]
+        ledger.tell(Records(0, 0, 4, np.full(4, Status.OUTSIDE, np.uint8)))
+        ledger.tell(records_of(4, 10, {5}))
+    assert (ids.exhausted, ids.end, ids.lease(7)) == ("acceptance_rate", 10, None)
+    assert (simulations.exhausted, simulations.lease(7)) == (None, Lease(0, 10, 14))
+
+
+def test_part_of_a_generation_ends_at_its_bound():
+    ledger = Ledger(0, 20, most_ids=8)
+    ledger.tell(records_of(0, 16, {1, 7, 8, 9}))
+    assert ledger.exhausted == "acceptance_rate"
+    assert ledger.partial().ids.tolist() == [1, 7]
+
+
+def test_what_is_out_is_not_expected_to_be_needed_again():
+    ledger = Ledger(0, 20)
+    ledger.lease(10)
+    ledger.tell(records_of(0, 10, {1, 3, 5, 7, 9}))
+    assert ledger.expected == 15 / (6 / 12)
+    ledger.lease(8)
+    assert ledger.expected == 15 / (6 / 12) - 8
+
+
+def test_failures_are_part_of_the_result_up_to_the_first_unknown_id_and_below_the_cut():
+    ledger = Ledger(0, 1)
+    broken = [Failure(0, index, {}, "it broke", "") for index in (1, 3)]
+    for failure in broken:
+        ledger.tell(failed(failure, failure.index + 1, 0))
+    assert ledger.failures_below_cut() == []
+    ledger.tell(records_of(0, 1, set()))
+    assert ledger.failures_below_cut() == broken[:1]
+    ledger.tell(records_of(2, 3, {2}))
+    assert ledger.cut == 3
+    assert ledger.failures_below_cut() == broken[:1]
+
+
+@pytest.mark.parametrize(("allowed", "before", "last"), [(2, 0, 2), (2, 1, 1), (3, 0, None), (1, 5, 1)])
+def test_the_failure_that_is_one_too_many_ends_the_run(allowed, before, last):
+    ledger = Ledger(0, 20)
+    broken = {index: Failure(0, index, {}, "it broke", "") for index in (1, 2)}
+    ledger.tell(records_of(0, 1, set()))
+    for failure in broken.values():
+        ledger.tell(failed(failure, failure.index + 1, 0))
+    assert fatal(ledger, allowed, before) == broken.get(last)
+
+
+def test_sample_ends_at_the_cut():
+    ledger = Ledger(0, 2, sample=10)
+    ledger.tell(records_of(0, 8, {1, 3, 5}))
+    assert ledger.sample().ids.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("kind", [BatchLedger, SlotLedger])
+def test_no_lease_goes_beyond_the_last_address_where_all_are_needed(kind):
+    ledger = kind(0, 30)
+    assert [ledger.lease(20), ledger.lease(20), ledger.lease(20)] == [Lease(0, 0, 20), Lease(0, 20, 30), None]
+    assert (ledger.expected, ledger.dispatched) == (0, 30)
+
+
+def test_slots_are_in_the_population_in_their_order_and_not_by_the_ids_of_their_tries():
+    ledger = SlotLedger(0, 3)
+    told = records_of(0, 3, {0, 1, 2})
+    ids = np.array([0, 1, 2]) + stride_of(3, 1) * np.array([2, 0, 1])
+    ledger.tell(replace(told, rows=replace(told.rows, ids=ids)))
+    assert ledger.population().ids.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("accepted", "most", "why"), [(4, 12, None), (4, 11, "simulations"), (3, 12, "simulations")]
+)
+def test_slots_may_use_as_many_simulations_as_are_allowed_and_none_may_give_up(accepted, most, why):
+    ledger = SlotLedger(0, 4, most_simulations=most)
+    ledger.tell(replace(records_of(0, 4, set(range(accepted))), tries=np.full((4, 2), 3)))
+    assert ledger.exhausted == why
+    assert ledger.complete == (why is None)
+
+
+class Noting:
+    """An engine of two workers, one of which idles; a lease waits behind that of the other."""
+
+    workers = 2
+
+    def __init__(self, *waiting):
+        self.leases, self.submitted, self.cuts = waiting, [], []
+
+    def capacity(self, prefetch):
+        return 1
+
+    def submit(self, lease):
+        self.submitted.append(lease)
+
+    def waiting(self):
+        return self.leases
+
+    def cancel(self, cut):
+        self.cuts.append(cut)
+
+
+def opened(ledger, seconds=0.001, ends_at=np.inf):
+    """An order with this ledger, whose evaluations take so long, and what feeds it."""
+    pace = Pace()
+    pace.learn(replace(records_of(0, 1, set()), seconds=seconds))
+    return Opened(Numbered(0), ledger, SimpleNamespace(cut=ends_at), 0.0), pace
+
+
+def test_what_a_lease_was_brought_back_without_goes_out_again_unless_a_failure_says_why():
+    ledger = Ledger(0, 20)
+    order, _ = opened(ledger)
+    ledger.lease(10)
+    told = records_of(0, 10, set()).only(np.arange(10) < 4)
+    ledger.tell(told)
+    order.take_back(replace(told, failures=(Failure(0, 4, {}, "it broke", ""),)))
+    assert ledger.in_flight == 6
+    order.take_back(told)
+    assert ledger.lease(10)[1:] == (4, 10)
+
+
+def test_lease_that_waits_is_copied_once_if_it_is_wanted_and_what_is_copied_is_counted():
+    ledger = Ledger(0, 1)
+    ledger.lease(12)
+    ledger.tell(records_of(8, 9, {8}))
+    order, pace = opened(ledger)
+    engine = Noting(Lease(0, 5, 8), Lease(0, 9, 10))
+    for _ in range(3):
+        order.feed(engine, pace)
+    assert engine.submitted == [Lease(0, 5, 8)]
+    assert ledger.dispatched == 12 + 3
+
+
+def test_workers_learn_once_that_the_cut_has_fallen_and_that_a_failure_may_end_the_run():
+    ledger, engine = Ledger(0, 1), Noting()
+    order, _ = opened(ledger)
+    ledger.tell(records_of(8, 9, {8}))
+    for order.failures.cut in (np.inf, np.inf, 5, np.inf):
+        order.pass_cut_on(engine)
+    assert engine.cuts == [9, 5, 9]
+
+
+def test_nothing_goes_out_above_a_failure_that_may_end_the_run():
+    ledger, engine = Ledger(0, 20), Noting()
+    order, pace = opened(ledger, ends_at=5)
+    ledger.tell(records_of(5, 6, set()))
+    ledger.give_back(0, 5)
+    for _ in range(4):
+        order.feed(engine, pace)
+    assert all(lease.stop <= 5 for lease in engine.submitted)
+    assert [lease.start for lease in engine.submitted] == sorted({lease.start for lease in engine.submitted})
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(0.001, False), (0.1, True)])
+def test_workers_look_ahead_where_evaluations_are_worth_it(seconds, looks):
+    ledger = Ledger(0, 20)
+    reaches = []
+    ledger.look_ahead = reaches.append
+    order, pace = opened(ledger, seconds)
+    order.feed(Noting(), pace)
+    assert [reach > 0 for reach in reaches] == [looks]
+
+
+def test_worker_that_idles_beside_the_one_of_this_process_has_not_come_late():
+    """One of the two may be the core of this process, which waits for none."""
+    order, pace = opened(Ledger(0, 1000))
+    size = pace.size(1e9, 2)
+    for _ in range(100):
+        order.feed(engine := Noting(), pace)
+        assert engine.submitted
+    assert pace.size(1e9, 2) == size
+
+
+@pytest.mark.parametrize(
+    ("rounds", "size"), [([(7, 7)], 50), ([(8, 8)], 100), ([(-9, 4), (4, 4)], 100), ([(99, 1), (0, 7)], 50)]
+)
+def test_leases_grow_after_four_a_worker_and_no_round_counts_for_more_than_it_gave(rounds, size):
+    _, pace = opened(Ledger(0, 20))
+    for late, leases in rounds:
+        pace.give(late, leases, 2)
+    assert pace.size(1e9, 2) == size
+
+
+def test_cost_follows_what_is_new_and_the_longest_lease_is_forgotten_slowly():
+    pace = Pace()
+    assert not pace.is_quick(1)
+    for seconds in [10.0] + 200 * [0.1]:
+        pace.learn(replace(records_of(0, 1, set()), seconds=seconds))
+    assert pace.cost == pytest.approx(0.1, rel=0.01)
+    assert 1.0 < pace.longest < 2.0
 
 
 @pytest.mark.parametrize("is_static", [False, True])
