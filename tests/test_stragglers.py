@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -145,13 +146,14 @@ class Waiting:
         return self.leases
 
 
+@pytest.mark.parametrize("waiting", list(permutations([Lease(0, 4, 5), Lease(7, 4, 5)])))
 @pytest.mark.parametrize(("beside", "copies"), [((0,), [Lease(0, 4, 5)]), ((), [])])
-def test_what_waits_behind_a_straggler_of_an_earlier_level_is_copied(beside, copies, monkeypatch):
+def test_what_waits_behind_a_straggler_of_an_earlier_level_is_copied(beside, copies, waiting, monkeypatch):
     monkeypatch.setattr(opened, "_AHEAD", 0)
     _, line = lines()
     line.lease(1)
     monkeypatch.setattr(Line, "lease", lambda self, n, end=0: None)  # nothing else is within reach
-    engine, pace = Waiting(Lease(0, 4, 5), Lease(7, 4, 5)), Pace()
+    engine, pace = Waiting(*waiting), Pace()
     pace.learn(replace(records(0, 1, {0}), seconds=0.001))
     order = Numbered(1)
     failures = type("Failures", (), {"cut": np.inf})()

@@ -63,11 +63,14 @@ class Opened:
 
     def _feed_copies(self, engine: Engine, idle: int) -> None:
         """Idle workers take copies of leases that wait behind others: whoever is first counts."""
-        for lease in [lease for lease in engine.waiting() if lease not in self.copied][:idle]:
-            if lease.job in (self.order.number, *self.beside) and lease.start < self._end:
-                self.copied.add(lease)
-                self.ledger.dispatched += lease.stop - lease.start
-                engine.submit(lease)
+        behind = [lease for lease in engine.waiting() if lease not in self.copied and self._is_wanted(lease)]
+        for lease in behind[:idle]:
+            self.copied.add(lease)
+            self.ledger.dispatched += lease.stop - lease.start
+            engine.submit(lease)
+
+    def _is_wanted(self, lease: Lease) -> bool:
+        return lease.job in (self.order.number, *self.beside) and lease.start < self._end
 
     def take_back(self, records: Records) -> None:
         """Hand out again what a lease was brought back without, where no failure in it says why.
