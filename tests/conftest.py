@@ -4,6 +4,7 @@ import atexit
 import compileall
 import fcntl
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import signal
@@ -77,6 +78,13 @@ def missing(part):
 def imported(module):
     """A library, without which a test fails in CI, and is skipped elsewhere."""
     return __import__(module) if os.environ.get("CI") == "true" else pytest.importorskip(module)
+
+
+def present(*modules):
+    """The same of libraries for a process of the test's own: some import others that keep from forking."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            missing(f"{module} is not installed")
 
 
 @dataclass(frozen=True)

@@ -210,8 +210,8 @@ def opened(engine, folder, workers=({},)):
     On Redis there is a server of its own, and a worker for each of `workers`, which are its variables.
     """
     if engine in MPIS:
-        (mpi,) = (mpi for mpi in launchers() if mpi.name == engine)
-        yield Place("mpi", folder, mpi)
+        bin = environment_of(engine)
+        yield Place("mpi", folder, Launcher(engine, bin, bin))
     elif engine == "redis":
         server = bridge.RedisServer(folder)
         command = [sys.executable, "-m", "mpiabc", "worker", server.url, "--processes", 2 // len(workers)]

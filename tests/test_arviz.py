@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import mpiabc
 from mpiabc.analysis.export import _groups
 from tests import problems
-from tests.conftest import ROOT, environment, environment_with, imported, interpreter, missing
+from tests.conftest import ROOT, environment, environment_with, interpreter, missing
 
 # The requirements pin 0.x below Python 3.12 and 1.x from there on.
 OTHERS = ("3.11",) if sys.version_info >= (3, 12) else ("3.13", "3.12")
@@ -82,9 +83,9 @@ def test_last_population_is_the_posterior_in_the_form_of_either_arviz(which, tmp
     assert groups == {"observed_data": {"y": [1.0]}}
 
 
-def test_groups_are_what_is_known(tmp_path):
+def test_groups_are_what_is_known(tmp_path, monkeypatch):
     """No prior where the first threshold was finite, no data where none are kept, one of several models."""
-    imported("arviz")
+    monkeypatch.setitem(sys.modules, "arviz", SimpleNamespace())
     history = problems.sampler().run(tmp_path / "listed.db", generations=1, scheduler="serial")
     assert "prior" not in _groups(history, 10, 0, None)
     sampler = mpiabc.ABCSMC(problems.problem(), 20, seed=1, keep="theta")

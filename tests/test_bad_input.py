@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_store_that_cannot_be_written(tmp_path):
 def test_store_of_another_program_is_left_alone(tmp_path):
     text, database = tmp_path / "notes.txt", tmp_path / "other.db"
     text.write_text("dear diary, " * 100)
-    with sqlite3.connect(database) as db:
+    with closing(sqlite3.connect(database)) as db, db:
         db.execute("CREATE TABLE mine (x)")
     db.close()
     for path, sentence in [(text, "no SQLite database"), (database, "database of another program")]:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests import chapters
-from tests.conftest import HANGS, environment, imported, quick
+from tests.conftest import HANGS, environment, present, quick
 
 PAGES = chapters.pages()
 IDS = [page.stem for page in PAGES]
@@ -17,7 +17,7 @@ SHORT = ("what_to_do_when", "dask", "running", "redis", "glossary")
 @pytest.mark.parametrize("name", quick(IDS, *SHORT))
 def test_blocks_of_a_page_run_as_they_stand(name):
     """In a process of their own, in an empty folder, without MPI but where a command starts it."""
-    imported("matplotlib"), imported("pandas"), imported("arviz"), imported("yaml"), imported("jinja2")
+    present("matplotlib", "pandas", "arviz", "yaml", "jinja2")
     command = [sys.executable, "-m", "tests.chapters", NAMED[name]]
     here = environment(MPLBACKEND="agg", PYTHONWARNINGS="ignore")
     done = subprocess.run(

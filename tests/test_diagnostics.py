@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import asdict, replace
 from threading import Thread
 from types import SimpleNamespace
@@ -49,7 +50,7 @@ def changed(run, tmp_path, **values):
     """A copy of the run, with other values in its table of settings."""
     path = tmp_path / "copy.db"
     path.write_bytes(run.path.read_bytes())
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         for key, value in values.items():
             put(db, key, value)
     db.close()
@@ -304,7 +305,7 @@ def test_a_run_that_goes_on_is_no_killed_one(run, tmp_path):
 def test_a_run_without_generations_has_nothing_to_judge(run, tmp_path):
     path = tmp_path / "empty.db"
     path.write_bytes(run.path.read_bytes())
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("DELETE FROM population")
         put(db, "generations", 0)
     db.close()

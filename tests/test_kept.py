@@ -189,7 +189,7 @@ def test_what_is_kept_is_said_beforehand(tmp_path, caplog):
     with caplog.at_level("INFO", logger="mpiabc"):
         history = run(tmp_path / "run.db", generations=1, simulations=5000)
     assert 'keep="all" takes 33 bytes a simulation: 5000 of them 0.165 MB' in caplog.text
-    with sqlite3.connect(history.path) as db:
+    with closing(sqlite3.connect(history.path)) as db, db:
         ((size,),) = db.execute("SELECT sum(length(rows)) FROM simulation").fetchall()
     assert size == 33 * len(history.simulations)
 
@@ -198,12 +198,12 @@ def test_a_damaged_or_missing_chunk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("mpiabc.simulations._CHUNK", 33 * 50)
     history = run(tmp_path / "run.db", generations=2)
     assert len(history.simulations[1]) == history[1].simulations > 100
-    with sqlite3.connect(history.path) as db:
+    with closing(sqlite3.connect(history.path)) as db, db:
         db.execute("UPDATE simulation SET rows = zeroblob(33 * 50) WHERE generation = 1 AND chunk = 1")
     with pytest.raises(mpiabc.StoreError, match="chunk 1 of the simulations of generation 1"):
         history.simulations.rows()
     assert len(history.simulations[0]) == history[0].simulations
-    with sqlite3.connect(history.path) as db:
+    with closing(sqlite3.connect(history.path)) as db, db:
         db.execute("DELETE FROM simulation WHERE generation = 1 AND chunk = 1")
     with pytest.raises(mpiabc.StoreError, match="chunk 1 of the simulations of generation 1 is missing"):
         history.simulations.rows()
@@ -224,7 +224,7 @@ def test_a_generation_and_its_simulations_are_written_together(tmp_path, monkeyp
 
 def test_files_of_before_have_neither_and_go_on(tmp_path):
     run(tmp_path / "run.db", keep="accepted", generations=1)
-    with sqlite3.connect(tmp_path / "run.db") as db:
+    with closing(sqlite3.connect(tmp_path / "run.db")) as db, db:
         for table in ("simulation", "partial"):
             db.execute(f"DROP TABLE {table}")
         db.execute("PRAGMA user_version = 6")

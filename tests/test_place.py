@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,6 @@ def test_only_what_is_deleted_is_called_deleted(tmp_path, monkeypatch):
         with pytest.raises(mpiabc.StoreError, match=r"run\.db cannot be reached: Stale file handle"):
             list(sampling)
     assert len(run(tmp_path / "run.db")) == 3
-    with sqlite3.connect(tmp_path / "run.db") as db:
+    with closing(sqlite3.connect(tmp_path / "run.db")) as db, db:
         assert db.execute("SELECT count(*) FROM journal").fetchone() == (0,)
     db.close()

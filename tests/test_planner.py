@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_proposal_that_is_not_ours_is_fitted_again(tmp_path):
 def test_order_that_is_damaged_is_decided_again(tmp_path):
     quiet = problems.sampler().run(tmp_path / "quiet.db", scheduler="serial")
     history = begun(tmp_path / "run.db")
-    with sqlite3.connect(history.path) as db:
+    with closing(sqlite3.connect(history.path)) as db, db:
         db.execute(
             """UPDATE orders SET told = replace(told, '"epsilon": ', '"epsilon": 1') WHERE level = 2"""
         )

@@ -71,7 +71,7 @@ def test_data_frames_hold_all_rows(finished):
 
 
 def test_a_few_blobs_a_generation_and_no_row_a_particle(finished):
-    with sqlite3.connect(finished.path) as db:
+    with closing(sqlite3.connect(finished.path)) as db, db:
         counts = {
             name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
             for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -277,7 +277,7 @@ def test_a_slice_is_a_list_of_generations(finished):
 
 def test_only_a_writer_whose_check_finds_damage_advises_to_overwrite(finished, monkeypatch):
     """What a reader meets may be half a write, or a disk that fails for a moment."""
-    with sqlite3.connect(finished.path) as db:
+    with closing(sqlite3.connect(finished.path)) as db, db:
         db.execute("UPDATE population SET weights = zeroblob(800) WHERE generation = 1")
     db.close()
     for room in ("files", "history"):
@@ -341,7 +341,7 @@ def test_file_in_whose_checksum_epsilon_was_as_its_threshold_gave_it_is_good(kin
     finished = problems.sampler().run(tmp_path / "run.db", scheduler="serial")
     row = {name: getattr(finished[0], name) for name in (*NUMBERS, *ARRAYS)} | {"epsilon": kind(3)}
     crc = crc_of_row(row | {name: row[name].tobytes() for name in ARRAYS})
-    with sqlite3.connect(finished.path) as db:
+    with closing(sqlite3.connect(finished.path)) as db, db:
         db.execute("UPDATE population SET crc = ? WHERE generation = 0", (crc,))
     db.close()
     assert problems.digests(mpiabc.open(finished.path)) == problems.digests(finished)
