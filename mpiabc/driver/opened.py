@@ -57,9 +57,8 @@ class Opened:
             size = pace.size(self.ledger.expected, engine.workers)
         self.given += room
         if prefetch and self.given > 2 * engine.workers:  # those before came home to an order that had ended
-            pace.give(
-                idle - 1, room, engine.workers
-            )  # one may be the core of this process, which waits for none
+            # One that idles may be the core of this process, which holds no lease ahead.
+            pace.give(idle - 1, room, engine.workers)
 
     def _feed_copies(self, engine: Engine, idle: int) -> None:
         """Idle workers take copies of leases that wait behind others: whoever is first counts."""

@@ -53,10 +53,12 @@ class Pace:
         if not self.cost:
             return 1
         usual = max(self._target, workers / _A_SECOND)
-        target = max(usual, min(self._factor * usual, _LONGEST))
         fair = max(expected / (2 * workers), _LEAST * usual / self.cost)
-        return max(1, int(min(target / self.cost, fair)))
+        return max(1, int(min(self._lengthened(usual) / self.cost, fair)))
 
     def is_quick(self, n: int) -> bool:
         """Whether workers should hold the next lease before they need it."""
-        return 0 < n * self.cost < _PREFETCH * self._factor * self._target
+        return 0 < n * self.cost < _PREFETCH * self._lengthened(self._target)
+
+    def _lengthened(self, seconds: float) -> float:
+        return max(seconds, min(self._factor * seconds, _LONGEST))
