@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 import mpiabc
 from tests import jobs, problems
+from tests.conftest import HANGS
 from tests.programs.faulty import FAULTS
 
 ENGINES = ("serial", "processes", *jobs.MPIS, "redis", "dask")
 
-_LIMIT = 60.0  # seconds for a command
 _SUSPENDED = 3.0  # seconds
 _LINES = 15  # of what a command said, to show
 
@@ -90,10 +90,10 @@ def _ended(place, store, name, event=""):
     try:
         if event and job.until(lambda: problems.committed(store), pause=0.1):
             EVENTS[event](job)
-        return _Ended(job.leader.wait(_LIMIT), *job.said())
+        return _Ended(job.leader.wait(HANGS), *job.said())
     except subprocess.TimeoutExpired:
         said = _shortened(_Ended(-1, *job.said()))
-        raise NotSoError(f"no end within {_LIMIT:g} s; it said:\n{said}") from None
+        raise NotSoError(f"no end within {HANGS:g} s; it said:\n{said}") from None
     finally:
         job.close()
 

@@ -21,7 +21,7 @@ ENGINES = ("serial", "processes", *MPIS, "redis", "dask", "executors")
 _JOB = "MPIABC_TEST_JOB"  # in the environment of every process of a job, whoever started it
 _WORKER = "MPIABC_TEST_WORKER"  # in that of a worker's processes; which one
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
-_LINGERS = 30.0  # seconds in which the last process of an ended job should be gone: MPI_Init notices late
+_LINGERS = 120.0  # seconds in which the last process of an ended job should be gone: MPI_Init notices late
 
 
 class Job:

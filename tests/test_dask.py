@@ -420,7 +420,7 @@ def test_address_without_a_port_is_refused_before_a_client_is_made(tmp_path, mon
 def test_signal_while_a_scheduler_is_awaited_ends_the_run_at_once_with_a_sentence(tmp_path):
     """Whether a file is missing, or somebody takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        mute.settimeout(60)
+        mute.settimeout(HANGS)
         address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         file = tmp_path / "mute.json"
         file.write_text(json.dumps({"address": address}))

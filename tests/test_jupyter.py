@@ -119,7 +119,7 @@ class Hub:
             return None
 
     def until(self, question):
-        """The first answer; fails after a minute, with the hub's log."""
+        """The first answer; fails after a time, with the hub's log."""
         end = time.monotonic() + HANGS
         while time.monotonic() < end and self._process.poll() is None:
             if answer := question():
