@@ -549,6 +549,7 @@ TOGETHER = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("setting", TOGETHER)
 def test_what_goes_with_it(setting, tmp_path):
     def run(name, scheduler):

@@ -58,6 +58,7 @@ def scratch(folder):
     return os.listdir(folder / "scratch")
 
 
+@pytest.mark.long
 def test_program_is_a_simulator_with_the_same_digest_everywhere(folder):
     written(folder / "model", ADDS_NOISE)
     problem = noisy()
@@ -281,6 +282,7 @@ def test_interrupted_program_is_ended_and_its_folder_removed(folder):
     assert not list((folder / "scratch").rglob("mpiabc-*"))
 
 
+@pytest.mark.long
 def test_example_in_c_fits_the_influenza_data(folder):
     example = ROOT / "examples" / "program" / "fit.py"
     words = [sys.executable, example, "--population", "20", "--generations", "2", "--store", "run.db"]

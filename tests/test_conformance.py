@@ -189,7 +189,8 @@ def test_death_of_a_child_is_seen_although_what_it_started_lives(start, is_far, 
         assert not jobs.is_alive(int(pid.read_text()))
 
 
-@pytest.mark.parametrize("start", quick(["fork", "spawn"], "fork"))
+@pytest.mark.long
+@pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_children_share_the_threads_and_the_leader_gets_its_own_back(start, tmp_path, monkeypatch):
     for name in ("OMP", "OPENBLAS", "MKL", "BLIS"):
         monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)

@@ -361,6 +361,7 @@ def test_an_address_that_all_ranks_have_been_given_is_no_cluster_of_theirs(monke
                     schedulers.resolve(ranks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

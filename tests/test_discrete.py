@@ -94,6 +94,7 @@ def test_populations_are_the_enumerated_posterior(prior, recycle, tmp_path):
     assert abs(np.exp(last.log_evidence) / evidence - 1) < 0.12  # three standard errors and more
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("observed", [-1.0, 8.5], ids=["lower", "upper"])
 @pytest.mark.parametrize("kernel", [mpiabc.Gaussian(), mpiabc.LocalGaussian()], ids=["gaussian", "local"])
 def test_at_a_bound_nothing_is_lost_or_gained(kernel, observed, tmp_path):

@@ -79,6 +79,7 @@ def test_a_second_name_of_a_file_knows_of_the_journal_beside_the_first(expected,
 # What the system says.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
 def test_a_disk_that_cannot_be_read_is_no_damage(number, expected, tmp_path):
     """Whatever SQLite's check makes of it: the first pages can be read."""

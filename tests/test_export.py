@@ -81,6 +81,7 @@ def test_npz_has_the_arrays_of_populations(history, several, tmp_path):
         assert found["epsilon"].shape == (2, 2)
 
 
+@pytest.mark.long
 def test_netcdf_has_the_groups_of_arviz(history, tmp_path):
     present("arviz")
     h5netcdf = imported("h5netcdf")
@@ -168,6 +169,7 @@ def test_what_cannot_be_exported_leaves_what_was_there(several, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["real.csv", "two.csv"]
 
 
+@pytest.mark.long
 def test_standard_output_is_written_as_it_stands(history, tmp_path):
     """To a pipe, and into a file behind what is there already."""
     words = [sys.executable, "-m", "mpiabc", "export", history.path, "--to", "csv", "--output", "/dev/stdout"]

@@ -105,6 +105,7 @@ def test_ids_cuts_and_counts_are_those_that_are_written_down(before):
     assert counts(before) == COUNTS
 
 
+@pytest.mark.long
 def test_ids_cuts_and_counts_were_the_same_before_weights_were_defined_anew(tmp_path):
     """Files from then are read, and not continued, which a sentence says; they keep their weights."""
     first = asked(WHEELS[1], tmp_path, 4)

@@ -267,6 +267,7 @@ def journaled(path):
         return {records.unpack(buffer).job for buffer in file.noted(len(history))}, len(history)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recycles", [None, True])
 def test_runs_go_on_from_what_was_begun_early(recycles, alone, quick_journal, tmp_path):
     scheduler = Copied(tmp_path / "run.db", 60)

@@ -86,6 +86,7 @@ def test_truth_does_not_depend_on_the_way(way, tmp_path):
     assert misses(history[-1]) < 4
 
 
+@pytest.mark.long
 def test_errors_are_as_large_as_they_say(tmp_path):
     """Over seeds: neither a bias, of four standard errors of the mean, nor a spread that is not said."""
     scores = []
@@ -259,6 +260,7 @@ def first_parameter(theta):
     return theta["mu"]
 
 
+@pytest.mark.long
 def test_integers_an_adaptive_distance_and_several_models_go_together(tmp_path):
     """On any schedule, and stopped inside generations."""
 

@@ -212,6 +212,7 @@ ODD = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ODD)
 def test_whatever_comes_has_a_density(name):
     posterior = fit(ODD[name])

@@ -88,6 +88,7 @@ def test_damaged_journal_is_computed_again(tmp_path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_static", [False, True])
 def test_journalled_rows_without_a_finite_weight_are_computed_again(is_static, tmp_path):
     """The kernel that gave them nan may have been mended since."""

@@ -140,6 +140,7 @@ def test_each_generation_is_logged_once(tmp_path, caplog):
     assert [line.split(":")[0] for line in lines] == ["generation 0", "generation 1", "generation 2"]
 
 
+@pytest.mark.long
 def test_live_line_is_for_terminals_only(tmp_path, capsys):
     slow = problems.sampler(simulate=problems.gaussian_slow, n=60)
     slow.run(tmp_path / "run.db", scheduler="serial")

@@ -81,6 +81,7 @@ def test_a_few_blobs_a_generation_and_no_row_a_particle(finished):
     assert sum(counts.values()) < 25
 
 
+@pytest.mark.long
 def test_reading_while_writing_sees_whole_generations_only(tmp_path):
     """A reader opens the file all the time during a run of many small generations."""
     store = tmp_path / "run.db"

@@ -26,7 +26,7 @@ from mpiabc.store import Journal, Store
 from mpiabc.version import STREAMS
 from tests import problems
 from tests.cluster import Simulated, random_time
-from tests.conftest import HANGS, quick
+from tests.conftest import HANGS
 
 
 def records(start, stop, accepted, number=0):
@@ -72,8 +72,9 @@ def test_ledger_of_slots_that_forgets_counts_their_tries_once():
     assert lease.stop == 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_static", [False, True])
-@pytest.mark.parametrize("seed", quick(range(20), 0, 1, 2))
+@pytest.mark.parametrize("seed", range(20))
 def test_run_whose_leases_turn_out_to_be_doubtful_comes_to_the_same_digests(seed, is_static, tmp_path):
     """In the open generation, and in those that are committed already: these are taken back."""
 

@@ -111,6 +111,7 @@ def test_run_times_that_depend_on_theta_leave_no_bias(tmp_path):
 # The checks above can fail: each wrong algorithm is switched on and must be noticed.
 
 
+@pytest.mark.long
 def test_finish_order_would_be_noticed(tmp_path, monkeypatch):
     class FinishOrder(Ledger):
         complete = property(lambda self: self.accepted == self.size)
