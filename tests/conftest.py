@@ -180,6 +180,12 @@ def environment_of(name):
     return environment_with(name, *(f"{package}=={_installed(package)}" for package in _SHARED), name)
 
 
+def launcher_of(name, *options):
+    """The mpirun, with these options, and the Python of the environment of this MPI."""
+    folder = environment_of(name)
+    return Launcher(name, folder, folder, options)
+
+
 def environment_with(name, *packages, python=sys.executable):
     """The folder of executables of an environment of this name, made by a Python if there is none.
 
@@ -226,8 +232,7 @@ def jobs_of(names, quick, *others):
 @pytest.fixture(scope="session", params=quick(["mpich", "openmpi"], "mpich"))
 def mpi(request):
     """Each of the two MPIs in turn."""
-    folder = environment_of(request.param)
-    return Launcher(request.param, folder, folder)
+    return launcher_of(request.param)
 
 
 @pytest.fixture(scope="module")

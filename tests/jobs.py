@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import bridge
-from tests.conftest import ROOT, Launcher, environment, environment_of
+from tests.conftest import ROOT, Launcher, environment, launcher_of
 
 MPIS = ("mpich", "openmpi")
 ENGINES = ("serial", "processes", *MPIS, "redis", "dask", "executors")
@@ -176,7 +176,7 @@ def _shared_memory(pid):
 
 def launchers():
     """Both MPIs."""
-    return [Launcher(name, folder, folder) for name in MPIS if (folder := environment_of(name))]
+    return [launcher_of(name) for name in MPIS]
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,7 @@ def opened(engine, folder, workers=({},)):
     On Redis there is a server of its own, and a worker for each of `workers`, which are its variables.
     """
     if engine in MPIS:
-        bin = environment_of(engine)
-        yield Place("mpi", folder, Launcher(engine, bin, bin))
+        yield Place("mpi", folder, launcher_of(engine))
     elif engine == "redis":
         server = bridge.RedisServer(folder)
         command = [sys.executable, "-m", "mpiabc", "worker", server.url, "--processes", 2 // len(workers)]

@@ -4,14 +4,13 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import HANGS, Launcher, environment_of
+from tests.conftest import HANGS, launcher_of
 
 
 @pytest.fixture(scope="module")
 def tolerant():
     """Open MPI with its fault tolerance."""
-    folder = environment_of("openmpi")
-    return Launcher("openmpi", folder, folder, options=("--with-ft", "ulfm"))
+    return launcher_of("openmpi", "--with-ft", "ulfm")
 
 
 @pytest.fixture(scope="module")

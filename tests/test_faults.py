@@ -15,7 +15,7 @@ import pytest
 
 import mpiabc
 from tests import problems
-from tests.conftest import HANGS, Launcher, environment, environment_of, jobs_of, missing
+from tests.conftest import HANGS, environment, jobs_of, launcher_of, missing
 from tests.programs import small
 
 
@@ -100,8 +100,7 @@ def test_file_that_may_not_grow_is_reported_and_the_run_goes_on_when_it_may(kilo
 @pytest.mark.long
 @pytest.mark.parametrize("is_parallel", [False, True])
 def test_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(is_parallel, expected):
-    folder = environment_of("mpich")
-    mpi, scheduler = (Launcher("mpich", folder, folder), "mpi") if is_parallel else (None, "serial")
+    mpi, scheduler = (launcher_of("mpich"), "mpi") if is_parallel else (None, "serial")
     with tmpfs(56) as folder:
         store = folder / "run.db"
         before = []

@@ -40,3 +40,22 @@ def test_leases_grow_while_many_find_their_worker_without_any(late, size):
     assert not pace.is_quick(5 * size)
     assert pace.size(0, 50) == 2  # the end has leases as short as ever
     assert pace.size(1e9, 400) == (1000 if size == 800 else 200)  # none grows beyond a second
+
+
+@pytest.mark.parametrize(
+    ("rounds", "size"), [([(7, 7)], 50), ([(8, 8)], 100), ([(-9, 4), (4, 4)], 100), ([(99, 1), (0, 7)], 50)]
+)
+def test_leases_grow_after_four_a_worker_and_no_round_counts_for_more_than_it_gave(rounds, size):
+    pace = paced(0.001)
+    for late, leases in rounds:
+        pace.give(late, leases, 2)
+    assert pace.size(1e9, 2) == size
+
+
+def test_cost_follows_what_is_new_and_the_longest_lease_is_forgotten_slowly():
+    pace = Pace()
+    assert not pace.is_quick(1)
+    for seconds in [10.0] + 200 * [0.1]:
+        pace.learn(Records(0, 0, 1, np.full(1, Status.REJECTED, np.uint8), seconds=seconds))
+    assert pace.cost == pytest.approx(0.1, rel=0.01)
+    assert 1.0 < pace.longest < 2.0

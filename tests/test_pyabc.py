@@ -21,7 +21,7 @@ from mpiabc.errors import ProblemError, SchedulerError, SimulatorError
 from mpiabc.schedulers.shared import transfer
 from tests import bridge
 from tests.cluster import Simulated
-from tests.conftest import HANGS, ROOT, Launcher, environment, environment_of, jobs_of, quick
+from tests.conftest import HANGS, ROOT, environment, jobs_of, launcher_of, quick
 
 try:
     with warnings.catch_warnings():
@@ -120,18 +120,18 @@ def test_database_is_the_same_over_redis_beside_processes_and_when_a_worker_dies
 @pytest.fixture(scope="module")
 def mpi(request):
     """The MPI of a case, with the pyABC that is here."""
-    folder = environment_of(request.param)
+    launcher = launcher_of(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPIABC_TEST_PACKAGES", str(Path(pyabc.__file__).parent.parent))
-        yield Launcher(request.param, folder, folder)
+        yield launcher
 
 
 @pytest.fixture
 def tolerant(monkeypatch):
     """Open MPI with its fault tolerance."""
-    folder = environment_of("openmpi")
+    launcher = launcher_of("openmpi", "--with-ft", "ulfm")
     monkeypatch.setenv("MPIABC_TEST_PACKAGES", str(Path(pyabc.__file__).parent.parent))
-    return Launcher("openmpi", folder, folder, options=("--with-ft", "ulfm"))
+    return launcher
 
 
 def test_killed_rank_is_made_good(tolerant, expected, tmp_path):

@@ -22,6 +22,7 @@ from tests import problems
 from tests.cluster import Cluster, Simulated
 from tests.conftest import HANGS
 from tests.test_messages import Numbered
+from tests.test_opened import Waiting
 from tests.test_torn_down import records
 
 FOR_EVER = 1e6  # virtual seconds
@@ -126,24 +127,6 @@ def test_a_line_knows_of_which_orders_work_is_out():
     assert line.beside == (0,)
     line.give_back(4, 5)
     assert line.beside == ()
-
-
-class Waiting:
-    """An engine one of whose workers is at a straggler, with a lease that waits behind it; another idles."""
-
-    workers = 2
-
-    def __init__(self, *waiting):
-        self.leases, self.submitted = list(waiting), []
-
-    def capacity(self, prefetch):
-        return 1
-
-    def submit(self, lease):
-        self.submitted.append(lease)
-
-    def waiting(self):
-        return self.leases
 
 
 @pytest.mark.parametrize("waiting", list(permutations([Lease(0, 4, 5), Lease(7, 4, 5)])))

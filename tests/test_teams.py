@@ -11,7 +11,7 @@ import mpiabc
 from mpiabc import schedulers
 from mpiabc.schedulers.teams import Plan, planned, remarks
 from tests import jobs, problems
-from tests.conftest import HANGS, Launcher, environment_of, jobs_of
+from tests.conftest import HANGS, jobs_of, launcher_of
 from tests.programs import teamed
 
 PLANS = {
@@ -54,8 +54,7 @@ def teamed_job(mpi, ranks, sizes, *variants):
 @pytest.fixture(scope="module")
 def alone():
     """The digests of serial runs, in which comm is COMM_SELF; static ones, of a team of one."""
-    folder = environment_of("mpich")
-    launcher = Launcher("mpich", folder, folder)
+    launcher = launcher_of("mpich")
     dynamic = [variant for variant in teamed.VARIANTS if variant != "static"]
     found = digests_of(teamed_job(launcher, 1, "0", *dynamic))
     found |= digests_of(teamed_job(launcher, 1, "1", "static"))
@@ -255,8 +254,7 @@ def test_a_signal_to_one_rank_ends_all_teams_resumably(mpi, rank, quiet, tmp_pat
 @pytest.fixture(scope="module")
 def tolerant():
     """Open MPI with its fault tolerance."""
-    folder = environment_of("openmpi")
-    return Launcher("openmpi", folder, folder, options=("--with-ft", "ulfm"))
+    return launcher_of("openmpi", "--with-ft", "ulfm")
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3], ids=["of rank 0's team", "that leads a team", "of another team"])

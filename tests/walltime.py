@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mpiabc
 from tests import problems
-from tests.conftest import Launcher, environment, environment_of
+from tests.conftest import environment, launcher_of
 
 N, THRESHOLDS = 150, (3, 1.5, 0.8)
 
@@ -104,8 +104,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.1, help="of a simulation")
     parser.add_argument("--mpi", help="mpich or openmpi; processes without")
     options = parser.parse_args()
-    bin = environment_of(options.mpi) if options.mpi else None
-    mpi = Launcher(options.mpi, bin, bin) if bin else None
+    mpi = launcher_of(options.mpi) if options.mpi else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         starts = play(folder, options.walltime, options.seconds, "mpi" if mpi else "processes", mpi)

@@ -31,4 +31,4 @@ def whole(output: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _stays(path: Path) -> bool:
     """Whether others have it open by a name that says so, as /dev/stdout does."""
-    return path.absolute().is_relative_to("/dev") or path.absolute().is_relative_to("/proc")
+    return any(path.absolute().is_relative_to(folder) for folder in ("/dev", "/proc"))
