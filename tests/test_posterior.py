@@ -11,6 +11,7 @@ from scipy import stats
 import mpiabc
 from mpiabc.analysis import adjust, smooth
 from mpiabc.analysis.posterior import fit
+from mpiabc.analysis.support import support_of
 from mpiabc.analysis.weighted import Weighted
 from mpiabc.schedulers import Serial
 from tests.posteriors import TARGETS, edge, gaussian
@@ -264,12 +265,59 @@ def test_at_an_edge_densities_are_normalised_by_the_mass_inside(monkeypatch):
     assert wrong < expected - 0.08
 
 
+@pytest.mark.long
+def test_at_an_edge_scores_hardly_know_of_the_seed():
+    """Each held-out simulation has draws of its own: their errors do not stay in the mean."""
+    weighted = edge().population(2)
+    scores = [fit(weighted, seed=seed).scores for seed in range(8)]
+    ahead = [found["none, raw, window 0"] - found["none, free, window 0"] for found in scores]
+    assert np.std(ahead) < 0.02
+
+
+def test_ways_to_smooth_are_compared_by_all_points_that_are_held_out():
+    """One point is outside: the part that holds it out knows of no other, and asks of fewer ways."""
+    theta = np.random.default_rng(0).standard_normal((200, 2))
+    equal = np.full(200, 1 / 200)
+    points = smooth.Points(theta, np.empty((200, 0)), equal, np.arange(200) > 0)
+    everywhere = support_of(TARGETS["gaussian"].prior)
+    pool, score = smooth.chosen(points, everywhere, np.random.default_rng(0))
+    assert [kernels.with_outside for kernels in pool] == [False]
+    assert score == pytest.approx(-stats.multivariate_normal(np.zeros(2)).entropy(), abs=0.2)
+
+
 def test_at_an_edge_a_density_without_the_mass_inside_would_not_integrate_to_one(monkeypatch):
-    monkeypatch.setattr(smooth, "chosen", lambda *_: (smooth.Kernels(False, False, 1.0), 0.0))
+    monkeypatch.setattr(smooth, "chosen", lambda *_: ({smooth.Kernels(False, False, 1.0): 1.0}, 0.0))
     posterior = fit(edge(d=1, at=0.0).population(2))
     grid = np.linspace(0, 1, 2001)[:-1, None] + 0.00025
     assert np.exp(posterior.logpdf(grid)).mean() == pytest.approx(1, abs=0.005)
     assert np.exp(replace(posterior, log_mass=0.0).logpdf(grid)).mean() < 0.96
+
+
+@pytest.mark.long
+def test_at_an_edge_a_pool_is_nearer_to_the_truth_than_what_it_is_made_of(monkeypatch):
+    """Than either, and than what held-out points prefer; of draws of the exact posterior."""
+    target, chosen = TARGETS["edge"], smooth.chosen
+
+    def off(pick):
+        def picked(*given):
+            pool, score = chosen(*given)
+            return pick(pool), score
+
+        monkeypatch.setattr(smooth, "chosen", picked)
+        return np.mean([target.divergence(fit(exactly(target, seed))) for seed in range(10)])
+
+    members = [
+        off(lambda pool: {min(pool, key=lambda kernels: kernels.is_free): 1.0}),
+        off(lambda pool: {max(pool, key=lambda kernels: kernels.is_free): 1.0}),
+        off(lambda pool: {max(pool, key=pool.get): 1.0}),
+    ]
+    assert off(dict) < 0.85 * min(members)
+
+
+def exactly(target, seed, size=150):
+    """A population that is of the exact posterior."""
+    theta = target.draws(size, np.random.default_rng(seed))
+    return replace(target.population(seed, size), theta=theta, unadjusted="it is exact")
 
 
 def test_weights_enter_the_regression(monkeypatch):

@@ -22,9 +22,9 @@ from mpiabc.population import effective_sample_size
 WINDOWS = (1, 3, 6, 12)  # effective simulations, in units of the population's size
 _RIDGE, _RIDGE_OF_SPREAD = 1e-3, 0.02  # on standardised statistics
 _MOST_RATIO = 1.5  # of log spreads
-_INNER, _FOLDS = 400, 3  # simulations that are held out, a third at a time
+_INNER, _FOLDS = 400, 5  # simulations that are held out, a fifth at a time
 _WIDTHS = (1.0, 0.6, 0.35, 0.2, 0.1)  # of kernels, in units of ESS^(-1 / (d + 4))
-_DRAWS = 128  # that say how much of a density lies in the support
+_DRAWS = 128  # that say how much of a density lies in the support, for each held-out simulation others
 _MOST_STATISTICS = 200  # of longer rows the leading principal components
 LEAST = 20  # effective simulations, below which nothing can be chosen
 
@@ -102,9 +102,9 @@ class Fitted:
         return self.centre + residuals * np.exp(self.log_ratio(statistics))
 
     def returned(self, z: np.ndarray, statistics: np.ndarray) -> np.ndarray:
-        """z (n, m, c) that z* (m, c) would be at statistics (n, k)."""
-        residuals = (z - self.centre) * np.exp(-self.log_ratio(statistics))[:, None]
-        return self.centre + (statistics @ self.slope)[:, None] + residuals
+        """z (m, n, c) that z* (m, n, c) would be at statistics (n, k)."""
+        residuals = (z - self.centre) * np.exp(-self.log_ratio(statistics))
+        return self.centre + statistics @ self.slope + residuals
 
     def log_jacobian(self, theta: np.ndarray, statistics: np.ndarray) -> np.ndarray:
         """log |dz* / dtheta|, (n,)."""
@@ -154,19 +154,19 @@ def scores(windows: list[Rows], support: Support, rng: np.random.Generator) -> d
     """
     inner = np.flatnonzero(windows[0].weights > 0)[:_INNER]
     parts = np.array_split(rng.permutation(inner), _FOLDS)
-    numbers = rng.standard_normal((_DRAWS, windows[0].theta.shape[1]))
+    numbers = [rng.standard_normal((_DRAWS, len(part), windows[0].theta.shape[1])) for part in parts]
     return {
-        variant: _score(variant, windows, support, parts, numbers)
+        variant: _score(variant, windows, support, list(zip(parts, numbers, strict=True)))
         for variant in variants(support, len(windows))
     }
 
 
 def _score(
-    variant: Variant, windows: list[Rows], support: Support, parts: list[np.ndarray], numbers: np.ndarray
+    variant: Variant, windows: list[Rows], support: Support, parts: list[tuple[np.ndarray, np.ndarray]]
 ) -> float:
     """The weighted mean over the parts, each of which is held out once, with the width that suits best."""
     rows, totals, weight = windows[variant.window], np.zeros(len(_WIDTHS)), 0.0
-    for part in parts:
+    for part, numbers in parts:
         held, rest = windows[0].take(part), _without(rows, part)
         found = _log_densities(fitted(variant, rest, support), rest, held, support, numbers)
         totals += found @ held.weights
@@ -193,7 +193,7 @@ def _log_densities(fit: Fitted, rest: Rows, held: Rows, support: Support, number
         density = replace(estimate, factor=width * estimate.factor)
         found.append(density.log(distances / width**2) + shift)
         if fit.coordinates is None or support.prior is not None or support.layout.rests:
-            draws = fit.returned(density.draws(numbers), held.statistics)  # (n, m, c)
+            draws = fit.returned(density.draws(numbers), held.statistics)
             found[-1] -= _log_mass(fit.bound(draws.reshape(-1, draws.shape[-1])), held, support)
     return np.array(found)
 
@@ -202,9 +202,9 @@ def _log_mass(theta: np.ndarray, held: Rows, support: Support) -> np.ndarray:
     """Log of the share of each one's draws that lies in the support; one that it stands for is among them."""
     if support.is_everywhere:
         return np.zeros(len(held.weights))
-    discrete = np.repeat(held.discrete, _DRAWS, axis=0)
-    inside = support.holds(support.completed(theta, discrete)).reshape(-1, _DRAWS)
-    return np.log((inside.sum(axis=1) + 1) / (_DRAWS + 1))
+    discrete = np.tile(held.discrete, (_DRAWS, 1))
+    inside = support.holds(support.completed(theta, discrete)).reshape(_DRAWS, -1)
+    return np.log((inside.sum(axis=0) + 1) / (_DRAWS + 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +232,9 @@ class Smooth:
         return norm + log_sum(-0.5 * distances, self.weights)
 
     def draws(self, numbers: np.ndarray) -> np.ndarray:
-        """As many as there are rows of normal numbers (m, c), evenly over the centres."""
-        return self.centres[systematic(self.weights, len(numbers))] + numbers @ self.factor.T
+        """m for each of n rows, by normal numbers (m, n, c): evenly over the centres, those of a row, too."""
+        parents = systematic(self.weights, numbers.shape[0] * numbers.shape[1]).reshape(numbers.shape[:2])
+        return self.centres[parents] + numbers @ self.factor.T
 
 
 def squares(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ which lies inside of the prior's support and integrates to 1.
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -29,7 +29,7 @@ _DRAWS = 1 << 15  # spread evenly over the density, of which its mass and moment
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """The part of a density that has these values of the discrete parameters, (q,)."""
+    """A part of a density that has these values of the discrete parameters, (q,)."""
 
     values: np.ndarray
     share: float
@@ -147,9 +147,10 @@ class Posterior:
         for cell in self.cells:
             rows = np.flatnonzero((theta[:, self.support.discrete] == cell.values).all(axis=1))
             if rows.size:
-                out[rows] = math.log(cell.share)
+                found = np.full(rows.size, math.log(cell.share))
                 if cell.mixture is not None:
-                    out[rows] += cell.mixture.logpdf(theta[rows][:, self.support.columns])
+                    found += cell.mixture.logpdf(theta[rows][:, self.support.columns])
+                out[rows] = np.logaddexp(out[rows], found)
         return out
 
     @cached_property
@@ -244,8 +245,9 @@ def _last(weights: np.ndarray, size: int, factor: float) -> int:
 def _adjusted(variant: adjust.Variant, rows: adjust.Rows, support: Support) -> smooth.Points:
     """The simulations, moved to the observed statistics."""
     fitted = adjust.fitted(variant, rows, support)
+    rows = rows.take(rows.weights > 0)
     theta = fitted.bound(fitted.moved(fitted.free(rows.theta), rows.statistics))
-    inside = support.holds(support.completed(theta)) & (rows.weights > 0)
+    inside = support.holds(support.completed(theta))
     return smooth.Points(theta, rows.discrete, rows.weights, inside)
 
 
@@ -254,14 +256,20 @@ def _smoothed(points: smooth.Points, support: Support, method: str, rng: np.rand
     if not support.columns:
         return Posterior(support, _cells(None, points), 0.0, f"{method}, not smoothed", math.nan)
     _check_spread(points.theta[points.inside], support)
-    kernels, score = smooth.USUAL, math.nan
+    pool, score = {smooth.USUAL: 1.0}, math.nan
     if effective_sample_size(points.weights[points.inside]) >= adjust.LEAST:
-        kernels, score = smooth.chosen(points, support, rng)
-    density, centres = smooth.smoothed(points, support, kernels)
-    cells = _cells(density, centres)
-    theta = _evenly(cells, support)
-    share = support.holds(theta).mean()
-    return Posterior(support, cells, math.log(share), f"{method}; smoothed: {kernels}", score)
+        pool, score = smooth.chosen(points, support, rng)
+    cells: list[Cell] = []
+    for kernels, share in pool.items():  # each has its share of what lies inside of the support
+        own = _cells(*smooth.smoothed(points, support, kernels))
+        mass = support.holds(_evenly(own, support)).mean()
+        cells += [replace(cell, share=cell.share * share / mass) for cell in own]
+    total = sum(cell.share for cell in cells)
+    cells = [replace(cell, share=cell.share / total) for cell in cells]
+    said = ", and ".join(
+        f"{share:.0%} {kernels}" if share < 1 else f"{kernels}" for kernels, share in pool.items()
+    )
+    return Posterior(support, tuple(cells), -math.log(total), f"{method}; smoothed: {said}", score)
 
 
 def _check_spread(theta: np.ndarray, support: Support) -> None:
@@ -301,7 +309,7 @@ def _part(density: Any, rows: np.ndarray) -> Any:
     return part if mixture is density else replace(density, mixture=part)
 
 
-def _evenly(cells: tuple[Cell, ...], support: Support) -> np.ndarray:
+def _evenly(cells: Sequence[Cell], support: Support) -> np.ndarray:
     """Draws of cells, spread evenly over them, and over the components of each."""
     rng = np.random.Generator(np.random.Philox(0))
     numbers = rng.permuted((np.arange(_DRAWS)[:, None] + rng.random((_DRAWS, len(support.columns)))), axis=0)

@@ -1,8 +1,10 @@
 """Smoothing: a density of weighted points, which is a mixture of Gaussians truncated to the prior's support.
 
-What is chosen, by the density of points that were held out, a quarter at a time: coordinates, as they are or
-free of bounds; the width of kernels; whether centres are drawn to the mean, so that the covariance stays what
-it was (West 1993); and whether each kernel has the covariance of its neighbours.
+What is chosen, by the density of points that were held out, a quarter at a time: the width of kernels;
+whether centres are drawn to the mean, so that the covariance stays what it was (West 1993); and whether each
+kernel has the covariance of its neighbours. The best in coordinates as they are and the best in coordinates
+free of bounds are pooled: near a bound one of them may be far off where the other is not (Smyth and Wolpert
+1999, doi:10.1023/A:1007511322260).
 """
 
 import math
@@ -24,6 +26,8 @@ _LOCAL = (0.35, 0.5, 0.7, 1.0)  # of what neighbours' covariances are multiplied
 _NEIGHBOURS = (5, 15)  # in units of d
 _LARGEST = 0.95
 _FOLDS, _POINTS = 4, 1000  # so many points are enough to choose by
+_STEPS = 50  # of expectation and maximisation, towards the shares of a pool
+_LEAST = -1e3  # the log density of what has none, or is no number
 _DRAWS = 512  # that say how much of a density lies in the support
 
 
@@ -64,22 +68,45 @@ class Kernels:
 USUAL = Kernels(False, False, 1.0, True)
 
 
-def chosen(points: Points, support: Support, rng: np.random.Generator) -> tuple[Kernels, float]:
-    """The way with the largest mean log density of points that were held out, and that density."""
+def chosen(points: Points, support: Support, rng: np.random.Generator) -> tuple[dict[Kernels, float], float]:
+    """The best ways to smooth and their shares of a pool, and the mean log density of points held out."""
     few = _thinned(points, rng)
     parts = np.array_split(rng.permutation(len(few.weights)), _FOLDS)
     numbers = rng.standard_normal((_DRAWS, points.theta.shape[1]))
-    found: dict[Kernels, float] = {}
+    found: dict[Kernels, list[np.ndarray]] = {}
+    weights: list[np.ndarray] = []
     for part in parts:
         is_held = np.zeros(len(few.weights), bool)
         is_held[part] = True
-        share = few.weights[is_held & few.inside].sum()
-        if share > 0 and few.weights[~is_held & few.inside].sum() > 0:
-            held, rest = few.take(is_held & few.inside), few.take(~is_held)
-            for kernels, score in _scores(held, rest, support, numbers):
-                found[kernels] = found.get(kernels, 0.0) + share * score
-    best = max(found, key=lambda kernels: found[kernels])
-    return best, found[best] / few.weights[few.inside].sum()
+        is_asked = is_held & few.inside
+        if few.weights[is_asked].sum() > 0 and few.weights[~is_held & few.inside].sum() > 0:
+            weights.append(few.weights[is_asked])
+            held, rest = few.take(is_asked), few.take(~is_held)
+            for kernels, densities in _log_densities(held, rest, support, numbers):
+                found.setdefault(kernels, []).append(densities)
+    whole = {  # a way that some parts did not ask for is not compared
+        kernels: np.fmax(np.concatenate(densities), _LEAST)
+        for kernels, densities in found.items()
+        if len(densities) == len(weights)
+    }
+    return _pooled(whole, np.concatenate(weights))
+
+
+def _pooled(densities: dict[Kernels, np.ndarray], weights: np.ndarray) -> tuple[dict[Kernels, float], float]:
+    """The best in either coordinates, their shares of a pool, and its mean, by densities of points (m,)."""
+    weights = weights / weights.sum()
+    means = {kernels: float(weights @ found) for kernels, found in densities.items()}
+    grounds = sorted({kernels.is_free for kernels in means})
+    best = [max((k for k in means if k.is_free == ground), key=lambda k: means[k]) for ground in grounds]
+    logs = np.stack([densities[kernels] for kernels in best], axis=1)
+    relative, shares = np.exp(logs - logs.max(axis=1, keepdims=True)), np.full(len(best), 1 / len(best))
+    for _ in range(_STEPS):
+        found = shares * relative
+        shares = weights @ (found / found.sum(axis=1, keepdims=True))
+    shares = np.round(shares, 2)
+    pool = {kernels: float(share) for kernels, share in zip(best, shares, strict=True) if share}
+    logs = np.stack([densities[kernels] + math.log(share) for kernels, share in pool.items()])
+    return pool, float(weights @ np.logaddexp.reduce(logs))
 
 
 def _thinned(points: Points, rng: np.random.Generator) -> Points:
@@ -94,10 +121,10 @@ def _thinned(points: Points, rng: np.random.Generator) -> Points:
     return replace(few, weights=counts / counts.sum())
 
 
-def _scores(
+def _log_densities(
     held: Points, rest: Points, support: Support, numbers: np.ndarray
-) -> Iterator[tuple[Kernels, float]]:
-    """The mean log density of held-out points under each way to smooth the others."""
+) -> Iterator[tuple[Kernels, np.ndarray]]:
+    """The log density of held-out points (m,) under each way to smooth the others."""
     for is_free, with_outside in _grounds(rest, support):
         centres = rest if with_outside else rest.take(rest.inside)
         coordinates = coordinates_of(support) if is_free else None
@@ -107,7 +134,7 @@ def _scores(
         for kernels, mixture, found in _tried(z, centres.weights, at):
             kernels = replace(kernels, is_free=is_free, with_outside=with_outside)
             mass = log_mass(mixture, coordinates, centres, support, numbers)
-            yield kernels, float(held.weights @ (found + shift)) - mass
+            yield kernels, found + shift - mass
 
 
 def _grounds(points: Points, support: Support) -> Iterator[tuple[bool, bool]]:

@@ -12,7 +12,7 @@ from mpiabc.analysis import adjust, posterior
 from mpiabc.analysis.support import support_of
 from tests.posteriors import TARGETS
 
-CASES = [(200, False, 6), (150, True, 5), (800, False, 3)]  # size, whether more are pooled, seeds
+CASES = [(200, False, 20), (150, True, 20), (800, False, 6)]  # size, whether more are pooled, seeds
 
 
 def compared(target, weighted, seed):
