@@ -131,12 +131,12 @@ class Posterior:
 
     def _drawn(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` draws of the cells, wherever they lie."""
-        moving, discrete = np.empty((n, len(self.support.columns))), None
+        moving = np.empty((n, len(self.support.columns)))
         at = np.zeros(n, np.intp)
-        if self.support.discrete:
+        if len(self.cells) > 1:
             ends = np.cumsum([cell.share for cell in self.cells])
             at = np.minimum(np.searchsorted(ends, rng.random(n) * ends[-1], side="right"), len(ends) - 1)
-            discrete = np.array([cell.values for cell in self.cells])[at]
+        discrete = np.array([cell.values for cell in self.cells])[at]
         for i in np.unique(at) if self.support.columns else ():
             rows = np.flatnonzero(at == i)
             moving[rows] = self.cells[i].mixture.sample(len(rows), rng)
@@ -260,16 +260,23 @@ def _smoothed(points: smooth.Points, support: Support, method: str, rng: np.rand
     if effective_sample_size(points.weights[points.inside]) >= adjust.LEAST:
         pool, score = smooth.chosen(points, support, rng)
     cells: list[Cell] = []
-    for kernels, share in pool.items():  # each has its share of what lies inside of the support
+    shares: dict[str, float] = {}  # of what lies inside of the support
+    for kernels, share in pool.items():
         own = _cells(*smooth.smoothed(points, support, kernels))
         mass = support.holds(_evenly(own, support)).mean()
-        cells += [replace(cell, share=cell.share * share / mass) for cell in own]
+        if mass > 0:
+            cells += [replace(cell, share=cell.share * share / mass) for cell in own]
+            shares[str(kernels)] = share
+    if not cells:
+        raise ProblemError(
+            f"none of {_DRAWS} draws of the density lies in the prior's support, whose constraints leave too "
+            "little room: give a larger population"
+        )
     total = sum(cell.share for cell in cells)
     cells = [replace(cell, share=cell.share / total) for cell in cells]
-    said = ", and ".join(
-        f"{share:.0%} {kernels}" if share < 1 else f"{kernels}" for kernels, share in pool.items()
-    )
-    return Posterior(support, tuple(cells), -math.log(total), f"{method}; smoothed: {said}", score)
+    said = ", and ".join(f"{share:.0%} {how}" if len(shares) > 1 else how for how, share in shares.items())
+    log_mass = math.log(sum(shares.values()) / total)
+    return Posterior(support, tuple(cells), log_mass, f"{method}; smoothed: {said}", score)
 
 
 def _check_spread(theta: np.ndarray, support: Support) -> None:

@@ -26,8 +26,8 @@ _LOCAL = (0.35, 0.5, 0.7, 1.0)  # of what neighbours' covariances are multiplied
 _NEIGHBOURS = (5, 15)  # in units of d
 _LARGEST = 0.95
 _FOLDS, _POINTS = 4, 1000  # so many points are enough to choose by
-_STEPS = 50  # of expectation and maximisation, towards the shares of a pool
-_LEAST = -1e3  # the log density of what has none, or is no number
+_STEPS = 50  # of expectation and maximisation; with more of them what is hardly worse has no share at all
+_LEAST = -1e3  # beside the largest log density of all, which stands for none and for what is no number
 _DRAWS = 512  # that say how much of a density lies in the support
 
 
@@ -84,8 +84,10 @@ def chosen(points: Points, support: Support, rng: np.random.Generator) -> tuple[
             held, rest = few.take(is_asked), few.take(~is_held)
             for kernels, densities in _log_densities(held, rest, support, numbers):
                 found.setdefault(kernels, []).append(densities)
+    if not weights:
+        return {USUAL: 1.0}, math.nan
     whole = {  # a way that some parts did not ask for is not compared
-        kernels: np.fmax(np.concatenate(densities), _LEAST)
+        kernels: np.concatenate(densities)
         for kernels, densities in found.items()
         if len(densities) == len(weights)
     }
@@ -95,6 +97,8 @@ def chosen(points: Points, support: Support, rng: np.random.Generator) -> tuple[
 def _pooled(densities: dict[Kernels, np.ndarray], weights: np.ndarray) -> tuple[dict[Kernels, float], float]:
     """The best in either coordinates, their shares of a pool, and its mean, by densities of points (m,)."""
     weights = weights / weights.sum()
+    least = np.nanmax(np.stack(list(densities.values()))) + _LEAST
+    densities = {kernels: np.fmax(found, least) for kernels, found in densities.items()}
     means = {kernels: float(weights @ found) for kernels, found in densities.items()}
     grounds = sorted({kernels.is_free for kernels in means})
     best = [max((k for k in means if k.is_free == ground), key=lambda k: means[k]) for ground in grounds]
