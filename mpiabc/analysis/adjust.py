@@ -153,12 +153,11 @@ def scores(windows: list[Rows], support: Support, rng: np.random.Generator) -> d
     windows: the nearest simulations, more and more of them, in the order of their distance.
     """
     inner = np.flatnonzero(windows[0].weights > 0)[:_INNER]
-    parts = np.array_split(rng.permutation(inner), _FOLDS)
-    numbers = [rng.standard_normal((_DRAWS, len(part), windows[0].theta.shape[1])) for part in parts]
-    return {
-        variant: _score(variant, windows, support, list(zip(parts, numbers, strict=True)))
-        for variant in variants(support, len(windows))
-    }
+    parts = [
+        (part, rng.standard_normal((_DRAWS, len(part), windows[0].theta.shape[1])))
+        for part in np.array_split(rng.permutation(inner), _FOLDS)
+    ]
+    return {variant: _score(variant, windows, support, parts) for variant in variants(support, len(windows))}
 
 
 def _score(

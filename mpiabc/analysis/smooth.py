@@ -109,8 +109,7 @@ def _pooled(densities: dict[Kernels, np.ndarray], weights: np.ndarray) -> tuple[
         shares = weights @ (found / found.sum(axis=1, keepdims=True))
     shares = np.round(shares, 2)
     pool = {kernels: float(share) for kernels, share in zip(best, shares, strict=True) if share}
-    logs = np.stack([densities[kernels] + math.log(share) for kernels, share in pool.items()])
-    return pool, float(weights @ np.logaddexp.reduce(logs))
+    return pool, float(weights @ log_sum(logs[:, shares > 0], shares[shares > 0]))
 
 
 def _thinned(points: Points, rng: np.random.Generator) -> Points:
